@@ -1,0 +1,160 @@
+"""The command line: its manners, and that it does what the Python API does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vtg import cli
+from vtg.video import probe
+
+
+class Result:
+    """What one run of the command line said and did."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Runs ``vtg`` in this process, on a library of the test's own."""
+    monkeypatch.setenv("VTG_LIBRARY", str(tmp_path / "library"))
+
+    def run_vtg(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["vtg", *map(str, words)])
+        monkeypatch.setattr(cli.messages, "file", sys.stderr)
+        monkeypatch.setattr(cli.answers, "file", sys.stdout)
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 0
+        return Result(status, *capsys.readouterr())
+
+    return run_vtg
+
+
+@pytest.fixture
+def films(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    make_video(folder / "a.mp4", seconds=12, seed=1)
+    make_video(folder / "b.mp4", seconds=8, seed=2)
+    return folder
+
+
+def test_index_then_search(run: Callable[..., Result], films: Path, tiny_clip: Path) -> None:
+    result = run("index", films, "--pretrained", tiny_clip, "--device", "cpu")
+    assert result.status == 0
+    assert "2 added" in result.err
+    assert result.out == ""
+    answer = run("search", "a red circle", "--json", "--limit", 3)
+    assert answer.status == 0
+    assert answer.json["query"] == "a red circle"
+    assert len(answer.json["results"]) == 3
+    assert set(answer.json["results"][0]) == {"video", "start", "end", "score"}
+    table = run("search", "a red circle", "-n", 3)
+    assert len(table.out.splitlines()) == 4
+    assert "a.mp4" in table.out
+
+
+def test_search_in_one_video_indexes_it_first(run: Callable[..., Result], films: Path, tiny_clip: Path) -> None:
+    result = run("search", "a red circle", films / "b.mp4", "--pretrained", tiny_clip, "--json")
+    assert {Path(hit["video"]).name for hit in result.json["results"]} == {"b.mp4"}
+
+
+def test_index_says_what_failed_and_exits_with_1(run: Callable[..., Result], films: Path, tiny_clip: Path) -> None:
+    (films / "text.mp4").write_text("not a video")
+    result = run("index", films, films / "none", "--pretrained", tiny_clip, "--json")
+    assert result.status == 1
+    assert len(result.json["added"]) == 2
+    assert {Path(failure["path"]).name for failure in result.json["failed"]} == {"text.mp4", "none"}
+    lines = result.err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("vtg: ") for line in lines)
+    assert "Traceback" not in result.err
+
+
+def test_a_users_mistake_is_one_line(run: Callable[..., Result], tmp_path: Path, films: Path) -> None:
+    for words in (
+        ("search", "a dog"),
+        ("search", ""),
+        ("index", films, "--model", "r3-none"),
+        ("index", films, "--model", "demo", "--clip", "ViT-B-32"),
+        ("index", films, "--pretrained", tmp_path / "none.safetensors"),
+        ("index", films, "--fps", "0"),
+        ("cut", films / "none.mp4", "0", "1", tmp_path / "x.mp4"),
+        ("cut", films / "a.mp4", "zero", "1", tmp_path / "x.mp4"),
+        ("cut", films / "a.mp4", "5", "3", tmp_path / "x.mp4"),
+    ):
+        result = run(*words)
+        assert result.status == 1, words
+        assert len(result.err.strip().splitlines()) == 1, result.err
+        assert result.err.startswith("vtg: ")
+        assert result.out == ""
+    assert not (tmp_path / "library").exists()
+    assert not (tmp_path / "x.mp4").exists()
+
+
+def test_wrong_use_exits_with_2(run: Callable[..., Result]) -> None:
+    assert run("search").status == 2
+    assert run("index").status == 2
+    assert run("fly").status == 2
+    assert run("search", "a dog", "--limit", "0").status == 2
+
+
+def test_cut_writes_one_clip(run: Callable[..., Result], films: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clip.mp4"
+    result = run("cut", films / "a.mp4", "0:02", "4.5", out, "--json")
+    assert result.status == 0
+    assert result.json["start"] == pytest.approx(2.0)
+    assert result.json["end"] == pytest.approx(4.5)
+    assert probe(out).duration == pytest.approx(2.5, abs=0.01)
+    before = out.read_bytes()
+    again = run("cut", films / "a.mp4", "0", "1", out)
+    assert again.status == 1
+    assert "--force" in again.err
+    assert out.read_bytes() == before
+    assert run("cut", films / "a.mp4", "0", "1", out, "--force").status == 0
+    assert probe(out).duration == pytest.approx(1.0, abs=0.01)
+
+
+def test_models_are_listed(run: Callable[..., Result]) -> None:
+    rows = {row["name"]: row for row in run("models", "--json").json}
+    assert rows["demo"]["present"] is True
+    assert "ViT-B-32" in rows["zero-shot"]["clip"]
+    assert "zero-shot" in run("models").out
+
+
+@pytest.mark.parametrize("command", ["index", "search", "cut", "models", "demo"])
+def test_help_teaches_by_an_example(run: Callable[..., Result], command: str) -> None:
+    result = run(command, "--help")
+    assert result.status == 0
+    assert f"Example: vtg {command}" in " ".join(result.out.split())
+
+
+def test_importing_and_help_wait_for_no_model() -> None:
+    heavy = {"torch", "open_clip", "lancedb", "decord", "matplotlib"}
+    code = f"import sys, vtg, vtg.cli; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_interrupting_says_how_to_go_on(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vtg.library.Library.add", interrupted)
+    result = run("index", "anything")
+    assert result.status == 130
+    assert "goes on" in result.err

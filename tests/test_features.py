@@ -1,0 +1,157 @@
+"""The feature store: what is there is whole, what is read is what was written, and keys follow content."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vtg.errors import VtgError
+from vtg.features import ABANDONED_SECONDS, FeatureKey, FeatureStore, PublishedFeatures, content_key
+
+KEY = FeatureKey("0" * 32, "1" * 16, 0.5)
+
+
+@pytest.fixture
+def features() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    return random.normal(size=(7, 4, 5, 8)).astype(np.float16), random.normal(size=(7, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def store(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> FeatureStore:
+    layers, embedding = features
+    store = FeatureStore(tmp_path / "features")
+    with store.write(KEY, duration=13.4) as writer:
+        writer.append(layers[:3], embedding[:3])
+        writer.append(layers[3:], embedding[3:])
+    return store
+
+
+def test_what_is_read_is_what_was_written(store: FeatureStore, features: tuple[np.ndarray, np.ndarray]) -> None:
+    read = store.open(KEY)
+    assert isinstance(read.layers, np.memmap)
+    np.testing.assert_array_equal(read.layers, features[0])
+    np.testing.assert_array_equal(read.embedding, features[1])
+    assert read.duration == 13.4
+    assert read.times.tolist() == [0, 2, 4, 6, 8, 10, 12]
+    assert list(store) == [KEY]
+    assert KEY in store
+    store.verify(KEY)
+
+
+def test_a_file_is_plain_safetensors(store: FeatureStore, features: tuple[np.ndarray, np.ndarray]) -> None:
+    from safetensors.numpy import load_file
+
+    tensors = load_file(store.path(KEY))
+    np.testing.assert_array_equal(tensors["layers"], features[0])
+    np.testing.assert_array_equal(tensors["embedding"], features[1])
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
+    store = FeatureStore(tmp_path)
+    with pytest.raises(RuntimeError, match="decoder"), store.write(KEY, 1.0) as writer:
+        writer.append(*features)
+        raise RuntimeError("decoder")
+    assert list(tmp_path.iterdir()) == []
+    assert KEY not in store
+
+
+def test_an_error_keeps_what_was_there(store: FeatureStore, features: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(RuntimeError), store.write(KEY, 1.0) as writer:
+        writer.append(features[0][:1], features[1][:1])
+        raise RuntimeError
+    assert len(store.open(KEY).layers) == 7
+
+
+def test_frames_of_another_shape_are_refused(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
+    layers, embedding = features
+    with pytest.raises(ValueError, match="do not continue"), FeatureStore(tmp_path).write(KEY, 1.0) as writer:
+        writer.append(layers, embedding)
+        writer.append(layers[:, :3], embedding)
+    with pytest.raises(ValueError, match="no frames"), FeatureStore(tmp_path).write(KEY, 1.0):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_is_found(store: FeatureStore) -> None:
+    path = store.path(KEY)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(VtgError, match="damaged"):
+        store.open(KEY)
+    path.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    store.open(KEY)  # the size is right; only the checksum tells
+    with pytest.raises(VtgError, match="checksum"):
+        store.verify(KEY)
+    path.write_bytes(b"")
+    with pytest.raises(VtgError, match="damaged"):
+        store.open(KEY)
+    store.remove(KEY)
+    with pytest.raises(VtgError, match="not there"):
+        store.open(KEY)
+
+
+def test_only_abandoned_files_are_swept(store: FeatureStore) -> None:
+    fresh, old = store.root / "a.part", store.root / "b.part"
+    for path in (fresh, old):
+        path.write_bytes(b"half")
+    before = time.time() - ABANDONED_SECONDS - 1
+    os.utime(old, (before, before))
+    store.sweep()
+    assert fresh.exists()
+    assert not old.exists()
+    assert KEY in store
+
+
+def test_a_renamed_file_keeps_its_key_and_an_edited_one_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"x" * 10_000_000)
+    key = content_key(path)
+    renamed = path.rename(tmp_path / "b.mkv")
+    assert content_key(renamed) == key
+    with renamed.open("r+b") as file:
+        file.seek(5_000_000)
+        file.write(b"y")
+    assert content_key(renamed) != key
+    with pytest.raises(VtgError, match="cannot be read"):
+        content_key(path)
+
+
+class TestPublishedLayout:
+    """One float16 .npy a video and one a query, as the published caches have them."""
+
+    def test_round_trip(self, tmp_path: Path) -> None:
+        published = PublishedFeatures(tmp_path)
+        video = np.random.default_rng(0).normal(size=(6, 4, 5, 8))
+        published.write_video("abc_60.0_210.0", video)
+        published.write_query(2579, video[:, :, 0])
+        np.testing.assert_array_equal(published.video("abc_60.0_210.0"), video.astype(np.float16))
+        np.testing.assert_array_equal(published.query(2579), video[:, :, 0].astype(np.float16))
+        assert np.load(tmp_path / "clip_b32_vid_k4" / "abc_60.0_210.0.npy").dtype == np.float16
+        assert (tmp_path / "clip_b32_txt_k4" / "2579.npy").is_file()
+        assert list(published.video_ids()) == ["abc_60.0_210.0"]
+
+    def test_what_is_missing_or_damaged_is_named(self, tmp_path: Path) -> None:
+        published = PublishedFeatures(tmp_path)
+        with pytest.raises(VtgError, match=r"none\.npy: no such features"):
+            published.video("none")
+        path = published.write_video("a", np.zeros((2, 4, 5, 8)))
+        path.write_bytes(path.read_bytes()[:-10])
+        with pytest.raises(VtgError, match="not a whole"):
+            published.video("a")
+        np.save(path, np.zeros((2, 4)))
+        with pytest.raises(VtgError, match=r"shape \[2, 4\]"):
+            published.video("a")
+        with pytest.raises(ValueError, match="dimensions"):
+            published.write_video("a", np.zeros((2, 4)))
+
+    def test_a_pickle_is_never_loaded(self, tmp_path: Path) -> None:
+        published = PublishedFeatures(tmp_path)
+        published.videos.mkdir()
+        np.save(published.videos / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        with pytest.raises(VtgError, match="not a whole"):
+            published.video("a")

@@ -1,0 +1,275 @@
+"""The library: files go in once, changes are seen, bad files are named, and encoders never mix."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import vtg
+from vtg.errors import VtgError
+from vtg.features import FeatureStore
+from vtg.library import IndexProgress, Library
+from vtg.specs import model_spec
+from vtg.video.process import ffmpeg_binary
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
+    films = tmp_path / "films"
+    (films / "deeper").mkdir(parents=True)
+    make_video(films / "a.mp4", seconds=12, seed=1)
+    make_video(films / "deeper" / "b.MKV", seconds=8, seed=2)
+    (films / "notes.txt").write_text("not a video, and not named like one")
+    return films
+
+
+@pytest.fixture
+def library(tmp_path: Path, tiny_clip: Path) -> Library:
+    return Library(tmp_path / "library", model_spec(pretrained=tiny_clip), device="cpu")
+
+
+def names(paths: list[str]) -> list[str]:
+    return [Path(path).name for path in paths]
+
+
+def test_folders_are_indexed_and_searched(library: Library, folder: Path) -> None:
+    report = library.add([folder])
+    assert names(report.added) == ["a.mp4", "b.MKV"]
+    assert report.failed == {}
+    assert report.seconds == pytest.approx(20.0)
+    hits = library.search("a red circle", limit=4)
+    assert {Path(hit.video).name for hit in hits} == {"a.mp4", "b.MKV"}
+    scores = [hit.moment.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+    assert all(0 <= hit.moment.start < hit.moment.end <= 12 for hit in hits)
+
+
+def test_search_equals_grounding_the_file(library: Library, folder: Path) -> None:
+    library.add([folder])
+    direct = library.grounder.ground(folder / "a.mp4", "a red circle")
+    stored = library.ground(folder / "a.mp4", "a red circle")
+    hits = library.search("a red circle", limit=50, videos=[folder / "a.mp4"])
+    assert [(m.start, m.end) for m in stored.moments] == [(m.start, m.end) for m in direct.moments]
+    assert [hit.moment for hit in hits] == stored.moments
+    assert stored.saliency.times.tolist() == [0, 2, 4, 6, 8, 10]
+
+
+def test_a_second_run_does_nothing(library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.add([folder])
+    monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_: pytest.fail("decoded again"))
+    report = library.add([folder])
+    assert report.added == []
+    assert names(report.unchanged) == ["a.mp4", "b.MKV"]
+
+
+def test_a_second_run_imports_no_model(library: Library, folder: Path) -> None:
+    library.add([folder])
+    code = (
+        "import sys; from vtg.library import Library; "
+        f"report = Library({str(library.folder)!r}).add([{str(folder)!r}]); "
+        "assert len(report.unchanged) == 2 and not report.added, report; "
+        "assert not {'torch', 'open_clip', 'decord'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_only_what_was_touched_is_done_again(library: Library, folder: Path) -> None:
+    library.add([folder])
+    os.utime(folder / "a.mp4", (1, 1))
+    report = library.add([folder])
+    assert names(report.added) == ["a.mp4"]
+    assert names(report.unchanged) == ["b.MKV"]
+    assert report.seconds == pytest.approx(12.0)
+
+
+def test_an_edited_file_replaces_what_was_there(
+    library: Library, folder: Path, make_video: Callable[..., Path]
+) -> None:
+    library.add([folder])
+    make_video(folder / "a.mp4", seconds=4, seed=3)
+    library.add([folder])
+    (entry,) = [entry for entry in library.videos() if entry.path.endswith("a.mp4")]
+    assert entry.duration == pytest.approx(4.0)
+    assert max(hit.moment.end for hit in library.search("anything", videos=[folder / "a.mp4"])) <= 4.0
+
+
+def test_features_of_an_edited_file_go(library: Library, folder: Path, make_video: Callable[..., Path]) -> None:
+    library.add([folder])
+    make_video(folder / "a.mp4", seconds=4, seed=3)
+    library.add([folder])
+    assert {key.video for key in library.features} == {entry.video for entry in library.videos()}
+
+
+def test_a_copy_and_a_renamed_file_are_not_encoded_again(
+    library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library.add([folder])
+    shutil.copy(folder / "a.mp4", folder / "copy.mp4")
+    monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_: pytest.fail("decoded again"))
+    report = library.add([folder])
+    assert names(report.added) == ["copy.mp4"]
+    assert report.seconds == 0
+    assert len(list(library.features)) == 2
+
+
+def test_two_new_files_of_the_same_content_are_encoded_once(library: Library, folder: Path) -> None:
+    shutil.copy(folder / "a.mp4", folder / "copy.mp4")
+    report = library.add([folder])
+    assert len(report.added) == 3
+    assert report.seconds == pytest.approx(20.0)
+
+
+def bad_files(folder: Path, good: Path) -> dict[str, str]:
+    (folder / "text.mp4").write_text("this is not a video")
+    (folder / "empty.mp4").write_bytes(b"")
+    content = good.read_bytes()
+    (folder / "short.mp4").write_bytes(content[: len(content) // 2])
+    command = [ffmpeg_binary(), "-v", "error", "-f", "lavfi", "-i", "sine=duration=2", str(folder / "sound.mp4")]
+    subprocess.run(command, check=True)
+    return {"text.mp4": "not a video", "empty.mp4": "empty", "short.mp4": "cut short", "sound.mp4": "picture"}
+
+
+def test_bad_files_are_named_and_leave_nothing(library: Library, folder: Path) -> None:
+    reasons = bad_files(folder, folder / "a.mp4")
+    report = library.add([folder])
+    assert names(report.added) == ["a.mp4", "b.MKV"]
+    failed = {Path(path).name: reason for path, reason in report.failed.items()}
+    assert set(failed) == set(reasons)
+    for name, words in reasons.items():
+        assert words in failed[name]
+        assert "\n" not in failed[name]
+    assert len(list(library.features.root.iterdir())) == 2
+    again = library.add([folder])
+    assert again.failed == report.failed
+    assert again.added == []
+
+
+def test_what_failed_is_tried_again_when_asked_or_changed(
+    library: Library, folder: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad_files(folder, folder / "a.mp4")
+    library.add([folder])
+    make_video(folder / "text.mp4", seed=9)
+    assert names(library.add([folder]).added) == ["text.mp4"]
+    probed: list[str] = []
+    from vtg.video import probe
+
+    monkeypatch.setattr("vtg.pipeline.probe", lambda path: probed.append(path.name) or probe(path))
+    library.add([folder])
+    assert probed == []
+    library.add([folder], retry_failed=True)
+    assert sorted(probed) == ["empty.mp4", "short.mp4", "sound.mp4"]
+
+
+def test_an_interrupted_run_keeps_what_was_finished(library: Library, folder: Path) -> None:
+    def stop_at_the_second(step: IndexProgress) -> None:
+        if step.videos_done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        library.add([folder], progress=stop_at_the_second)
+    assert not list(library.features.root.glob("*.part"))
+    report = library.add([folder])
+    assert names(report.unchanged) == ["a.mp4"]
+    assert names(report.added) == ["b.MKV"]
+
+
+def test_removed_files_are_forgotten(library: Library, folder: Path) -> None:
+    shutil.copy(folder / "a.mp4", folder / "copy.mp4")
+    library.add([folder])
+    assert names(library.remove([folder / "a.mp4"])) == ["a.mp4"]
+    assert len(list(library.features)) == 2  # the copy still needs them
+    assert names(library.remove([folder / "copy.mp4"])) == ["copy.mp4"]
+    assert len(list(library.features)) == 1
+    assert {Path(hit.video).name for hit in library.search("anything")} == {"b.MKV"}
+    assert library.remove([folder / "none.mp4"]) == []
+
+
+def test_refresh_follows_the_disk(library: Library, folder: Path, make_video: Callable[..., Path]) -> None:
+    library.add([folder])
+    (folder / "a.mp4").unlink()
+    make_video(folder / "deeper" / "b.MKV", seconds=6, seed=5)
+    report = library.refresh()
+    assert names(report.added) == ["b.MKV"]
+    assert [Path(entry.path).name for entry in library.videos()] == ["b.MKV"]
+
+
+def test_a_library_keeps_its_encoder(library: Library, folder: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    library.add([folder])
+    assert Library(library.folder).fingerprint == library.fingerprint
+    copy = tmp_path / "copy.safetensors"
+    shutil.copy(tiny_clip, copy)
+    Library(library.folder, model_spec(pretrained=copy))  # the same weights elsewhere are the same encoder
+    with pytest.raises(VtgError, match=r"was made with .* not with"):
+        Library(library.folder, model_spec())
+    with pytest.raises(VtgError, match=r"0\.5 frames a second, not 2"):
+        Library(library.folder, model_spec(pretrained=tiny_clip, fps=2.0))
+
+
+def test_weights_that_are_gone_are_named(library: Library, folder: Path, tiny_clip: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(tiny_clip, moved)
+    other = Library(tmp_path / "other", model_spec(pretrained=moved), device="cpu")
+    other.add([folder])
+    moved.unlink()
+    with pytest.raises(VtgError, match=r"moved\.safetensors"):
+        Library(tmp_path / "other").search("anything")
+
+
+def test_a_library_can_be_moved_as_a_whole(library: Library, folder: Path, tmp_path: Path) -> None:
+    library.add([folder])
+    before = library.search("a red circle")
+    moved = shutil.move(library.folder, tmp_path / "elsewhere")
+    assert vtg.Library(moved, device="cpu").search("a red circle") == before
+
+
+def test_an_encoder_that_cannot_be_had_leaves_no_library(tmp_path: Path, folder: Path) -> None:
+    library = Library(tmp_path / "library", model_spec(pretrained=tmp_path / "none.safetensors"), device="cpu")
+    with pytest.raises(VtgError, match="no such file"):
+        library.add([folder])
+    assert not library.folder.exists()
+
+
+def test_wrong_questions_are_one_line(library: Library, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(VtgError, match="empty; add videos"):
+        library.search("a dog")
+    library.add([folder / "a.mp4"])
+    with pytest.raises(VtgError, match="query is empty"):
+        library.search("  ")
+    with pytest.raises(VtgError, match="not in the library"):
+        library.search("a dog", videos=[folder / "deeper"])
+    assert library.search("a dog", min_score=1.0) == []
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "holiday.txt").write_text("mine")
+    with pytest.raises(VtgError, match="is not a library"):
+        Library(tmp_path)
+
+
+def test_damaged_settings_and_later_formats_are_refused(library: Library, folder: Path) -> None:
+    library.add([folder])
+    settings = library.folder / "library.json"
+    text = settings.read_text()
+    settings.write_text(text[:20])
+    with pytest.raises(VtgError, match="damaged"):
+        Library(library.folder)
+    settings.write_text(text.replace('"format": 1', '"format": 99'))
+    with pytest.raises(VtgError, match="later vtg"):
+        Library(library.folder)
+
+
+def test_lost_features_are_made_again(library: Library, folder: Path) -> None:
+    library.add([folder])
+    shutil.rmtree(library.features.root)
+    assert names(library.add([folder]).added) == ["a.mp4", "b.MKV"]
+    assert isinstance(library.features, FeatureStore)
+    for key in library.features:
+        library.features.verify(key)

@@ -1,0 +1,169 @@
+"""Measures indexing: time against decoding alone plus encoding alone, overlap with a slow device, and memory.
+
+    python -m tools.bench.index film.mp4 --model ViT-B-32-quickgelu
+
+Weights are random. The overlap is shown with a stand-in encoder that sleeps as a device elsewhere would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from tools.bench.random_clip import write_random_clip
+from vtg.clip import ClipEncoder, FrameFeatures
+from vtg.library import Library
+from vtg.pipeline import encode_video
+from vtg.specs import model_spec
+from vtg.video import sample_frames
+
+POLL_SECONDS = 0.05
+
+
+class SleepingEncoder:
+    """Takes a fixed time a frame without using the processor."""
+
+    def __init__(self, image_size: int, seconds_per_frame: float) -> None:
+        self.image_size = image_size
+        self._seconds = seconds_per_frame
+
+    def encode_frames(self, frames: np.ndarray) -> FrameFeatures:
+        """Sleep, and give zeros."""
+        time.sleep(self._seconds * len(frames))
+        return FrameFeatures(torch.zeros(len(frames), 4, 2, 2), torch.zeros(len(frames), 2))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _consume(chunks: Iterator[object]) -> None:
+    for _ in chunks:
+        pass
+
+
+def measure_time(video: Path, weights: Path, model: str, fps: float, rounds: int) -> dict[str, float]:
+    """Time decoding alone, encoding alone and indexing, in turn; medians of the counted rounds."""
+    encoder = ClipEncoder(model, weights, device="cpu")
+    chunks = [frames for _, frames in sample_frames(video, fps, encoder.image_size)]
+    spec = model_spec("zero-shot", model, weights, fps)
+    decode, encode, index = [], [], []
+    for _ in range(rounds + 1):
+        decode.append(_seconds(lambda: _consume(sample_frames(video, fps, encoder.image_size))))
+        encode.append(_seconds(lambda: _consume(iter([encoder.encode_frames(frames) for frames in chunks]))))
+        with tempfile.TemporaryDirectory() as folder:
+            library = Library(Path(folder) / "library", spec, device="cpu")
+            library.grounder.encoder.encode_frames(chunks[0])  # loading the model is not indexing
+            index.append(_seconds(lambda library=library: library.add([video])))  # type: ignore[misc]
+    # After one round of warm-up; with a single round that one counts.
+    first = 1 if rounds else 0
+    ratios = [c / (a + b) for a, b, c in zip(decode, encode, index, strict=True)][first:]
+    return {
+        "decode_seconds": statistics.median(decode[first:]),
+        "encode_seconds": statistics.median(encode[first:]),
+        "index_seconds": statistics.median(index[first:]),
+        "index_to_decode_plus_encode": statistics.median(ratios),
+    }
+
+
+def measure_overlap(video: Path, fps: float, size: int, rounds: int) -> dict[str, float]:
+    """Time the pipeline with an encoder elsewhere that takes about as long as decoding does."""
+    frames = sum(len(frames) for _, frames in sample_frames(video, fps, size))
+    figures = {}
+    for name, share in (("slower", 1.5), ("equal", 1.0), ("faster", 0.5)):
+        ratios = []
+        for _ in range(max(1, rounds)):
+            decode = _seconds(lambda: _consume(sample_frames(video, fps, size)))
+            encoder = SleepingEncoder(size, share * decode / frames)
+            both = _seconds(lambda encoder=encoder: _consume(encode_video(video, encoder, fps)))  # type: ignore[misc]
+            ratios.append(both / max(decode, share * decode))
+        figures[f"pipeline_to_the_slower_with_an_encoder_{name}"] = statistics.median(ratios)
+    return figures
+
+
+def measure_memory(video: Path, weights: Path, model: str, fps: float) -> dict[str, float]:
+    """Run ``vtg index`` in a process of its own and watch its resident memory, MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "vtg",
+            "index",
+            str(video),
+            "--library",
+            f"{folder}/library",
+            "--fps",
+            str(fps),
+        ]
+        command += ["--clip", model, "--pretrained", str(weights), "--device", "cpu"]
+        process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        resident, with_children, after_first_chunk = [0], [0], [0]
+
+        def watch() -> None:
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                try:
+                    own = process.memory_info().rss
+                    resident.append(own)
+                    with_children.append(own + sum(child.memory_info().rss for child in process.children()))
+                except psutil.Error:
+                    continue
+                written = sum(part.stat().st_size for part in Path(folder).glob("library/features/*.part"))
+                if written > 2 * 32 * 4 * 50 * 768 and len(after_first_chunk) == 1:
+                    after_first_chunk.append(own)
+                time.sleep(POLL_SECONDS)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        process.wait()
+        watcher.join()
+    peak = max(resident)
+    return {
+        "peak_mb": peak / 2**20,
+        "peak_with_child_processes_mb": max(with_children) / 2**20,
+        "growth_after_first_chunk_mb": (max(resident) - after_first_chunk[-1]) / 2**20,
+    }
+
+
+def main() -> None:
+    """Run from a shell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--model", default="ViT-B-32-quickgelu")
+    parser.add_argument("--fps", type=float, default=0.5)
+    parser.add_argument("--rounds", type=int, default=3, help="counted rounds after one of warm-up")
+    parser.add_argument("--only", choices=["time", "overlap", "memory"], help="measure just this")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    arguments = parser.parse_args()
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        weights = write_random_clip(Path(folder) / "random.safetensors", arguments.model)
+        if arguments.only in (None, "memory"):
+            figures |= measure_memory(arguments.video, weights, arguments.model, arguments.fps)
+        if arguments.only in (None, "overlap"):
+            figures |= measure_overlap(arguments.video, arguments.fps, 224, arguments.rounds)
+        if arguments.only in (None, "time"):
+            figures |= measure_time(arguments.video, weights, arguments.model, arguments.fps, arguments.rounds)
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    print(f"{arguments.video.name}, {arguments.model} with random weights, {torch.get_num_threads()} threads")
+    for name, value in figures.items():
+        print(f"  {name:48} {value:10.3f}")
+
+
+if __name__ == "__main__":
+    main()

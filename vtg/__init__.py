@@ -1,0 +1,54 @@
+"""vtg: ask a video for a moment in plain words, and get it. This module knows only which name lives where."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vtg.clip import ClipEncoder
+    from vtg.errors import VideoError, VtgError
+    from vtg.grounding import Grounder, Grounding, Moment, Saliency, available_models, load
+    from vtg.library import Hit, Library
+
+__version__ = "0.1.0"
+__all__ = [
+    "ClipEncoder",
+    "Grounder",
+    "Grounding",
+    "Hit",
+    "Library",
+    "Moment",
+    "Saliency",
+    "VideoError",
+    "VtgError",
+    "available_models",
+    "load",
+]
+
+_HOMES = {
+    "ClipEncoder": "clip",
+    "Grounder": "grounding",
+    "Grounding": "grounding",
+    "Hit": "library",
+    "Library": "library",
+    "Moment": "grounding",
+    "Saliency": "grounding",
+    "VideoError": "errors",
+    "VtgError": "errors",
+    "available_models": "grounding",
+    "load": "grounding",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import: a name is looked up when it is first used, so that `import vtg` stays instant.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vtg' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"vtg.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,5 @@
+"""Lets ``python -m vtg`` do what ``vtg`` does."""
+
+from vtg.cli import main
+
+main()

@@ -1,0 +1,305 @@
+"""The command line, and nothing else: what it can do, the Python API can do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from vtg.errors import VtgError
+from vtg.timecode import format_time, parse_time
+
+if TYPE_CHECKING:
+    from vtg.library import Hit, IndexProgress, IndexReport, Library
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vtg",
+    help="Ask a video for a moment in plain words, and get it.",
+    epilog="Start with: vtg demo. Then: vtg index ~/Videos, and vtg search 'a dog jumps into the lake'.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+messages = Console(stderr=True, highlight=False)
+# A file or another program that reads the answers is not folded at a terminal's width.
+answers = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+BAR_CELLS = 12  # of a score's bar
+
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option("--library", "-l", envvar="VTG_LIBRARY", help="Folder of the library; your data folder by default."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="What a new library is made with: a name from 'vtg models'."),
+]
+ClipOption = Annotated[
+    str | None, typer.Option("--clip", help="Another CLIP for it, of open_clip's catalogue, such as ViT-B-16-SigLIP.")
+]
+PretrainedOption = Annotated[
+    str | None, typer.Option("--pretrained", help="Weights of the CLIP: a tag of open_clip's catalogue, or a file.")
+]
+FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames a second to look at; 0.5 by default.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cuda, mps or cpu; the best there is by default.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many moments at most.")]
+MinScoreOption = Annotated[float, typer.Option("--min-score", help="Leave out moments below this score, 0 to 1.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake becomes one line and exit status 1."""
+    try:
+        app()
+    except VtgError as error:
+        messages.print(f"vtg: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except _Interrupted:
+        messages.print("vtg: stopped; what was finished is kept, the same command goes on from there")
+        sys.exit(130)
+
+
+@app.command(epilog="Example: vtg index ~/Videos clip.mp4 --library holidays.vtg")
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Video files, and folders with all in them.")],
+    library: LibraryOption = None,
+    model: ModelOption = None,
+    clip: ClipOption = None,
+    pretrained: PretrainedOption = None,
+    fps: FpsOption = None,
+    device: DeviceOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add files and folders to a library; what is in it and unchanged is left alone."""
+    target = _open_library(library, model, clip, pretrained, fps, device)
+    report = _index(target, paths, retry_failed)
+    for path, reason in report.failed.items():
+        messages.print(f"vtg: {path}: {reason}", style="red", markup=False, soft_wrap=True)
+    if as_json:
+        _print_json(
+            {
+                "library": str(target.folder),
+                "added": report.added,
+                "unchanged": report.unchanged,
+                "failed": [{"path": path, "reason": reason} for path, reason in report.failed.items()],
+                "seconds": report.seconds,
+            }
+        )
+    else:
+        messages.print(
+            f"{target.folder}: {len(report.added)} added ({format_time(report.seconds)} of video), "
+            f"{len(report.unchanged)} unchanged, {len(report.failed)} failed",
+            markup=False,
+            soft_wrap=True,
+        )
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: vtg search 'a dog jumps into the lake' --limit 5")
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
+    video: Annotated[
+        Path | None, typer.Argument(help="Look in this video only (it is indexed first if need be).")
+    ] = None,
+    library: LibraryOption = None,
+    limit: LimitOption = 10,
+    min_score: MinScoreOption = 0.0,
+    model: ModelOption = None,
+    clip: ClipOption = None,
+    pretrained: PretrainedOption = None,
+    fps: FpsOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the moments that a sentence describes, in the library or in one video."""
+    target = _open_library(library, model, clip, pretrained, fps, device)
+    if video is not None:
+        for path, reason in _index(target, [video], retry_failed=False).failed.items():
+            raise VtgError(f"{path}: {reason}")
+    hits = target.search(query, limit, min_score, None if video is None else [video])
+    if as_json:
+        results = [
+            {"video": hit.video, "start": hit.moment.start, "end": hit.moment.end, "score": hit.moment.score}
+            for hit in hits
+        ]
+        _print_json({"query": query, "results": results})
+    elif hits:
+        _print_hits(hits)
+    else:
+        messages.print(f"nothing found for {query!r}; ask in other words, or lower --min-score", markup=False)
+
+
+@app.command(epilog="Example: vtg cut holiday.mp4 1:23.5 1:31 lake.mp4")
+def cut(
+    video: Annotated[Path, typer.Argument(help="The file to cut from; it is left as it is.")],
+    start: Annotated[str, typer.Argument(help="Seconds, mm:ss or hh:mm:ss.")],
+    end: Annotated[str, typer.Argument(help="Seconds, mm:ss or hh:mm:ss.")],
+    out: Annotated[Path, typer.Argument(help="The file to write.")],
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Do not encode again: quick and without loss, but begins at a key frame.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one clip, exact to the frame."""
+    from vtg import video as video_room
+
+    if out.exists() and not force:
+        raise VtgError(f"{out}: is there already; name another file, or replace it with --force")
+    clip = video_room.cut(video, parse_time(start), parse_time(end), out, copy=copy)
+    if as_json:
+        _print_json({"video": str(video), "out": str(out), "start": clip.start, "end": clip.end})
+    else:
+        span = f"{format_time(clip.start, 2)}-{format_time(clip.end, 2)}"
+        messages.print(f"{out}: {span} of {video}", markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: vtg models --json")
+def models(as_json: JsonOption = False) -> None:
+    """Show the models that there are, and which of them are on this disk."""
+    from vtg.specs import describe_models
+
+    rows = describe_models()
+    if as_json:
+        _print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "CLIP", "on this disk", "what for"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row["name"], row["clip"], "yes" if row["present"] else "no", row["purpose"])
+    answers.print(table)
+
+
+@app.command(epilog="Example: vtg demo --out vtg-demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos, the library and the sheet.")] = Path(
+        "vtg-demo"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Render small videos, index them, ask for moments, and show what was found beside what is true."""
+    from vtg.demo.tour import run_tour
+
+    with _progress_bar("rendering") as step:
+        tour = run_tour(out, lambda stage, done, total: step(stage, done, total))
+    if as_json:
+        _print_json(tour.to_dict())
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("video", "query", "found", "true", "IoU"):
+        table.add_column(column, justify="right" if column == "IoU" else "left")
+    for answer in tour.answers:
+        true = ", ".join(_span(*window) for window in answer.windows)
+        table.add_row(answer.video, answer.query, _span(*answer.found), true, f"{answer.iou:.2f}")
+    answers.print(table)
+    messages.print(
+        f"\nmean IoU {tour.mean_iou:.2f}, {tour.found_share:.0%} of the moments found at IoU ≥ 0.5 "
+        f"(the bundled demo CLIP, no training for this task)\n"
+        f"look at: {tour.sheet}\n"
+        f"ask more: vtg search 'a red circle' --library {tour.library}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _open_library(
+    folder: Path | None,
+    model: str | None,
+    clip: str | None,
+    pretrained: str | None,
+    fps: float | None,
+    device: str | None,
+) -> Library:
+    from vtg.library import Library
+    from vtg.specs import model_spec
+
+    asked = model_spec(model, clip, pretrained, fps) if any((model, clip, pretrained, fps)) else None
+    return Library(folder, asked, device)
+
+
+def _index(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:
+    with _progress_bar("looking") as step:
+
+        def show(state: IndexProgress) -> None:
+            share = state.seconds_done / state.seconds if state.seconds else 0.0
+            step(f"{state.path.name}", state.videos_done + share, state.videos)
+
+        return library.add(paths, show, retry_failed)
+
+
+class _Interrupted(Exception):  # noqa: N818 - not an error
+    """Ctrl-C during long work; typer would swallow a plain KeyboardInterrupt."""
+
+
+class _progress_bar:  # noqa: N801 - used as a statement, as its name reads
+    """A line on standard error that follows long work, and goes when the work is done."""
+
+    def __init__(self, label: str) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._label = label
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeRemainingColumn(),
+            console=messages,
+            transient=True,
+            disable=not messages.is_terminal,
+        )
+
+    def __enter__(self) -> Any:
+        self._bar.start()
+        task = self._bar.add_task(self._label, total=None, count="")
+
+        def step(label: str, done: float, total: float) -> None:
+            self._bar.update(task, description=label, completed=done, total=total, count=f"{int(done)}/{int(total)}")
+
+        return step
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._bar.stop()
+        if kind is KeyboardInterrupt:
+            raise _Interrupted from None
+
+
+def _print_hits(hits: list[Hit]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    table.add_column("moment", no_wrap=True)
+    table.add_column("score", no_wrap=True)
+    table.add_column("video", overflow="fold")
+    for place, hit in enumerate(hits, 1):
+        cells = round(hit.moment.score * BAR_CELLS)
+        bar = "█" * cells + "░" * (BAR_CELLS - cells)
+        span = _span(hit.moment.start, hit.moment.end)
+        table.add_row(str(place), span, f"{bar} {hit.moment.score:.2f}", Text(hit.video))
+    answers.print(table)
+
+
+def _span(start: float, end: float) -> str:
+    return f"{format_time(start)}-{format_time(end)}"
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,412 @@
+"""The library: knows the order of operations on many videos, from files to hits."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.errors import VideoError, VtgError
+from vtg.features import FeatureKey, FeatureStore
+from vtg.sources import find_videos
+from vtg.specs import EncoderSpec, ModelSpec, model_spec
+from vtg.tables import FAILED, INDEXED, LibraryTables, VideoEntry
+
+if TYPE_CHECKING:
+    from vtg.grounding import Grounder, Grounding, Moment, VideoEmbedding
+    from vtg.pipeline import EncodedVideo
+
+__all__ = ["Hit", "IndexProgress", "IndexReport", "Library", "VideoEntry", "default_library_path"]
+
+SETTINGS = "library.json"
+FORMAT = 1  # of the folder; a library of a later one is refused
+MOST_PER_VIDEO = 3  # moments of one video in the results of a search over many
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result of a search.
+
+    Attributes:
+        video: path of the file.
+        moment: where in it.
+    """
+
+    video: str
+    moment: Moment
+
+
+@dataclass(frozen=True)
+class IndexProgress:
+    """Where an indexing run is.
+
+    Attributes:
+        path: the file at work.
+        videos_done: files finished, well or badly.
+        videos: files that have to be worked on.
+        seconds_done: of the file at work.
+        seconds: duration of the file at work.
+    """
+
+    path: Path
+    videos_done: int
+    videos: int
+    seconds_done: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class IndexReport:
+    """What an indexing run did.
+
+    Attributes:
+        added: files that are now in the library and were not, or had changed.
+        unchanged: files that were there already.
+        failed: files that cannot be indexed, with the reason.
+        seconds: of video that were encoded.
+    """
+
+    added: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def default_library_path() -> Path:
+    """The folder of ``VTG_LIBRARY``, else one in the user's data folder."""
+    if chosen := os.environ.get("VTG_LIBRARY"):
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("vtg", appauthor=False) / "library"
+
+
+class Library:
+    """Many videos in one folder that can be copied and deleted as a whole: a database, and features beside it.
+
+    Args:
+        folder: where it is; None for `default_library_path`. Made when videos are first added.
+        model: what a new library is to be made with; one that exists keeps its own, and refuses another.
+        device: a torch device for the encoder; None takes the best there is.
+
+    Raises:
+        VtgError: the folder holds something else, or was made with another encoder.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        model: ModelSpec | str | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
+        self._device = device
+        asked = model_spec(model) if isinstance(model, str) else model
+        settings = self._read_settings()
+        self.model = settings or asked or model_spec()
+        if settings and asked and asked.encoder.fingerprint != self.fingerprint:
+            raise VtgError(
+                f"{self.folder}: was made with {settings.encoder}, not with {asked.encoder}; "
+                "name another folder with --library, or leave the model out"
+            )
+        if settings and asked and asked.fps != settings.fps:
+            raise VtgError(
+                f"{self.folder}: has {settings.fps:g} frames a second, not {asked.fps:g}; name another with --library"
+            )
+        self.features = FeatureStore(self.folder / "features")
+        self._tables = LibraryTables(self.folder)
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything has been added yet."""
+        return (self.folder / SETTINGS).is_file()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the encoder that everything in this library was made with."""
+        return self.model.encoder.fingerprint
+
+    @cached_property
+    def grounder(self) -> Grounder:
+        """The model, loaded when it is first needed."""
+        from vtg.grounding import load_spec
+
+        return load_spec(self.model, self._device)
+
+    def add(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        progress: Callable[[IndexProgress], None] = lambda step: None,
+        retry_failed: bool = False,
+    ) -> IndexReport:
+        """Index files and folders; what is in the library and unchanged on the disk (size, time) is left alone.
+
+        Args:
+            paths: files, and folders with everything below them.
+            progress: told of every step.
+            retry_failed: try again what failed before and has not changed since.
+
+        Returns:
+            What was done; a file that cannot be indexed is named there and stops nothing.
+
+        Raises:
+            VtgError: the encoder cannot be had, or the folder cannot be written to.
+        """
+        files, missing = find_videos(paths)
+        report = IndexReport(failed=dict(missing))
+        waiting = self._sort_by_need(files, report, retry_failed)
+        if waiting:
+            self._index(waiting, report, progress)
+        return report
+
+    def _sort_by_need(self, files: list[Path], report: IndexReport, retry_failed: bool) -> list[Path]:
+        known = {entry.path: entry for entry in self.videos()}
+        stored = set(self.features)
+        waiting = []
+        for path in files:
+            entry = known.get(str(path))
+            if entry is None or (entry.size, entry.modified) != _size_and_time(path):
+                waiting.append(path)
+            elif entry.state == FAILED and not retry_failed:
+                report.failed[entry.path] = entry.failure
+            elif entry.state == INDEXED and self._feature_key(entry.video) in stored:
+                report.unchanged.append(entry.path)
+            else:
+                waiting.append(path)
+        return waiting
+
+    def _index(self, files: list[Path], report: IndexReport, progress: Callable[[IndexProgress], None]) -> None:
+        from vtg.pipeline import encode_videos
+
+        progress(IndexProgress(files[0], 0, len(files)))
+        encoder = self.grounder.encoder  # before anything is written: where it cannot be had, nothing is left behind
+        self._write_settings()
+        self.features.sweep()
+        names = {str(path) for path in files}
+        before = {entry.video for entry in self.videos() if entry.path in names and entry.video}
+        for done, video in enumerate(encode_videos(files, encoder, self.model.fps, skip=self._knows_already(files))):
+            step = IndexProgress(video.path, done, len(files))
+            size, modified = _size_and_time(video.path)
+            try:
+                duration, width, height = self._take(video, step, progress)
+            except VideoError as error:
+                entry = self._entry(video, size, modified, failure=error.reason)
+                report.failed[entry.path] = error.reason
+            else:
+                entry = self._entry(video, size, modified, duration, width, height)
+                report.added.append(entry.path)
+                report.seconds += 0.0 if video.skipped else duration
+            self._tables.put_video(entry)
+        self._forget_unused(before)
+        self._tables.tidy()
+        progress(IndexProgress(files[-1], len(files), len(files)))
+
+    def _knows_already(self, files: list[Path]) -> Callable[[str], bool]:
+        """Whether the content of a file need not be encoded: another file has it, here or earlier in this run."""
+        at_work = {str(path) for path in files}
+        entries = [entry for entry in self.videos() if entry.state == INDEXED]
+        stored = {key.video for key in self.features if key == self._feature_key(key.video)}
+        # A file that is known and comes again was touched: that is how its owner asks for it to be done again.
+        known = {entry.video for entry in entries if entry.path not in at_work} & stored
+
+        def knows(key: str) -> bool:
+            before = key in known
+            known.add(key)
+            return before
+
+        return knows
+
+    def _take(
+        self, video: EncodedVideo, step: IndexProgress, progress: Callable[[IndexProgress], None]
+    ) -> tuple[float, int, int]:
+        """Store the features and embeddings of one video; its row, which makes it findable, comes after."""
+        if video.skipped:
+            twins = [entry for entry in self.videos() if entry.video == video.key and entry.state == INDEXED]
+            if not twins:
+                raise VideoError(video.path, "has the same content as another file that cannot be read")
+            return twins[0].duration, twins[0].width, twins[0].height
+        if video.info is None:  # it could not be opened: the error waits where the frames would be
+            for _ in video:
+                pass
+            raise VideoError(video.path, "cannot be read")
+        info = video.info
+        with self.features.write(self._feature_key(video.key), info.duration) as writer:
+            rows: list[tuple[np.ndarray, np.ndarray]] = []
+            for chunk in video:
+                writer.append(chunk.layers, chunk.embedding)
+                rows.append((chunk.times, chunk.embedding))
+                seconds = float(chunk.times[-1]) + 1 / self.model.fps
+                progress(
+                    IndexProgress(step.path, step.videos_done, step.videos, min(seconds, info.duration), info.duration)
+                )
+        self._tables.put_frames(video.key, *map(np.concatenate, zip(*rows, strict=True)))
+        return info.duration, info.width, info.height
+
+    def _entry(
+        self,
+        video: EncodedVideo,
+        size: int,
+        modified: int,
+        duration: float = 0.0,
+        width: int = 0,
+        height: int = 0,
+        failure: str = "",
+    ) -> VideoEntry:
+        return VideoEntry(
+            path=str(video.path),
+            video="" if failure else video.key,
+            size=size,
+            modified=modified,
+            duration=duration,
+            width=width,
+            height=height,
+            added=datetime.now(timezone.utc),
+            encoder=self.fingerprint,
+            state=FAILED if failure else INDEXED,
+            failure=failure,
+        )
+
+    def _feature_key(self, video: str) -> FeatureKey:
+        return FeatureKey(video, self.fingerprint, self.model.fps)
+
+    def remove(self, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+        """Forget files and everything below folders; features that no other file shares go too.
+
+        Returns:
+            The paths that were forgotten.
+        """
+        targets = [Path(path).expanduser().resolve() for path in paths]
+        entries = self.videos()
+        going = [entry for entry in entries if any(Path(entry.path).is_relative_to(target) for target in targets)]
+        if going:
+            self._tables.delete_videos(entry.path for entry in going)
+            self._forget_unused({entry.video for entry in going if entry.video})
+        return [entry.path for entry in going]
+
+    def refresh(self, progress: Callable[[IndexProgress], None] = lambda step: None) -> IndexReport:
+        """Index again what changed on the disk and forget what is no longer there; see `add`."""
+        entries = [entry.path for entry in self.videos()]
+        self.remove([path for path in entries if not Path(path).exists()])
+        return self.add([path for path in entries if Path(path).exists()], progress)
+
+    def _forget_unused(self, videos: set[str]) -> None:
+        unused = sorted(videos - {entry.video for entry in self.videos()})
+        self._tables.delete_frames(unused)
+        for key in list(self.features):
+            if key.video in unused:
+                self.features.remove(key)
+
+    def videos(self) -> list[VideoEntry]:
+        """All files that the library knows, sorted by path."""
+        return self._tables.videos() if self.exists else []
+
+    def search(
+        self,
+        query: str,
+        limit: int = 10,
+        min_score: float = 0.0,
+        videos: Iterable[str | os.PathLike[str]] | None = None,
+    ) -> list[Hit]:
+        """Find the moments that a sentence describes.
+
+        Args:
+            query: the sentence.
+            limit: how many moments at most.
+            min_score: leave out moments below this score, 0…1.
+            videos: files or folders to search; None for all. In one file alone, all its moments are returned;
+                among several, at most 3 of each.
+
+        Returns:
+            Best first.
+
+        Raises:
+            VtgError: the query is empty, or the library has no video that was asked for.
+        """
+        _check(query)
+        paths = self._paths_by_video(videos)
+        text = self.grounder.encoder.encode_text(query).embedding.float().numpy()
+        hits = []
+        for video in self._embeddings(paths):
+            moments = self.grounder.ground_embedding(video, query, text).moments
+            for moment in moments if len(paths) == 1 else moments[:MOST_PER_VIDEO]:
+                if moment.score >= min_score:
+                    hits.append(Hit(paths[video.name], moment))
+        return sorted(hits, key=lambda hit: -hit.moment.score)[:limit]
+
+    def ground(self, path: str | os.PathLike[str], query: str) -> Grounding:
+        """The whole answer, with its saliency curve, on one file of the library; see `vtg.Grounder.ground`.
+
+        Raises:
+            VtgError: the query is empty, or the file is not in the library.
+        """
+        _check(query)
+        paths = self._paths_by_video([path])
+        video = next(self._embeddings(paths))
+        return self.grounder.ground_many(replace(video, name=paths[video.name]), [query])[0]
+
+    def _paths_by_video(self, chosen: Iterable[str | os.PathLike[str]] | None) -> dict[str, str]:
+        entries = [entry for entry in self.videos() if entry.state == INDEXED]
+        if not entries:
+            raise VtgError(f"{self.folder}: this library is empty; add videos with: vtg index PATH")
+        if chosen is not None:
+            targets = [Path(path).expanduser().resolve() for path in chosen]
+            entries = [entry for entry in entries if any(Path(entry.path).is_relative_to(place) for place in targets)]
+            if not entries:
+                raise VtgError(f"{', '.join(map(str, targets))}: not in the library; add it with: vtg index PATH")
+        return {entry.video: entry.path for entry in reversed(entries)}
+
+    def _embeddings(self, paths: dict[str, str]) -> Iterator[VideoEmbedding]:
+        from vtg.grounding import VideoEmbedding
+
+        durations = {entry.video: entry.duration for entry in self.videos()}
+        for video, embedding in self._tables.frames(set(paths)):
+            yield VideoEmbedding(embedding, self.model.fps, durations[video], video)
+
+    def _read_settings(self) -> ModelSpec | None:
+        path = self.folder / SETTINGS
+        if not path.is_file():
+            if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+                raise VtgError(f"{self.folder}: is there and is not a library; name another folder with --library")
+            return None
+        try:
+            settings = json.loads(path.read_text("utf-8"))
+            if settings["format"] > FORMAT:
+                raise VtgError(f"{self.folder}: was made by a later vtg; update with: pip install -U vtg")
+            model = settings["model"]
+            return ModelSpec(model["name"], EncoderSpec(**model["encoder"]), model["fps"])
+        except (ValueError, KeyError, TypeError, OSError):
+            raise VtgError(f"{path}: damaged; restore it, or delete the folder and index again") from None
+
+    def _write_settings(self) -> None:
+        path = self.folder / SETTINGS
+        if path.is_file():
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f"{SETTINGS}.{os.getpid()}.part")
+            part.write_text(json.dumps({"format": FORMAT, "model": self.model.to_dict()}, indent=1), "utf-8")
+            part.replace(path)
+        except OSError as error:
+            raise VtgError(
+                f"{self.folder}: cannot be written to ({error.strerror}); choose another --library"
+            ) from None
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def _check(query: str) -> None:
+    if not query.strip():
+        raise VtgError("the query is empty: say what to look for")

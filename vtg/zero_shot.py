@@ -1,0 +1,104 @@
+"""Grounding without training: the only module that turns similarities of embeddings into moments."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vtg.intervals import non_maximum_suppression
+
+__all__ = ["BACKGROUND_PROMPTS", "propose_moments", "query_margin", "relevance"]
+
+# What a frame without the asked event looks like: a query counts only where it beats these.
+BACKGROUND_PROMPTS = (
+    "a photo",
+    "a picture of something",
+    "a frame of a video",
+    "an empty scene",
+    "background",
+    "nothing",
+)
+SMOOTHING_FRAMES = (0.0, 0.7, 1.5, 3.0)  # standard deviations: short events need none, long ones bridge their gaps
+LEVELS = np.linspace(0.15, 0.85, 15)  # thresholds, from the curve's floor (0) to its peak (1)
+FLOOR_QUANTILE = 0.3  # of a video, at most this much shows an event: below lies its background
+OVERLAP = 0.5  # IoU beyond which the weaker of two proposals goes
+MOST_MOMENTS = 50
+
+
+def query_margin(query: np.ndarray, background: np.ndarray, logit_scale: float) -> np.ndarray:
+    """How far a query beats the background, in logits.
+
+    Args:
+        query: [T] cosines of the frames with the query.
+        background: [T, B] cosines with the background prompts.
+        logit_scale: what CLIP multiplies cosines with.
+
+    Returns:
+        [T]: positive where the query is likelier than the background prompts together, on average.
+    """
+    logits = logit_scale * background
+    peak = logits.max(axis=1, keepdims=True)
+    mean_background = peak[:, 0] + np.log(np.exp(logits - peak).mean(axis=1))
+    return np.asarray(logit_scale * query - mean_background)
+
+
+def relevance(margin: np.ndarray) -> np.ndarray:
+    """A margin [T] as 0…1: the chance of the query against the background prompts."""
+    return _sigmoid(margin)
+
+
+def propose_moments(margin: np.ndarray, fps: float, duration: float) -> np.ndarray:
+    """Find moments in a curve: stretches above several levels of several smoothings of it, the best ones kept.
+
+    Args:
+        margin: [T] logits, from `query_margin`.
+        fps: frames a second.
+        duration: of the video, seconds.
+
+    Returns:
+        [N, 3]: start s, end s, score 0…1, best first, at most 50.
+    """
+    stretches = _stretches(margin)
+    scores = _stretch_scores(margin, stretches)
+    windows = np.column_stack([stretches / fps, scores])
+    windows[:, :2] = windows[:, :2].clip(0.0, duration)
+    windows = windows[windows[:, 1] > windows[:, 0]]
+    return non_maximum_suppression(windows, OVERLAP)[:MOST_MOMENTS]
+
+
+def _stretches(margin: np.ndarray) -> np.ndarray:
+    """All maximal runs of frames above a level of a smoothed curve: [N, 2] first frame, end frame; no two the same."""
+    found = [np.array([[0, len(margin)]])]
+    for deviation in SMOOTHING_FRAMES:
+        curve = _smooth(margin, deviation)
+        floor, peak = np.quantile(curve, FLOOR_QUANTILE), curve.max()
+        above = curve[None, :] > floor + LEVELS[:, None] * (peak - floor)
+        edges = np.diff(np.pad(above, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+        # Row by row, so the i-th start belongs to the i-th end.
+        found.append(np.column_stack([np.nonzero(edges == 1)[1], np.nonzero(edges == -1)[1]]))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _smooth(curve: np.ndarray, deviation: float) -> np.ndarray:
+    if not deviation:
+        return curve
+    reach = int(np.ceil(3 * deviation))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+    return np.convolve(np.pad(curve, reach, mode="edge"), kernel / kernel.sum(), mode="valid")
+
+
+def _stretch_scores(margin: np.ndarray, stretches: np.ndarray) -> np.ndarray:
+    """0…1: how surely the query holds inside, times how much less it holds beside."""
+    total = np.concatenate([[0.0], np.cumsum(margin)])
+    start, end = stretches.T
+    length = end - start
+    inside = (total[end] - total[start]) / length
+    # Beside: as much again to either side, so that a stretch is judged by its own surroundings.
+    left, right = np.maximum(start - length, 0), np.minimum(end + length, len(margin))
+    frames_beside = right - left - length
+    sum_beside = total[right] - total[left] - (total[end] - total[start])
+    beside = np.divide(sum_beside, frames_beside, out=np.zeros(len(length)), where=frames_beside > 0)
+    return np.asarray(_sigmoid(inside) * _sigmoid(inside - beside))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
