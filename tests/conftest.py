@@ -21,7 +21,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights under OpenAI's names: image 32, patch 16 (P = 5), width 64, 5 blocks; text 64, 4 blocks; E = 32."""
+    """Random weights under OpenAI's names: image 32, patch 16 (P = 5), width 64, 5 blocks; text 64, 4 blocks."""
     import torch
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
     from safetensors.torch import save_file

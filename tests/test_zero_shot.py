@@ -10,7 +10,8 @@ import pytest
 
 import vtg
 from vtg.errors import VideoError, VtgError
-from vtg.grounding import Grounder, Grounding, Moment, Saliency, VideoEmbedding
+from vtg.features import VideoFeatures
+from vtg.grounding import Grounder, Grounding, Moment, Saliency
 from vtg.intervals import interval_iou, non_maximum_suppression
 from vtg.zero_shot import MOST_MOMENTS, propose_moments, query_margin
 
@@ -128,7 +129,7 @@ class TestGrounder:
         other = grounder.encoder.encode_text("a photo").embedding.numpy()
         embedding = np.stack([other] * 30)
         embedding[12:18] = text
-        grounding = grounder.ground(VideoEmbedding(embedding, 0.5, 60.0, "made up"), "a red circle")
+        grounding = grounder.ground(VideoFeatures(0.5, 60.0, embedding=embedding, name="made up"), "a red circle")
         assert (grounding.moments[0].start, grounding.moments[0].end) == (24.0, 36.0)
         assert grounding.saliency.scores[12:18].min() > grounding.saliency.scores[:12].max()
 
@@ -137,7 +138,7 @@ class TestGrounder:
             grounder.ground(tmp_path / "none.mp4", "a dog")
 
     def test_unknown_models_are_named(self) -> None:
-        with pytest.raises(VtgError, match="known are"):
+        with pytest.raises(VtgError, match="no such model"):
             vtg.load("r3-none")
         assert {"demo", "zero-shot"} <= set(vtg.available_models())
 

@@ -118,6 +118,11 @@ class ClipEncoder:
         """C of the image tower."""
         return self._frame_layout[2]
 
+    @cached_property
+    def text_width(self) -> int:
+        """C of the text tower."""
+        return self.encode_text("").layers.shape[-1]
+
     @property
     def embedding_size(self) -> int:
         """E, the size of both embeddings."""

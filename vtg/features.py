@@ -18,7 +18,7 @@ import numpy as np
 
 from vtg.errors import VideoError, VtgError
 
-__all__ = ["FeatureKey", "FeatureStore", "FeatureWriter", "PublishedFeatures", "StoredFeatures", "content_key"]
+__all__ = ["FeatureKey", "FeatureStore", "FeatureWriter", "PublishedFeatures", "VideoFeatures", "content_key"]
 
 HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
 ABANDONED_SECONDS = 3600.0  # an unfinished file that nobody has written to for so long belongs to nobody
@@ -63,25 +63,41 @@ class FeatureKey:
 
 
 @dataclass(frozen=True)
-class StoredFeatures:
-    """The features of one video, mapped from the disk: what is not touched takes no memory.
+class VideoFeatures:
+    """The features of one video; from a store they are mapped, and what is not touched takes no memory.
 
     Attributes:
-        key: what they are of.
+        fps: frames a second.
         duration: of the video's picture track, seconds.
-        layers: [T, K, P, C] float16.
-        embedding: [T, E] float32, unit length.
+        layers: [T, K, P, C] float16; None where only embeddings are at hand.
+        embedding: [T, E] float32, unit length; None where only layers are at hand.
+        encoder: fingerprint of the encoder that made them; "" where nobody said.
+        name: the file or id of the video; "" where nobody said.
+
+    Raises:
+        ValueError: neither layers nor embedding, or of different lengths.
     """
 
-    key: FeatureKey
+    fps: float
     duration: float
-    layers: np.ndarray
-    embedding: np.ndarray
+    layers: np.ndarray | None = None
+    embedding: np.ndarray | None = None
+    encoder: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what has no length."""
+        lengths = {len(array) for array in (self.layers, self.embedding) if array is not None}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(f"layers and embedding need the same number of frames, at least one, not {lengths or 0}")
+
+    def __len__(self) -> int:
+        return len(self.layers if self.layers is not None else self.embedding)  # type: ignore[arg-type]
 
     @property
     def times(self) -> np.ndarray:
         """[T] seconds: the start of the interval that each frame stands for."""
-        return np.arange(len(self.embedding)) / self.key.fps
+        return np.arange(len(self)) / self.fps
 
 
 class FeatureStore:
@@ -114,8 +130,12 @@ class FeatureStore:
         self.root.mkdir(parents=True, exist_ok=True)
         return FeatureWriter(self.path(key), key, duration)
 
-    def open(self, key: FeatureKey) -> StoredFeatures:
+    def open(self, key: FeatureKey, name: str = "") -> VideoFeatures:
         """Map the features of a video.
+
+        Args:
+            key: what they are of.
+            name: to call the video by; its content key where empty.
 
         Raises:
             VtgError: they are not there, or the file is damaged.
@@ -123,7 +143,8 @@ class FeatureStore:
         path = self.path(key)
         header = _read_header(path)
         layers, embedding = (_map_array(path, header, name) for name in ("layers", "embedding"))
-        return StoredFeatures(key, float(header["__metadata__"]["duration"]), layers, embedding)
+        duration = float(header["__metadata__"]["duration"])
+        return VideoFeatures(key.fps, duration, layers, embedding, key.encoder, name or key.video)
 
     def verify(self, key: FeatureKey) -> None:
         """Read a file whole and compare it with its checksum.

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtg.errors import VtgError
+from vtg.features import FeatureKey, FeatureStore, VideoFeatures
+from vtg.r2.attention import attention_map
+from vtg.r2.postprocess import postprocess_windows
 from vtg.specs import ModelSpec, available_models, model_spec
+from vtg.windows import central_window, join_curves, window_starts
 from vtg.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin, relevance
 
 if TYPE_CHECKING:
     import torch
 
-    from vtg.clip import ClipEncoder
+    from vtg.clip import ClipEncoder, TextFeatures
+    from vtg.r2 import R2Head
 
-__all__ = ["Grounder", "Grounding", "Moment", "Saliency", "VideoEmbedding", "available_models", "load"]
+__all__ = ["Grounder", "Grounding", "Moment", "Saliency", "available_models", "load", "load_spec"]
 
-VIDEOS_REMEMBERED = 8  # a grounder keeps the embeddings of so many files, about 1 MB an hour each
+MOST_MOMENTS = 50  # of one query in one video, as many as the published heads keep
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ class Grounding:
         query: the sentence.
         video: the file or id, "" where none was given.
         duration: of the video, seconds.
-        moments: best first.
+        moments: best first; none from a highlight-only head. The last ones may have a score of 0: repeats of better
+            ones that the recipe's suppression left in the list.
         saliency: over the whole video.
     """
 
@@ -69,6 +78,34 @@ class Grounding:
     duration: float
     moments: list[Moment]
     saliency: Saliency
+    _attention: Callable[[int, int | None, int | None], np.ndarray] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    def attention(self, time: float, layer: int | None = None, word: int | None = None) -> np.ndarray:
+        """Where the head looked for the query at a time (R²-Tuning, Sec. 3.2: query-modulated spatial pooling).
+
+        Args:
+            time: seconds.
+            layer: one of the K layers, 0 the earliest; None takes their mean.
+            word: one of the query's words, 0 the first; None takes the strongest at each patch.
+
+        Returns:
+            [h, w] float32 in 0…1, over the square that CLIP sees: each patch's share of attention.
+
+        Raises:
+            VtgError: a grounding without a head, or a time, layer or word that there is not.
+        """
+        if self._attention is None:
+            raise VtgError("zero-shot: looks at no patches; load an R² head, such as r2-qvhighlights")
+        if not 0 <= time <= self.duration:
+            raise VtgError(f"{self.video or 'video'}: {time:g} s is not in it; it is {self.duration:.2f} s long")
+        times = self.saliency.times
+        frame = min(len(times) - 1, int(np.searchsorted(times, time, side="right")) - 1)
+        try:
+            return self._attention(frame, layer, word)
+        except ValueError as error:
+            raise VtgError(f"{self.query!r}: {error}") from None
 
     def to_dict(self, qid: int | str | None = None, vid: str | None = None) -> dict[str, Any]:
         """The fields of a QVHighlights submission.
@@ -86,42 +123,26 @@ class Grounding:
         return fields if qid is None else {"qid": qid, **fields}
 
 
-@dataclass(frozen=True)
-class VideoEmbedding:
-    """What grounding without training needs of a video.
-
-    Attributes:
-        embedding: [T, E] float32, unit length.
-        fps: frames a second.
-        duration: seconds.
-        name: the file or id.
-    """
-
-    embedding: np.ndarray
-    fps: float
-    duration: float
-    name: str = ""
-
-
 def load(
-    name: str = "zero-shot",
+    name: str | os.PathLike[str] = "zero-shot",
     *,
     clip: str | None = None,
     pretrained: str | os.PathLike[str] | None = None,
     fps: float | None = None,
     device: str | torch.device | None = None,
 ) -> Grounder:
-    """Load a model by its name.
+    """Load a model.
 
     Args:
-        name: one of `available_models`: "zero-shot" for CLIP alone, "demo" for the small bundled one.
-        clip: another CLIP of open_clip's catalogue.
+        name: one of `available_models` ("zero-shot" is CLIP alone, "demo" the small bundled one), or the path of a
+            head's checkpoint.
+        clip: another CLIP of open_clip's catalogue than the model's own.
         pretrained: other weights for it: a tag of the catalogue or a file.
         fps: frames a second to look at; None for what the model wants.
         device: a torch device; None takes the best there is.
 
     Raises:
-        VtgError: no such model, or weights that cannot be had.
+        VtgError: no such model, weights that cannot be had, or a head that does not fit the CLIP.
     """
     return load_spec(model_spec(name, clip, pretrained, fps), device)
 
@@ -130,8 +151,9 @@ def load_spec(spec: ModelSpec, device: str | torch.device | None = None) -> Grou
     """Load what a `ModelSpec` names; see `load`."""
     from vtg.clip import ClipEncoder
 
+    head = spec.load_head()
     encoder = ClipEncoder(spec.encoder.clip, spec.encoder.weights, layers=spec.encoder.layers, device=device)
-    return Grounder(encoder, spec.fps)
+    return Grounder(encoder, head, spec.fps)
 
 
 class Grounder:
@@ -139,31 +161,38 @@ class Grounder:
 
     Args:
         encoder: the CLIP that encodes both sides.
-        fps: frames a second to look at.
+        head: an R² head for that CLIP; None grounds by CLIP's embeddings alone.
+        fps: frames a second to look at; None for what the head was trained with (without one, 0.5).
+
+    Raises:
+        VtgError: the head does not fit the encoder.
     """
 
-    def __init__(self, encoder: ClipEncoder, fps: float = 0.5) -> None:
+    def __init__(self, encoder: ClipEncoder, head: R2Head | None = None, fps: float | None = None) -> None:
         self.encoder = encoder
-        self.fps = fps
-        self._videos: dict[tuple[str, int, int], VideoEmbedding] = {}
+        self.head = head.to(encoder.device).eval() if head is not None else None
+        self.fps = fps or (head.config.fps if head is not None else 0.5)
+        if head is not None:
+            _check_fit(encoder, head)
 
-    def ground(self, video: str | os.PathLike[str] | VideoEmbedding, query: str) -> Grounding:
+    def ground(self, video: str | os.PathLike[str] | VideoFeatures, query: str) -> Grounding:
         """Find the moments of a video that a sentence describes.
 
         Args:
-            video: a file, or what was made of it before.
+            video: a file, or its features.
             query: the sentence.
 
         Raises:
             VideoError: the file cannot be read.
+            VtgError: features of another CLIP.
         """
         return self.ground_many(video, [query])[0]
 
-    def ground_many(self, video: str | os.PathLike[str] | VideoEmbedding, queries: Sequence[str]) -> list[Grounding]:
+    def ground_many(self, video: str | os.PathLike[str] | VideoFeatures, queries: Sequence[str]) -> list[Grounding]:
         """Find the moments of several sentences; the video's side is computed once.
 
         Args:
-            video: a file, or what was made of it before.
+            video: a file, or its features.
             queries: sentences.
 
         Returns:
@@ -171,31 +200,77 @@ class Grounder:
 
         Raises:
             VideoError: the file cannot be read.
+            VtgError: features of another CLIP.
         """
-        if not isinstance(video, VideoEmbedding):
-            video = self.embed(video)
-        texts = self.encoder.encode_texts(list(queries))
-        return [
-            self.ground_embedding(video, query, text.embedding.float().numpy())
-            for query, text in zip(queries, texts, strict=True)
-        ]
+        features = video if isinstance(video, VideoFeatures) else self.features(video)
+        return self.ground_texts(features, list(queries), self.encoder.encode_texts(list(queries)))
 
-    def ground_embedding(self, video: VideoEmbedding, query: str, embedding: np.ndarray) -> Grounding:
-        """Find moments for a query that is encoded already.
+    def ground_texts(
+        self, video: VideoFeatures, queries: Sequence[str], texts: Sequence[TextFeatures]
+    ) -> list[Grounding]:
+        """Find the moments of sentences that are encoded already.
 
         Args:
-            video: the video's side.
-            query: the sentence, for the answer.
-            embedding: [E], its embedding.
-        """
-        margin = query_margin(video.embedding @ embedding, video.embedding @ self._background.T, self._scale)
-        windows = propose_moments(margin, video.fps, video.duration)
-        moments = [Moment(float(start), float(end), float(score)) for start, end, score in windows]
-        times = np.arange(len(margin)) / video.fps
-        return Grounding(query, video.name, video.duration, moments, Saliency(times, relevance(margin)))
+            video: its features.
+            queries: the sentences, for the answers.
+            texts: their features.
 
-    def embed(self, path: str | os.PathLike[str]) -> VideoEmbedding:
+        Raises:
+            VtgError: features of another CLIP.
+        """
+        if video.encoder and video.encoder != self.encoder.fingerprint:
+            raise VtgError(f"{video.name}: has features of another CLIP than this model's; extract them with this one")
+        if not queries:
+            return []
+        if self.head is None:
+            return [self._ground_by_embedding(video, query, text) for query, text in zip(queries, texts, strict=True)]
+        return self._ground_by_head(self.head, video, queries, [text.layers for text in texts])
+
+    def _ground_by_embedding(self, video: VideoFeatures, query: str, text: TextFeatures) -> Grounding:
+        if video.embedding is None:
+            raise VtgError(f"{video.name}: has no embeddings to ground by; load an R² head for its layers")
+        similarity = video.embedding @ text.embedding.float().numpy()
+        margin = query_margin(similarity, video.embedding @ self._background.T, self.encoder.logit_scale)
+        windows = propose_moments(margin, video.fps, video.duration)
+        saliency = Saliency(video.times, relevance(margin))
+        return Grounding(query, video.name, video.duration, _moments(windows), saliency)
+
+    def _ground_by_head(
+        self, head: R2Head, video: VideoFeatures, queries: Sequence[str], texts: list[torch.Tensor]
+    ) -> list[Grounding]:
+        layers = self._checked_layers(head, video)
+        length, step = (
+            max(1, round(seconds * video.fps)) for seconds in (head.config.window_seconds, head.config.step_seconds)
+        )
+        starts = window_starts(len(layers), length, min(step, length))
+        found: list[list[np.ndarray]] = [[] for _ in queries]
+        curves: list[list[np.ndarray]] = [[] for _ in queries]
+        for start in starts:
+            # One window at a time: what is mapped from the disk is only in memory while it is looked at.
+            part = _tensor(layers[start : start + length])
+            for i, prediction in enumerate(head.predict_batch([part], texts, video.fps)):
+                curves[i].append(prediction.saliency.float().cpu().numpy())
+                if prediction.windows is not None:
+                    shift = np.array([start / video.fps, start / video.fps, 0.0], np.float32)
+                    found[i].append(prediction.windows.float().cpu().numpy() + shift)
+        groundings = []
+        for i, query in enumerate(queries):
+            moments = _moments(_merge(head, found[i], video.duration)) if found[i] else []
+            saliency = Saliency(video.times, join_curves(curves[i], starts))
+            look = _Look(head, layers, texts[i], starts, length)
+            groundings.append(Grounding(query, video.name, video.duration, moments, saliency, look))
+        return groundings
+
+    def _checked_layers(self, head: R2Head, video: VideoFeatures) -> np.ndarray:
+        if video.layers is None:
+            raise VtgError(f"{video.name}: has embeddings only, and a head needs layers; extract or index it again")
+        return video.layers
+
+    def features(self, path: str | os.PathLike[str]) -> VideoFeatures:
         """Run a file through CLIP; what was done for it before is remembered until the file changes.
+
+        Returns:
+            Features that are mapped from a temporary folder of this grounder, so a long video takes no memory.
 
         Raises:
             VideoError: the file cannot be read.
@@ -206,19 +281,78 @@ class Grounder:
         path = Path(path)
         info = probe(path)
         status = path.stat()
-        known = (str(path.resolve()), status.st_size, status.st_mtime_ns)
-        if known not in self._videos:
-            chunks = [chunk.embedding for chunk in encode_video(path, self.encoder, self.fps)]
-            while len(self._videos) >= VIDEOS_REMEMBERED:
-                self._videos.pop(next(iter(self._videos)))
-            self._videos[known] = VideoEmbedding(np.concatenate(chunks), self.fps, info.duration, str(path))
-        return self._videos[known]
+        known = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+        key = FeatureKey(hashlib.sha256(known.encode()).hexdigest()[:32], self.encoder.fingerprint, self.fps)
+        if key not in self._store:
+            with self._store.write(key, info.duration) as writer:
+                for chunk in encode_video(path, self.encoder, self.fps):
+                    writer.append(chunk.layers, chunk.embedding)
+        return self._store.open(key, str(path))
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        self._folder = tempfile.TemporaryDirectory(prefix="vtg-", ignore_cleanup_errors=True)
+        return FeatureStore(self._folder.name)
 
     @cached_property
     def _background(self) -> np.ndarray:
         texts = self.encoder.encode_texts(BACKGROUND_PROMPTS)
         return np.stack([text.embedding.float().numpy() for text in texts])
 
-    @cached_property
-    def _scale(self) -> float:
-        return self.encoder.logit_scale
+
+@dataclass(frozen=True)
+class _Look:
+    """Asks the head where it looks, in the window that has a frame nearest to its middle."""
+
+    head: R2Head
+    layers: np.ndarray
+    text: torch.Tensor
+    starts: list[int]
+    length: int
+
+    def __call__(self, frame: int, layer: int | None, word: int | None) -> np.ndarray:
+        start = self.starts[central_window(frame, self.starts, min(self.length, len(self.layers)))]
+        part = _tensor(self.layers[start : start + self.length])
+        weights = self.head.attention(part, self.text, [frame - start])
+        return attention_map(weights.cpu().numpy(), layer, word)[0]
+
+
+def _tensor(layers: np.ndarray) -> torch.Tensor:
+    import torch
+
+    # A copy: a file that is mapped for reading may not be handed to torch, which knows no read-only memory.
+    return torch.from_numpy(np.array(layers))
+
+
+def _merge(head: R2Head, windows: list[np.ndarray], duration: float) -> np.ndarray:
+    """Windows of all parts of a video as one list, post-processed as the head's recipe says."""
+    config = head.config
+    joined = np.concatenate(windows)
+    joined = joined[np.argsort(-joined[:, 2], kind="stable")]
+    processed = postprocess_windows(
+        joined, duration, unit=config.unit, nms=config.nms, threshold=config.nms_threshold, sigma=config.nms_sigma
+    )
+    return processed[:MOST_MOMENTS]
+
+
+def _moments(windows: np.ndarray) -> list[Moment]:
+    return [Moment(float(start), float(end), float(score)) for start, end, score in windows]
+
+
+def _check_fit(encoder: ClipEncoder, head: R2Head) -> None:
+    config = head.config
+    name = config.name or "this head"
+    if not encoder.class_tokens:
+        raise VtgError(f"{name}: reads a class token, and this CLIP's image tower has none; choose CLIP's own ViTs")
+    found = (encoder.layers, encoder.tokens, encoder.width, encoder.text_width)
+    wanted = (config.layers, config.tokens or encoder.tokens, config.video_width, config.query_width)
+    if found != wanted:
+        raise VtgError(
+            f"{name}: reads {_shape(wanted)}, and this CLIP gives {_shape(found)}; "
+            f"load it with the CLIP that it was trained on ({config.clip_model or 'not named in its file'})"
+        )
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    layers, tokens, width, text_width = sizes
+    return f"{layers} layers of {tokens} tokens, {width} and {text_width} wide"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtg.errors import VideoError, VtgError
-from vtg.features import FeatureKey, FeatureStore
+from vtg.features import FeatureKey, FeatureStore, VideoFeatures
 from vtg.sources import find_videos
-from vtg.specs import EncoderSpec, ModelSpec, model_spec
+from vtg.specs import ModelSpec, model_spec
 from vtg.tables import FAILED, INDEXED, LibraryTables, VideoEntry
 
 if TYPE_CHECKING:
-    from vtg.grounding import Grounder, Grounding, Moment, VideoEmbedding
+    from vtg.grounding import Grounder, Grounding, Moment
     from vtg.pipeline import EncodedVideo
 
 __all__ = ["Hit", "IndexProgress", "IndexReport", "Library", "VideoEntry", "default_library_path"]
 
 SETTINGS = "library.json"
 FORMAT = 1  # of the folder; a library of a later one is refused
+CANDIDATES = 10  # videos of a search over many that a head looks at: those with the frames nearest to the query
 MOST_PER_VIDEO = 3  # moments of one video in the results of a search over many
 
 
@@ -93,7 +94,8 @@ class Library:
 
     Args:
         folder: where it is; None for `default_library_path`. Made when videos are first added.
-        model: what a new library is to be made with; one that exists keeps its own, and refuses another.
+        model: what a new library is to be made with. One that exists keeps its own, and can be asked with another of
+            the same CLIP and rate.
         device: a torch device for the encoder; None takes the best there is.
 
     Raises:
@@ -110,8 +112,8 @@ class Library:
         self._device = device
         asked = model_spec(model) if isinstance(model, str) else model
         settings = self._read_settings()
-        self.model = settings or asked or model_spec()
-        if settings and asked and asked.encoder.fingerprint != self.fingerprint:
+        self.model = asked or settings or model_spec()
+        if settings and asked and asked.encoder.fingerprint != settings.encoder.fingerprint:
             raise VtgError(
                 f"{self.folder}: was made with {settings.encoder}, not with {asked.encoder}; "
                 "name another folder with --library, or leave the model out"
@@ -331,14 +333,26 @@ class Library:
         """
         _check(query)
         paths = self._paths_by_video(videos)
-        text = self.grounder.encoder.encode_text(query).embedding.float().numpy()
+        text = self.grounder.encoder.encode_text(query)
         hits = []
-        for video in self._embeddings(paths):
-            moments = self.grounder.ground_embedding(video, query, text).moments
-            for moment in moments if len(paths) == 1 else moments[:MOST_PER_VIDEO]:
-                if moment.score >= min_score:
-                    hits.append(Hit(paths[video.name], moment))
+        for video in self._candidates(paths, text.embedding.float().numpy()):
+            (grounding,) = self.grounder.ground_texts(video, [query], [text])
+            for moment in grounding.moments if len(paths) == 1 else grounding.moments[:MOST_PER_VIDEO]:
+                if moment.score > 0 and moment.score >= min_score:
+                    hits.append(Hit(video.name, moment))
         return sorted(hits, key=lambda hit: -hit.moment.score)[:limit]
+
+    def _candidates(self, paths: dict[str, str], query: np.ndarray) -> Iterator[VideoFeatures]:
+        """The videos to ground the query in: all by CLIP alone, and for a head those with the most similar frames."""
+        if self.grounder.head is None:
+            yield from self._embeddings(paths)
+            return
+        best = {
+            key: float((embedding @ query).max())
+            for key, embedding in (self._tables.frames(set(paths)) if len(paths) > CANDIDATES else [])
+        }
+        for key in sorted(best or paths, key=lambda key: -best.get(key, 0.0))[:CANDIDATES]:
+            yield self.features.open(self._feature_key(key), paths[key])
 
     def ground(self, path: str | os.PathLike[str], query: str) -> Grounding:
         """The whole answer, with its saliency curve, on one file of the library; see `vtg.Grounder.ground`.
@@ -347,9 +361,8 @@ class Library:
             VtgError: the query is empty, or the file is not in the library.
         """
         _check(query)
-        paths = self._paths_by_video([path])
-        video = next(self._embeddings(paths))
-        return self.grounder.ground_many(replace(video, name=paths[video.name]), [query])[0]
+        ((video, name),) = self._paths_by_video([path]).items()
+        return self.grounder.ground(self.features.open(self._feature_key(video), name), query)
 
     def _paths_by_video(self, chosen: Iterable[str | os.PathLike[str]] | None) -> dict[str, str]:
         entries = [entry for entry in self.videos() if entry.state == INDEXED]
@@ -362,12 +375,12 @@ class Library:
                 raise VtgError(f"{', '.join(map(str, targets))}: not in the library; add it with: vtg index PATH")
         return {entry.video: entry.path for entry in reversed(entries)}
 
-    def _embeddings(self, paths: dict[str, str]) -> Iterator[VideoEmbedding]:
-        from vtg.grounding import VideoEmbedding
-
+    def _embeddings(self, paths: dict[str, str]) -> Iterator[VideoFeatures]:
         durations = {entry.video: entry.duration for entry in self.videos()}
         for video, embedding in self._tables.frames(set(paths)):
-            yield VideoEmbedding(embedding, self.model.fps, durations[video], video)
+            yield VideoFeatures(
+                self.model.fps, durations[video], None, embedding, encoder=self.fingerprint, name=paths[video]
+            )
 
     def _read_settings(self) -> ModelSpec | None:
         path = self.folder / SETTINGS
@@ -379,8 +392,7 @@ class Library:
             settings = json.loads(path.read_text("utf-8"))
             if settings["format"] > FORMAT:
                 raise VtgError(f"{self.folder}: was made by a later vtg; update with: pip install -U vtg")
-            model = settings["model"]
-            return ModelSpec(model["name"], EncoderSpec(**model["encoder"]), model["fps"])
+            return ModelSpec.from_dict(settings["model"])
         except (ValueError, KeyError, TypeError, OSError):
             raise VtgError(f"{path}: damaged; restore it, or delete the folder and index again") from None
 

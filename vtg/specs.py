@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VtgError
+from vtg.models import registry
+
+if TYPE_CHECKING:
+    from vtg.models import ModelEntry
+    from vtg.r2 import R2Head
 
 __all__ = [
     "DEFAULT_CLIP",
+    "DEFAULT_MODEL",
     "DEFAULT_PRETRAINED",
     "DEMO",
     "ZERO_SHOT",
@@ -31,6 +37,7 @@ PREPROCESSING = "short side bicubic antialiased, centre crop"  # part of every f
 WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 DEMO = "demo"
 ZERO_SHOT = "zero-shot"
+DEFAULT_MODEL = ZERO_SHOT
 READ_BYTES = 1 << 22
 
 
@@ -103,50 +110,95 @@ class ModelSpec:
     """Names what `vtg.load` puts together.
 
     Attributes:
-        name: as in `available_models`.
+        name: as in `available_models`, or the path of a head's checkpoint.
         encoder: its CLIP.
         fps: frames a second that it wants.
+        head: a name of the registry or a checkpoint; None for CLIP alone.
     """
 
     name: str
     encoder: EncoderSpec
     fps: float = DEFAULT_RATE
+    head: str | None = None
 
-    def to_dict(self) -> dict[str, object]:
-        """As JSON knows it; `model_spec` reads it back by its values."""
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
+        """Read what `to_dict` gave.
+
+        Raises:
+            KeyError: something is missing.
+            TypeError: something is of another kind.
+        """
+        return cls(values["name"], EncoderSpec(**values["encoder"]), float(values["fps"]), values["head"])
+
+    def load_head(self) -> R2Head | None:
+        """Load the head, downloading it first where it is a published one that is not on this disk.
+
+        Raises:
+            VtgError: it cannot be had.
+        """
+        if self.head is None:
+            return None
+        from vtg.models import load_head, pull, registry
+
+        if self.head in registry():
+            try:
+                pull(self.head)
+            except VtgError as error:
+                raise VtgError(f"{error}; or ground without training, with --model {ZERO_SHOT}") from None
+        return load_head(self.head)
 
 
 def available_models() -> list[str]:
     """The names that `vtg.load` knows."""
-    return [DEMO, ZERO_SHOT]
+    return [DEMO, ZERO_SHOT, *(name for name in registry() if name != DEMO)]
 
 
 def describe_models() -> list[dict[str, Any]]:
     """What there is to choose from.
 
     Returns:
-        One dict a model: name, clip, present (its weights are on this disk), fps, purpose.
+        One dict a model: name, clip, clip_present and present (its parts are on this disk), fps, purpose; of a
+        published head also what the registry says of it.
     """
     purposes = {
         DEMO: "trying things out: knows coloured shapes, needs no network",
-        ZERO_SHOT: "your own videos, by CLIP alone; the default",
+        ZERO_SHOT: "anything, by CLIP alone: the baseline",
     }
-    specs = [model_spec(name) for name in available_models()]
-    return [
-        {
-            "name": spec.name,
-            "clip": str(spec.encoder),
-            "present": spec.encoder.present,
-            "fps": spec.fps,
-            "purpose": purposes[spec.name],
-        }
-        for spec in specs
-    ]
+    rows = []
+    downloaded: dict[EncoderSpec, bool] = {}
+    for spec in map(model_spec, available_models()):
+        if spec.encoder not in downloaded:
+            downloaded[spec.encoder] = spec.encoder.present
+        entry = registry().get(spec.name)
+        rows.append(
+            {
+                "name": spec.name,
+                "clip": str(spec.encoder),
+                "clip_present": downloaded[spec.encoder],
+                "present": entry.present if entry else downloaded[spec.encoder],
+                "fps": spec.fps,
+                "purpose": purposes.get(spec.name) or _purpose(entry),
+                **(entry.to_dict() if entry else {}),
+            }
+        )
+    return rows
+
+
+def _purpose(entry: ModelEntry | None) -> str:
+    if entry is None:
+        return ""
+    domain = f" ({entry.domain})" if entry.domain else ""
+    figures = ", ".join(f"{metric} {value:g}" for metric, value in entry.figures.items())
+    return f"{entry.dataset}{domain}: {entry.task}; {figures}"
 
 
 def model_spec(
-    name: str | None = None,
+    name: str | os.PathLike[str] | None = None,
     clip: str | None = None,
     pretrained: str | os.PathLike[str] | None = None,
     fps: float | None = None,
@@ -154,7 +206,7 @@ def model_spec(
     """Put together what a model is made of.
 
     Args:
-        name: one of `available_models`; None is "zero-shot".
+        name: one of `available_models`, or a head's checkpoint; None is `DEFAULT_MODEL`.
         clip: another CLIP of open_clip's catalogue than the model's own.
         pretrained: other weights than the model's own: a tag or a file.
         fps: another rate than the model's own, frames a second.
@@ -162,18 +214,39 @@ def model_spec(
     Raises:
         VtgError: no such model, or a rate that is not above 0.
     """
-    name = name or ZERO_SHOT
-    if name not in available_models():
-        raise VtgError(f"{name}: no such model; known are: {', '.join(available_models())}")
-    if name == DEMO and (clip or pretrained):
-        raise VtgError("demo: has a CLIP of its own; name other weights with --model zero-shot")
+    name = os.fspath(name or DEFAULT_MODEL)
     if fps is not None and not fps > 0:
         raise VtgError(f"{fps:g} frames a second: give a rate above 0")
-    own = EncoderSpec(pretrained=DEMO) if name == DEMO else EncoderSpec(clip=clip)
+    if name == DEMO and (clip or pretrained):
+        raise VtgError(f"{DEMO}: has a CLIP of its own; name other weights with --model {ZERO_SHOT}")
+    spec = _own_spec(name)
+    encoder = spec.encoder
     if pretrained is not None:
         weights = os.fspath(pretrained)
-        own = EncoderSpec(clip, str(Path(weights).expanduser().resolve()) if is_weights_file(weights) else weights)
-    return ModelSpec(name, own, fps or DEFAULT_RATE)
+        weights = str(Path(weights).expanduser().resolve()) if is_weights_file(weights) else weights
+        encoder = EncoderSpec(clip, weights, encoder.layers)
+    elif clip is not None:
+        encoder = EncoderSpec(clip, encoder.pretrained, encoder.layers)
+    return replace(spec, encoder=encoder, fps=fps or spec.fps)
+
+
+def _own_spec(name: str) -> ModelSpec:
+    if name == ZERO_SHOT:
+        return ModelSpec(name, EncoderSpec())
+    entry = registry().get(name)
+    if entry is not None:
+        encoder = EncoderSpec(entry.clip_model, entry.clip_pretrained or DEFAULT_PRETRAINED)
+        return ModelSpec(name, encoder, entry.fps, name)
+    if name == DEMO:
+        return ModelSpec(name, EncoderSpec(pretrained=DEMO))
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise VtgError(f"{name}: no such model or checkpoint; 'vtg models' lists the names")
+    from vtg.models import load_head
+
+    config = load_head(path).config
+    encoder = EncoderSpec(config.clip_model, config.clip_pretrained or DEFAULT_PRETRAINED, config.layers)
+    return ModelSpec(str(path.resolve()), encoder, config.fps, str(path.resolve()))
 
 
 def _sha256(path: Path) -> str:

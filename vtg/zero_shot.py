@@ -18,8 +18,10 @@ BACKGROUND_PROMPTS = (
     "nothing",
 )
 SMOOTHING_FRAMES = (0.0, 0.7, 1.5, 3.0)  # standard deviations: short events need none, long ones bridge their gaps
-LEVELS = np.linspace(0.15, 0.85, 15)  # thresholds, from the curve's floor (0) to its peak (1)
-FLOOR_QUANTILE = 0.3  # of a video, at most this much shows an event: below lies its background
+LEVELS = np.linspace(0.15, 0.85, 15)  # thresholds of proposals, from the curve's floor (0) to its peak (1)
+FLOOR_QUANTILE = 0.3  # of a video, at least this much shows no event: up to here lies its background
+PEAK_FRAMES = 3  # whose mean is the curve's peak: a single frame may be an accident
+EVIDENCE_LEVEL = 2 / 3  # from floor to peak; a frame above speaks for an event, one below against
 OVERLAP = 0.5  # IoU beyond which the weaker of two proposals goes
 MOST_MOMENTS = 50
 
@@ -42,12 +44,13 @@ def query_margin(query: np.ndarray, background: np.ndarray, logit_scale: float) 
 
 
 def relevance(margin: np.ndarray) -> np.ndarray:
-    """A margin [T] as 0…1: the chance of the query against the background prompts."""
-    return _sigmoid(margin)
+    """A margin as 0…1: the chance of the query against the background prompts."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * margin)))
 
 
 def propose_moments(margin: np.ndarray, fps: float, duration: float) -> np.ndarray:
-    """Find moments in a curve: stretches above several levels of several smoothings of it, the best ones kept.
+    """Find moments in a curve: stretches above several levels of several smoothings of it, those kept that have most
+    for them and do not overlap.
 
     Args:
         margin: [T] logits, from `query_margin`.
@@ -58,10 +61,13 @@ def propose_moments(margin: np.ndarray, fps: float, duration: float) -> np.ndarr
         [N, 3]: start s, end s, score 0…1, best first, at most 50.
     """
     stretches = _stretches(margin)
-    scores = _stretch_scores(margin, stretches)
+    evidence = _evidence(margin, stretches)
+    best_start, best_end = stretches[evidence.argmax()]
+    # How surely it is there at all, the same for all stretches, times how much less each has for it than the best.
+    scores = relevance(margin[best_start:best_end].mean()) * evidence / evidence.max()
     windows = np.column_stack([stretches / fps, scores])
     windows[:, :2] = windows[:, :2].clip(0.0, duration)
-    windows = windows[windows[:, 1] > windows[:, 0]]
+    windows = windows[(windows[:, 1] > windows[:, 0]) & (windows[:, 2] > 0)]
     return non_maximum_suppression(windows, OVERLAP)[:MOST_MOMENTS]
 
 
@@ -86,19 +92,10 @@ def _smooth(curve: np.ndarray, deviation: float) -> np.ndarray:
     return np.convolve(np.pad(curve, reach, mode="edge"), kernel / kernel.sum(), mode="valid")
 
 
-def _stretch_scores(margin: np.ndarray, stretches: np.ndarray) -> np.ndarray:
-    """0…1: how surely the query holds inside, times how much less it holds beside."""
-    total = np.concatenate([[0.0], np.cumsum(margin)])
-    start, end = stretches.T
-    length = end - start
-    inside = (total[end] - total[start]) / length
-    # Beside: as much again to either side, so that a stretch is judged by its own surroundings.
-    left, right = np.maximum(start - length, 0), np.minimum(end + length, len(margin))
-    frames_beside = right - left - length
-    sum_beside = total[right] - total[left] - (total[end] - total[start])
-    beside = np.divide(sum_beside, frames_beside, out=np.zeros(len(length)), where=frames_beside > 0)
-    return np.asarray(_sigmoid(inside) * _sigmoid(inside - beside))
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+def _evidence(margin: np.ndarray, stretches: np.ndarray) -> np.ndarray:
+    """[N], what the frames of each stretch say for it: the sum of how far they lie above or below the level."""
+    floor, peak = np.quantile(margin, FLOOR_QUANTILE), np.sort(margin)[-PEAK_FRAMES:].mean()
+    total = np.concatenate([[0.0], np.cumsum(margin - (floor + EVIDENCE_LEVEL * (peak - floor)))])
+    evidence = total[stretches[:, 1]] - total[stretches[:, 0]]
+    # A flat curve has no frame above its level: then the whole video is the one answer.
+    return evidence if evidence.max() > 0 else (stretches == [0, len(margin)]).all(axis=1).astype(float)
