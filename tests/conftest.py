@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# The tests' models are tiny: threads would wait for each other longer than they work. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -66,3 +70,24 @@ def make_video() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An R² head with random weights that fits `tiny_clip`; its windows are 20 s long and 12 s apart."""
+    import torch
+
+    from vtg.r2 import HeadConfig, R2Head, save_head
+
+    torch.manual_seed(1)
+    config = HeadConfig(
+        name="tiny", hidden_width=32, video_width=64, query_width=64, tokens=5, nms="normal", unit=2.0, clip_model=None,
+        clip_pretrained=None, window_seconds=20.0, step_seconds=12.0,
+    )  # fmt: skip
+    head = R2Head(config)
+    with torch.no_grad():  # the gates begin at 0, where the query's pooling would have no part
+        head.block.scale.uniform_(0.5, 1.0)
+        head.block.gate.uniform_(-1.0, 1.0)
+    path = tmp_path_factory.mktemp("head") / "tiny.safetensors"
+    save_head(head, path)
+    return path

@@ -158,3 +158,29 @@ def test_interrupting_says_how_to_go_on(run: Callable[..., Result], monkeypatch:
     result = run("index", "anything")
     assert result.status == 130
     assert "goes on" in result.err
+
+
+def test_explaining_writes_a_picture_a_moment(
+    run: Callable[..., Result], films: Path, tiny_clip: Path, tiny_head: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    run("index", films, "--model", tiny_head, "--pretrained", tiny_clip)
+    result = run("search", "a red circle", "--limit", 2, "--explain", tmp_path / "why", "--json")
+    assert result.status == 0
+    assert len(result.json["results"]) == 2
+    pictures = sorted((tmp_path / "why").iterdir())
+    assert [path.name[:3] for path in pictures] == ["01 ", "02 "]
+    assert all(Image.open(path).size == (448, 448) for path in pictures)
+
+
+def test_the_published_heads_are_listed(run: Callable[..., Result]) -> None:
+    heads = [row for row in run("models", "--json").json if row["name"].startswith("r2-")]
+    assert len(heads) == 20
+    assert heads[0]["figures"]["R1@0.5"] == 67.74
+
+
+def test_pulling_an_unknown_model_is_one_line(run: Callable[..., Result]) -> None:
+    result = run("models", "pull", "r2-none")
+    assert result.status == 1
+    assert len(result.err.strip().splitlines()) == 1

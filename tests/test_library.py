@@ -273,3 +273,55 @@ def test_lost_features_are_made_again(library: Library, folder: Path) -> None:
     assert isinstance(library.features, FeatureStore)
     for key in library.features:
         library.features.verify(key)
+
+
+class TestHeads:
+    """A library searched by an R² head."""
+
+    @pytest.fixture
+    def with_head(self, tmp_path: Path, tiny_clip: Path, tiny_head: Path) -> Library:
+        return Library(tmp_path / "library", model_spec(tiny_head, pretrained=tiny_clip), device="cpu")
+
+    def test_search_is_the_heads_grounding(self, with_head: Library, folder: Path) -> None:
+        with_head.add([folder])
+        hits = with_head.search("a red circle", limit=50, videos=[folder / "a.mp4"])
+        expected = with_head.grounder.ground(folder / "a.mp4", "a red circle")
+        assert hits
+        assert [hit.moment for hit in hits] == [moment for moment in expected.moments if moment.score > 0]
+
+    def test_a_library_remembers_its_head(self, with_head: Library, folder: Path) -> None:
+        with_head.add([folder])
+        before = with_head.search("a red circle")
+        assert Library(with_head.folder, device="cpu").search("a red circle") == before
+
+    def test_another_model_of_the_same_clip_may_ask(self, with_head: Library, folder: Path, tiny_clip: Path) -> None:
+        with_head.add([folder])
+        bare = Library(with_head.folder, model_spec("zero-shot", pretrained=tiny_clip), device="cpu")
+        assert bare.grounder.head is None
+        assert bare.search("a red circle")
+        assert Library(with_head.folder).model.head is not None
+
+    def test_the_head_looks_at_the_nearest_videos_only(
+        self, with_head: Library, folder: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for seed in range(4):
+            make_video(folder / f"{seed}.mp4", seconds=6, seed=10 + seed)
+        with_head.add([folder])
+        text = with_head.grounder.encoder.encode_text("a red circle").embedding.numpy()
+        nearest = {
+            entry.path: float((with_head.grounder.features(entry.path).embedding @ text).max())
+            for entry in with_head.videos()
+        }
+        monkeypatch.setattr("vtg.library.CANDIDATES", 2)
+        hits = with_head.search("a red circle", limit=50)
+        assert {hit.video for hit in hits} == set(sorted(nearest, key=lambda path: -nearest[path])[:2])
+
+    def test_explaining_paints_over_the_best_frame(self, with_head: Library, folder: Path, library: Library) -> None:
+        with_head.add([folder])
+        hit = with_head.search("a red circle")[0]
+        time, picture = with_head.explain("a red circle", hit, size=64)
+        assert hit.moment.start - 2 < time < hit.moment.end
+        assert picture.shape == (64, 64, 3)
+        bare = Library(with_head.folder, library.model, device="cpu")
+        with pytest.raises(VtgError, match="looks at no patches"):
+            bare.explain("a red circle", hit)

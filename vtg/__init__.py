@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vtg.clip import ClipEncoder
     from vtg.errors import VideoError, VtgError
-    from vtg.grounding import Grounder, Grounding, Moment, Saliency, available_models, load
+    from vtg.grounding import Grounder, Grounding, Moment, Saliency, load
     from vtg.library import Hit, Library
+    from vtg.models import load_head
+    from vtg.specs import available_models
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "VtgError",
     "available_models",
     "load",
+    "load_head",
 ]
 
 _HOMES = {
@@ -36,8 +39,9 @@ _HOMES = {
     "Saliency": "grounding",
     "VideoError": "errors",
     "VtgError": "errors",
-    "available_models": "grounding",
+    "available_models": "specs",
     "load": "grounding",
+    "load_head": "models",
 }
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from vtg.cli_manners import Interrupted, JsonOption, answers, messages, print_json, progress_bar, span
+from vtg.cli_research import add_research_commands
 from vtg.errors import VtgError
 from vtg.timecode import format_time, parse_time
 
@@ -27,9 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-messages = Console(stderr=True, highlight=False)
-# A file or another program that reads the answers is not folded at a terminal's width.
-answers = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 BAR_CELLS = 12  # of a score's bar
 
 LibraryOption = Annotated[
@@ -48,7 +45,6 @@ PretrainedOption = Annotated[
 ]
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames a second to look at; 0.5 by default.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cuda, mps or cpu; the best there is by default.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many moments at most.")]
 MinScoreOption = Annotated[float, typer.Option("--min-score", help="Leave out moments below this score, 0 to 1.")]
 
@@ -60,7 +56,7 @@ def main() -> None:
     except VtgError as error:
         messages.print(f"vtg: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
-    except _Interrupted:
+    except Interrupted:
         messages.print("vtg: stopped; what was finished is kept, the same command goes on from there")
         sys.exit(130)
 
@@ -83,7 +79,7 @@ def index(
     for path, reason in report.failed.items():
         messages.print(f"vtg: {path}: {reason}", style="red", markup=False, soft_wrap=True)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "library": str(target.folder),
                 "added": report.added,
@@ -117,6 +113,9 @@ def search(
     pretrained: PretrainedOption = None,
     fps: FpsOption = None,
     device: DeviceOption = None,
+    explain: Annotated[
+        Path | None, typer.Option("--explain", help="Folder for pictures of what the head looked at, one a moment.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the moments that a sentence describes, in the library or in one video."""
@@ -125,12 +124,14 @@ def search(
         for path, reason in _index(target, [video], retry_failed=False).failed.items():
             raise VtgError(f"{path}: {reason}")
     hits = target.search(query, limit, min_score, None if video is None else [video])
+    if explain is not None:
+        _explain(target, query, hits, explain)
     if as_json:
         results = [
             {"video": hit.video, "start": hit.moment.start, "end": hit.moment.end, "score": hit.moment.score}
             for hit in hits
         ]
-        _print_json({"query": query, "results": results})
+        print_json({"query": query, "results": results})
     elif hits:
         _print_hits(hits)
     else:
@@ -156,29 +157,59 @@ def cut(
         raise VtgError(f"{out}: is there already; name another file, or replace it with --force")
     clip = video_room.cut(video, parse_time(start), parse_time(end), out, copy=copy)
     if as_json:
-        _print_json({"video": str(video), "out": str(out), "start": clip.start, "end": clip.end})
+        print_json({"video": str(video), "out": str(out), "start": clip.start, "end": clip.end})
     else:
         span = f"{format_time(clip.start, 2)}-{format_time(clip.end, 2)}"
         messages.print(f"{out}: {span} of {video}", markup=False, soft_wrap=True)
 
 
-@app.command(epilog="Example: vtg models --json")
-def models(as_json: JsonOption = False) -> None:
-    """Show the models that there are, and which of them are on this disk."""
+models_app = typer.Typer(
+    help="Show the models that there are, and which of them are on this disk; pull gets one.",
+    epilog="Example: vtg models --json",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(models_app, name="models")
+
+
+@models_app.callback()
+def models(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show the models that there are, and which of them are on this disk; pull gets one."""
+    if context.invoked_subcommand:
+        return
     from vtg.specs import describe_models
 
     rows = describe_models()
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for column in ("model", "CLIP", "on this disk", "what for"):
+    for column in ("model", "on this disk", "CLIP", "what for"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row["name"], row["clip"], "yes" if row["present"] else "no", row["purpose"])
+        table.add_row(row["name"], "yes" if row["present"] else "no", row["clip"], row["purpose"])
     answers.print(table)
+    absent = sorted({row["clip"] for row in rows if not row["clip_present"]})
+    if absent:
+        messages.print(f"\nnot on this disk yet, downloaded when first needed: {', '.join(absent)}", markup=False)
+
+
+@models_app.command(epilog="Example: vtg models pull r2-qvhighlights")
+def pull(
+    name: Annotated[str, typer.Argument(help="A published head, from 'vtg models'.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Download a published head, check it, and keep it; a download that broke off goes on."""
+    from vtg.models import pull as pull_model
+
+    with progress_bar("downloading") as step:
+        path = pull_model(name, lambda done, total: step(f"{name}, kB", done / 1000, (total or done) / 1000))
+    if as_json:
+        print_json({"name": name, "path": str(path)})
+    else:
+        messages.print(f"{name}: {path}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: vtg demo --out vtg-demo")
@@ -191,10 +222,10 @@ def demo(
     """Render small videos, index them, ask for moments, and show what was found beside what is true."""
     from vtg.demo.tour import run_tour
 
-    with _progress_bar("rendering") as step:
+    with progress_bar("rendering") as step:
         tour = run_tour(out, lambda stage, done, total: step(stage, done, total))
     if as_json:
-        _print_json(tour.to_dict())
+        print_json(tour.to_dict())
         return
     from rich.table import Table
 
@@ -202,8 +233,8 @@ def demo(
     for column in ("video", "query", "found", "true", "IoU"):
         table.add_column(column, justify="right" if column == "IoU" else "left")
     for answer in tour.answers:
-        true = ", ".join(_span(*window) for window in answer.windows)
-        table.add_row(answer.video, answer.query, _span(*answer.found), true, f"{answer.iou:.2f}")
+        true = ", ".join(span(*window) for window in answer.windows)
+        table.add_row(answer.video, answer.query, span(*answer.found), true, f"{answer.iou:.2f}")
     answers.print(table)
     messages.print(
         f"\nmean IoU {tour.mean_iou:.2f}, {tour.found_share:.0%} of the moments found at IoU ≥ 0.5 "
@@ -213,6 +244,19 @@ def demo(
         markup=False,
         soft_wrap=True,
     )
+
+
+def _explain(library: Library, query: str, hits: list[Hit], folder: Path) -> None:
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, hit in enumerate(hits, 1):
+        time, picture = library.explain(query, hit)
+        path = folder / f"{place:02d} {Path(hit.video).stem} {format_time(time).replace(':', '.')}.png"
+        part = path.with_name(f".{path.name}.part")
+        Image.fromarray(picture).save(part, format="png")
+        part.replace(path)
+    messages.print(f"{folder}: {len(hits)} pictures of what the head looked at", markup=False, soft_wrap=True)
 
 
 def _open_library(
@@ -231,49 +275,13 @@ def _open_library(
 
 
 def _index(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:
-    with _progress_bar("looking") as step:
+    with progress_bar("looking") as step:
 
         def show(state: IndexProgress) -> None:
             share = state.seconds_done / state.seconds if state.seconds else 0.0
             step(f"{state.path.name}", state.videos_done + share, state.videos)
 
         return library.add(paths, show, retry_failed)
-
-
-class _Interrupted(Exception):  # noqa: N818 - not an error
-    """Ctrl-C during long work; typer would swallow a plain KeyboardInterrupt."""
-
-
-class _progress_bar:  # noqa: N801 - used as a statement, as its name reads
-    """A line on standard error that follows long work, and goes when the work is done."""
-
-    def __init__(self, label: str) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._label = label
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[count]}"),
-            TimeRemainingColumn(),
-            console=messages,
-            transient=True,
-            disable=not messages.is_terminal,
-        )
-
-    def __enter__(self) -> Any:
-        self._bar.start()
-        task = self._bar.add_task(self._label, total=None, count="")
-
-        def step(label: str, done: float, total: float) -> None:
-            self._bar.update(task, description=label, completed=done, total=total, count=f"{int(done)}/{int(total)}")
-
-        return step
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bar.stop()
-        if kind is KeyboardInterrupt:
-            raise _Interrupted from None
 
 
 def _print_hits(hits: list[Hit]) -> None:
@@ -288,18 +296,12 @@ def _print_hits(hits: list[Hit]) -> None:
     for place, hit in enumerate(hits, 1):
         cells = round(hit.moment.score * BAR_CELLS)
         bar = "█" * cells + "░" * (BAR_CELLS - cells)
-        span = _span(hit.moment.start, hit.moment.end)
-        table.add_row(str(place), span, f"{bar} {hit.moment.score:.2f}", Text(hit.video))
+        moment = span(hit.moment.start, hit.moment.end)
+        table.add_row(str(place), moment, f"{bar} {hit.moment.score:.2f}", Text(hit.video))
     answers.print(table)
 
 
-def _span(start: float, end: float) -> str:
-    return f"{format_time(start)}-{format_time(end)}"
-
-
-def _print_json(document: object) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=1) + "\n")
-
+add_research_commands(app)
 
 if __name__ == "__main__":
     main()

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtg.clip_files import build_openai_model, read_openai_tensors
+from vtg.clip_loading import load_clip
 from vtg.errors import VtgError
-from vtg.specs import DEFAULT_CLIP, DEFAULT_PRETRAINED, EncoderSpec, is_weights_file
+from vtg.specs import DEFAULT_PRETRAINED, EncoderSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["ClipEncoder", "FrameFeatures", "TextFeatures", "is_downloaded"]
+__all__ = ["ClipEncoder", "FrameFeatures", "TextFeatures"]
 
 ACTIVATION_BYTES = {"cpu": 256 << 20, "mps": 1 << 30}  # what one batch may hold; on cuda half of what is free
 LARGEST_BATCH = 256  # frames; beyond this a batch is no faster on any device
@@ -86,7 +84,7 @@ class ClipEncoder:
         self.layers = layers
         self.model_name = model
         self.pretrained = os.fspath(pretrained)
-        self._clip, self._tokenizer = _load(model, self.pretrained, self.device, self.dtype)
+        self._clip, self._tokenizer = load_clip(model, self.pretrained, self.device, self.dtype)
         self._batch_size = batch_size
         self._check_towers(model or self.pretrained)
         _use_fused_quick_gelu(self._clip)
@@ -325,84 +323,6 @@ def _resize_and_crop(pixels: Tensor, size: int) -> Tensor:
     top, left = (resized.shape[-2] - size) // 2, (resized.shape[-1] - size) // 2
     # Pictures are 8 bit where CLIP was trained: round as they would have been.
     return resized[..., top : top + size, left : left + size].round().clamp_(0, 255)
-
-
-def _load(model: str | None, pretrained: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
-    import open_clip
-
-    precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32")
-    if model is None and is_weights_file(pretrained):
-        clip = build_openai_model(read_openai_tensors(Path(pretrained).expanduser()), pretrained, device, dtype)
-        return clip, open_clip.get_tokenizer(DEFAULT_CLIP, context_length=clip.context_length)
-    model = model or DEFAULT_CLIP
-    _check_names(model, pretrained)
-    source = str(Path(pretrained).expanduser()) if is_weights_file(pretrained) else pretrained
-    try:
-        with _quiet_open_clip():
-            tokenizer = open_clip.get_tokenizer(model)
-            clip = open_clip.create_model(model, source, precision=precision, device=device, require_pretrained=True)
-    except ImportError as error:
-        needs = "transformers" if "transformers" in str(error) else str(error)
-        raise VtgError(f"{model}: its tokenizer needs {needs}; install it with: pip install 'vtg[siglip]'") from None
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise VtgError(
-            f"{model} ({pretrained}): {_why_not_loaded(error)}; "
-            "give a file with --pretrained FILE, or try the bundled one with --model demo"
-        ) from None
-    return clip.eval(), tokenizer
-
-
-def _why_not_loaded(error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    if "download" in reason.lower():
-        return "its weights cannot be downloaded (is there a network?)"
-    return f"its weights cannot be loaded ({reason[:160]})"
-
-
-def is_downloaded(model: str, tag: str) -> bool:
-    """Whether the weights that a tag of open_clip's catalogue names are on this disk."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-    from open_clip import get_pretrained_cfg
-
-    source = get_pretrained_cfg(model, tag) or {}
-    if Path("~/.cache/clip", Path(source.get("url", "")).name).expanduser().is_file():
-        return True
-    try:
-        cached = scan_cache_dir().repos
-    except CacheNotFound:
-        return False
-    # A configuration alone, which comes with the tokenizer, is a few kB.
-    whole = {repository.repo_id for repository in cached if repository.size_on_disk > 1 << 20}
-    return source.get("hf_hub", "").strip("/") in whole
-
-
-def _check_names(model: str, pretrained: str) -> None:
-    import open_clip
-
-    if model not in open_clip.list_models():
-        raise VtgError(f"{model}: not a model of open_clip's catalogue; open_clip.list_models() names them")
-    if is_weights_file(pretrained):
-        if not Path(pretrained).expanduser().is_file():
-            raise VtgError(f"{pretrained}: no such file of CLIP weights; give a file or a tag")
-        return
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if pretrained not in tags:
-        known = ", ".join(tags) or "none"
-        raise VtgError(f"{model}: has no weights named {pretrained!r}; known tags: {known}; or give a file")
-
-
-@contextlib.contextmanager
-def _quiet_open_clip() -> Iterator[None]:
-    """Keep open_clip's own log lines out of the user's terminal; what matters is raised."""
-    import logging
-
-    previous = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(previous)
 
 
 class _FusedQuickGELU(nn.Module):

@@ -17,8 +17,17 @@ from typing import Any
 import numpy as np
 
 from vtg.errors import VideoError, VtgError
+from vtg.hashing import file_sha256
 
-__all__ = ["FeatureKey", "FeatureStore", "FeatureWriter", "PublishedFeatures", "VideoFeatures", "content_key"]
+__all__ = [
+    "FeatureKey",
+    "FeatureStore",
+    "FeatureWriter",
+    "PublishedFeatures",
+    "VideoFeatures",
+    "content_key",
+    "read_npy",
+]
 
 HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
 ABANDONED_SECONDS = 3600.0  # an unfinished file that nobody has written to for so long belongs to nobody
@@ -38,14 +47,10 @@ def content_key(path: str | os.PathLike[str]) -> str:
     Raises:
         VideoError: the file cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with Path(path).open("rb", buffering=0) as file:
-            while block := file.read(READ_BYTES):
-                digest.update(block)
+        return file_sha256(path)[:32]
     except OSError as error:
         raise VideoError(path, f"cannot be read ({error.strerror})") from None
-    return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -317,7 +322,7 @@ class PublishedFeatures:
         Raises:
             VtgError: the file is missing, damaged or of another shape.
         """
-        return _open_npy(self.videos / f"{vid}.npy", dimensions=4)
+        return read_npy(self.videos / f"{vid}.npy", dimensions=4)
 
     def query(self, qid: str | int) -> np.ndarray:
         """Map one query's [L, K, Cq] float16.
@@ -325,7 +330,7 @@ class PublishedFeatures:
         Raises:
             VtgError: the file is missing, damaged or of another shape.
         """
-        return _open_npy(self.queries / f"{qid}.npy", dimensions=3)
+        return read_npy(self.queries / f"{qid}.npy", dimensions=3)
 
     def video_ids(self) -> Iterator[str]:
         """The ids of all videos, in order."""
@@ -340,7 +345,12 @@ class PublishedFeatures:
         return _write_npy(self.queries / f"{qid}.npy", layers, dimensions=3)
 
 
-def _open_npy(path: Path, dimensions: int) -> np.ndarray:
+def read_npy(path: Path, dimensions: int) -> np.ndarray:
+    """Map an array of features from a ``.npy`` file.
+
+    Raises:
+        VtgError: the file is missing, damaged or of another number of dimensions.
+    """
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from vtg.errors import VtgError
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures
 from vtg.r2.attention import attention_map
 from vtg.r2.postprocess import postprocess_windows
-from vtg.specs import ModelSpec, available_models, model_spec
+from vtg.specs import ModelSpec, model_spec
 from vtg.windows import central_window, join_curves, window_starts
 from vtg.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin, relevance
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vtg.clip import ClipEncoder, TextFeatures
     from vtg.r2 import R2Head
 
-__all__ = ["Grounder", "Grounding", "Moment", "Saliency", "available_models", "load", "load_spec"]
+__all__ = ["Grounder", "Grounding", "Moment", "Saliency", "ground_with_head", "load", "load_spec"]
 
 MOST_MOMENTS = 50  # of one query in one video, as many as the published heads keep
 
@@ -134,8 +134,8 @@ def load(
     """Load a model.
 
     Args:
-        name: one of `available_models` ("zero-shot" is CLIP alone, "demo" the small bundled one), or the path of a
-            head's checkpoint.
+        name: one of `vtg.available_models()` ("zero-shot" is CLIP alone, "demo" the small bundled one), or the path of
+            a head's checkpoint.
         clip: another CLIP of open_clip's catalogue than the model's own.
         pretrained: other weights for it: a tag of the catalogue or a file.
         fps: frames a second to look at; None for what the model wants.
@@ -224,7 +224,7 @@ class Grounder:
             return []
         if self.head is None:
             return [self._ground_by_embedding(video, query, text) for query, text in zip(queries, texts, strict=True)]
-        return self._ground_by_head(self.head, video, queries, [text.layers for text in texts])
+        return ground_with_head(self.head, video, queries, [text.layers for text in texts])
 
     def _ground_by_embedding(self, video: VideoFeatures, query: str, text: TextFeatures) -> Grounding:
         if video.embedding is None:
@@ -234,37 +234,6 @@ class Grounder:
         windows = propose_moments(margin, video.fps, video.duration)
         saliency = Saliency(video.times, relevance(margin))
         return Grounding(query, video.name, video.duration, _moments(windows), saliency)
-
-    def _ground_by_head(
-        self, head: R2Head, video: VideoFeatures, queries: Sequence[str], texts: list[torch.Tensor]
-    ) -> list[Grounding]:
-        layers = self._checked_layers(head, video)
-        length, step = (
-            max(1, round(seconds * video.fps)) for seconds in (head.config.window_seconds, head.config.step_seconds)
-        )
-        starts = window_starts(len(layers), length, min(step, length))
-        found: list[list[np.ndarray]] = [[] for _ in queries]
-        curves: list[list[np.ndarray]] = [[] for _ in queries]
-        for start in starts:
-            # One window at a time: what is mapped from the disk is only in memory while it is looked at.
-            part = _tensor(layers[start : start + length])
-            for i, prediction in enumerate(head.predict_batch([part], texts, video.fps)):
-                curves[i].append(prediction.saliency.float().cpu().numpy())
-                if prediction.windows is not None:
-                    shift = np.array([start / video.fps, start / video.fps, 0.0], np.float32)
-                    found[i].append(prediction.windows.float().cpu().numpy() + shift)
-        groundings = []
-        for i, query in enumerate(queries):
-            moments = _moments(_merge(head, found[i], video.duration)) if found[i] else []
-            saliency = Saliency(video.times, join_curves(curves[i], starts))
-            look = _Look(head, layers, texts[i], starts, length)
-            groundings.append(Grounding(query, video.name, video.duration, moments, saliency, look))
-        return groundings
-
-    def _checked_layers(self, head: R2Head, video: VideoFeatures) -> np.ndarray:
-        if video.layers is None:
-            raise VtgError(f"{video.name}: has embeddings only, and a head needs layers; extract or index it again")
-        return video.layers
 
     def features(self, path: str | os.PathLike[str]) -> VideoFeatures:
         """Run a file through CLIP; what was done for it before is remembered until the file changes.
@@ -298,6 +267,52 @@ class Grounder:
     def _background(self) -> np.ndarray:
         texts = self.encoder.encode_texts(BACKGROUND_PROMPTS)
         return np.stack([text.embedding.float().numpy() for text in texts])
+
+
+def ground_with_head(
+    head: R2Head, video: VideoFeatures, queries: Sequence[str], texts: Sequence[torch.Tensor]
+) -> list[Grounding]:
+    """Ground queries in a video by a head, from cached layers alone: no CLIP is needed.
+
+    A video longer than the head was trained on is cut into overlapping windows, whose moments are merged by the
+    recipe's suppression and whose curves are joined without a seam.
+
+    Args:
+        head: an R² head.
+        video: its features, with layers [T, K, P, Cv].
+        queries: the sentences, for the answers.
+        texts: the layers of each, [L, K, Cq].
+
+    Returns:
+        One grounding a query, in their order.
+
+    Raises:
+        VtgError: the video has no layers, or they are of another shape than the head reads.
+    """
+    layers = video.layers
+    if layers is None:
+        raise VtgError(f"{video.name}: has embeddings only, and a head needs layers; extract or index it again")
+    length, step = (
+        max(1, round(seconds * video.fps)) for seconds in (head.config.window_seconds, head.config.step_seconds)
+    )
+    starts = window_starts(len(layers), length, min(step, length))
+    found: list[list[np.ndarray]] = [[] for _ in queries]
+    curves: list[list[np.ndarray]] = [[] for _ in queries]
+    for start in starts:
+        # One window at a time: what is mapped from the disk is only in memory while it is looked at.
+        part = _tensor(layers[start : start + length])
+        for i, prediction in enumerate(head.predict_batch([part], list(texts), video.fps)):
+            curves[i].append(prediction.saliency.float().cpu().numpy())
+            if prediction.windows is not None:
+                shift = np.array([start / video.fps, start / video.fps, 0.0], np.float32)
+                found[i].append(prediction.windows.float().cpu().numpy() + shift)
+    groundings = []
+    for i, query in enumerate(queries):
+        moments = _moments(_merge(head, found[i], video.duration)) if found[i] else []
+        saliency = Saliency(video.times, join_curves(curves[i], starts))
+        look = _Look(head, layers, texts[i], starts, length)
+        groundings.append(Grounding(query, video.name, video.duration, moments, saliency, look))
+    return groundings
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy as np
 
 from vtg.errors import VideoError, VtgError
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures
+from vtg.settings import SETTINGS, default_library_path, read_settings, write_settings
 from vtg.sources import find_videos
 from vtg.specs import ModelSpec, model_spec
 from vtg.tables import FAILED, INDEXED, LibraryTables, VideoEntry
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from vtg.grounding import Grounder, Grounding, Moment
     from vtg.pipeline import EncodedVideo
 
-__all__ = ["Hit", "IndexProgress", "IndexReport", "Library", "VideoEntry", "default_library_path"]
+__all__ = ["Hit", "IndexProgress", "IndexReport", "Library", "VideoEntry"]
 
-SETTINGS = "library.json"
-FORMAT = 1  # of the folder; a library of a later one is refused
 CANDIDATES = 10  # videos of a search over many that a head looks at: those with the frames nearest to the query
 MOST_PER_VIDEO = 3  # moments of one video in the results of a search over many
 
@@ -80,15 +78,6 @@ class IndexReport:
     seconds: float = 0.0
 
 
-def default_library_path() -> Path:
-    """The folder of ``VTG_LIBRARY``, else one in the user's data folder."""
-    if chosen := os.environ.get("VTG_LIBRARY"):
-        return Path(chosen).expanduser()
-    from platformdirs import user_data_path
-
-    return user_data_path("vtg", appauthor=False) / "library"
-
-
 class Library:
     """Many videos in one folder that can be copied and deleted as a whole: a database, and features beside it.
 
@@ -111,7 +100,7 @@ class Library:
         self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
         self._device = device
         asked = model_spec(model) if isinstance(model, str) else model
-        settings = self._read_settings()
+        settings = read_settings(self.folder)
         self.model = asked or settings or model_spec()
         if settings and asked and asked.encoder.fingerprint != settings.encoder.fingerprint:
             raise VtgError(
@@ -189,7 +178,7 @@ class Library:
 
         progress(IndexProgress(files[0], 0, len(files)))
         encoder = self.grounder.encoder  # before anything is written: where it cannot be had, nothing is left behind
-        self._write_settings()
+        write_settings(self.folder, self.model)
         self.features.sweep()
         names = {str(path) for path in files}
         before = {entry.video for entry in self.videos() if entry.path in names and entry.video}
@@ -360,9 +349,39 @@ class Library:
         Raises:
             VtgError: the query is empty, or the file is not in the library.
         """
-        _check(query)
+        return self.ground_many(path, [query])[0]
+
+    def ground_many(self, path: str | os.PathLike[str], queries: Sequence[str]) -> list[Grounding]:
+        """`ground` for several sentences, one answer each in their order."""
+        for query in queries:
+            _check(query)
         ((video, name),) = self._paths_by_video([path]).items()
-        return self.grounder.ground(self.features.open(self._feature_key(video), name), query)
+        return self.grounder.ground_many(self.features.open(self._feature_key(video), name), queries)
+
+    def explain(self, query: str, hit: Hit, size: int = 448) -> tuple[float, np.ndarray]:
+        """Show what the head looked at where a moment answers the query best.
+
+        Args:
+            query: the sentence.
+            hit: one of its results.
+            size: side of the picture, pixels.
+
+        Returns:
+            The time of the frame in seconds, and uint8 [size, size, 3]: what CLIP sees of it, the attention over it.
+
+        Raises:
+            VtgError: the model has no head.
+        """
+        from vtg.pictures import paint_attention
+        from vtg.video import sample_frames
+
+        grounding = self.ground(hit.video, query)
+        times, step = grounding.saliency.times, 1 / self.model.fps
+        inside = (times + step > hit.moment.start) & (times < hit.moment.end)
+        time = float(times[np.where(inside, grounding.saliency.scores, -np.inf).argmax()])
+        attention = grounding.attention(time)
+        _, frames = next(iter(sample_frames(hit.video, self.model.fps, size, time, time + step)))
+        return time, paint_attention(frames[0], attention)
 
     def _paths_by_video(self, chosen: Iterable[str | os.PathLike[str]] | None) -> dict[str, str]:
         entries = [entry for entry in self.videos() if entry.state == INDEXED]
@@ -381,34 +400,6 @@ class Library:
             yield VideoFeatures(
                 self.model.fps, durations[video], None, embedding, encoder=self.fingerprint, name=paths[video]
             )
-
-    def _read_settings(self) -> ModelSpec | None:
-        path = self.folder / SETTINGS
-        if not path.is_file():
-            if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
-                raise VtgError(f"{self.folder}: is there and is not a library; name another folder with --library")
-            return None
-        try:
-            settings = json.loads(path.read_text("utf-8"))
-            if settings["format"] > FORMAT:
-                raise VtgError(f"{self.folder}: was made by a later vtg; update with: pip install -U vtg")
-            return ModelSpec.from_dict(settings["model"])
-        except (ValueError, KeyError, TypeError, OSError):
-            raise VtgError(f"{path}: damaged; restore it, or delete the folder and index again") from None
-
-    def _write_settings(self) -> None:
-        path = self.folder / SETTINGS
-        if path.is_file():
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{SETTINGS}.{os.getpid()}.part")
-            part.write_text(json.dumps({"format": FORMAT, "model": self.model.to_dict()}, indent=1), "utf-8")
-            part.replace(path)
-        except OSError as error:
-            raise VtgError(
-                f"{self.folder}: cannot be written to ({error.strerror}); choose another --library"
-            ) from None
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

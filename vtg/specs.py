@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VtgError
+from vtg.hashing import file_sha256
 from vtg.models import registry
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 DEMO = "demo"
 ZERO_SHOT = "zero-shot"
 DEFAULT_MODEL = ZERO_SHOT
-READ_BYTES = 1 << 22
 
 
 def is_weights_file(pretrained: str) -> bool:
@@ -95,7 +95,7 @@ class EncoderSpec:
         weights = self.weights
         if is_weights_file(weights):
             return Path(weights).is_file()
-        from vtg.clip import is_downloaded
+        from vtg.clip_loading import is_downloaded
 
         return is_downloaded(self.clip or DEFAULT_CLIP, weights)
 
@@ -250,11 +250,7 @@ def _own_spec(name: str) -> ModelSpec:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(READ_BYTES):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise VtgError(f"{path}: cannot read these CLIP weights ({error.strerror}); give a file or a tag") from None
-    return digest.hexdigest()

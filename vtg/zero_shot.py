@@ -21,7 +21,7 @@ SMOOTHING_FRAMES = (0.0, 0.7, 1.5, 3.0)  # standard deviations: short events nee
 LEVELS = np.linspace(0.15, 0.85, 15)  # thresholds of proposals, from the curve's floor (0) to its peak (1)
 FLOOR_QUANTILE = 0.3  # of a video, at least this much shows no event: up to here lies its background
 PEAK_FRAMES = 3  # whose mean is the curve's peak: a single frame may be an accident
-EVIDENCE_LEVEL = 2 / 3  # from floor to peak; a frame above speaks for an event, one below against
+EVIDENCE_LEVEL = 0.7  # from floor to peak; a frame above speaks for an event, one below against
 OVERLAP = 0.5  # IoU beyond which the weaker of two proposals goes
 MOST_MOMENTS = 50
 

@@ -1,0 +1,58 @@
+"""Converts a head between the published layout (`.pth`) and ours (`.safetensors`), both ways, tensors byte-equal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from vtg.errors import VtgError
+from vtg.models import find_model, recognised_settings
+from vtg.r2.checkpoints import read_tensors, save_published, save_tensors
+
+
+def convert(source: Path, out: Path, like: str | None) -> None:
+    """Reads a checkpoint of either kind and writes one of the kind that `out`'s suffix names.
+
+    Args:
+        source: a published checkpoint, or one of our `.safetensors`.
+        out: a `.safetensors` (ours) or a `.pth` (published layout).
+        like: a model of the registry whose rate, unit and suppression a published file gets; None goes by its hash.
+
+    Raises:
+        VtgError: as `read_tensors`; or an `out` that is neither.
+    """
+    if out.suffix not in (".safetensors", ".pth"):
+        raise VtgError(f"{out}: end it in .safetensors (our format) or .pth (the published layout)")
+    if source.suffix == ".safetensors":
+        if like is not None:
+            raise VtgError(f"{source}: has its settings inside; --like is for published checkpoints")
+        config, tensors = read_tensors(source)
+    else:
+        config, tensors = read_tensors(source, find_model(like).settings if like else recognised_settings(source))
+    if out.suffix == ".safetensors":
+        save_tensors(config, tensors, out)
+    else:
+        save_published(tensors, out)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs the command on the given words, else on those of the command line; 0 if it worked, 1 if not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, help="a published .pth, or one of our .safetensors")
+    parser.add_argument("out", type=Path, help="what to write: .safetensors (ours) or .pth (published layout)")
+    parser.add_argument(
+        "--like", metavar="MODEL", help="take rate, unit and suppression from this model of the registry"
+    )
+    arguments = parser.parse_args(words)
+    try:
+        convert(arguments.source, arguments.out, arguments.like)
+    except VtgError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,363 @@
+"""What the demo world's CLIP learns from: frames as a decoder gives them, sentences, and what is true of which."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import threading
+from collections.abc import Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from multiprocessing import get_context, parent_process
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vtg.demo.scenes import SPLIT_SIZE, make_scene, split_seed
+from vtg.demo.sentences import Description, Sentence, holds, part_codes
+from vtg.demo.wording import UNKNOWN, put_into_neutral_words, vocabulary
+from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES, Scene, States
+
+__all__ = ["LONGEST_TEXT", "FrameBlock", "Lesson", "Lessons", "Plan", "Words"]
+
+LONGEST_TEXT = 24  # tokens; no sentence of the world is longer
+MOST_THINGS = 8  # slots for the things of a frame
+START_TOKEN, END_TOKEN, PADDING_TOKEN = 49406, 49407, 0  # of CLIP's tokenizer
+
+NEUTRAL_SHARE = 0.06  # of the sentences say nothing; their logit is held at 0, the threshold of all others
+ACTION_WEIGHT = 0.3  # one frame cannot tell whether something moves, but the words have to be learned
+COLOUR_NAMES, SIZE_NAMES = tuple(COLOURS), tuple(SIZES)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is shown at a time.
+
+    Attributes:
+        seed: decides everything.
+        frames: in a lesson, four of a scene each.
+        sentences: in a lesson.
+        block_scenes: scenes rendered at a time.
+        scene_frames: frames of each of them.
+        blocks: how many blocks are at hand; the oldest goes when a new one comes.
+        lessons_per_block: so often comes a new one.
+        image_size: pixels along each side of a frame.
+        patch_size: pixels along each side of a patch.
+    """
+
+    seed: int = 0
+    frames: int = 64
+    sentences: int = 144
+    block_scenes: int = 48
+    scene_frames: int = 8
+    blocks: int = 12
+    lessons_per_block: int = 16
+    image_size: int = 112
+    patch_size: int = 14
+
+
+@dataclass(frozen=True)
+class FrameBlock:
+    """Frames and what is in them.
+
+    Attributes:
+        frames: uint8 [N, size, size, 3].
+        codes: int8 [N, S, 6], as `States.codes`.
+        slots: int8 [N, P]: which of the S things covers a patch, −1 for none.
+    """
+
+    frames: NDArray[np.uint8]
+    codes: NDArray[np.int8]
+    slots: NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """N frames and M sentences.
+
+    Attributes:
+        frames: uint8 [N, size, size, 3].
+        codes: int8 [N, S, 6].
+        slots: int8 [N, P].
+        rows: int64 [M, L] rows of `Words`, padded.
+        ends: int64 [M], where each text ends.
+        truth: float32 [N, M]: 1 where the sentence holds in the frame, 0.5 everywhere for one that says nothing.
+        weights: float32 [M].
+        located: int64 [D], the sentences about one thing, which can be pointed at.
+        patch_truth: float32 [N, P, D]: 1 where the patch shows a thing that the sentence is about.
+    """
+
+    frames: NDArray[np.uint8]
+    codes: NDArray[np.int8]
+    slots: NDArray[np.int8]
+    rows: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    truth: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    located: NDArray[np.int64]
+    patch_truth: NDArray[np.float32]
+
+
+class Words:
+    """The token rows that are trained: those of the world's words, and last one for all others.
+
+    Attributes:
+        tokens: ids of CLIP's tokenizer, one for each row but the last.
+    """
+
+    def __init__(self) -> None:
+        from open_clip.tokenizer import SimpleTokenizer
+
+        self._tokenizer = SimpleTokenizer()
+        used = {START_TOKEN, END_TOKEN, PADDING_TOKEN}
+        for phrase in vocabulary():
+            used.update(self._tokenizer.encode(phrase))
+        self.tokens = sorted(used)
+        self._row_of = {token: row for row, token in enumerate(self.tokens)}
+        self._known: dict[str, list[int]] = {}
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are, the last one included."""
+        return len(self.tokens) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Rows of a text, from its start to its end token, at most LONGEST_TEXT; commas and full stops go alone."""
+        rows = [self._row_of[START_TOKEN]]
+        for word in text.replace(",", " ,").replace(".", " .").split():
+            if word not in self._known:
+                tokens = [-1] if word == UNKNOWN else self._tokenizer.encode(word)
+                self._known[word] = [self._row_of.get(token, len(self.tokens)) for token in tokens]
+            rows += self._known[word]
+        return [*rows[: LONGEST_TEXT - 1], self._row_of[END_TOKEN]]
+
+
+class Lessons:
+    """Endless lessons, the same for the same plan; frames are rendered by a process of its own.
+
+    Args:
+        plan: how much is shown at a time.
+        words: which rows texts are made of.
+    """
+
+    def __init__(self, plan: Plan, words: Words) -> None:
+        self._plan = plan
+        self._words = words
+        self._random = random.Random(plan.seed)  # noqa: S311 - nothing secret about it
+
+    def __iter__(self) -> Generator[Lesson, None, None]:
+        with closing(_render_blocks(self._plan)) as rendered:
+            at_hand = [next(rendered) for _ in range(2)]
+            while True:
+                for _ in range(self._plan.lessons_per_block):
+                    yield self._make_lesson(at_hand)
+                at_hand = [*at_hand[-self._plan.blocks + 1 :], next(rendered)]
+
+    def _make_lesson(self, at_hand: list[FrameBlock]) -> Lesson:
+        plan = self._plan
+        picked = []
+        for _ in range(plan.frames // 4):
+            block, scene = self._random.choice(at_hand), self._random.randrange(plan.block_scenes)
+            picked += [
+                (block, scene * plan.scene_frames + frame) for frame in self._random.sample(range(plan.scene_frames), 4)
+            ]
+        frames, codes, slots = (
+            np.stack([getattr(block, name)[index] for block, index in picked]) for name in ("frames", "codes", "slots")
+        )
+        return self._ask(frames, codes, slots)
+
+    def _ask(self, frames: NDArray[np.uint8], codes: NDArray[np.int8], slots: NDArray[np.int8]) -> Lesson:
+        seen = codes.tolist()
+        asked: list[tuple[Sentence, str, float]] = []
+        for _ in range(self._plan.sentences):
+            if self._random.random() < NEUTRAL_SHARE:
+                asked.append((Sentence((Description(),)), put_into_neutral_words(self._random), 1.0))
+                continue
+            sentence, text = _make_sentence(self._random, self._random.choice(seen))
+            asked.append((sentence, text, 1.0 if sentence.single_frame else ACTION_WEIGHT))
+        parts = part_codes([sentence for sentence, _, _ in asked])
+        says_nothing = np.all(parts < 0, axis=(1, 2))
+        truth = holds(States(codes, np.zeros(codes.shape[:2], np.int32)), parts).astype(np.float32)
+        truth[:, says_nothing] = 0.5
+        pointed = np.array([len(sentence.parts) == 1 and sentence.single_frame for sentence, _, _ in asked])
+        located = np.flatnonzero(pointed & ~says_nothing)
+        texts = [self._words.encode(text) for _, text, _ in asked]
+        rows = np.zeros((len(texts), max(map(len, texts))), np.int64)
+        for number, encoded in enumerate(texts):
+            rows[number, : len(encoded)] = encoded
+        return Lesson(
+            frames=frames,
+            codes=codes,
+            slots=slots,
+            rows=rows,
+            ends=np.array([len(text) - 1 for text in texts]),
+            truth=truth,
+            weights=np.array([weight for _, _, weight in asked], np.float32),
+            located=located,
+            patch_truth=_patch_truth(codes, slots, parts[located, 0]),
+        )
+
+
+def _patch_truth(codes: NDArray[np.int8], slots: NDArray[np.int8], parts: NDArray[np.int8]) -> NDArray[np.float32]:
+    """float32 [N, P, D] from codes [N, S, 6], slots [N, P] and descriptions [D, 6]."""
+    wanted = parts[None, None]
+    met = np.all((codes[:, :, None] == wanted) | (wanted < 0), axis=-1) & (codes[:, :, None, 0] >= 0)  # [N, S, D]
+    shown = np.take_along_axis(met, slots.astype(np.int64).clip(min=0)[..., None], axis=1)  # [N, P, D]
+    return (shown & (slots >= 0)[..., None]).astype(np.float32)
+
+
+def _render_blocks(plan: Plan) -> Generator[FrameBlock, None, None]:
+    with ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent) as pool:
+        waiting: list[Future[FrameBlock]] = []
+        number = 0
+        try:
+            while True:
+                while len(waiting) < 3:
+                    waiting.append(pool.submit(render_block, plan, number))
+                    number += 1
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _end_with_parent() -> None:
+    """Has this process end when the one that started it does: killed, it could not tell, and work would be awaited."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def render_block(plan: Plan, number: int) -> FrameBlock:
+    """Renders block `number` of a plan."""
+    rng = np.random.default_rng([plan.seed, number])
+    frames, codes, slots = [], [], []
+    for index in range(plan.block_scenes):
+        seed = split_seed("encoder", (number * plan.block_scenes + index) % SPLIT_SIZE)
+        scene = make_scene(seed, density=float(rng.uniform(1.0, 5.0)))
+        clips = rng.choice(scene.clip_count, plan.scene_frames, replace=False)
+        times = scene.clip_times[clips] + rng.uniform(-0.6, 0.6, len(clips))
+        states = scene.states(times)
+        padded = np.full((len(times), MOST_THINGS, 6), -1, np.int8)
+        padded[:, : states.codes.shape[1]] = states.codes
+        codes.append(padded)
+        for time, things in zip(times, states.things, strict=True):
+            frames.append(_render_frame(scene, float(time), plan.image_size, rng))
+            slots.append(_covered_patches(scene, float(time), things, plan.image_size // plan.patch_size))
+    return FrameBlock(np.stack(frames), np.concatenate(codes), np.stack(slots))
+
+
+def _render_frame(scene: Scene, time: float, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A frame's central square, uint8 [size, size, 3], with the faults of a video: JPEG's are like H.264's."""
+    side = 2 * int(rng.integers(90, 151))
+    image = Image.fromarray(scene.frame(time, side, side))
+    if rng.random() < 0.85:
+        compressed = io.BytesIO()
+        image.save(compressed, "JPEG", quality=int(rng.integers(45, 96)), subsampling=2)
+        image = Image.open(compressed)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _covered_patches(scene: Scene, time: float, things: NDArray[np.int32], grid: int) -> NDArray[np.int8]:
+    """int8 [grid²]: the slot of the thing that covers a patch's middle, −1 for none."""
+    middles = (np.arange(grid) + 0.5) / grid
+    slots = np.full((grid, grid), -1, np.int8)
+    for slot, index in enumerate(things):
+        if index >= 0:
+            pose = scene.things[index].pose(time)
+            reach = max(pose.radius, 0.55 / grid)  # the smallest things would else slip between the middles
+            slots[(middles[None, :] - pose.x) ** 2 + (middles[:, None] - pose.y) ** 2 < reach**2] = slot
+    return slots.reshape(-1)
+
+
+def _make_sentence(rng: random.Random, seen: list[list[int]]) -> tuple[Sentence, str]:
+    """A sentence about a frame with things `seen`, and words for it; about every second one is not true there."""
+    things = [codes for codes in seen if codes[0] >= 0]
+    first = _describe(rng, rng.choice(things) if things and rng.random() < 0.9 else None)
+    kind = rng.random()
+    if kind < 0.25 and len(things) != 1:
+        second = _describe(rng, rng.choice(things) if things else None)
+        sentence = _make_pair(rng, first, second)
+    else:
+        if kind < 0.5:
+            first = replace(first, place=None, action=None)
+        elif kind < 0.9:
+            first = replace(first, place=first.place or rng.choice(PLACES), action=None)
+        else:
+            first = replace(first, place=None, action=first.action or rng.choice(ACTIONS))
+        sentence = Sentence((_change_one(rng, first) if rng.random() < 0.4 else first,))
+    return _put(rng, sentence)
+
+
+def _describe(rng: random.Random, codes: list[int] | None) -> Description:
+    """Some of what can be said of a thing, and always its shape or its colour."""
+    if codes is None:
+        codes = [rng.randrange(8), rng.randrange(8), rng.randrange(3), rng.randrange(9), -1, -1]
+    shape, colour, size, place, action, before = codes
+    colour = before if action >= 0 and colour < 0 else colour
+    named = colour >= 0 and rng.random() < 0.8
+    return Description(
+        shape=SHAPES[shape] if not named or rng.random() < 0.9 else None,
+        colour=COLOUR_NAMES[colour] if named else None,
+        size=SIZE_NAMES[size] if size >= 0 and rng.random() < 0.5 else None,
+        place=PLACES[place] if place >= 0 else None,
+        action=ACTIONS[action] if action >= 0 else None,
+    )
+
+
+def _make_pair(rng: random.Random, first: Description, second: Description) -> Sentence:
+    first, second = (
+        replace(
+            part,
+            shape=part.shape or rng.choice(SHAPES),
+            colour=part.colour or rng.choice(COLOUR_NAMES),
+            place=None,
+            action=None,
+        )
+        for part in (first, second)
+    )
+    draw = rng.random()
+    if draw < 0.2:
+        first, second = replace(first, colour=second.colour), replace(second, colour=first.colour)
+    elif draw < 0.3:
+        first = _change_one(rng, first)
+    elif draw < 0.4:
+        second = _change_one(rng, second)
+    if (first.shape, first.colour) == (second.shape, second.colour):
+        second = replace(second, shape=rng.choice([shape for shape in SHAPES if shape != first.shape]))
+    return Sentence((first, second))
+
+
+def _change_one(rng: random.Random, part: Description) -> Description:
+    """The hardest of the untrue sentences: only one thing about it is different."""
+    choices = {"shape": SHAPES, "colour": COLOUR_NAMES, "size": SIZE_NAMES, "place": PLACES, "action": ACTIONS}
+    said = [name for name in choices if getattr(part, name) is not None]
+    name = rng.choice(said)
+    changed: dict[str, str] = {name: rng.choice(choices[name])}
+    return replace(part, **changed)
+
+
+def _put(rng: random.Random, sentence: Sentence) -> tuple[Sentence, str]:
+    """Words for a sentence, sometimes with one that the model does not know and that therefore counts for nothing."""
+    text = sentence.paraphrase(rng)
+    if rng.random() > 0.15:
+        return sentence, text
+    words = text.split()
+    part = sentence.parts[0]
+    blotted: dict[str, None] = {}
+    if len(sentence.parts) == 1 and part.action is None and part.colour in words and part.shape in words:
+        name = rng.choice(("", "colour", "shape"))
+        if name:
+            words[words.index(getattr(part, name))] = UNKNOWN
+            blotted = {name: None}
+    if not blotted:
+        words.insert(rng.randrange(len(words) + 1), UNKNOWN)
+    return Sentence((replace(part, **blotted), *sentence.parts[1:])), " ".join(words)

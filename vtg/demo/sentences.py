@@ -1,0 +1,274 @@
+"""What can be said about a scene, in words, and when it is true."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from random import Random
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from .wording import put_into_words
+from .world import ACTIONS, CLIP_SECONDS, COLOURS, PLACES, SHAPES, SIZES, Scene, States, Thing
+
+__all__ = [
+    "KINDS",
+    "Description",
+    "Sentence",
+    "Truth",
+    "choose_sentences",
+    "holds",
+    "part_codes",
+    "true_sentences",
+    "truth",
+]
+
+KINDS = ("object", "placed", "pair", "move", "turn", "resize")
+PART_COLUMNS = 6  # codes of a description: shape, colour, size, place, action, colour before the action
+
+_RATERS = 3
+_SEVERAL_SHARE = 0.4  # of the sentences are chosen among those with several windows, where there are any
+_SHORTEST_WINDOW = 2 * CLIP_SECONDS
+_COLOUR_NAMES = tuple(COLOURS)
+_SIZE_NAMES = tuple(SIZES)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What one thing is like and does; None where it does not matter.
+
+    Attributes:
+        shape: one of SHAPES.
+        colour: one of COLOURS; with an action, the colour before it.
+        size: one of SIZES.
+        place: one of PLACES.
+        action: one of ACTIONS.
+    """
+
+    shape: str | None = None
+    colour: str | None = None
+    size: str | None = None
+    place: str | None = None
+    action: str | None = None
+
+    @property
+    def codes(self) -> tuple[int, int, int, int, int, int]:
+        """The description as `States.codes` has it, −1 where it does not matter."""
+        colour = -1 if self.colour is None else _COLOUR_NAMES.index(self.colour)
+        return (
+            -1 if self.shape is None else SHAPES.index(self.shape),
+            colour if self.action is None else -1,
+            -1 if self.size is None else _SIZE_NAMES.index(self.size),
+            -1 if self.place is None else PLACES.index(self.place),
+            -1 if self.action is None else ACTIONS.index(self.action),
+            colour if self.action is not None else -1,
+        )
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence about a scene: one thing, or two that are there at the same time.
+
+    Attributes:
+        parts: one or two descriptions, each of which some thing has to meet. The two of a pair are never met by the
+            same thing, as long as their shapes or their colours differ.
+    """
+
+    parts: tuple[Description, ...]
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        first = self.parts[0]
+        if len(self.parts) > 1:
+            return "pair"
+        if first.action is None:
+            return "object" if first.place is None else "placed"
+        if first.action in ("grow", "shrink"):
+            return "resize"
+        return "turn" if first.action.startswith("turn") else "move"
+
+    @property
+    def single_frame(self) -> bool:
+        """Whether one frame is enough to tell if the sentence holds there."""
+        return all(part.action is None for part in self.parts)
+
+    @property
+    def text(self) -> str:
+        """The sentence in its plainest words."""
+        return put_into_words(self)
+
+    def paraphrase(self, random: Random) -> str:
+        """The sentence in other words."""
+        return put_into_words(self, random)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """When a sentence holds in a scene, in QVHighlights' terms.
+
+    Attributes:
+        windows: (start, end) in seconds, in order, apart from each other.
+        relevant_clip_ids: the 2-second clips inside the windows.
+        saliency_scores: three ratings of 0…4 for each of these clips.
+    """
+
+    windows: tuple[tuple[float, float], ...]
+    relevant_clip_ids: tuple[int, ...]
+    saliency_scores: tuple[tuple[int, int, int], ...]
+
+
+def holds(states: States, parts: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Decides many sentences at many instants at once.
+
+    Args:
+        states: N instants.
+        parts: int8 [M, 2, 6], the codes of each sentence's descriptions; an all −1 row for a missing second one.
+
+    Returns:
+        bool [N, M].
+    """
+    codes = states.codes[:, :, None, None, :]  # [N, S, 1, 1, 6]
+    wanted = parts[None, None]  # [1, 1, M, 2, 6]
+    met = np.all((codes == wanted) | (wanted < 0), axis=-1) & (codes[..., 0] >= 0)  # [N, S, M, 2]
+    # A first description that asks for nothing still asks for a thing.
+    missing = np.all(parts < 0, axis=-1) & np.array([False, True])  # [M, 2]
+    return np.asarray(np.all(np.any(met, axis=1) | missing, axis=-1))
+
+
+def part_codes(sentences: Sequence[Sentence]) -> NDArray[np.int8]:
+    """The sentences as `holds` takes them: int8 [M, 2, 6]."""
+    codes = np.full((len(sentences), 2, PART_COLUMNS), -1, np.int8)
+    for row, sentence in enumerate(sentences):
+        for column, part in enumerate(sentence.parts):
+            codes[row, column] = part.codes
+    return codes
+
+
+def truth(scene: Scene, sentence: Sentence) -> Truth:
+    """When `sentence` holds in `scene`; without windows if it never does."""
+    clips = np.flatnonzero(holds(scene.clip_states, part_codes([sentence]))[:, 0])
+    random = np.random.default_rng([scene.seed, zlib.crc32(sentence.text.encode())])
+    disagreement = random.normal(0, 0.35, (scene.clip_count, _RATERS))
+    scores = []
+    for clip in clips:
+        quality = min(_quality(scene, int(clip), part) for part in sentence.parts)
+        low, middle, high = (int(score) for score in np.clip(np.rint(4 * quality + disagreement[clip]), 0, 4))
+        scores.append((low, middle, high))
+    return Truth(_windows(clips), tuple(int(clip) for clip in clips), tuple(scores))
+
+
+def true_sentences(scene: Scene, shortest: float = _SHORTEST_WINDOW, most: float = 0.6) -> list[Sentence]:
+    """Sentences that hold somewhere in the scene.
+
+    Args:
+        scene: what to speak about.
+        shortest: sentences with a window shorter than this many seconds are left out.
+        most: so are those that hold for more than this share of the scene.
+
+    Returns:
+        Every sentence of the world's kinds that is left, in an order that depends on nothing but the scene.
+    """
+    sentences = list(dict.fromkeys(_candidates(scene)))
+    held = holds(scene.clip_states, part_codes(sentences))
+    return [
+        sentence
+        for column, sentence in enumerate(sentences)
+        if (windows := _windows(np.flatnonzero(held[:, column])))
+        and min(end - start for start, end in windows) >= shortest
+        and sum(end - start for start, end in windows) <= most * scene.duration
+    ]
+
+
+def choose_sentences(scene: Scene, count: int, random: Generator) -> list[Sentence]:
+    """Picks true sentences of a scene: all kinds in turn, different windows as long as there are some.
+
+    Args:
+        scene: what to speak about.
+        count: how many at most; fewer come back when fewer hold.
+        random: decides which.
+    """
+    candidates = true_sentences(scene)
+    held = holds(scene.clip_states, part_codes(candidates))
+    windows = {one: _windows(np.flatnonzero(held[:, column])) for column, one in enumerate(candidates)}
+    order = random.permutation(len(candidates))
+    pools = {kind: [candidates[i] for i in order if candidates[i].kind == kind] for kind in KINDS}
+    kinds = [KINDS[i] for i in random.permutation(len(KINDS))]
+    chosen: list[Sentence] = []
+    seen: set[tuple[tuple[float, float], ...]] = set()
+    while len(chosen) < count and any(pools.values()):
+        for kind in kinds:
+            if not pools[kind] or len(chosen) == count:
+                continue
+            fresh = [one for one in pools[kind] if windows[one] not in seen] or pools[kind]
+            several = [one for one in fresh if len(windows[one]) > 1]
+            sentence = several[0] if several and random.random() < _SEVERAL_SHARE else fresh[0]
+            pools[kind].remove(sentence)
+            seen.add(windows[sentence])
+            chosen.append(sentence)
+    return chosen
+
+
+def _candidates(scene: Scene) -> Iterable[Sentence]:
+    states = scene.clip_states
+    for codes in np.unique(states.codes.reshape(-1, PART_COLUMNS), axis=0):
+        if codes[0] >= 0:
+            yield from _about_one(codes)
+    pairs = {
+        (tuple(first[:3]), tuple(second[:3]))
+        for row in states.codes.tolist()
+        for first, second in combinations([codes for codes in row if codes[0] >= 0 and codes[1] >= 0], 2)
+        if tuple(first[:2]) != tuple(second[:2])
+    }
+    for first, second in sorted(pairs):
+        yield Sentence((_look(first, sized=False), _look(second, sized=False)))
+        if first[2] >= 0 and second[2] >= 0:
+            yield Sentence((_look(first, sized=True), _look(second, sized=True)))
+
+
+def _about_one(codes: NDArray[np.int8]) -> Iterable[Sentence]:
+    shape, colour, size, place, action, colour_before = (int(code) for code in codes)
+    form = SHAPES[shape]
+    named = None if colour < 0 else _COLOUR_NAMES[colour]
+    sizes = [None] if size < 0 else [None, _SIZE_NAMES[size]]
+    for sized in sizes:
+        for coloured in [None] if named is None else [None, named]:
+            yield Sentence((Description(form, coloured, sized),))
+            if place >= 0:
+                yield Sentence((Description(form, coloured, sized, PLACES[place]),))
+    if action >= 0:
+        for sized in sizes if ACTIONS[action] not in ("grow", "shrink") else [None]:
+            for coloured in (None, _COLOUR_NAMES[colour_before]):
+                yield Sentence((Description(form, coloured, sized, None, ACTIONS[action]),))
+
+
+def _look(codes: Sequence[int], sized: bool) -> Description:
+    shape, colour, size = codes
+    return Description(SHAPES[shape], _COLOUR_NAMES[colour], _SIZE_NAMES[size] if sized else None)
+
+
+def _windows(clips: NDArray[np.intp]) -> tuple[tuple[float, float], ...]:
+    runs = np.split(clips, np.flatnonzero(np.diff(clips) > 1) + 1)
+    return tuple((float(run[0]) * CLIP_SECONDS, float(run[-1] + 1) * CLIP_SECONDS) for run in runs if len(run))
+
+
+def _quality(scene: Scene, clip: int, part: Description) -> float:
+    """How well the best thing that meets a description shows it in a clip, 0…1."""
+    time = float(scene.clip_times[clip])
+    row = States(scene.clip_states.codes[clip][:, None], scene.clip_states.things[clip][:, None])
+    met = holds(row, part_codes([Sentence((part,))]))[:, 0]
+    things = [scene.things[index] for index in scene.clip_states.things[clip][met]]
+    return max(_show(thing, time, part.action is not None) for thing in things)
+
+
+def _show(thing: Thing, time: float, acting: bool) -> float:
+    """A thing shows itself the better, the more opaque, large and central it is, an action best at its height."""
+    pose = thing.pose(time)
+    size = min(1.0, (pose.radius - SIZES["small"]) / (SIZES["large"] - SIZES["small"]))
+    centrality = 1 - min(1.0, float(np.hypot(pose.x - 0.5, pose.y - 0.5)) / 0.5)
+    quality = pose.opacity * (0.74 + 0.15 * size + 0.11 * centrality)
+    return quality * (0.7 + 0.3 * float(np.sin(np.pi * pose.progress))) if acting else quality

@@ -1,0 +1,197 @@
+"""The tour: what `vtg demo` shows, from rendered videos to found moments beside the true ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vtg.demo.sentences import truth
+from vtg.demo.videos import make_videos
+from vtg.intervals import interval_iou
+from vtg.timecode import format_time
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from vtg.grounding import Grounding
+    from vtg.library import IndexProgress
+
+__all__ = ["Answer", "Tour", "run_tour"]
+
+VIDEOS = 3
+SENTENCES_EACH = 4
+THUMBNAILS = 10  # along each video of the sheet
+SHEET_INCHES, STRIP_INCHES, CURVE_INCHES = 14.0, 1.2, 0.6
+Progress = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One query of the tour.
+
+    Attributes:
+        video: name of the file.
+        query: the sentence.
+        found: the best moment, start and end in seconds.
+        score: of that moment, 0…1.
+        windows: where the sentence is true, seconds.
+        iou: of what was found with the true window that it meets best.
+    """
+
+    video: str
+    query: str
+    found: tuple[float, float]
+    score: float
+    windows: list[tuple[float, float]]
+    iou: float
+
+
+@dataclass(frozen=True)
+class Tour:
+    """All answers, and where everything lies.
+
+    Attributes:
+        answers: one a query.
+        library: folder of the library.
+        sheet: the contact sheet, a PNG.
+    """
+
+    answers: list[Answer]
+    library: Path
+    sheet: Path
+
+    @property
+    def mean_iou(self) -> float:
+        """Over the answers, 0…1."""
+        return float(np.mean([answer.iou for answer in self.answers]))
+
+    @property
+    def found_share(self) -> float:
+        """Share of the answers with an IoU of 0.5 or more."""
+        return float(np.mean([answer.iou >= 0.5 for answer in self.answers]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return {
+            "answers": [asdict(answer) for answer in self.answers],
+            "mean_iou": self.mean_iou,
+            "library": str(self.library),
+            "sheet": str(self.sheet),
+        }
+
+
+def run_tour(folder: Path, progress: Progress = lambda label, done, total: None) -> Tour:
+    """Render videos, index them as any file, ask, and draw the sheet.
+
+    Args:
+        folder: for the videos, the library and the sheet; what is there from before is used again.
+        progress: told of every step: what, how much, of how much.
+
+    Raises:
+        VtgError: the folder cannot be written to, or holds a library of another model.
+    """
+    from vtg.library import Library
+
+    videos = make_videos(
+        folder / "videos",
+        split="demo",
+        count=VIDEOS,
+        sentences=SENTENCES_EACH,
+        progress=lambda done, total: progress("rendering", done, total),
+    )
+    library = Library(folder / "library", "demo")
+
+    def show(step: IndexProgress) -> None:
+        share = step.seconds_done / step.seconds if step.seconds else 0.0
+        progress("indexing", step.videos_done + share, step.videos)
+
+    library.add([video.path for video in videos], show)
+    answers, groundings = [], []
+    for number, video in enumerate(videos):
+        progress("asking", number, len(videos))
+        for sentence in video.sentences:
+            grounding = library.ground(video.path, sentence.text)
+            answers.append(_answer(video.path, grounding, truth(video.scene, sentence).windows))
+            groundings.append(grounding)
+    progress("drawing", 0, 1)
+    sheet = folder / "sheet.png"
+    draw_sheet(sheet, answers, groundings)
+    return Tour(answers, library.folder, sheet)
+
+
+def _answer(path: Path, grounding: Grounding, windows: Sequence[tuple[float, float]]) -> Answer:
+    best = grounding.moments[0]
+    iou = interval_iou(np.array([[best.start, best.end]]), np.array(windows)).max()
+    true = [(float(start), float(end)) for start, end in windows]
+    return Answer(path.name, grounding.query, (best.start, best.end), best.score, true, float(iou))
+
+
+def draw_sheet(path: Path, answers: list[Answer], groundings: list[Grounding]) -> None:
+    """Draw each video's pictures over its saliency curves, with the moments found and the true ones shaded.
+
+    Args:
+        path: the PNG to write; it appears whole or not at all.
+        answers: what was found, those of one video together.
+        groundings: the curves, one an answer.
+    """
+    from matplotlib.figure import Figure
+
+    videos = list(dict.fromkeys(grounding.video for grounding in groundings))
+    ratios = []
+    for video in videos:
+        ratios += [STRIP_INCHES, *[CURVE_INCHES] * sum(grounding.video == video for grounding in groundings)]
+    figure = Figure(figsize=(SHEET_INCHES, sum(ratios) * 1.5), layout="constrained", facecolor="white")
+    rows = iter(figure.subplots(len(ratios), 1, squeeze=False, gridspec_kw={"height_ratios": ratios})[:, 0])
+    for video in videos:
+        _draw_strip(next(rows), video)
+        for answer, grounding in zip(answers, groundings, strict=True):
+            if grounding.video == video:
+                _draw_curve(next(rows), answer, grounding)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(part, format="png", dpi=90)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _draw_strip(axes: Axes, video: str) -> None:
+    from vtg.video import probe, thumbnail
+
+    duration = probe(video).duration
+    for i in range(THUMBNAILS):
+        # Each picture stands over the stretch of the curves that it is the middle of.
+        start, end = i * duration / THUMBNAILS, (i + 1) * duration / THUMBNAILS
+        margin = 0.01 * (end - start)
+        picture = thumbnail(video, (start + end) / 2, 200)
+        axes.imshow(picture, extent=(start + margin, end - margin, 0, 1), aspect="auto")
+    axes.set_xlim(0, duration)
+    axes.set_ylim(0, 1)
+    axes.set_title(Path(video).name, loc="left", fontsize=13, fontweight="bold")
+    axes.text(1.0, 1.04, "orange: found    green: true", transform=axes.transAxes, ha="right", va="bottom", fontsize=10)
+    axes.set_axis_off()
+
+
+def _draw_curve(axes: Axes, answer: Answer, grounding: Grounding) -> None:
+    scores = grounding.saliency.scores
+    step = grounding.duration / len(scores)
+    axes.axvspan(*answer.found, color="#f2a541", alpha=0.45, linewidth=0)
+    for start, end in answer.windows:
+        axes.axvspan(start, end, ymin=0.0, ymax=0.1, color="#3a9d5d", linewidth=0)
+    # In its own range: what counts is where a curve is high, not how high.
+    axes.plot(
+        grounding.saliency.times + step / 2, scores / max(float(scores.max()), 1e-9), color="#30343f", linewidth=1.5
+    )
+    axes.set_xlim(0, grounding.duration)
+    axes.set_ylim(0, 1.08)
+    axes.set_yticks([])
+    axes.xaxis.set_major_formatter(lambda seconds, _: format_time(seconds))
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.set_title(f"{answer.query}    IoU {answer.iou:.2f}", loc="left", fontsize=10, pad=3)

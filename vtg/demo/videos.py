@@ -1,0 +1,239 @@
+"""The demo world on disk: H.264 videos and annotations in QVHighlights' format."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import VtgError
+from ..video.process import ffmpeg_binary
+from .scenes import make_scene, split_seed
+from .sentences import Sentence, choose_sentences, truth
+from .world import Scene
+
+__all__ = ["DemoSample", "DemoVideo", "annotate", "make_sample", "make_videos", "write_annotations", "write_video"]
+
+_FRAME_RATE = 10
+
+
+@dataclass(frozen=True)
+class DemoVideo:
+    """A rendered scene.
+
+    Attributes:
+        path: the MP4 file.
+        scene: what it shows.
+        sentences: what is asked about it, all true somewhere in it.
+    """
+
+    path: Path
+    scene: Scene
+    sentences: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True)
+class DemoSample:
+    """A scene as a model sees it, without a file.
+
+    Attributes:
+        scene: where it comes from.
+        frames: uint8 [clips, height, width, 3], the middle of every 2-second clip.
+        sentences: true somewhere in the scene.
+        annotations: QVHighlights' fields of each sentence.
+    """
+
+    scene: Scene
+    frames: NDArray[np.uint8]
+    sentences: tuple[Sentence, ...]
+    annotations: tuple[dict[str, Any], ...]
+
+
+def make_videos(
+    folder: str | Path,
+    split: str = "demo",
+    count: int = 3,
+    *,
+    first: int = 0,
+    sentences: int = 4,
+    seconds: float | None = None,
+    cuts: Iterable[float] = (),
+    width: int = 320,
+    height: int = 240,
+    frame_rate: int = _FRAME_RATE,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[DemoVideo]:
+    """Renders videos of a split, and `annotations.jsonl` beside them.
+
+    A video that is already there is kept: what is in it follows from its name. Everything else about the folder is
+    left alone.
+
+    Args:
+        folder: is made if need be.
+        split: "train", "val", "test" or "demo"; their scenes are different.
+        count: how many videos.
+        first: the first video's number within the split.
+        sentences: how many are asked about a video, at most.
+        seconds: length of a video; 60 to 90 s, different from video to video, when not given.
+        cuts: times of hard cuts in seconds, the same in every video.
+        width: pixels, even.
+        height: pixels, even.
+        frame_rate: frames a second.
+        progress: called with the number of frames written so far and in all.
+
+    Returns:
+        The videos in order.
+
+    Raises:
+        VtgError: an unknown split, lengths or cuts that no scene can have, or ffmpeg fails.
+    """
+    folder = Path(folder)
+    cut_times = tuple(cuts)
+    scenes = {
+        f"{split}_{index:05d}": make_scene(split_seed(split, index), seconds, cut_times)
+        for index in range(first, first + count)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    total = sum(round(scene.duration * frame_rate) for scene in scenes.values())
+    done = 0
+    videos = []
+    for name, scene in scenes.items():
+        path = folder / f"{name}.mp4"
+        before = done
+
+        def report(written: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + written, total)
+
+        if not path.exists():
+            write_video(scene, path, width, height, frame_rate, progress=report)
+        done += round(scene.duration * frame_rate)
+        report(done - before)
+        videos.append(DemoVideo(path, scene, tuple(_ask(scene, sentences))))
+    write_annotations(videos, folder / "annotations.jsonl")
+    return videos
+
+
+def make_sample(split: str, index: int, *, sentences: int = 8, width: int = 320, height: int = 240) -> DemoSample:
+    """Makes one scene's frames at 0.5 a second and its annotations, without a video file: for training.
+
+    Args:
+        split: as for `make_videos`.
+        index: the scene's number within the split.
+        sentences: how many at most.
+        width: pixels of a frame.
+        height: pixels of a frame.
+
+    Raises:
+        VtgError: an unknown split.
+    """
+    scene = make_scene(split_seed(split, index))
+    asked = tuple(_ask(scene, sentences))
+    frames = np.stack([scene.frame(float(time), width, height) for time in scene.clip_times])
+    name = f"{split}_{index:05d}"
+    fields = tuple(annotate(scene, name, sentence, number) for number, sentence in enumerate(asked))
+    return DemoSample(scene, frames, asked, fields)
+
+
+def annotate(scene: Scene, video_id: str, sentence: Sentence, query_id: int) -> dict[str, Any]:
+    """One line of QVHighlights' annotation files, with `single_frame` and `kind` besides."""
+    true = truth(scene, sentence)
+    return {
+        "qid": query_id,
+        "query": sentence.text,
+        "vid": video_id,
+        "duration": scene.duration,
+        "relevant_windows": [list(window) for window in true.windows],
+        "relevant_clip_ids": list(true.relevant_clip_ids),
+        "saliency_scores": [list(scores) for scores in true.saliency_scores],
+        "single_frame": sentence.single_frame,
+        "kind": sentence.kind,
+    }
+
+
+def write_annotations(videos: Iterable[DemoVideo], path: str | Path) -> None:
+    """Writes the videos' sentences as JSON lines; query ids count from 0."""
+    asked = [(video, sentence) for video in videos for sentence in video.sentences]
+    lines = [
+        json.dumps(annotate(video.scene, video.path.stem, sentence, query_id))
+        for query_id, (video, sentence) in enumerate(asked)
+    ]
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    beside.replace(path)
+
+
+def write_video(
+    scene: Scene,
+    path: str | Path,
+    width: int = 320,
+    height: int = 240,
+    frame_rate: int = _FRAME_RATE,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Renders a scene into an MP4 file (H.264, 4:2:0), which appears only when it is whole.
+
+    Args:
+        scene: what to render.
+        path: the file.
+        width: pixels, even.
+        height: pixels, even.
+        frame_rate: frames a second.
+        progress: called with the number of frames written so far.
+
+    Raises:
+        VtgError: odd sizes, or ffmpeg fails.
+    """
+    if width % 2 or height % 2:
+        raise VtgError(f"{path}: H.264 wants even sizes, not {width}x{height}")
+    path = Path(path)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
+    try:
+        _encode(_frames(scene, width, height, frame_rate, progress), beside, width, height, frame_rate)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _frames(
+    scene: Scene, width: int, height: int, frame_rate: int, progress: Callable[[int], None] | None
+) -> Iterator[bytes]:
+    for index in range(round(scene.duration * frame_rate)):
+        yield scene.frame(index / frame_rate, width, height).tobytes()
+        if progress is not None:
+            progress(index + 1)
+
+
+def _encode(frames: Iterator[bytes], path: Path, width: int, height: int, frame_rate: int) -> None:
+    command = [ffmpeg_binary(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
+    command += ["-r", str(frame_rate), "-i", "-", "-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20"]
+    # One thread and no version strings: the same scene gives the same bytes.
+    command += ["-pix_fmt", "yuv420p", "-threads", "1", "-bitexact", "-movflags", "+faststart", str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin is not None and process.stderr is not None
+    try:
+        for frame in frames:
+            process.stdin.write(frame)
+        process.stdin.close()
+    except BrokenPipeError:  # ffmpeg has stopped; what it said is read below
+        pass
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    complaint = process.stderr.read().decode(errors="replace").strip()
+    process.stderr.close()
+    if process.wait() != 0:
+        raise VtgError(f"{path}: ffmpeg could not write the video: {complaint or 'it gave no reason'}")
+
+
+def _ask(scene: Scene, count: int) -> list[Sentence]:
+    return choose_sentences(scene, count, np.random.default_rng([scene.seed, 2]))

@@ -1,0 +1,273 @@
+"""The demo world's things and how they live: vocabulary, poses over time, and what is where at a given moment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ACTIONS",
+    "CLIP_SECONDS",
+    "COLOURS",
+    "PLACES",
+    "SHAPES",
+    "SIZES",
+    "Action",
+    "Backdrop",
+    "Pose",
+    "Scene",
+    "States",
+    "Thing",
+]
+
+CLIP_SECONDS = 2.0  # the grid on which everything begins and ends: QVHighlights' clip
+
+COLOURS = {
+    "red": (222, 57, 60),
+    "orange": (246, 140, 38),
+    "yellow": (252, 214, 62),
+    "green": (60, 170, 88),
+    "blue": (54, 108, 222),
+    "purple": (136, 72, 188),
+    "pink": (248, 150, 192),
+    "white": (248, 248, 246),
+}
+SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring")
+SIZES = {"small": 0.07, "medium": 0.105, "large": 0.16}  # radius, in sides of the central square
+PLACES = (
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "centre",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+)  # row by row over the central square
+ACTIONS = ("left", "right", "up", "down", "grow", "shrink", *(f"turn {colour}" for colour in COLOURS))
+
+_COLUMNS = (0.2, 0.5, 0.8)  # centres of the three columns and rows, in sides of the central square
+_FADE_SECONDS = 1.5
+_PLACE_REACH = 0.11  # a thing farther than this from a place's centre, on either axis, is in no place
+_SIZE_REACH = 1.15  # a radius that differs by more than this factor from a size is of no size
+_COLOUR_REACH = 0.25  # a colour mixed with more than this share of another has no name
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a thing does once in its life.
+
+    Attributes:
+        kind: one of ACTIONS.
+        start: seconds.
+        end: seconds.
+        target: the place where a move ends, the size that growing or shrinking leads to, or the colour turned to.
+    """
+
+    kind: str
+    start: float
+    end: float
+    target: str
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a thing looks at one instant; lengths are in sides of the central square, (0, 0) its top left corner."""
+
+    x: float
+    y: float
+    radius: float
+    colour: tuple[int, int, int]
+    opacity: float
+    tilt: float  # radians, clockwise
+    progress: float  # of the action: 0 before it, 1 after it
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A coloured shape: appears at `start`, drifts about its place, acts at most once, is gone at `end` (seconds)."""
+
+    shape: str
+    colour: str
+    size: str
+    place: str
+    start: float
+    end: float
+    action: Action | None = None
+    drift: tuple[float, float, float, float] = (0.02, 9.0, 0.0, 0.0)  # amplitude, period in s, phases of x and y
+    tilt: tuple[float, float] = (0.0, 0.0)  # radians: mean and swing
+
+    def alive(self, time: float) -> bool:
+        """Whether the thing is there at `time` (seconds), however faint."""
+        return self.start <= time < self.end
+
+    def pose(self, time: float) -> Pose:
+        """How the thing looks at `time` (seconds)."""
+        x, y = _centre(self.place)
+        radius = SIZES[self.size]
+        colour = COLOURS[self.colour]
+        progress = self._progress(time)
+        if self.action is not None and progress > 0:
+            if self.action.kind in ("left", "right", "up", "down"):
+                to_x, to_y = _centre(self.action.target)
+                x, y = x + (to_x - x) * progress, y + (to_y - y) * progress
+            elif self.action.kind in ("grow", "shrink"):
+                radius *= (SIZES[self.action.target] / radius) ** progress
+            else:
+                colour = _mix(colour, COLOURS[self.action.target], progress)
+        amplitude, period, phase_x, phase_y = self.drift
+        turn = 2 * math.pi * time / period
+        fade = min(1.0, (time - self.start) / _FADE_SECONDS, (self.end - time) / _FADE_SECONDS)
+        return Pose(
+            x=x + amplitude * math.sin(turn + phase_x),
+            y=y + amplitude * math.sin(0.8 * turn + phase_y),
+            radius=radius,
+            colour=colour,
+            opacity=max(0.0, fade),
+            tilt=self.tilt[0] + self.tilt[1] * math.sin(0.7 * turn + phase_y),
+            progress=progress,
+        )
+
+    def state(self, time: float) -> tuple[int, int, int, int, int, int]:
+        """What can be said of the thing at `time` (seconds), as the columns of `States.codes`."""
+        pose = self.pose(time)
+        acting = self.action is not None and 0 < pose.progress < 1
+        return (
+            SHAPES.index(self.shape),
+            self._colour_code(pose.progress),
+            _size_code(pose.radius),
+            _place_code(pose.x, pose.y),
+            ACTIONS.index(self.action.kind) if self.action is not None and acting else -1,
+            _COLOUR_NAMES.index(self.colour),
+        )
+
+    def _progress(self, time: float) -> float:
+        if self.action is None:
+            return 0.0
+        return min(1.0, max(0.0, (time - self.action.start) / (self.action.end - self.action.start)))
+
+    def _colour_code(self, progress: float) -> int:
+        if self.action is None or not self.action.kind.startswith("turn") or progress <= _COLOUR_REACH:
+            return _COLOUR_NAMES.index(self.colour)
+        return _COLOUR_NAMES.index(self.action.target) if progress >= 1 - _COLOUR_REACH else -1
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """What is behind the things from `start` to `end` (seconds): two muted colours that move into each other."""
+
+    start: float
+    end: float
+    style: str
+    colours: tuple[tuple[int, int, int], tuple[int, int, int]]
+    numbers: tuple[float, ...]  # uniform in 0…1, read by the style as it likes
+
+
+@dataclass(frozen=True)
+class States:
+    """What is visible at each of N instants, at most S things at a time.
+
+    Attributes:
+        codes: int8 [N, S, 6]: shape, colour, size, place, action, colour before the action, as indices into
+            SHAPES, COLOURS, SIZES, PLACES, ACTIONS, COLOURS; −1 where none holds (a colour between two, a thing
+            between two places, no action) and all −1 where there is no thing.
+        things: int32 [N, S], indices into `Scene.things`; −1 where there is no thing.
+    """
+
+    codes: NDArray[np.int8]
+    things: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A video of the demo world, before it is drawn.
+
+    Attributes:
+        seed: what it was made from.
+        duration: seconds, an even number.
+        things: in the order in which they are drawn.
+        backdrops: one for each shot, in order; the borders between them are hard cuts.
+    """
+
+    seed: int
+    duration: float
+    things: tuple[Thing, ...]
+    backdrops: tuple[Backdrop, ...]
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """Times of the hard cuts, in seconds."""
+        return tuple(backdrop.start for backdrop in self.backdrops[1:])
+
+    @property
+    def clip_count(self) -> int:
+        """How many 2-second clips the scene has."""
+        return round(self.duration / CLIP_SECONDS)
+
+    @property
+    def clip_times(self) -> NDArray[np.float64]:
+        """The middle of every 2-second clip, in seconds, [clips]."""
+        return np.arange(0.5, self.clip_count) * np.float64(CLIP_SECONDS)
+
+    def frame(self, time: float, width: int = 320, height: int = 240) -> NDArray[np.uint8]:
+        """Draws the scene at `time` (seconds): uint8 [height, width, 3], RGB."""
+        from .render import draw_frame
+
+        return draw_frame(self, time, width, height)
+
+    def visible(self, time: float) -> list[int]:
+        """Indices of the things that are there at `time` (seconds)."""
+        return [index for index, thing in enumerate(self.things) if thing.alive(time)]
+
+    def states(self, times: Sequence[float] | NDArray[np.float64]) -> States:
+        """What is visible at each of `times` (seconds)."""
+        visible = [self.visible(float(time)) for time in times]
+        slots = max(1, max((len(indices) for indices in visible), default=1))
+        codes = np.full((len(visible), slots, 6), -1, np.int8)
+        things = np.full((len(visible), slots), -1, np.int32)
+        for row, (time, indices) in enumerate(zip(times, visible, strict=True)):
+            for slot, index in enumerate(indices):
+                codes[row, slot] = self.things[index].state(float(time))
+                things[row, slot] = index
+        return States(codes, things)
+
+    @cached_property
+    def clip_states(self) -> States:
+        """What is visible in the middle of every 2-second clip."""
+        return self.states(self.clip_times)
+
+
+_COLOUR_NAMES = tuple(COLOURS)
+_SIZE_RADII = tuple(SIZES.values())
+
+
+def _centre(place: str) -> tuple[float, float]:
+    row, column = divmod(PLACES.index(place), 3)
+    return _COLUMNS[column], _COLUMNS[row]
+
+
+def _mix(start: tuple[int, int, int], end: tuple[int, int, int], progress: float) -> tuple[int, int, int]:
+    # By way of grey: the straight line from red to yellow would pass through orange, a colour with a name.
+    grey = 2.4 * progress * (1 - progress)
+    red, green, blue = (
+        round((a + (b - a) * progress) * (1 - grey) + 190 * grey) for a, b in zip(start, end, strict=True)
+    )
+    return red, green, blue
+
+
+def _size_code(radius: float) -> int:
+    nearest = min(range(len(_SIZE_RADII)), key=lambda index: abs(math.log(radius / _SIZE_RADII[index])))
+    return nearest if abs(math.log(radius / _SIZE_RADII[nearest])) <= math.log(_SIZE_REACH) else -1
+
+
+def _place_code(x: float, y: float) -> int:
+    column = min(range(3), key=lambda index: abs(x - _COLUMNS[index]))
+    row = min(range(3), key=lambda index: abs(y - _COLUMNS[index]))
+    inside = abs(x - _COLUMNS[column]) <= _PLACE_REACH and abs(y - _COLUMNS[row]) <= _PLACE_REACH
+    return 3 * row + column if inside else -1

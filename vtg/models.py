@@ -1,0 +1,296 @@
+"""The registry of known heads: what each is, whether it is on this disk, and how it gets here."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import import_module, resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from vtg.errors import VtgError
+from vtg.hashing import file_sha256
+
+if TYPE_CHECKING:
+    from vtg.r2.head import R2Head
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["ModelEntry", "find_model", "load_head", "pull", "registry"]
+
+Progress = Callable[[int, "int | None"], None]  # bytes done, bytes in all if known
+
+HEAD_SETTINGS = (  # the fields of a head's configuration that its tensors cannot tell and the registry can
+    "name",
+    "fps",
+    "unit",
+    "nms",
+    "nms_threshold",
+    "dropout",
+    "clip_model",
+    "clip_pretrained",
+    "window_seconds",
+    "step_seconds",
+)
+BLOCK = 1 << 16  # bytes read at once
+TIMEOUT = 30  # seconds without a byte until a connection counts as broken
+PARTIAL_CONTENT = 206  # the HTTP status of an answer to a range
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A head that the registry knows.
+
+    Attributes:
+        name: what `vtg.load` and `vtg models pull` call it.
+        dataset: what it was trained on.
+        task: "moments and highlights" or "highlights".
+        fps: sampling rate in frames a second.
+        domain: the part of the data set it is for, if it is one of several.
+        split: where the figures were measured, if it was not a split of the domain.
+        unit: windows are rounded to this many seconds; None leaves them.
+        nms: the kind of suppression of overlapping windows; None leaves them.
+        nms_threshold: the IoU from which "normal" suppression drops a window.
+        dropout: in training.
+        clip_model: the CLIP whose features it reads, as open_clip names it.
+        clip_pretrained: that CLIP's weights, as open_clip names them.
+        window_seconds: the longest stretch it sees at once.
+        step_seconds: from one window of a longer video to the next.
+        figures: the authors' results by metric, in percent.
+        repository: on the Hugging Face hub.
+        revision: of the repository.
+        file: in the repository.
+        sha256: the first digits of the file's SHA-256.
+        bundled: its file inside this package, instead of the four above.
+    """
+
+    name: str
+    dataset: str
+    task: str
+    fps: float
+    domain: str | None = None
+    split: str | None = None
+    unit: float | None = None
+    nms: str | None = None
+    nms_threshold: float = 0.7
+    dropout: float = 0.5
+    clip_model: str | None = None
+    clip_pretrained: str | None = None
+    window_seconds: float = 150.0
+    step_seconds: float = 100.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    repository: str | None = None
+    revision: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    bundled: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the head is, or will be once pulled."""
+        if self.bundled is not None:
+            return Path(str(resources.files("vtg"))) / self.bundled
+        return cache_folder() / "models" / f"{self.name}.safetensors"
+
+    @property
+    def present(self) -> bool:
+        """Whether it is on this disk."""
+        return self.path.is_file()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields of the head's configuration that its tensors cannot tell."""
+        return {setting: getattr(self, setting) for setting in HEAD_SETTINGS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON, with `present` and `path`."""
+        return {**asdict(self), "present": self.present, "path": str(self.path)}
+
+
+def cache_folder() -> Path:
+    """The folder for what can be downloaded again: `VTG_CACHE`, else the user's cache folder."""
+    chosen = os.environ.get("VTG_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("vtg", appauthor=False)
+
+
+@cache
+def registry() -> Mapping[str, ModelEntry]:
+    """All known heads by name, in the order of `models.toml`."""
+    text = resources.files("vtg").joinpath("models.toml").read_text(encoding="utf-8")
+    content = tomllib.loads(text)
+    entries = {}
+    for name, values in content["models"].items():
+        shared = {} if "bundled" in values else content["shared"]
+        entries[name] = ModelEntry(name=name, **{**shared, **values})
+    return MappingProxyType(entries)
+
+
+def find_model(name: str) -> ModelEntry:
+    """The entry of a name.
+
+    Raises:
+        VtgError: no head has this name; the message offers the nearest ones.
+    """
+    entry = registry().get(name)
+    if entry is None:
+        near = difflib.get_close_matches(name, registry(), n=3, cutoff=0.4) or list(registry())[:3]
+        raise VtgError(f"{name}: no model of this name; did you mean {', '.join(near)}? `vtg models` lists them all")
+    return entry
+
+
+def load_head(source: str | Path) -> R2Head:
+    """Loads an R² head in eval mode.
+
+    Args:
+        source: a published `.pth`, one of our `.safetensors`, or the name of a model that is on this disk. A published
+            file is recognised by its hash and gets its recipe's rate, unit and suppression from the registry.
+
+    Raises:
+        VtgError: no such file or name, a model not yet pulled, or a file that is not a checkpoint of an R² head.
+    """
+    from vtg.r2.checkpoints import read_head
+
+    path = Path(source).expanduser()
+    if path.is_file() or path.suffix.lower() in CHECKPOINT_SUFFIXES or len(path.parts) > 1:
+        return read_head(path, None if path.suffix == ".safetensors" else recognised_settings(path))
+    entry = find_model(str(source))
+    if not entry.present:
+        raise VtgError(f"{entry.name}: not on this disk yet; get it with `vtg models pull {entry.name}`")
+    return read_head(entry.path)
+
+
+def recognised_settings(path: Path) -> dict[str, Any] | None:
+    """The registry's settings for a published file, known by its hash; None for any other file."""
+    if not path.is_file():
+        return None
+    digest = file_sha256(path)
+    known = (entry for entry in registry().values() if entry.sha256 and digest.startswith(entry.sha256))
+    entry = next(known, None)
+    return entry.settings if entry else None
+
+
+def pull(name: str, progress: Progress | None = None) -> Path:
+    """Downloads a published head, checks its hash, converts it to our format, and keeps it in the cache folder.
+
+    A download that broke off goes on where it stopped, also in another process. The hub is that of `HF_ENDPOINT`.
+
+    Args:
+        name: of the model; one already on this disk is left as it is.
+        progress: called with the bytes done and the bytes in all (None if unknown) as the download goes on.
+
+    Returns:
+        The head's file.
+
+    Raises:
+        VtgError: no such model, no connection, or a file whose hash is wrong; nothing is left under the final name.
+    """
+    entry = find_model(name)
+    if entry.present:
+        return entry.path
+    if entry.bundled is not None:
+        raise VtgError(f"{entry.path}: the bundled head is missing; install vtg again")
+    partial = cache_folder() / "downloads" / f"{entry.name}.pth.part"
+    try:
+        for folder in (partial.parent, entry.path.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VtgError(f"{cache_folder()}: cannot be written ({error.strerror}); set VTG_CACHE to a folder") from error
+
+    from vtg.r2.checkpoints import read_tensors, save_tensors
+
+    with hub_utilities().WeakFileLock(partial.with_suffix(".lock")):  # two pulls would write into the same part
+        if not entry.present:
+            download(entry, partial, progress)
+            try:
+                check_hash(entry, partial)
+                save_tensors(*read_tensors(partial, entry.settings), entry.path)
+            finally:
+                partial.unlink()
+    return entry.path
+
+
+def hub_utilities() -> Any:
+    """The hub client's helpers; untyped, for it does not say which of them it exports."""
+    return import_module("huggingface_hub.utils")
+
+
+def download(entry: ModelEntry, partial: Path, progress: Progress | None) -> None:
+    """Fetches a published file, going on from what `partial` already holds, as long as each try brings bytes.
+
+    Raises:
+        VtgError: it could not be fetched whole; `partial` keeps what arrived.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None  # read now: the client reads it on its import
+    url = hf_hub_url(str(entry.repository), str(entry.file), revision=entry.revision, endpoint=endpoint)
+    done = partial.stat().st_size if partial.exists() else 0
+    while True:
+        try:
+            size = get_hf_file_metadata(url).size
+            with partial.open("ab") as file:
+                fetch(url, file, size, progress)
+            if size is not None and partial.stat().st_size < size:
+                raise ConnectionError(f"the connection closed after {partial.stat().st_size} of {size} bytes")
+            return
+        except Exception as error:  # of the client, of its HTTP library (it differs between versions), or of the disk
+            before, done = done, partial.stat().st_size if partial.exists() else 0
+            if done <= before:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                line = f"{entry.name}: {url} failed ({reason}); pull it again, it goes on where it stopped"
+                raise VtgError(line) from error
+
+
+def fetch(url: str, file: BinaryIO, size: int | None, progress: Progress | None) -> None:
+    """Appends to an open file what it lacks of a URL's content, block by block as it arrives.
+
+    The client's own download functions write in blocks of 10 MB, so that a broken connection would cost nearly all of a
+    head; here it costs less than a `BLOCK`.
+    """
+    done = file.seek(0, os.SEEK_END)
+    if done == size:
+        return
+    if size is None or done > size:
+        done = file.truncate(0)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    session = hub_utilities().get_session()
+    if callable(getattr(session, "stream", None)):  # the client speaks through httpx from its version 1.0 on
+        answer = session.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True)
+    else:
+        answer = session.get(url, headers=headers, timeout=TIMEOUT, stream=True)
+    with answer as response:
+        response.raise_for_status()
+        if done and response.status_code != PARTIAL_CONTENT:  # a server that knows no ranges sends all of it
+            file.truncate(0)
+        read = response.iter_bytes if hasattr(response, "iter_bytes") else response.iter_content
+        for block in read(BLOCK):
+            file.write(block)
+            if progress:
+                progress(file.tell(), size)
+
+
+def check_hash(entry: ModelEntry, path: Path) -> None:
+    """Compares a downloaded file with the registry.
+
+    Raises:
+        VtgError: it is not the published file.
+    """
+    digest = file_sha256(path)
+    if not digest.startswith(str(entry.sha256)):
+        raise VtgError(
+            f"{entry.name}: the downloaded file is not the published one (its SHA-256 starts with {digest[:8]}, not "
+            f"{entry.sha256}) and was dropped; pull it again, and if that repeats do not trust where it came from"
+        )

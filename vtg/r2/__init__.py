@@ -1,0 +1,43 @@
+"""R²-Tuning (ECCV 2024, arXiv 2404.00801): the head, its checkpoints and its post-processing; no video, no CLIP."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vtg.r2.attention import attention_map
+    from vtg.r2.checkpoints import read_head, save_head
+    from vtg.r2.config import HeadConfig
+    from vtg.r2.head import HeadOutput, Prediction, R2Head, VideoProjection
+    from vtg.r2.postprocess import postprocess_windows
+
+__all__ = [
+    "HeadConfig",
+    "HeadOutput",
+    "Prediction",
+    "R2Head",
+    "VideoProjection",
+    "attention_map",
+    "postprocess_windows",
+    "read_head",
+    "save_head",
+]
+
+_HOMES = {
+    "HeadConfig": "config",
+    "HeadOutput": "head",
+    "Prediction": "head",
+    "R2Head": "head",
+    "VideoProjection": "head",
+    "attention_map": "attention",
+    "postprocess_windows": "postprocess",
+    "read_head": "checkpoints",
+    "save_head": "checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:  # torch is imported on first use: a configuration alone does not need it
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"vtg.r2.{_HOMES[name]}"), name)

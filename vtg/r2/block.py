@@ -1,0 +1,270 @@
+"""The R² block: query-modulated spatial pooling and temporal refinement, recurrent from the last CLIP layer back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vtg.r2.config import HeadConfig
+
+__all__ = ["BlockOutput", "R2Block", "temporal_extent", "temporal_positions"]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockOutput:
+    """What the block hands to the prediction heads.
+
+    Attributes:
+        video: [B, T, D] the last state, one spatio-temporal feature a frame.
+        query: [B, L, D] the query tokens of the earliest layer, in the block's space.
+        class_tokens: K × [B, T, D], last layer first, before pooling; empty unless kept.
+        queries: K × [B, L, D], last layer first; empty unless kept.
+    """
+
+    video: Tensor
+    query: Tensor
+    class_tokens: tuple[Tensor, ...]
+    queries: tuple[Tensor, ...]
+
+
+def temporal_extent(frames: int, like: Tensor) -> Tensor:
+    """The share of the video that each frame stands for, (t/T, (t+1)/T).
+
+    Returns:
+        [T, 2] of `like`'s device and dtype.
+    """
+    start = torch.arange(frames, device=like.device, dtype=torch.float32) / frames
+    return torch.stack((start, start + 1 / frames), dim=1).to(like.dtype)
+
+
+def temporal_positions(frames: int, width: int, like: Tensor) -> Tensor:
+    """Sinusoidal positions of a sequence whose whole length is one period.
+
+    The angle of frame i is 2π (i+1)/(T + 1e-6), divided by 10000^(2⌊d/2⌋/D) in dimension d; sine at even d, cosine
+    at odd.
+
+    Returns:
+        [T, D] of `like`'s device and dtype.
+    """
+    angle = 2 * math.pi * torch.arange(1, frames + 1, device=like.device, dtype=torch.float32) / (frames + 1e-6)
+    rate = 10000 ** (torch.arange(0, width, 2, device=like.device, dtype=torch.float32) / width)
+    angles = angle[:, None] / rate  # [T, D/2]
+    return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1).to(like.dtype)
+
+
+def project(width: int, hidden_width: int, dropout: float) -> nn.Sequential:
+    """The two-layer map from a CLIP width into the block's space, the same for all K layers (Sec. 3, R² Block)."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Dropout(dropout),
+        nn.Linear(width, hidden_width),
+        nn.ReLU(),
+        nn.LayerNorm(hidden_width),
+        nn.Dropout(dropout),
+        nn.Linear(hidden_width, hidden_width),
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose queries and keys may carry positions that its values do not."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        for linear in (self.query, self.key, self.value, self.output):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
+        """Attends from queries to keys.
+
+        Args:
+            query: [B, T, D].
+            key: [B, S, D].
+            value: [B, S, D].
+            key_mask: [B, S], true where a key is real; None if all are.
+
+        Returns:
+            [B, T, D].
+        """
+        query, key, value = (
+            linear(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, T or S, D / heads]
+            for linear, tokens in ((self.query, query), (self.key, key), (self.value, value))
+        )
+        mask = None if key_mask is None else key_mask[:, None, None, :]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed: Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        return mixed
+
+
+class DropPath(nn.Module):
+    """Leaves a residual branch out for a random share of the samples, in training."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Scales the kept samples of [B, …] so that the expected value stays."""
+        if not self.training or self.probability == 0:
+            return branch
+        kept = 1 - self.probability
+        sample = torch.empty(branch.shape[0], *[1] * (branch.dim() - 1), device=branch.device, dtype=branch.dtype)
+        return branch * sample.bernoulli_(kept) / kept
+
+
+class TemporalRefinement(nn.Module):
+    """One step of recurrent temporal refinement: a post-norm decoder layer (Sec. 3, Recurrent Temporal Refinement).
+
+    Cross-attention of frames to the query, self-attention among frames, feed-forward; each added and normalised.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        width, inner = config.hidden_width, config.hidden_width * config.feed_forward_ratio
+        self.cross_attention = Attention(width, config.attention_heads)
+        self.cross_norm = nn.LayerNorm(width)
+        self.self_attention = Attention(width, config.attention_heads)
+        self.self_norm = nn.LayerNorm(width)
+        expand, contract = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.feed_forward = nn.Sequential(expand, nn.ReLU(), contract)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.drop_path = DropPath(config.drop_path)
+        for linear in (expand, contract):
+            nn.init.kaiming_normal_(linear.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, video: Tensor, query: Tensor, video_mask: Tensor | None, query_mask: Tensor | None) -> Tensor:
+        """Refines the frames, given the query.
+
+        Args:
+            video: [B, T, D].
+            query: [B, L, D].
+            video_mask: [B, T], true where a frame is real; None if all are.
+            query_mask: [B, L], true where a token is real; None if all are.
+
+        Returns:
+            [B, T, D], the new state.
+        """
+        position = temporal_positions(video.shape[1], video.shape[2], like=video)  # [T, D]
+        attended = self.cross_attention(video + position, query, query, query_mask)
+        video = self.cross_norm(video + self.drop_path(attended))
+        placed = video + position
+        video = self.self_norm(video + self.drop_path(self.self_attention(placed, placed, video, video_mask)))
+        refined: Tensor = self.feed_forward_norm(video + self.drop_path(self.feed_forward(video)))
+        return refined
+
+
+class R2Block(nn.Module):
+    """The R² block, one set of weights for all K layers (Sec. 3, Reversed Recurrent Tuning).
+
+    Only the two gates of a layer are its own: `scale[k]`, how much of the query-modulated pooling is added to the class
+    token, and `gate[k]`, how much of layer k enters the state.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        width = config.hidden_width
+        self.temporal_extent = config.temporal_extent
+        self.video_map = project(config.frame_width, width, config.dropout)
+        self.query_map = project(config.query_width, width, config.dropout)
+        self.video_key = nn.Linear(width, width)
+        self.query_key = nn.Linear(width, width)
+        self.scale = nn.Parameter(torch.zeros(config.layers))
+        self.gate = nn.Parameter(torch.zeros(config.layers - 1)) if config.layers > 1 else None
+        self.refinement = TemporalRefinement(config)
+
+    def map_video(self, layer: Tensor, extent: Tensor) -> Tensor:
+        """Maps one CLIP layer of the frames into the block's space; independent of any query.
+
+        Args:
+            layer: [B, T, P, Cv].
+            extent: [T, 2], the frames' `temporal_extent`.
+
+        Returns:
+            [B, T, P, D], the class token first.
+        """
+        if self.temporal_extent:
+            batch, _, tokens, _ = layer.shape
+            layer = torch.cat((layer, extent[None, :, None].expand(batch, -1, tokens, -1)), dim=-1)
+        mapped: Tensor = self.video_map(layer)
+        return mapped
+
+    def attention(self, video: Tensor, query: Tensor) -> Tensor:
+        """Where each word looks in each frame (Sec. 3, Query-Modulated Spatial Pooling).
+
+        Args:
+            video: [B, T, P, D].
+            query: [B, L, D].
+
+        Returns:
+            [B, T, L, P], each row a distribution over the frame's tokens.
+        """
+        # q·(W v + b) is computed as (qᵀW)·v + q·b: the L words of a query are far fewer than the T·P tokens of a video.
+        words = self.query_key(query)  # [B, L, D]
+        similarity = torch.einsum("bld,btpd->btlp", words @ self.video_key.weight, video)
+        similarity = similarity + (words @ self.video_key.bias)[:, None, :, None]
+        return (similarity / math.sqrt(video.shape[-1])).softmax(dim=-1)
+
+    def pool(self, layer: int, video: Tensor, query: Tensor, word_mask: Tensor | None) -> Tensor:
+        """Query-modulated spatial pooling of one layer's frames (Sec. 3, Query-Modulated Spatial Pooling).
+
+        Args:
+            layer: k, 0 the earliest.
+            video: [B, T, P, D], or [1, T, P, D] for one video that all B queries share.
+            query: [B, L, D].
+            word_mask: [B, L], true where a word takes part in the maximum; None if all do.
+
+        Returns:
+            [B, T, D].
+        """
+        batch, length, _ = query.shape
+        words = query.flatten(0, 1)[None] if video.shape[0] == 1 else query  # many queries are one long one
+        pooled = self.attention(video, words) @ video + words[:, None]  # [B, T, L, D], or [1, T, B·L, D]
+        if video.shape[0] == 1:
+            pooled = pooled[0].unflatten(1, (batch, length)).transpose(0, 1)
+        if word_mask is not None:
+            pooled = pooled.masked_fill(~word_mask[:, None, :, None], -math.inf)
+        return video[:, :, 0] + self.scale[layer].tanh() * pooled.amax(dim=2)
+
+    def forward(
+        self,
+        layers: Iterable[tuple[Tensor, Tensor]],
+        video_mask: Tensor | None,
+        query_mask: Tensor | None,
+        *,
+        word_mask: Tensor | None,
+        keep: bool,
+    ) -> BlockOutput:
+        """Runs the recurrence from the last layer to the earliest (Sec. 3, R² Block).
+
+        Args:
+            layers: K pairs, last layer first, both mapped: frames [B, T, P, D] (or [1, T, P, D], shared) and query
+                [B, L, D].
+            video_mask: [B, T], true where a frame is real; None if all are.
+            query_mask: [B, L], true where a token is real; None if all are.
+            word_mask: [B, L], true where a token takes part in the pooling's maximum; None if all do.
+            keep: whether the calibration losses will want each layer's class tokens and query.
+        """
+        class_tokens, queries = [], []
+        state = query = None
+        for layer, (video, query) in zip(reversed(range(len(self.scale))), layers, strict=True):
+            if keep:
+                class_tokens.append(video[:, :, 0])
+                queries.append(query)
+            pooled = self.pool(layer, video, query, word_mask)
+            if state is not None and self.gate is not None:
+                gate = self.gate[layer].sigmoid()
+                pooled = gate * pooled + (1 - gate) * state
+            state = self.refinement(pooled, query, video_mask, query_mask)
+        assert state is not None and query is not None  # there is at least one layer
+        return BlockOutput(state, query, tuple(class_tokens), tuple(queries))

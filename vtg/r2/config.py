@@ -1,0 +1,139 @@
+"""What one head is: its shapes, and how its answers are meant to be used; knows no tensors and no files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+__all__ = ["SUPPRESSIONS", "HeadConfig"]
+
+SUPPRESSIONS = ("normal", "linear", "gaussian")  # the three rescorings of overlapping windows
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The configuration of an R² head; it travels inside the checkpoint.
+
+    The defaults are those of the published heads (R²-Tuning, ECCV 2024), where all of them agree.
+
+    Attributes:
+        name: the model's name in the registry, if it has one.
+        hidden_width: D, the width of everything inside the head.
+        video_width: Cv, the width of a frame token of the CLIP.
+        query_width: Cq, the width of a text token of the CLIP.
+        layers: K, how many of the last CLIP layers the head reads.
+        tokens: P, tokens a frame (the class token and the patches); None if the file it came from does not say.
+        strides: of the pyramid levels in frames: 1, then ascending powers of two.
+        moment_retrieval: whether the head finds moments; a head without is highlight-only.
+        temporal_extent: whether a frame token carries its (start, end) share of the video as two more inputs.
+        attention_heads: heads of the temporal attentions.
+        feed_forward_ratio: width of the feed-forward layer over D.
+        dropout: in the two maps into the head's space, in training.
+        drop_path: the share of samples that skip a residual branch, in training.
+        fps: sampling rate in frames a second.
+        unit: windows are rounded to this many seconds; None leaves them.
+        nms: how overlapping windows are rescored, one of `SUPPRESSIONS`; None leaves them.
+        nms_threshold: the IoU from which "normal" drops a window.
+        nms_sigma: the width of "gaussian".
+        max_windows: windows kept before post-processing.
+        clip_model: the CLIP whose features the head reads, as open_clip names it; None if unknown.
+        clip_pretrained: its weights: an open_clip tag or a file; None if unknown.
+        window_seconds: the longest stretch the head sees at once, the training length.
+        step_seconds: from one window of a longer video to the next.
+    """
+
+    name: str | None = None
+    hidden_width: int = 256
+    video_width: int = 768
+    query_width: int = 512
+    layers: int = 4
+    tokens: int | None = 50
+    strides: tuple[int, ...] = (1, 2, 4, 8)
+    moment_retrieval: bool = True
+    temporal_extent: bool = True
+    attention_heads: int = 8
+    feed_forward_ratio: int = 4
+    dropout: float = 0.5
+    drop_path: float = 0.1
+    fps: float = 0.5
+    unit: float | None = None
+    nms: str | None = None
+    nms_threshold: float = 0.7
+    nms_sigma: float = 0.5
+    max_windows: int = 50
+    clip_model: str | None = "ViT-B-32-quickgelu"
+    clip_pretrained: str | None = "openai"
+    window_seconds: float = 150.0
+    step_seconds: float = 100.0
+
+    def __post_init__(self) -> None:
+        """Refuses what no head can be.
+
+        Raises:
+            ValueError: naming the field and what it must be.
+        """
+        sizes = ("hidden_width", "video_width", "query_width", "layers", "attention_heads", "feed_forward_ratio")
+        for field in (*sizes, "max_windows"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field} must be a positive whole number, not {value!r}")
+        for field in ("fps", "window_seconds", "step_seconds", "nms_sigma"):
+            if not getattr(self, field) > 0:
+                raise ValueError(f"{field} must be positive, not {getattr(self, field)!r}")
+        for field in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field} must be a share from 0 to below 1, not {getattr(self, field)!r}")
+        if self.hidden_width % self.attention_heads or self.hidden_width % 2:
+            raise ValueError(f"hidden_width {self.hidden_width} must be even and a multiple of {self.attention_heads}")
+        if self.tokens is not None and self.tokens < 2:
+            raise ValueError(f"tokens must be at least 2 (the class token and a patch), not {self.tokens}")
+        powers = all(stride > 0 and stride & (stride - 1) == 0 for stride in self.strides)
+        if not powers or self.strides[:1] != (1,) or list(self.strides) != sorted(set(self.strides)):
+            raise ValueError(f"strides must be 1 and then ascending powers of two, not {list(self.strides[:8])}")
+        if self.nms not in (None, *SUPPRESSIONS):
+            raise ValueError(f"nms must be one of {', '.join(SUPPRESSIONS)} or none, not {self.nms!r}")
+        if self.unit is not None and not self.unit > 0:
+            raise ValueError(f"unit must be positive or none, not {self.unit!r}")
+        if self.step_seconds > self.window_seconds:
+            raise ValueError(f"step_seconds {self.step_seconds} must not exceed window_seconds {self.window_seconds}")
+
+    @property
+    def frame_width(self) -> int:
+        """Width of a frame token as the head takes it in, with its temporal extent."""
+        return self.video_width + 2 * self.temporal_extent
+
+    def to_json(self) -> str:
+        """The configuration as one JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> HeadConfig:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: the text is not a JSON object of this class's fields with values that it accepts.
+        """
+        values = json.loads(text)
+        if not isinstance(values, Mapping):
+            raise ValueError("the configuration is not a JSON object")
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> HeadConfig:
+        """A configuration from plain values; fields not given keep their default.
+
+        Raises:
+            ValueError: a field is unknown, or a value cannot be.
+        """
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"the configuration has unknown fields: {', '.join(sorted(unknown))}")
+        plain = dict(values)
+        try:
+            if "strides" in plain:
+                plain["strides"] = tuple(int(stride) for stride in plain["strides"])
+            return cls(**plain)
+        except TypeError as error:
+            raise ValueError(f"the configuration has a value of the wrong kind: {error}") from error

@@ -1,0 +1,79 @@
+"""From a head's raw windows to moments: clipping, rounding to the data set's unit, suppression of repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from vtg.intervals import interval_iou
+
+__all__ = ["postprocess_windows", "suppress"]
+
+Windows = npt.NDArray[np.float32]
+
+
+def suppress(windows: Windows, kind: str, threshold: float = 0.7, sigma: float = 0.5) -> Windows:
+    """Non-maximum suppression: each window, best first, lowers the scores of those after it by their overlap.
+
+    Args:
+        windows: [N, 3] start, end, score.
+        kind: "normal" sets a score to 0 from an IoU of `threshold` on, "linear" multiplies it by 1 − IoU, "gaussian" by
+            exp(−IoU²/`sigma`).
+        threshold: for "normal".
+        sigma: for "gaussian".
+
+    Returns:
+        [N, 3] float32, best first. The order among windows of score 0 means nothing.
+
+    Raises:
+        ValueError: another `kind`.
+    """
+    windows = np.array(windows, dtype=np.float32)
+    for place in range(len(windows)):
+        best = place + int(windows[place:, 2].argmax())
+        windows[[place, best]] = windows[[best, place]]
+        overlap = interval_iou(windows[place : place + 1], windows[place + 1 :])[0].astype(np.float32)
+        if kind == "normal":
+            factor = np.where(overlap >= np.float32(threshold), np.float32(0), np.float32(1))
+        elif kind == "linear":
+            factor = 1 - overlap
+        elif kind == "gaussian":
+            factor = np.exp(-(overlap**2) / np.float32(sigma))
+        else:
+            raise ValueError(f"unknown suppression {kind!r}")
+        windows[place + 1 :, 2] *= factor
+    return windows[np.argsort(-windows[:, 2], kind="stable")]
+
+
+def postprocess_windows(
+    windows: Windows,
+    duration: float,
+    *,
+    unit: float | None = None,
+    nms: str | None = None,
+    threshold: float = 0.7,
+    sigma: float = 0.5,
+) -> Windows:
+    """Clips windows to the video, rounds them to the data set's unit, and suppresses repeats, as published.
+
+    Args:
+        windows: [N, 3] start and end in seconds, score; best first.
+        duration: of the video, in seconds.
+        unit: seconds to round to, half to even; None leaves the times. Windows that ended beyond the video keep its
+            end.
+        nms: the kind of `suppress`; None leaves scores and order.
+        threshold: for "normal".
+        sigma: for "gaussian".
+
+    Returns:
+        [N, 3] float32, best first; windows that were suppressed entirely have a score of 0.
+
+    Raises:
+        ValueError: unknown `nms`.
+    """
+    windows = np.array(windows, dtype=np.float32).reshape(-1, 3)  # float32 like the published scores: roundings agree
+    inside = windows[:, 1] < np.float32(duration)
+    windows[:, :2] = windows[:, :2].clip(0, np.float32(duration))
+    if unit is not None:
+        windows[inside, :2] = np.round(windows[inside, :2] / np.float32(unit)) * np.float32(unit)
+    return windows if nms is None else suppress(windows, nms, threshold, sigma)

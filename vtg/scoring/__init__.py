@@ -1,0 +1,7 @@
+"""Scoring of predictions: figures, the report that compares them, and its plots."""
+
+from vtg.scoring.figures import Scores, score_predictions
+from vtg.scoring.plots import plot
+from vtg.scoring.report import Cell, Difference, Report, Row, score_files
+
+__all__ = ["Cell", "Difference", "Report", "Row", "Scores", "plot", "score_files", "score_predictions"]

@@ -1,0 +1,201 @@
+"""Picks frames on a regular grid of times: which frame stands for which sample, and the fastest exact way to it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from vtg.errors import VideoError, VtgError
+from vtg.video import with_decord
+from vtg.video.probing import PictureTrack, VideoInfo, survey
+from vtg.video.process import Pipe, absolute, explain, ffmpeg_binary
+from vtg.video.seeking import jump_before
+
+__all__ = ["Chunk", "sample_frames", "thumbnail"]
+
+CHUNK = 32  # frames yielded at a time
+LARGEST_DENOMINATOR = 1001000  # a rate is read as the fraction that ffmpeg reads it as: 29.97002997 is 30000/1001
+THUMBNAIL_GRID = Fraction(1, 1000)  # seconds
+TOLERATED_SHORTFALL = Fraction(1)  # seconds without pictures at the end that are filled with the last one
+
+Chunk = tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]
+
+
+def sample_frames(
+    path: str | os.PathLike[str], fps: float, size: int, start: float = 0.0, end: float | None = None
+) -> Iterator[Chunk]:
+    """Decodes one frame for each interval of 1/fps seconds, small and square.
+
+    Time 0 is the first picture. Sample i stands for [i/fps, (i+1)/fps) and is the last frame shown strictly before the
+    middle of it, (i+½)/fps, or the first frame if none is: what ffmpeg's `fps` filter picks after
+    `setpts=PTS-STARTPTS`. There are max(1, round(duration·fps)) samples. The short side is resized to `size`
+    (bicubic, antialiased) and the middle is cropped out.
+
+    Args:
+        path: the file.
+        fps: samples a second.
+        size: side of the square, pixels.
+        start: only samples whose whole interval lies at or after this time, seconds; the grid itself does not move.
+        end: only samples whose whole interval lies at or before this time; None, or a time at or after the end of the
+            video: up to the last sample, whose interval may reach beyond the video.
+
+    Returns:
+        An iterator over chunks of at most 32 samples: times [N] float64, seconds, i/fps; frames [N, size, size, 3]
+        uint8 RGB, C-contiguous. Memory does not grow with the length of the video. It may be closed early, and may
+        run in any one thread; decoding does not hold the interpreter lock.
+
+    Raises:
+        VtgError: `fps` or `size` is not positive, or `start` is not before `end`.
+        VideoError: at once if the file is not a whole, readable video; while iterating if its pictures stop early.
+    """
+    if not (fps > 0 and math.isfinite(fps)):
+        raise VtgError(f"{fps} frames a second cannot be sampled: give a number above 0")
+    if size < 1:
+        raise VtgError(f"frames of {size} pixels cannot be made: give a size of 1 or more")
+    if not (start >= 0 and (end is None or end > start)):
+        raise VtgError(f"nothing lies between {start} s and {end} s: give a start of 0 or more and an end after it")
+    track = survey(path)
+    rate = as_rate(fps)
+    first, stop = sample_range(track.duration, rate, start, end)
+    return _decode(track, rate, size, first, stop)
+
+
+def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArray[np.uint8]:
+    """The whole picture shown at a time, small; seeks, so it is as fast late in a long video as early.
+
+    Args:
+        path: the file.
+        time: seconds from the first picture, to the millisecond; the end of the video gives the last picture.
+        size: the longer side, pixels.
+
+    Returns:
+        Array [H, W, 3] uint8 RGB.
+
+    Raises:
+        VtgError: `size` is not positive or `time` lies outside the video.
+        VideoError: the file cannot be read.
+    """
+    if size < 1:
+        raise VtgError(f"pictures of {size} pixels cannot be made: give a size of 1 or more")
+    track = survey(path)
+    info = track.info
+    if not 0 <= time <= info.duration:
+        raise VtgError(f"{path}: {time:g} s is not in the video: it is {info.duration:.2f} s long")
+    longest = max(info.width, info.height)
+    width, height = (max(1, round(side * size / longest)) for side in (info.width, info.height))
+    # A sample of a millisecond: its middle lies just behind the time asked for. The last picture is held for ever,
+    # because at the very end there is none.
+    index = math.floor(_exact(time) / THUMBNAIL_GRID)
+    shaping = f"scale={width}:{height}:flags=bicubic,format=rgb24"
+    frames = _decode_with_ffmpeg(track, 1 / THUMBNAIL_GRID, index, index + 1, shaping, (height, width), hold=True)
+    return next(frames)[0]
+
+
+def as_rate(fps: float) -> Fraction:
+    """Samples a second as the fraction that ffmpeg would read."""
+    return Fraction(fps).limit_denominator(LARGEST_DENOMINATOR) or Fraction(1, LARGEST_DENOMINATOR)
+
+
+def sample_range(duration: Fraction, rate: Fraction, start: float, end: float | None) -> tuple[int, int]:
+    """First sample and the one after the last for `start` and `end` in seconds, as `sample_frames` documents."""
+    total = max(1, math.floor(duration * rate + Fraction(1, 2)))
+    first = math.ceil(_exact(start) * rate)
+    if end is None or end >= duration:
+        return first, total
+    return first, min(total, math.floor(_exact(end) * rate))
+
+
+def _exact(seconds: float) -> Fraction:
+    # 0.1 means a tenth, not the nearest binary number, which may lie just beyond a sample's edge.
+    return Fraction(seconds).limit_denominator(1_000_000)
+
+
+def fitted_size(info: VideoInfo, size: int) -> tuple[int, int]:
+    """Width and height in pixels with the short side at `size` and the shape kept."""
+    short, long = sorted((info.width, info.height))
+    fitted_long = max(size, size * long // short)
+    return (fitted_long, size) if info.width >= info.height else (size, fitted_long)
+
+
+def _decode(track: PictureTrack, rate: Fraction, size: int, first: int, stop: int) -> Iterator[Chunk]:
+    """Chunks of the samples first…stop-1."""
+    done = first
+    width, height = fitted_size(track.info, size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    filters = f"scale={width}:{height}:flags=bicubic,format=rgb24,crop={size}:{size}:{left}:{top}"
+    if first < stop and with_decord.can_decode(track):
+        try:
+            for whole in with_decord.decode(track, rate, first, stop, width, height, CHUNK):
+                frames = np.ascontiguousarray(whole[:, top : top + size, left : left + size])
+                yield _times(done, len(frames), rate), frames
+                done += len(frames)
+        except with_decord.DecordError:
+            pass  # what is left is ffmpeg's, which tells a damaged picture from a lost one by its time
+    for frames in _decode_with_ffmpeg(track, rate, done, stop, filters, (size, size)):
+        yield _times(done, len(frames), rate), frames
+        done += len(frames)
+
+
+def _times(first: int, count: int, rate: Fraction) -> npt.NDArray[np.float64]:
+    return np.arange(first, first + count) * rate.denominator / rate.numerator
+
+
+def _decode_with_ffmpeg(
+    track: PictureTrack, rate: Fraction, first: int, stop: int, shaping: str, shape: tuple[int, int], hold: bool = False
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """One ffmpeg that decodes from the keyframe before the first sample on and hands over only what is sampled."""
+    if first >= stop:
+        return
+    jump = jump_before(track, (first + Fraction(1, 2)) / rate) if first else []
+    # After a jump the first picture is no longer the first of the file, so its time has to be told.
+    origin, clock = (str(track.first), ["-copyts"]) if jump else ("STARTPTS", [])
+    # The fps filter rounds the time it is told to start at, which would move the grid: it gets one that needs no
+    # rounding, and the samples from there to the first are dropped.
+    step = math.lcm(rate.denominator, track.clock.numerator)
+    begin = math.floor(first / rate / step) * step
+    filters = ",".join(
+        [
+            f"setpts=PTS-{origin}",
+            *(["tpad=stop_mode=clone:stop=-1"] if hold else []),
+            f"fps=fps={rate.numerator}/{rate.denominator}:round=near:start_time={begin}",
+            f"trim=start_frame={first - begin * rate}",
+            "setpts=N",
+            shaping,
+        ]
+    )
+    command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", *clock, *jump, "-reinit_filter", "0"]
+    command += ["-i", absolute(track.info.path), "-map", "0:V:0", "-vf", filters, "-frames:v", str(stop - first)]
+    command += ["-f", "rawvideo", "pipe:1"]
+    with Pipe(command) as pipe:
+        wanted = stop - first
+        last: npt.NDArray[np.uint8] | None = None
+        while wanted:
+            frames = np.empty((min(CHUNK, wanted), *shape, 3), np.uint8)
+            read = pipe.output.readinto(frames.data.cast("B")) // frames[0].nbytes
+            if read:
+                last = frames[read - 1].copy()
+                yield frames[:read]
+                wanted -= read
+            if read < len(frames):
+                break
+        if wanted:
+            pipe.finish()
+            if last is None or wanted > max(Fraction(1), TOLERATED_SHORTFALL * rate):
+                raise _stopped_early(track, stop - wanted, rate, pipe.complaints())
+            for _ in range(wanted):
+                yield last[None].copy()
+
+
+def _stopped_early(track: PictureTrack, done: int, rate: Fraction, complaints: str) -> VideoError:
+    reached = f"{float(done / rate):.1f} s"
+    if done == 0:
+        return VideoError(track.info.path, explain(complaints))
+    return VideoError(
+        track.info.path,
+        f"is damaged: of its {float(track.duration):.1f} s only {reached} can be decoded; copy or download it again",
+    )
