@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,23 +137,67 @@ def test_half_precision_stays_close(tiny_clip: Path, encoder: ClipEncoder, frame
     assert cosine.min() > 0.999
 
 
-def test_a_catalogue_model_reads_a_file(tmp_path: Path) -> None:
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 4}
+SMALL_MODELS = {
+    "small-vit": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 4, "head_width": 64},
+    },
+    "small-siglip": {
+        "embed_dim": 64,
+        "init_logit_bias": -10,
+        "custom_text": True,
+        "vision_cfg": {"image_size": 160, "timm_model_name": "test_vit2", "timm_pool": "map", "timm_proj": "none"},
+    },
+    "small-resnet": {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "head_width": 16},
+    },
+    "small-efficientnet": {
+        "embed_dim": 32,
+        "vision_cfg": {
+            "image_size": 64,
+            "timm_model_name": "test_efficientnet",
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Any]]:
+    """Adds small models to open_clip's catalogue; gives a file of random weights for one, and the plain model."""
     import open_clip
 
-    torch.manual_seed(0)
-    plain = open_clip.create_model("ViT-S-32-alt").eval()
-    weights = tmp_path / "weights.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in plain.state_dict().items()}, weights)
-    encoder = ClipEncoder("ViT-S-32-alt", weights, device="cpu")
-    frames = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    folder = tmp_path_factory.mktemp("catalogue")
+    for name, config in SMALL_MODELS.items():
+        (folder / f"{name}.json").write_text(json.dumps({**config, "text_cfg": TEXT}))
+    open_clip.add_model_config(folder)
+
+    def weights(name: str) -> tuple[Path, Any]:
+        torch.manual_seed(0)
+        plain = open_clip.create_model(name).eval()
+        path = folder / f"{name}.safetensors"
+        save_file({key: tensor.contiguous() for key, tensor in plain.state_dict().items()}, path)
+        return path, plain
+
+    return weights
+
+
+def test_a_catalogue_model_reads_a_file(catalogue: Callable[[str], tuple[Path, Any]], frames: np.ndarray) -> None:
+    weights, plain = catalogue("small-vit")
+    encoder = ClipEncoder("small-vit", weights, device="cpu")
     features = encoder.encode_frames(frames)
-    assert features.layers.shape == (2, 4, 50, 384)
+    assert features.layers.shape == (5, 4, 5, 64)
     with torch.no_grad():
         expected = plain.encode_image(encoder.pixels(frames), normalize=True)
     torch.testing.assert_close(features.embedding, expected, atol=1e-5, rtol=0)
 
 
-def test_a_tower_without_a_class_token_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tower_without_a_class_token_has_none(
+    catalogue: Callable[[str], tuple[Path, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import open_clip
 
     class LetterTokenizer:
@@ -160,33 +206,26 @@ def test_a_tower_without_a_class_token_has_none(tmp_path: Path, monkeypatch: pyt
         eot_token_id = 1
 
         def __call__(self, texts: list[str]) -> torch.Tensor:
-            rows = [[2 + ord(letter) % 97 for letter in text[:63]] for text in texts]
-            return torch.tensor([row + [1] * (64 - len(row)) for row in rows])
+            rows = [[2 + ord(letter) % 97 for letter in text[:76]] for text in texts]
+            return torch.tensor([row + [1] * (77 - len(row)) for row in rows])
 
+    weights, plain = catalogue("small-siglip")
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: LetterTokenizer())
-    torch.manual_seed(0)
-    plain = open_clip.create_model("ViT-B-16-SigLIP", pretrained_image=False).eval()
-    weights = tmp_path / "weights.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in plain.state_dict().items()}, weights)
-    encoder = ClipEncoder("ViT-B-16-SigLIP", weights, device="cpu")
+    encoder = ClipEncoder("small-siglip", weights, device="cpu")
     assert encoder.class_tokens == 0
-    assert encoder.tokens == 196
-    frames = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
+    assert encoder.tokens >= 100
+    frames = np.random.default_rng(0).integers(0, 256, (2, 160, 160, 3), dtype=np.uint8)
     features = encoder.encode_frames(frames)
-    assert features.layers.shape == (1, 4, 196, 768)
+    assert features.layers.shape == (2, 4, encoder.tokens, encoder.width)
     with torch.no_grad():
         expected = plain.encode_image(encoder.pixels(frames), normalize=True)
     torch.testing.assert_close(features.embedding, expected, atol=1e-5, rtol=0)
-    assert encoder.encode_text("abc").layers.shape == (4, 4, 768)
+    assert encoder.encode_text("abc").layers.shape == (4, 4, 64)
 
 
-@pytest.mark.parametrize("name", ["RN50", "convnext_base"])
-def test_a_tower_that_is_no_vit_is_refused(name: str, tmp_path: Path) -> None:
-    import open_clip
-
-    weights = tmp_path / "weights.safetensors"
-    plain = open_clip.create_model(name)
-    save_file({key: tensor.contiguous() for key, tensor in plain.state_dict().items()}, weights)
+@pytest.mark.parametrize("name", ["small-resnet", "small-efficientnet"])
+def test_a_tower_that_is_no_vit_is_refused(name: str, catalogue: Callable[[str], tuple[Path, Any]]) -> None:
+    weights, _ = catalogue(name)
     with pytest.raises(VtgError, match="not a ViT"):
         ClipEncoder(name, weights, device="cpu")
 

@@ -165,9 +165,11 @@ class TestFit:
         ):
             Grounder(encoder, R2Head(HeadConfig()))
 
-    def test_a_tower_without_a_class_token_is_refused(self, tiny_clip: Path, tiny_head: Path) -> None:
+    def test_a_tower_without_a_class_token_is_refused(
+        self, tiny_clip: Path, tiny_head: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         encoder = ClipEncoder(pretrained=tiny_clip, device="cpu")
-        encoder.class_tokens = 0
+        monkeypatch.setattr(ClipEncoder, "class_tokens", 0)
         with pytest.raises(VtgError, match="reads a class token"):
             Grounder(encoder, vtg.load_head(tiny_head))
 

@@ -578,6 +578,9 @@ def test_a_copied_clip_starts_at_the_keyframe_before(talkie: Path, tmp_path: Pat
     _, codes = sampled(clip.path, 25)
     assert codes == list(range(30, 30 + len(codes))) and len(codes) == round((clip.end - clip.start) * 25)
     assert beeps(clip.path)[0] == pytest.approx((50 - 30) / 25, abs=0.03)
+    brief = cut(talkie, 2.0, 2.1, tmp_path / "brief.mp4", copy=True)
+    assert brief.start == pytest.approx(1.2) and 2.1 <= brief.end <= 2.3
+    assert codes_of(brief.path)[0] == 30
 
 
 def test_a_turned_video_gives_an_upright_clip(folder: Path, tmp_path: Path) -> None:

@@ -101,20 +101,21 @@ class ClipEncoder:
         """16 hex digits that name model, weights, layers and preprocessing; features of two encoders never mix."""
         return EncoderSpec(self.model_name, self.pretrained, self.layers).fingerprint
 
-    @cached_property
+    @property
     def class_tokens(self) -> int:
-        """How many of the P tokens come before the patches (1 for CLIP's ViTs, 0 for SigLIP)."""
-        return self._frame_layout[0]
+        """How many class tokens are first among the P (1 for CLIP's ViTs, 0 for SigLIP)."""
+        trunk = getattr(self._clip.visual, "trunk", None)
+        return 1 if trunk is None else int(getattr(trunk, "cls_token", None) is not None)
 
     @property
     def tokens(self) -> int:
         """P, the tokens of one frame."""
-        return self._frame_layout[1]
+        return self._frame_layout[0]
 
     @property
     def width(self) -> int:
         """C of the image tower."""
-        return self._frame_layout[2]
+        return self._frame_layout[1]
 
     @cached_property
     def text_width(self) -> int:
@@ -124,17 +125,17 @@ class ClipEncoder:
     @property
     def embedding_size(self) -> int:
         """E, the size of both embeddings."""
-        return self._frame_layout[3]
+        return self._frame_layout[2]
 
     @cached_property
-    def _frame_layout(self) -> tuple[int, int, int, int]:
+    def _frame_layout(self) -> tuple[int, int, int]:
         blank = torch.zeros(1, 3, self.image_size, self.image_size, device=self.device, dtype=self.dtype)
         with torch.inference_mode():
             output = self._image_pass(blank)
         patches = output["image_intermediates"][-1]
         prefix = output.get("image_intermediates_prefix")
         leading = prefix[-1].shape[1] if prefix else 0
-        return leading, leading + patches.shape[1], patches.shape[2], output["image_features"].shape[1]
+        return leading + patches.shape[1], patches.shape[2], output["image_features"].shape[1]
 
     def encode_frames(self, frames: np.ndarray | Tensor) -> FrameFeatures:
         """Encode frames.
@@ -183,8 +184,8 @@ class ClipEncoder:
             self._encode_batch(frames[:half], layers[:half], embedding[:half])
             self._encode_batch(frames[half:], layers[half:], embedding[half:])
             return
-        leading = self.class_tokens
         for k, patches in enumerate(output["image_intermediates"]):
+            leading = layers.shape[2] - patches.shape[1]  # class token, and registers where a tower has some
             if leading:
                 layers[:, k, :leading].copy_(output["image_intermediates_prefix"][k], non_blocking=True)
             layers[:, k, leading:].copy_(patches, non_blocking=True)

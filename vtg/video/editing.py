@@ -177,15 +177,11 @@ def _copy_part(
 
     if not track.dated:
         raise VideoError(track.info.path, "does not date its pictures: it can be cut only by re-encoding")
-    at, begin = _keyframe_jump(track, start)
+    at, begin = _keyframe_jump(track, start, end)
     reach = file_time(track, end) - at
     held = times_shown(track, list_packets(track.info.path, at, reach))
-    later = [
-        time
-        for time in times_shown(track, track.packets or list_packets(track.info.path, at, reach + 1))
-        if time > held[-1]
-    ]
-    finish = later[0] if later else track.duration
+    beyond = times_shown(track, track.packets or list_packets(track.info.path, at, reach + RUN_ON))
+    finish = next((time for time in beyond if time > held[-1]), track.duration)
     source = ffmpeg.input(absolute(track.info.path), ss=f"{at:.6f}", t=f"{reach:.6f}")
     streams = [source["V:0"], *([source["a:0"]] if track.info.audio else [])]
     output = ffmpeg.output(*streams, str(beside), c="copy", avoid_negative_ts="make_zero", **_layout(beside))
@@ -193,13 +189,15 @@ def _copy_part(
     return float(begin), float(finish)
 
 
-def _keyframe_jump(track: PictureTrack, start: float) -> tuple[float, Fraction]:
+def _keyframe_jump(track: PictureTrack, start: float, end: float) -> tuple[float, Fraction]:
     """Where in the file to jump to so that reading starts at the last keyframe up to `start`, and its time."""
     latest = Fraction(start) + TOLERANCE
     best = (0.0, Fraction(0))
     # Demuxers land on the keyframe before the time asked for by some rule of their own: a little later may do better.
     for offset in KEYFRAME_JUMPS:
         at = file_time(track, start) + offset
+        if at >= file_time(track, end):
+            break
         times = times_shown(track, list_packets(track.info.path, at, RUN_ON), key=True)
         if times and best[1] <= times[0] <= latest:
             best = (at, times[0])

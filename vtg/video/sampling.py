@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -92,8 +93,11 @@ def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArr
     # because at the very end there is none.
     index = math.floor(_exact(time) / THUMBNAIL_GRID)
     shaping = f"scale={width}:{height}:flags=bicubic,format=rgb24"
-    frames = _decode_with_ffmpeg(track, 1 / THUMBNAIL_GRID, index, index + 1, shaping, (height, width), hold=True)
-    return next(frames)[0]
+    shape = (height, width)
+    with contextlib.closing(
+        _decode_with_ffmpeg(track, 1 / THUMBNAIL_GRID, index, index + 1, shaping, shape, hold=True)
+    ) as frames:
+        return next(frames)[0]
 
 
 def as_rate(fps: float) -> Fraction:
@@ -147,7 +151,7 @@ def _times(first: int, count: int, rate: Fraction) -> npt.NDArray[np.float64]:
 
 def _decode_with_ffmpeg(
     track: PictureTrack, rate: Fraction, first: int, stop: int, shaping: str, shape: tuple[int, int], hold: bool = False
-) -> Iterator[npt.NDArray[np.uint8]]:
+) -> Generator[npt.NDArray[np.uint8], None, None]:
     """One ffmpeg that decodes from the keyframe before the first sample on and hands over only what is sampled."""
     if first >= stop:
         return

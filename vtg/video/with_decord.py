@@ -152,7 +152,7 @@ def _cut_out(track: PictureTrack, rate: Fraction, first: int, stop: int) -> _Str
     if (
         not _countable(packets, times[0])
         or times[0] >= _middle(track, rate, first)
-        or (first == 0) > (times[0] == track.first)
+        or (first == 0 and times[0] != track.first)
     ):
         raise DecordError("pictures cannot be counted from its keyframes")
     return _Stretch(io.BytesIO(data), times, stop)
