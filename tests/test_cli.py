@@ -55,7 +55,7 @@ def films(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
 
 
 def test_index_then_search(run: Callable[..., Result], films: Path, tiny_clip: Path) -> None:
-    result = run("index", films, "--pretrained", tiny_clip, "--device", "cpu")
+    result = run("index", films, "-m", "zero-shot", "--pretrained", tiny_clip, "--device", "cpu")
     assert result.status == 0
     assert "2 added" in result.err
     assert result.out == ""
@@ -70,13 +70,13 @@ def test_index_then_search(run: Callable[..., Result], films: Path, tiny_clip: P
 
 
 def test_search_in_one_video_indexes_it_first(run: Callable[..., Result], films: Path, tiny_clip: Path) -> None:
-    result = run("search", "a red circle", films / "b.mp4", "--pretrained", tiny_clip, "--json")
+    result = run("search", "a red circle", films / "b.mp4", "-m", "zero-shot", "--pretrained", tiny_clip, "--json")
     assert {Path(hit["video"]).name for hit in result.json["results"]} == {"b.mp4"}
 
 
 def test_index_says_what_failed_and_exits_with_1(run: Callable[..., Result], films: Path, tiny_clip: Path) -> None:
     (films / "text.mp4").write_text("not a video")
-    result = run("index", films, films / "none", "--pretrained", tiny_clip, "--json")
+    result = run("index", films, films / "none", "-m", "zero-shot", "--pretrained", tiny_clip, "--json")
     assert result.status == 1
     assert len(result.json["added"]) == 2
     assert {Path(failure["path"]).name for failure in result.json["failed"]} == {"text.mp4", "none"}

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def library(tmp_path: Path, tiny_clip: Path) -> Library:
-    return Library(tmp_path / "library", model_spec(pretrained=tiny_clip), device="cpu")
+    return Library(tmp_path / "library", model_spec("zero-shot", pretrained=tiny_clip), device="cpu")
 
 
 def names(paths: list[str]) -> list[str]:
@@ -206,17 +206,17 @@ def test_a_library_keeps_its_encoder(library: Library, folder: Path, tiny_clip: 
     assert Library(library.folder).fingerprint == library.fingerprint
     copy = tmp_path / "copy.safetensors"
     shutil.copy(tiny_clip, copy)
-    Library(library.folder, model_spec(pretrained=copy))  # the same weights elsewhere are the same encoder
+    Library(library.folder, model_spec("zero-shot", pretrained=copy))  # the same weights elsewhere are the same encoder
     with pytest.raises(VtgError, match=r"was made with .* not with"):
-        Library(library.folder, model_spec())
+        Library(library.folder, "demo")
     with pytest.raises(VtgError, match=r"0\.5 frames a second, not 2"):
-        Library(library.folder, model_spec(pretrained=tiny_clip, fps=2.0))
+        Library(library.folder, model_spec("zero-shot", pretrained=tiny_clip, fps=2.0))
 
 
 def test_weights_that_are_gone_are_named(library: Library, folder: Path, tiny_clip: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved.safetensors"
     shutil.copy(tiny_clip, moved)
-    other = Library(tmp_path / "other", model_spec(pretrained=moved), device="cpu")
+    other = Library(tmp_path / "other", model_spec("zero-shot", pretrained=moved), device="cpu")
     other.add([folder])
     moved.unlink()
     with pytest.raises(VtgError, match=r"moved\.safetensors"):
@@ -231,7 +231,9 @@ def test_a_library_can_be_moved_as_a_whole(library: Library, folder: Path, tmp_p
 
 
 def test_an_encoder_that_cannot_be_had_leaves_no_library(tmp_path: Path, folder: Path) -> None:
-    library = Library(tmp_path / "library", model_spec(pretrained=tmp_path / "none.safetensors"), device="cpu")
+    library = Library(
+        tmp_path / "library", model_spec("zero-shot", pretrained=tmp_path / "none.safetensors"), device="cpu"
+    )
     with pytest.raises(VtgError, match="no such file"):
         library.add([folder])
     assert not library.folder.exists()
@@ -278,6 +280,18 @@ def test_lost_features_are_made_again(library: Library, folder: Path) -> None:
 class TestHeads:
     """A library searched by an R² head."""
 
+    def test_indexing_needs_no_head(
+        self, tmp_path: Path, folder: Path, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("VTG_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        library = Library(tmp_path / "library", model_spec(pretrained=tiny_clip), device="cpu")
+        assert library.model.name == "r2-qvhighlights"
+        assert len(library.add([folder]).added) == 2
+        with pytest.raises(VtgError, match=r"r2-qvhighlights: .* --model zero-shot"):
+            library.search("a red circle")
+        assert Library(library.folder, "zero-shot", device="cpu").search("a red circle")
+
     @pytest.fixture
     def with_head(self, tmp_path: Path, tiny_clip: Path, tiny_head: Path) -> Library:
         return Library(tmp_path / "library", model_spec(tiny_head, pretrained=tiny_clip), device="cpu")
@@ -296,9 +310,12 @@ class TestHeads:
 
     def test_another_model_of_the_same_clip_may_ask(self, with_head: Library, folder: Path, tiny_clip: Path) -> None:
         with_head.add([folder])
-        bare = Library(with_head.folder, model_spec("zero-shot", pretrained=tiny_clip), device="cpu")
-        assert bare.grounder.head is None
-        assert bare.search("a red circle")
+        for model in ("zero-shot", model_spec("zero-shot", pretrained=tiny_clip)):
+            bare = Library(with_head.folder, model, device="cpu")
+            assert bare.grounder.head is None
+            assert bare.search("a red circle")
+        with pytest.raises(VtgError, match="was made with"):
+            Library(with_head.folder, "demo")
         assert Library(with_head.folder).model.head is not None
 
     def test_the_head_looks_at_the_nearest_videos_only(

@@ -35,7 +35,7 @@ LibraryOption = Annotated[
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="What a new library is made with: a name from 'vtg models'."),
+    typer.Option("--model", "-m", help="A name from 'vtg models', or a head's checkpoint; r2-qvhighlights by default."),
 ]
 ClipOption = Annotated[
     str | None, typer.Option("--clip", help="Another CLIP for it, of open_clip's catalogue, such as ViT-B-16-SigLIP.")
@@ -270,8 +270,9 @@ def _open_library(
     from vtg.library import Library
     from vtg.specs import model_spec
 
-    asked = model_spec(model, clip, pretrained, fps) if any((model, clip, pretrained, fps)) else None
-    return Library(folder, asked, device)
+    if clip is None and pretrained is None and fps is None:
+        return Library(folder, model, device)
+    return Library(folder, model_spec(model, clip, pretrained, fps), device)
 
 
 def _index(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:

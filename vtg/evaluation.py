@@ -129,13 +129,9 @@ def open_features(folder: Path, data: DataRecipe, model: str) -> FeatureSource:
         VtgError: the folder is neither.
     """
     from vtg.library import Library
-    from vtg.specs import model_spec
 
     if (folder / "library.json").is_file():
-        # The library's own CLIP stays; the model only brings the head.
-        own = Library(folder).model
-        asked = model_spec(model)
-        return LibrarySource(Library(folder, replace(asked, encoder=own.encoder, fps=own.fps)))
+        return LibrarySource(Library(folder, model))
     if not (folder / data.video_features).is_dir():
         raise VtgError(f"{folder}: has neither {data.video_features}/ nor a library; check --features")
     return PublishedSource(replace(data, folder=folder))

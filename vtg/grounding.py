@@ -17,7 +17,7 @@ from vtg.errors import VtgError
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures
 from vtg.r2.attention import attention_map
 from vtg.r2.postprocess import postprocess_windows
-from vtg.specs import ModelSpec, model_spec
+from vtg.specs import EncoderSpec, model_spec
 from vtg.windows import central_window, join_curves, window_starts
 from vtg.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin, relevance
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vtg.clip import ClipEncoder, TextFeatures
     from vtg.r2 import R2Head
 
-__all__ = ["Grounder", "Grounding", "Moment", "Saliency", "ground_with_head", "load", "load_spec"]
+__all__ = ["Grounder", "Grounding", "Moment", "Saliency", "ground_with_head", "load", "load_encoder"]
 
 MOST_MOMENTS = 50  # of one query in one video, as many as the published heads keep
 
@@ -124,7 +124,7 @@ class Grounding:
 
 
 def load(
-    name: str | os.PathLike[str] = "zero-shot",
+    name: str | os.PathLike[str] | None = None,
     *,
     clip: str | None = None,
     pretrained: str | os.PathLike[str] | None = None,
@@ -134,7 +134,7 @@ def load(
     """Load a model.
 
     Args:
-        name: one of `vtg.available_models()` ("zero-shot" is CLIP alone, "demo" the small bundled one), or the path of
+        name: one of `vtg.available_models()`: "zero-shot" is CLIP alone, "demo" the small bundled one; or the path of
             a head's checkpoint.
         clip: another CLIP of open_clip's catalogue than the model's own.
         pretrained: other weights for it: a tag of the catalogue or a file.
@@ -144,16 +144,20 @@ def load(
     Raises:
         VtgError: no such model, weights that cannot be had, or a head that does not fit the CLIP.
     """
-    return load_spec(model_spec(name, clip, pretrained, fps), device)
+    spec = model_spec(name, clip, pretrained, fps)
+    head = spec.load_head()  # first: a head that cannot be had is known sooner than a CLIP is loaded
+    return Grounder(load_encoder(spec.encoder, device), head, spec.fps)
 
 
-def load_spec(spec: ModelSpec, device: str | torch.device | None = None) -> Grounder:
-    """Load what a `ModelSpec` names; see `load`."""
+def load_encoder(spec: EncoderSpec, device: str | torch.device | None = None) -> ClipEncoder:
+    """Load the CLIP that a specification names.
+
+    Raises:
+        VtgError: its weights cannot be had.
+    """
     from vtg.clip import ClipEncoder
 
-    head = spec.load_head()
-    encoder = ClipEncoder(spec.encoder.clip, spec.encoder.weights, layers=spec.encoder.layers, device=device)
-    return Grounder(encoder, head, spec.fps)
+    return ClipEncoder(spec.clip, spec.weights, layers=spec.layers, device=device)
 
 
 class Grounder:

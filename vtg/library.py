@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,11 @@ from vtg.errors import VideoError, VtgError
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures
 from vtg.settings import SETTINGS, default_library_path, read_settings, write_settings
 from vtg.sources import find_videos
-from vtg.specs import ModelSpec, model_spec
+from vtg.specs import ZERO_SHOT, ModelSpec, model_spec
 from vtg.tables import FAILED, INDEXED, LibraryTables, VideoEntry
 
 if TYPE_CHECKING:
+    from vtg.clip import ClipEncoder
     from vtg.grounding import Grounder, Grounding, Moment
     from vtg.pipeline import EncodedVideo
 
@@ -83,8 +84,8 @@ class Library:
 
     Args:
         folder: where it is; None for `default_library_path`. Made when videos are first added.
-        model: what a new library is to be made with. One that exists keeps its own, and can be asked with another of
-            the same CLIP and rate.
+        model: what a new library is to be made with: a name, or a specification with weights of one's own. One that
+            exists keeps its CLIP, and can be asked with any model that reads it at the library's rate.
         device: a torch device for the encoder; None takes the best there is.
 
     Raises:
@@ -99,18 +100,7 @@ class Library:
     ) -> None:
         self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
         self._device = device
-        asked = model_spec(model) if isinstance(model, str) else model
-        settings = read_settings(self.folder)
-        self.model = asked or settings or model_spec()
-        if settings and asked and asked.encoder.fingerprint != settings.encoder.fingerprint:
-            raise VtgError(
-                f"{self.folder}: was made with {settings.encoder}, not with {asked.encoder}; "
-                "name another folder with --library, or leave the model out"
-            )
-        if settings and asked and asked.fps != settings.fps:
-            raise VtgError(
-                f"{self.folder}: has {settings.fps:g} frames a second, not {asked.fps:g}; name another with --library"
-            )
+        self.model = _agreed(self.folder, read_settings(self.folder), model)
         self.features = FeatureStore(self.folder / "features")
         self._tables = LibraryTables(self.folder)
 
@@ -125,11 +115,18 @@ class Library:
         return self.model.encoder.fingerprint
 
     @cached_property
-    def grounder(self) -> Grounder:
-        """The model, loaded when it is first needed."""
-        from vtg.grounding import load_spec
+    def encoder(self) -> ClipEncoder:
+        """The CLIP, loaded when it is first needed; indexing needs no more."""
+        from vtg.grounding import load_encoder
 
-        return load_spec(self.model, self._device)
+        return load_encoder(self.model.encoder, self._device)
+
+    @cached_property
+    def grounder(self) -> Grounder:
+        """The whole model, loaded when it is first needed."""
+        from vtg.grounding import Grounder
+
+        return Grounder(self.encoder, self.model.load_head(), self.model.fps)
 
     def add(
         self,
@@ -177,7 +174,7 @@ class Library:
         from vtg.pipeline import encode_videos
 
         progress(IndexProgress(files[0], 0, len(files)))
-        encoder = self.grounder.encoder  # before anything is written: where it cannot be had, nothing is left behind
+        encoder = self.encoder  # before anything is written: where it cannot be had, nothing is left behind
         write_settings(self.folder, self.model)
         self.features.sweep()
         names = {str(path) for path in files}
@@ -322,7 +319,7 @@ class Library:
         """
         _check(query)
         paths = self._paths_by_video(videos)
-        text = self.grounder.encoder.encode_text(query)
+        text = self.encoder.encode_text(query)
         hits = []
         for video in self._candidates(paths, text.embedding.float().numpy()):
             (grounding,) = self.grounder.ground_texts(video, [query], [text])
@@ -400,6 +397,28 @@ class Library:
             yield VideoFeatures(
                 self.model.fps, durations[video], None, embedding, encoder=self.fingerprint, name=paths[video]
             )
+
+
+def _agreed(folder: Path, made_with: ModelSpec | None, model: ModelSpec | str | None) -> ModelSpec:
+    """The model that a library is used with: what was asked for, where it reads what is there."""
+    asked = model_spec(model) if isinstance(model, str) else model
+    if made_with is None or asked is None:
+        return asked or made_with or model_spec()
+    if isinstance(model, str):
+        # By name alone: CLIP without a head reads any library, and a head of the same published CLIP means the
+        # weights that this library was given for it.
+        if asked.name == ZERO_SHOT:
+            asked = replace(asked, encoder=made_with.encoder, fps=made_with.fps)
+        elif asked.encoder == model_spec(made_with.name).encoder:
+            asked = replace(asked, encoder=made_with.encoder)
+    if asked.encoder.fingerprint != made_with.encoder.fingerprint:
+        raise VtgError(
+            f"{folder}: was made with {made_with.encoder}, not with {asked.encoder}; "
+            "name another folder with --library, or leave the model out"
+        )
+    if asked.fps != made_with.fps:
+        raise VtgError(f"{folder}: has {made_with.fps:g} frames a second, not {asked.fps:g}; name another --library")
+    return asked
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -38,7 +38,7 @@ PREPROCESSING = "short side bicubic antialiased, centre crop"  # part of every f
 WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 DEMO = "demo"
 ZERO_SHOT = "zero-shot"
-DEFAULT_MODEL = ZERO_SHOT
+DEFAULT_MODEL = "r2-qvhighlights"
 
 
 def is_weights_file(pretrained: str) -> bool:
