@@ -33,8 +33,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
     def run_vtg(*words: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["vtg", *map(str, words)])
-        monkeypatch.setattr(cli.messages, "file", sys.stderr)
-        monkeypatch.setattr(cli.answers, "file", sys.stdout)
         try:
             cli.main()
             status = 0

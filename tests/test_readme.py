@@ -34,7 +34,6 @@ def test_a_benchmark_of_ones_own(
     commands = [shlex.split(line[2:]) for line in example["console"].splitlines() if line.startswith("$ ")]
     assert len(commands) == 3
     for command in commands:
-        monkeypatch.setattr(cli.answers, "file", sys.stdout)
         monkeypatch.setattr(sys, "argv", command)
         cli.app(standalone_mode=False)
     predictions = [json.loads(line) for line in Path("predictions.jsonl").read_text().splitlines()]
