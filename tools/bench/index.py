@@ -8,6 +8,7 @@ Weights are random. The overlap is shown with a stand-in encoder that sleeps as 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -110,26 +111,26 @@ def measure_memory(video: Path, weights: Path, model: str, fps: float) -> dict[s
             str(fps),
         ]
         command += ["--clip", model, "--pretrained", str(weights), "--device", "cpu"]
-        process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = psutil.Popen(command, stdout=subprocess.DEVNULL)
         resident, with_children, after_first_chunk = [0], [0], [0]
 
         def watch() -> None:
             while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                try:
+                with contextlib.suppress(psutil.Error, OSError):  # it, a child or its file may just have gone
                     own = process.memory_info().rss
                     resident.append(own)
                     with_children.append(own + sum(child.memory_info().rss for child in process.children()))
-                except psutil.Error:
-                    continue
-                written = sum(part.stat().st_size for part in Path(folder).glob("library/features/*.part"))
-                if written > 2 * 32 * 4 * 50 * 768 and len(after_first_chunk) == 1:
-                    after_first_chunk.append(own)
+                    written = sum(part.stat().st_size for part in Path(folder).glob("library/features/*.part"))
+                    if written > 2 * 32 * 4 * 50 * 768 and len(after_first_chunk) == 1:
+                        after_first_chunk.append(own)
                 time.sleep(POLL_SECONDS)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        process.wait()
+        status = process.wait()
         watcher.join()
+        if status:
+            raise SystemExit(f"indexing failed with status {status}")
     peak = max(resident)
     return {
         "peak_mb": peak / 2**20,
