@@ -364,7 +364,7 @@ def test_the_bundled_clip_tells_colours_shapes_sizes_and_places_apart(bundled):
             texts.append(Sentence((replace(true, **{name: value}),)).text)
         similarities = [float(frame @ bundled.encode_text(text).embedding.float()) for text in texts]
         right += similarities[0] == max(similarities)
-    assert right >= 30
+    assert right >= 36
 
 
 def test_the_bundled_clip_grounds_unseen_videos(tmp_path: Path):
@@ -374,5 +374,5 @@ def test_the_bundled_clip_grounds_unseen_videos(tmp_path: Path):
     made = make_videos(tmp_path, "test", 6, first=500, sentences=8)
     scores = summarise(evaluate(vtg.load("zero-shot", pretrained=str(clip_path()), device="cpu"), made))
     assert scores["single-frame sentences"].sentences > 20
-    assert scores["single-frame sentences"].r1_at_5 >= 50
+    assert scores["single-frame sentences"].r1_at_5 >= 60
     assert scores["single-frame sentences"].r1_at_5 > 2 * scores["random, single-frame"].r1_at_5

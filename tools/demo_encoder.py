@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tools.demo_lessons import LONGEST_TEXT, Lesson, Lessons, Plan, Words
 from tools.demo_optimizer import StepTaker
-from vtg.demo.world import COLOURS, SHAPES, SIZES
+from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 
 __all__ = [
     "EncoderSettings",
@@ -35,6 +35,8 @@ PIXEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 HEAD_WIDTH = 64  # channels, in OpenAI's convention
 CONTEXT = 77  # tokens
 LEARNED_LAYERS_BELOW = 3  # blocks between the middle attribute head and the last one
+ATTRIBUTES = (len(SHAPES), len(COLOURS), len(SIZES), len(PLACES))  # the first columns of `States.codes`
+SAID = tuple(count + 1 for count in (*ATTRIBUTES, len(ACTIONS)))  # what a text says of each, or that it does not
 TRUE_WEIGHT = 3.0  # few sentences hold: each of their frames counts as three
 
 
@@ -109,9 +111,11 @@ class SmallClip(nn.Module):
             ),
             quick_gelu=True,
         )
-        attributes = len(SHAPES) + len(COLOURS) + len(SIZES) + 1
+        attributes = sum(ATTRIBUTES) + 1
         self.middle_head = nn.Linear(settings.vision_width, attributes)
         self.last_head = nn.Linear(settings.vision_width, attributes)
+        self.frame_head = nn.Linear(settings.embedding, len(PLACES) * (sum(ATTRIBUTES[:3]) + 1))
+        self.text_head = nn.Linear(settings.embedding, sum(SAID))
         self.scales = nn.Parameter(torch.tensor([3.0, 3.0]))  # of frames and of patches, logarithms
         self.biases = nn.Parameter(torch.tensor([-6.0, -6.0]))
 
@@ -173,13 +177,17 @@ def lesson_losses(model: SmallClip, lesson: Lesson) -> dict[str, Tensor]:
     """What is wrong with a model's answers to a lesson.
 
     Sentences are matched with frames as in SigLIP (a sigmoid for each of the N × M pairs), but with the whole table
-    of what is true; and those about one thing with the patches that show it.
+    of what is true; and those about one thing with the patches that show it. That alone never finds places: as long
+    as neither tower tells them apart, neither has anything to gain. So heads also read from each embedding what is
+    where and what is said, and from the patches' residual streams what they show.
 
     Returns:
-        `frame`, `patch`, `middle`, `last`: scalars, to be added.
+        `frame`, `patch`, `where`, `said`, `middle`, `last`: scalars, to be added.
     """
     tokens, middle, last = model.encode_frames(torch.from_numpy(lesson.frames))
     texts = model.encode_texts(torch.from_numpy(lesson.rows), torch.from_numpy(lesson.ends))
+    where = _where_loss(model.frame_head(tokens[:, 0]).float(), torch.from_numpy(lesson.codes).long())
+    said = _said_loss(model.text_head(texts).float(), torch.from_numpy(lesson.parts).long())
     tokens, texts = F.normalize(tokens.float(), dim=-1), F.normalize(texts.float(), dim=-1)
     frame_scale, patch_scale = model.scales.exp()
     frame_bias, patch_bias = model.biases
@@ -190,6 +198,8 @@ def lesson_losses(model: SmallClip, lesson: Lesson) -> dict[str, Tensor]:
     return {
         "frame": 20 * _match_loss(frame_logits, torch.from_numpy(lesson.truth), torch.from_numpy(lesson.weights)),
         "patch": 20 * _match_loss(patch_logits, torch.from_numpy(lesson.patch_truth)),
+        "where": 10 * where,
+        "said": 0.5 * said,
         "middle": _attribute_loss(model.middle_head(middle).float(), labels, covering >= 0),
         "last": _attribute_loss(model.last_head(last).float(), labels, covering >= 0),
     }
@@ -201,14 +211,37 @@ def _match_loss(logits: Tensor, truth: Tensor, weights: Tensor | float = 1.0) ->
 
 
 def _attribute_loss(outputs: Tensor, labels: Tensor, covered: Tensor) -> Tensor:
-    """Is there a thing on a patch, and of what shape, colour and size? outputs [N, P, ·], labels [N, P, 6]."""
-    shape, colour, size, there = outputs.split([len(SHAPES), len(COLOURS), len(SIZES), 1], -1)
+    """Is there a thing on a patch, and what can be said of it? outputs [N, P, ·], labels [N, P, 6]."""
+    *columns, there = outputs.split([*ATTRIBUTES, 1], -1)
     loss = F.binary_cross_entropy_with_logits(there[..., 0], covered.float())
-    for column, logits in enumerate((shape, colour, size)):
+    for column, logits in enumerate(columns):
         known = covered & (labels[..., column] >= 0)
         if known.any():
             loss = loss + F.cross_entropy(logits[known], labels[..., column][known])
     return loss
+
+
+def _where_loss(outputs: Tensor, codes: Tensor) -> Tensor:
+    """Is there anything in a place, and is it of a shape, colour, size? outputs [N, ·], codes [N, S, 6]."""
+    shape, colour, size, place = codes[..., :4].unbind(-1)
+    targets = torch.zeros(len(codes), len(PLACES), sum(ATTRIBUTES[:3]) + 1)
+    frame = torch.arange(len(codes))[:, None].expand_as(place)
+    for offset, attribute in ((1, shape), (1 + len(SHAPES), colour), (1 + len(SHAPES) + len(COLOURS), size)):
+        known = (place >= 0) & (attribute >= 0)
+        targets[frame[known], place[known], offset + attribute[known]] = 1
+    targets[frame[place >= 0], place[place >= 0], 0] = 1
+    return _match_loss(outputs, targets.flatten(1))
+
+
+def _said_loss(outputs: Tensor, parts: Tensor) -> Tensor:
+    """Which shape, colour, size, place and action does a text about one thing name? outputs [M, ·], parts [M, 2, 6]."""
+    one = (parts[:, 1] < 0).all(-1) & (parts[:, 0] >= 0).any(-1)
+    shape, colour, size, place, action, colour_before = parts[one, 0].unbind(-1)
+    named = (shape, torch.maximum(colour, colour_before), size, place, action)
+    losses = [
+        F.cross_entropy(logits, code + 1) for logits, code in zip(outputs[one].split(SAID, -1), named, strict=True)
+    ]
+    return torch.stack(losses).sum()
 
 
 def train_encoder(

@@ -84,6 +84,7 @@ class Lesson:
         slots: int8 [N, P].
         rows: int64 [M, L] rows of `Words`, padded.
         ends: int64 [M], where each text ends.
+        parts: int8 [M, 2, 6], what the sentences say, as `part_codes`.
         truth: float32 [N, M]: 1 where the sentence holds in the frame, 0.5 everywhere for one that says nothing.
         weights: float32 [M].
         located: int64 [D], the sentences about one thing, which can be pointed at.
@@ -95,6 +96,7 @@ class Lesson:
     slots: NDArray[np.int8]
     rows: NDArray[np.int64]
     ends: NDArray[np.int64]
+    parts: NDArray[np.int8]
     truth: NDArray[np.float32]
     weights: NDArray[np.float32]
     located: NDArray[np.int64]
@@ -194,6 +196,7 @@ class Lessons:
             slots=slots,
             rows=rows,
             ends=np.array([len(text) - 1 for text in texts]),
+            parts=parts,
             truth=truth,
             weights=np.array([weight for _, _, weight in asked], np.float32),
             located=located,
