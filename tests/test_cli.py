@@ -182,3 +182,16 @@ def test_pulling_an_unknown_model_is_one_line(run: Callable[..., Result]) -> Non
     result = run("models", "pull", "r2-none")
     assert result.status == 1
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_full_disk_is_one_line(
+    run: Callable[..., Result], films: Path, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vtg.features.FeatureWriter.append", full)
+    result = run("index", films, "-m", "zero-shot", "--pretrained", tiny_clip)
+    assert result.status == 1
+    assert result.err == "vtg: No space left on device\n"
+    assert list((tmp_path / "library" / "features").iterdir()) == []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch  # before decord, which brings NVIDIA's BLAS in front of torch's if it comes first
 
 from vtg.demo import (
     CLIP_SECONDS,
@@ -306,8 +307,6 @@ def test_every_wording_is_known_to_the_tokenizer_rows():
 
 
 def test_smoke_training_lowers_the_loss_and_its_file_reads_as_it_was_trained(tmp_path: Path):
-    import torch
-
     from tools.demo_encoder import EncoderSettings, save_encoder, train_encoder
     from tools.make_demo import SMOKE
     from vtg import ClipEncoder

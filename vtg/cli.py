@@ -56,6 +56,10 @@ def main() -> None:
     except VtgError as error:
         messages.print(f"vtg: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder that may not be written to
+        where = f"{error.filename}: " if error.filename else ""
+        messages.print(f"vtg: {where}{error.strerror or error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
     except Interrupted:
         messages.print("vtg: stopped; what was finished is kept, the same command goes on from there")
         sys.exit(130)

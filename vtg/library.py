@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,9 @@ import numpy as np
 
 from vtg.errors import VideoError, VtgError
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures
-from vtg.settings import SETTINGS, default_library_path, read_settings, write_settings
+from vtg.settings import SETTINGS, agree_on_model, default_library_path, write_settings
 from vtg.sources import find_videos
-from vtg.specs import ZERO_SHOT, ModelSpec, model_spec
+from vtg.specs import ModelSpec
 from vtg.tables import FAILED, INDEXED, LibraryTables, VideoEntry
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Library:
     ) -> None:
         self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
         self._device = device
-        self.model = _agreed(self.folder, read_settings(self.folder), model)
+        self.model = agree_on_model(self.folder, model)
         self.features = FeatureStore(self.folder / "features")
         self._tables = LibraryTables(self.folder)
 
@@ -397,28 +397,6 @@ class Library:
             yield VideoFeatures(
                 self.model.fps, durations[video], None, embedding, encoder=self.fingerprint, name=paths[video]
             )
-
-
-def _agreed(folder: Path, made_with: ModelSpec | None, model: ModelSpec | str | None) -> ModelSpec:
-    """The model that a library is used with: what was asked for, where it reads what is there."""
-    asked = model_spec(model) if isinstance(model, str) else model
-    if made_with is None or asked is None:
-        return asked or made_with or model_spec()
-    if isinstance(model, str):
-        # By name alone: CLIP without a head reads any library, and a head of the same published CLIP means the
-        # weights that this library was given for it.
-        if asked.name == ZERO_SHOT:
-            asked = replace(asked, encoder=made_with.encoder, fps=made_with.fps)
-        elif asked.encoder == model_spec(made_with.name).encoder:
-            asked = replace(asked, encoder=made_with.encoder)
-    if asked.encoder.fingerprint != made_with.encoder.fingerprint:
-        raise VtgError(
-            f"{folder}: was made with {made_with.encoder}, not with {asked.encoder}; "
-            "name another folder with --library, or leave the model out"
-        )
-    if asked.fps != made_with.fps:
-        raise VtgError(f"{folder}: has {made_with.fps:g} frames a second, not {asked.fps:g}; name another --library")
-    return asked
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from vtg.errors import VtgError
-from vtg.specs import ModelSpec
+from vtg.specs import ZERO_SHOT, ModelSpec, model_spec
 
-__all__ = ["SETTINGS", "default_library_path", "read_settings", "write_settings"]
+__all__ = ["SETTINGS", "agree_on_model", "default_library_path", "read_settings", "write_settings"]
 
 SETTINGS = "library.json"
 FORMAT = 1  # of the folder; a library of a later one is refused
@@ -42,6 +43,37 @@ def read_settings(folder: Path) -> ModelSpec | None:
         return ModelSpec.from_dict(settings["model"])
     except (ValueError, KeyError, TypeError, OSError):
         raise VtgError(f"{path}: damaged; restore it, or delete the folder and index again") from None
+
+
+def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
+    """The model that a library is used with: what is asked for, where it reads what is there.
+
+    Args:
+        folder: of the library, which may not be there yet.
+        model: what is asked for; None for what the library was made with, or for a new one the default.
+
+    Raises:
+        VtgError: the library was made with another CLIP or rate, or the folder is not a library.
+    """
+    made_with = read_settings(folder)
+    asked = model_spec(model) if isinstance(model, str) else model
+    if made_with is None or asked is None:
+        return asked or made_with or model_spec()
+    if isinstance(model, str):
+        # By name alone: CLIP without a head reads any library, and a head of the same published CLIP means the
+        # weights that this library was given for it.
+        if asked.name == ZERO_SHOT:
+            asked = replace(asked, encoder=made_with.encoder, fps=made_with.fps)
+        elif asked.encoder == model_spec(made_with.name).encoder:
+            asked = replace(asked, encoder=made_with.encoder)
+    if asked.encoder.fingerprint != made_with.encoder.fingerprint:
+        raise VtgError(
+            f"{folder}: was made with {made_with.encoder}, not with {asked.encoder}; "
+            "name another folder with --library, or leave the model out"
+        )
+    if asked.fps != made_with.fps:
+        raise VtgError(f"{folder}: has {made_with.fps:g} frames a second, not {asked.fps:g}; name another --library")
+    return asked
 
 
 def write_settings(folder: Path, model: ModelSpec) -> None:
