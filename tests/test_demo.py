@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch  # before decord, which brings NVIDIA's BLAS in front of torch's if it comes first
+import torch
 
 from vtg.demo import (
     CLIP_SECONDS,

@@ -655,3 +655,18 @@ def test_clips_without_sound_are_joined_without(plain: Path, tmp_path: Path) -> 
     assert sampled(out, 25)[1] == [*range(100), *range(100)]
     with pytest.raises(VtgError, match="at least one"):
         concat([], tmp_path / "none.mp4")
+
+
+def test_decoding_before_torch_is_imported_leaves_torch_whole(folder: Path) -> None:
+    path = folder / "before_torch.mp4"
+    command = [ffmpeg_binary(), "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=s=64x48:d=2", "-c:v", "libx264"]
+    subprocess.run([*command, str(path)], check=True)
+    code = (
+        "import sys; from vtg.video import sample_frames; from vtg.video import with_decord; "
+        f"frames = list(sample_frames({str(path)!r}, 2.0, 32)); "
+        "assert 'decord' in sys.modules and 'torch' not in sys.modules; "
+        "import torch; assert (torch.ones(64, 64) @ torch.ones(64, 64)).sum() == 64 ** 3"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

@@ -151,7 +151,7 @@ class _Chunks:
         features = self._encoder.encode_frames(frames)
         layers = features.layers
         if layers.dtype != torch.float16:
-            layers = layers.clamp(-FLOAT16_MAX, FLOAT16_MAX).half()
+            layers = layers.clamp_(-FLOAT16_MAX, FLOAT16_MAX).half()
         return EncodedChunk(times, layers.numpy(), features.embedding.float().numpy())
 
     def _next_frames(self) -> _Frames:

@@ -8,13 +8,17 @@ copied into memory, where counting is right and reading ahead has an end, and an
 from __future__ import annotations
 
 import bisect
+import functools
+import importlib
 import io
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +42,26 @@ MOST_THREADS = 4
 
 class DecordError(Exception):
     """decord could not decode, or not what was expected."""
+
+
+@functools.cache
+def import_decord() -> Any:
+    """decord, imported without the CUDA libraries that it would load beside itself.
+
+    It loads every library of pip's ``nvidia`` packages for all to see, NVBLAS among them, which takes torch's matrix
+    products over and crashes on the first where no GPU is; and 600 MB go with them. Decoding here needs none.
+    """
+    hidden = sys.modules.get("nvidia")
+    sys.modules["nvidia"] = None  # type: ignore[assignment]
+    try:
+        decord = importlib.import_module("decord")
+    finally:
+        if hidden is None:
+            del sys.modules["nvidia"]
+        else:
+            sys.modules["nvidia"] = hidden
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
 
 
 def can_decode(track: PictureTrack) -> bool:
@@ -81,9 +105,7 @@ def decode(
     Raises:
         DecordError: a picture cannot be decoded; what was yielded before is right.
     """
-    import decord
-
-    decord.logging.set_level(decord.logging.QUIET)
+    decord = import_decord()
     threads = min(os.cpu_count() or 1, MOST_THREADS)
     try:
         while first < stop:
