@@ -67,8 +67,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over a benchmark, write its predictions and score them; goes on where it was stopped."""
+    from vtg.evaluation import default_model, prepare_demo
     from vtg.evaluation import evaluate as run
-    from vtg.evaluation import prepare_demo
     from vtg.recipes import load_recipe
     from vtg.scoring import Report
 
@@ -77,7 +77,7 @@ def evaluate(
     with progress_bar("evaluating") as step:
         if chosen.name == "demo" and features is None:
             features, annotations = prepare_demo(chosen, part, lambda label, done, total: step(label, done, total))
-        target = out or Path(f"{chosen.name}-{Path(model or 'published').stem}-{part}.jsonl")
+        target = out or Path(f"{chosen.name}-{Path(model or default_model(chosen)).stem}-{part}.jsonl")
         result = run(
             chosen,
             features or chosen.data.folder,

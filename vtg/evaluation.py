@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vtg.library import Library
     from vtg.r2 import R2Head
 
-__all__ = ["Evaluation", "evaluate", "open_features", "prepare_demo"]
+__all__ = ["Evaluation", "default_model", "evaluate", "open_features", "prepare_demo"]
 
 DEMO_VIDEOS = 40  # of the demo data set
 DEMO_SENTENCES = 8  # asked about each
@@ -203,11 +203,15 @@ def evaluate(
     return Evaluation(out, scores)
 
 
+def default_model(recipe: Recipe) -> str:
+    """The model that a recipe is evaluated with where none is named: its published head, or the demo's own."""
+    return DEMO if recipe.name == DEMO else f"r2-{recipe.name}"
+
+
 def _models(recipe: Recipe, samples: Sequence[Sample], model: str | None) -> dict[QueryId, str]:
     """The model that grounds each query."""
     if model is not None or not recipe.members:
-        own = DEMO if recipe.name == DEMO else f"r2-{recipe.name}"
-        return {sample.query_id: model or own for sample in samples}
+        return {sample.query_id: model or default_model(recipe) for sample in samples}
     by_domain = {load_recipe(member).data.domain: f"r2-{member}" for member in recipe.members}
     return {sample.query_id: by_domain[sample.domain] for sample in samples}
 

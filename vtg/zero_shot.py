@@ -21,6 +21,7 @@ SMOOTHING_FRAMES = (0.0, 0.7, 1.5, 3.0)  # standard deviations: short events nee
 LEVELS = np.linspace(0.15, 0.85, 15)  # thresholds of proposals, from the curve's floor (0) to its peak (1)
 FLOOR_QUANTILE = 0.3  # of a video, at least this much shows no event: up to here lies its background
 PEAK_FRAMES = 3  # whose mean is the curve's peak: a single frame may be an accident
+DEEPEST = 8.0  # logits below the peak, odds of 1 to 3000: a frame beyond is not less of an event than one there
 EVIDENCE_LEVEL = 0.7  # from floor to peak; a frame above speaks for an event, one below against
 OVERLAP = 0.5  # IoU beyond which the weaker of two proposals goes
 MOST_MOMENTS = 50
@@ -60,8 +61,9 @@ def propose_moments(margin: np.ndarray, fps: float, duration: float) -> np.ndarr
     Returns:
         [N, 3]: start s, end s, score 0…1, best first, at most 50.
     """
-    stretches = _stretches(margin)
-    evidence = _evidence(margin, stretches)
+    curve = np.maximum(margin, _peak(margin) - DEEPEST)
+    stretches = _stretches(curve)
+    evidence = _evidence(curve, stretches)
     best_start, best_end = stretches[evidence.argmax()]
     # How surely it is there at all, the same for all stretches, times how much less each has for it than the best.
     scores = relevance(margin[best_start:best_end].mean()) * evidence / evidence.max()
@@ -69,6 +71,10 @@ def propose_moments(margin: np.ndarray, fps: float, duration: float) -> np.ndarr
     windows[:, :2] = windows[:, :2].clip(0.0, duration)
     windows = windows[(windows[:, 1] > windows[:, 0]) & (windows[:, 2] > 0)]
     return non_maximum_suppression(windows, OVERLAP)[:MOST_MOMENTS]
+
+
+def _peak(margin: np.ndarray) -> float:
+    return float(np.sort(margin)[-PEAK_FRAMES:].mean())
 
 
 def _stretches(margin: np.ndarray) -> np.ndarray:
@@ -94,7 +100,7 @@ def _smooth(curve: np.ndarray, deviation: float) -> np.ndarray:
 
 def _evidence(margin: np.ndarray, stretches: np.ndarray) -> np.ndarray:
     """[N], what the frames of each stretch say for it: the sum of how far they lie above or below the level."""
-    floor, peak = np.quantile(margin, FLOOR_QUANTILE), np.sort(margin)[-PEAK_FRAMES:].mean()
+    floor, peak = np.quantile(margin, FLOOR_QUANTILE), _peak(margin)
     total = np.concatenate([[0.0], np.cumsum(margin - (floor + EVIDENCE_LEVEL * (peak - floor)))])
     evidence = total[stretches[:, 1]] - total[stretches[:, 0]]
     # A flat curve has no frame above its level: then the whole video is the one answer.
