@@ -25,6 +25,7 @@ import torch
 
 from tools.bench.random_clip import write_random_clip
 from vtg.clip import ClipEncoder, FrameFeatures
+from vtg.features import HEADER_BYTES
 from vtg.library import Library
 from vtg.pipeline import encode_video
 from vtg.specs import model_spec
@@ -121,7 +122,7 @@ def measure_memory(video: Path, weights: Path, model: str, fps: float) -> dict[s
                     resident.append(own)
                     with_children.append(own + sum(child.memory_info().rss for child in process.children()))
                     written = sum(part.stat().st_size for part in Path(folder).glob("library/features/*.part"))
-                    if written > 2 * 32 * 4 * 50 * 768 and len(after_first_chunk) == 1:
+                    if written > HEADER_BYTES or len(after_first_chunk) > 1:
                         after_first_chunk.append(own)
                 time.sleep(POLL_SECONDS)
 
@@ -135,7 +136,7 @@ def measure_memory(video: Path, weights: Path, model: str, fps: float) -> dict[s
     return {
         "peak_mb": peak / 2**20,
         "peak_with_child_processes_mb": max(with_children) / 2**20,
-        "growth_after_first_chunk_mb": (max(resident) - after_first_chunk[-1]) / 2**20,
+        "growth_after_first_chunk_mb": (max(after_first_chunk) - after_first_chunk[1]) / 2**20,
     }
 
 

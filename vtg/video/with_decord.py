@@ -8,6 +8,7 @@ copied into memory, where counting is right and reading ahead has an end, and an
 from __future__ import annotations
 
 import bisect
+import ctypes
 import functools
 import importlib
 import io
@@ -15,7 +16,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -121,8 +122,25 @@ def decode(
                 yield reader.get_batch([stretch.index(_middle(track, rate, sample)) for sample in samples]).asnumpy()
             first = stretch.stop
             del reader  # before the next one takes as much memory again
+            _give_memory_back()
     except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, IndexError) as error:
         raise DecordError(str(error)) from error
+
+
+@functools.cache
+def _trimmer() -> Callable[[int], int] | None:
+    try:
+        trim = ctypes.CDLL(None).malloc_trim  # glibc's; other libraries do it by themselves
+    except (AttributeError, OSError, TypeError):
+        return None
+    return lambda kept: int(trim(kept))
+
+
+def _give_memory_back() -> None:
+    # Every stretch is freed by other threads than took it; glibc would keep the pieces, a megabyte a minute of video.
+    trim = _trimmer()
+    if trim is not None:
+        trim(0)
 
 
 @dataclass(frozen=True)
