@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ __all__ = [
     "load",
     "load_head",
 ]
+
+# Idle threads of torch would spin for their next work and take the cores from the decoder beside them: they sleep
+# instead. torch reads this when it is loaded, so it counts where vtg is imported first.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "ClipEncoder": "clip",
