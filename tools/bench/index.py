@@ -113,14 +113,13 @@ def measure_memory(video: Path, weights: Path, model: str, fps: float) -> dict[s
         ]
         command += ["--clip", model, "--pretrained", str(weights), "--device", "cpu"]
         process = psutil.Popen(command, stdout=subprocess.DEVNULL)
-        resident, with_children, after_first_chunk = [0], [0], [0]
+        resident, after_first_chunk = [0], [0]
 
         def watch() -> None:
             while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                with contextlib.suppress(psutil.Error, OSError):  # it, a child or its file may just have gone
+                with contextlib.suppress(psutil.Error, OSError):  # it or its file may just have gone
                     own = process.memory_info().rss
                     resident.append(own)
-                    with_children.append(own + sum(child.memory_info().rss for child in process.children()))
                     written = sum(part.stat().st_size for part in Path(folder).glob("library/features/*.part"))
                     if written > HEADER_BYTES or len(after_first_chunk) > 1:
                         after_first_chunk.append(own)
@@ -135,7 +134,6 @@ def measure_memory(video: Path, weights: Path, model: str, fps: float) -> dict[s
     peak = max(resident)
     return {
         "peak_mb": peak / 2**20,
-        "peak_with_child_processes_mb": max(with_children) / 2**20,
         "growth_after_first_chunk_mb": (max(after_first_chunk) - after_first_chunk[1]) / 2**20,
     }
 
