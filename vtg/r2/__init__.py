@@ -1,4 +1,4 @@
-"""R²-Tuning (ECCV 2024, arXiv 2404.00801): the head, its checkpoints and its post-processing; no video, no CLIP."""
+"""R²-Tuning (ECCV 2024, arXiv 2404.00801): the head, its losses, checkpoints and post-processing; no video, no CLIP."""
 
 from __future__ import annotations
 
@@ -10,30 +10,37 @@ if TYPE_CHECKING:
     from vtg.r2.checkpoints import read_head, save_head
     from vtg.r2.config import HeadConfig
     from vtg.r2.head import HeadOutput, Prediction, R2Head, VideoProjection
+    from vtg.r2.losses import LossWeights, TrainingBatch, training_losses
     from vtg.r2.postprocess import postprocess_windows
 
 __all__ = [
     "HeadConfig",
     "HeadOutput",
+    "LossWeights",
     "Prediction",
     "R2Head",
+    "TrainingBatch",
     "VideoProjection",
     "attention_map",
     "postprocess_windows",
     "read_head",
     "save_head",
+    "training_losses",
 ]
 
 _HOMES = {
     "HeadConfig": "config",
     "HeadOutput": "head",
+    "LossWeights": "losses",
     "Prediction": "head",
     "R2Head": "head",
+    "TrainingBatch": "losses",
     "VideoProjection": "head",
     "attention_map": "attention",
     "postprocess_windows": "postprocess",
     "read_head": "checkpoints",
     "save_head": "checkpoints",
+    "training_losses": "losses",
 }
 
 
