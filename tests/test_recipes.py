@@ -137,3 +137,86 @@ def test_a_data_set_of_ones_own_is_read_like_the_others(tmp_path: Path) -> None:
     (tmp_path / "val.jsonl").write_text(line, encoding="utf-8")
     data = load_recipe(own(tmp_path, '[data]\nannotations = { val = "val.jsonl" }\n')).data
     assert [sample.query_id for sample in data.samples("val")] == ["q1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "epochs", "rate", "drop", "warmup", "repeats", "dropout", "sal"),
+    [
+        ("qvhighlights", 128, 30, 5e-4, 20, 500, 4, 0.5, 0.1),
+        ("charades", 32, 50, 2.5e-4, 30, 500, 1, 0.35, 0.01),
+        ("tacos", 32, 100, 2.5e-4, 50, 500, 1, 0.5, 0.05),
+        ("ego4d", 32, 30, 2.5e-4, 20, 500, 1, 0.3, 0.1),
+        ("youtube-dog", 4, 200, 5e-4, None, 50, 1, 0.5, 0.1),
+        ("tvsum-bk", 4, 500, 5e-4, None, 50, 1, 0.5, 0.1),
+    ],
+)
+def test_published_training(
+    name: str,
+    batch: int,
+    epochs: int,
+    rate: float,
+    drop: int | None,
+    warmup: int,
+    repeats: int,
+    dropout: float,
+    sal: float,
+) -> None:
+    recipe = load_recipe(name)
+    train, model = recipe.train, recipe.model
+    assert (train.batch, train.epochs, train.rate, train.rate_drop_epoch) == (batch, epochs, rate, drop)
+    assert (train.warmup_steps, train.repeats, model.dropout, train.sal) == (warmup, repeats, dropout, sal)
+    assert (train.weight_decay, train.clip_norm, train.cls, train.video_cal, train.layer_cal) == (
+        1e-4,
+        35.0,
+        1.0,
+        0.1,
+        0.1,
+    )
+    assert (model.hidden_width, model.layers, model.drop_path, model.attention_heads) == (256, 4, 0.1, 8)
+    highlights = recipe.data.dataset in ("youtube", "tvsum")
+    assert model.moment_retrieval is model.temporal_extent is not highlights
+    assert model.strides == ((1,) if highlights else (1, 2, 4, 8))
+    positive = {"youtube": "above half", "tvsum": "above median"}
+    assert train.positive == positive.get(recipe.data.dataset, "above 0")
+    assert recipe.data.min_duration == (0.0 if highlights else 5.0)
+
+
+def test_settings_hold_instead_of_a_recipes_values() -> None:
+    settings = [
+        "train.rate=1e-4",
+        "evaluation.metric=MR-full-R1@0.5",
+        "model.strides=[1, 2]",
+        "train.rate_drop_epoch=none",
+    ]
+    recipe = load_recipe("qvhighlights", [*settings, "data.folder=elsewhere", "model.temporal_extent=false"])
+    assert (recipe.train.rate, recipe.evaluation.metric) == (1e-4, "MR-full-R1@0.5")
+    assert (recipe.model.strides, recipe.train.rate_drop_epoch) == ((1, 2), None)
+    assert (recipe.data.folder, recipe.model.temporal_extent) == (Path("elsewhere"), False)
+    assert load_recipe("qvhighlights").train.rate == 5e-4
+    both = load_recipe("qvhighlights", ["train.queries_per_video=12", "train.batch=24"])  # each alone would not do
+    assert (both.train.queries_per_video, both.train.batch) == (12, 24)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.rte=1", "there is no train.rte; did you mean train.rate?"),
+        ("rate=1", "there is no rate; did you mean train.rate?"),
+        ("train.rate", "has no value; write it like train.rate=1e-4"),
+        ("train.rate=fast", "train.rate must be a number of at least 0, not 'fast'"),
+        ("train.batch=8.5", "train.batch must be a whole number of at least 0, not 8.5"),
+        ("train.batch=0", "train.batch must be at least 1, not 0"),
+        ("train.batch=none", "train.batch must be a whole number of at least 0, not 'none'"),
+        ("train.queries_per_video=3", "train.batch 128 is not a multiple of train.queries_per_video 3"),
+        ("train.precision=fp61", "train.precision is 'fp61'; it is one of float32, bf16, fp16"),
+        ("train.positive=above", "train.positive is 'above'; it is one of above 0, above half, above median"),
+        ("model.strides=2", "model.strides must be a list of whole numbers, not 2"),
+        ("model.spatial_pooling=0", "model.spatial_pooling must be true or false, not 0"),
+        ("modl.layers=2", "there is no modl.layers; did you mean model.layers?"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_of_one_line(setting: str, message: str) -> None:
+    with pytest.raises(VtgError) as caught:
+        load_recipe("qvhighlights", [setting])
+    assert str(caught.value).startswith("--set ") and message in str(caught.value)
+    assert "\n" not in str(caught.value)

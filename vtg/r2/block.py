@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtg.r2.config import HeadConfig
+from vtg.r2.token_map import TokenMap
 
 __all__ = ["BlockOutput", "R2Block", "temporal_extent", "temporal_positions"]
 
@@ -57,17 +59,53 @@ def temporal_positions(frames: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1).to(like.dtype)
 
 
-def project(width: int, hidden_width: int, dropout: float) -> nn.Sequential:
-    """The two-layer map from a CLIP width into the block's space, the same for all K layers (Sec. 3, R² Block)."""
-    return nn.Sequential(
-        nn.LayerNorm(width),
-        nn.Dropout(dropout),
-        nn.Linear(width, hidden_width),
-        nn.ReLU(),
-        nn.LayerNorm(hidden_width),
-        nn.Dropout(dropout),
-        nn.Linear(hidden_width, hidden_width),
-    )
+def for_each_query(video: Tensor, queries: int) -> Tensor:
+    """What belongs to V videos, [V, …], as what belongs to their queries, [queries, …]: V divides the queries."""
+    return video if len(video) == queries else video.repeat_interleave(queries // len(video), dim=0)
+
+
+def patch_weights(video: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+    """The softmax over a frame's tokens of their similarity to N keys.
+
+    Args:
+        video: [V, T, P, D].
+        keys: [V, N, D].
+        bias: [V, N].
+
+    Returns:
+        [V, T, P, N], float32 at least.
+    """
+    similarity = video.flatten(1, 2) @ keys.to(video).transpose(1, 2) + bias[:, None]  # [V, T·P, N]
+    wide = similarity.dtype if similarity.dtype == torch.float64 else torch.float32
+    return similarity.unflatten(1, video.shape[1:3]).softmax(dim=2, dtype=wide)
+
+
+class PoolPatches(torch.autograd.Function):
+    """Sums each frame's tokens by `patch_weights`, and picks its class token out.
+
+    All three gradients that meet in the tokens, by far the largest tensor of a training step, are added in one place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, video: Tensor, keys: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """[V, T, P, D], [V, N, D], [V, N] → [V, T, N, D] and [V, T, D]."""
+        weights = patch_weights(video, keys, bias).to(video.dtype)
+        ctx.save_for_backward(video, keys, weights)
+        return weights.transpose(2, 3) @ video, video[:, :, 0].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of video, keys and bias."""
+        video, keys, weights = ctx.saved_tensors
+        pooled, class_token = (gradient.to(video.dtype) for gradient in gradients)
+        similarity = video @ pooled.transpose(2, 3)  # [V, T, P, N], first the gradient of the weights
+        similarity = weights * (similarity - (weights * similarity).sum(dim=2, keepdim=True))
+        tokens, similarity = video.flatten(1, 2), similarity.flatten(1, 2)
+        of_video = weights @ pooled
+        of_video.flatten(1, 2).baddbmm_(similarity, keys.to(video.dtype))
+        of_video[:, :, 0] += class_token
+        of_keys = similarity.transpose(1, 2) @ tokens
+        return of_video, of_keys.to(keys.dtype), similarity.float().sum(dim=1).to(keys.dtype)
 
 
 class Attention(nn.Module):
@@ -175,66 +213,68 @@ class R2Block(nn.Module):
         super().__init__()
         width = config.hidden_width
         self.temporal_extent = config.temporal_extent
-        self.video_map = project(config.frame_width, width, config.dropout)
-        self.query_map = project(config.query_width, width, config.dropout)
-        self.video_key = nn.Linear(width, width)
-        self.query_key = nn.Linear(width, width)
-        self.scale = nn.Parameter(torch.zeros(config.layers))
+        self.video_map = TokenMap(config.frame_width, width, config.dropout)
+        self.query_map = TokenMap(config.query_width, width, config.dropout)
+        self.layers = config.layers
+        self.spatial_pooling = config.spatial_pooling
+        if self.spatial_pooling:
+            self.video_key = nn.Linear(width, width)
+            self.query_key = nn.Linear(width, width)
+            self.scale = nn.Parameter(torch.zeros(config.layers))
         self.gate = nn.Parameter(torch.zeros(config.layers - 1)) if config.layers > 1 else None
         self.refinement = TemporalRefinement(config)
 
-    def map_video(self, layer: Tensor, extent: Tensor) -> Tensor:
+    def map_video(self, layer: Tensor, extent: Tensor, mask: Tensor | None) -> Tensor:
         """Maps one CLIP layer of the frames into the block's space; independent of any query.
 
         Args:
-            layer: [B, T, P, Cv].
+            layer: [V, T, P, Cv], any float dtype.
             extent: [T, 2], the frames' `temporal_extent`.
+            mask: [V, T], true where a frame is real; others enter as zeros, with their extent. None if all are.
 
         Returns:
-            [B, T, P, D], the class token first.
+            [V, T, P, D], the class token first.
         """
-        if self.temporal_extent:
-            batch, _, tokens, _ = layer.shape
-            layer = torch.cat((layer, extent[None, :, None].expand(batch, -1, tokens, -1)), dim=-1)
-        mapped: Tensor = self.video_map(layer)
-        return mapped
+        extents = extent.repeat(len(layer), 1) if self.temporal_extent else None
+        real = None if mask is None else mask.flatten()
+        return self.video_map.frames(layer.flatten(0, 1), extents, real).unflatten(0, layer.shape[:2])
 
     def attention(self, video: Tensor, query: Tensor) -> Tensor:
         """Where each word looks in each frame (Sec. 3, Query-Modulated Spatial Pooling).
 
         Args:
-            video: [B, T, P, D].
-            query: [B, L, D].
+            video: [V, T, P, D].
+            query: [V, L, D].
 
         Returns:
-            [B, T, L, P], each row a distribution over the frame's tokens.
+            [V, T, L, P], each row a distribution over the frame's tokens.
         """
-        # q·(W v + b) is computed as (qᵀW)·v + q·b: the L words of a query are far fewer than the T·P tokens of a video.
-        words = self.query_key(query)  # [B, L, D]
-        similarity = torch.einsum("bld,btpd->btlp", words @ self.video_key.weight, video)
-        similarity = similarity + (words @ self.video_key.bias)[:, None, :, None]
-        return (similarity / math.sqrt(video.shape[-1])).softmax(dim=-1)
+        return patch_weights(video, *self._keys(query)).transpose(2, 3)
 
-    def pool(self, layer: int, video: Tensor, query: Tensor, word_mask: Tensor | None) -> Tensor:
+    def pool(self, video: Tensor, query: Tensor, word_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Query-modulated spatial pooling of one layer's frames (Sec. 3, Query-Modulated Spatial Pooling).
 
         Args:
-            layer: k, 0 the earliest.
-            video: [B, T, P, D], or [1, T, P, D] for one video that all B queries share.
+            video: [V, T, P, D]: each of V videos for the next B / V queries.
             query: [B, L, D].
             word_mask: [B, L], true where a word takes part in the maximum; None if all do.
 
         Returns:
-            [B, T, D].
+            The class tokens [V, T, D], and what was pooled [B, T, D].
         """
-        batch, length, _ = query.shape
-        words = query.flatten(0, 1)[None] if video.shape[0] == 1 else query  # many queries are one long one
-        pooled = self.attention(video, words) @ video + words[:, None]  # [B, T, L, D], or [1, T, B·L, D]
-        if video.shape[0] == 1:
-            pooled = pooled[0].unflatten(1, (batch, length)).transpose(0, 1)
+        groups, (batch, length, width) = len(video), query.shape
+        words = query.reshape(groups, -1, width)  # the queries of one video are one long one
+        looked, class_token = PoolPatches.apply(video, *self._keys(words))
+        pooled = (looked + words[:, None]).unflatten(2, (batch // groups, length))  # [V, T, B / V, L, D]
         if word_mask is not None:
-            pooled = pooled.masked_fill(~word_mask[:, None, :, None], -math.inf)
-        return video[:, :, 0] + self.scale[layer].tanh() * pooled.amax(dim=2)
+            pooled = pooled.masked_fill(~word_mask.reshape(groups, 1, -1, length, 1), -math.inf)
+        return class_token, pooled.amax(dim=3).transpose(1, 2).flatten(0, 1)
+
+    def _keys(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """What a frame's tokens v are compared with: [V, L, D] and [V, L], so that the similarity is v · key + bias."""
+        # q·(W v + b) is computed as (qᵀW)·v + q·b: the L words of a query are far fewer than the T·P tokens of a video.
+        words = self.query_key(query) / math.sqrt(query.shape[-1])
+        return words @ self.video_key.weight, words @ self.video_key.bias
 
     def forward(
         self,
@@ -248,8 +288,8 @@ class R2Block(nn.Module):
         """Runs the recurrence from the last layer to the earliest (Sec. 3, R² Block).
 
         Args:
-            layers: K pairs, last layer first, both mapped: frames [B, T, P, D] (or [1, T, P, D], shared) and query
-                [B, L, D].
+            layers: K pairs, last layer first, both mapped: frames [V, T, P, D], each video for the next B / V queries,
+                and query [B, L, D].
             video_mask: [B, T], true where a frame is real; None if all are.
             query_mask: [B, L], true where a token is real; None if all are.
             word_mask: [B, L], true where a token takes part in the pooling's maximum; None if all do.
@@ -257,14 +297,19 @@ class R2Block(nn.Module):
         """
         class_tokens, queries = [], []
         state = query = None
-        for layer, (video, query) in zip(reversed(range(len(self.scale))), layers, strict=True):
+        for layer, (video, query) in zip(reversed(range(self.layers)), layers, strict=True):
+            if self.spatial_pooling:
+                class_token, pooled = self.pool(video, query, word_mask)
+                class_token = for_each_query(class_token, len(query))
+                seen = class_token + self.scale[layer].tanh() * pooled
+            else:
+                seen = class_token = for_each_query(video[:, :, 0], len(query))
             if keep:
-                class_tokens.append(video[:, :, 0])
+                class_tokens.append(class_token)
                 queries.append(query)
-            pooled = self.pool(layer, video, query, word_mask)
             if state is not None and self.gate is not None:
                 gate = self.gate[layer].sigmoid()
-                pooled = gate * pooled + (1 - gate) * state
-            state = self.refinement(pooled, query, video_mask, query_mask)
+                seen = gate * seen + (1 - gate) * state
+            state = self.refinement(seen, query, video_mask, query_mask)
         assert state is not None and query is not None  # there is at least one layer
         return BlockOutput(state, query, tuple(class_tokens), tuple(queries))

@@ -28,6 +28,8 @@ class HeadConfig:
         strides: of the pyramid levels in frames: 1, then ascending powers of two.
         moment_retrieval: whether the head finds moments; a head without is highlight-only.
         temporal_extent: whether a frame token carries its (start, end) share of the video as two more inputs.
+        spatial_pooling: whether the query-modulated pooling over patches is added to the class token; a head without
+            (an ablation) sees class tokens alone.
         attention_heads: heads of the temporal attentions.
         feed_forward_ratio: width of the feed-forward layer over D.
         dropout: in the two maps into the head's space, in training.
@@ -53,6 +55,7 @@ class HeadConfig:
     strides: tuple[int, ...] = (1, 2, 4, 8)
     moment_retrieval: bool = True
     temporal_extent: bool = True
+    spatial_pooling: bool = True
     attention_heads: int = 8
     feed_forward_ratio: int = 4
     dropout: float = 0.5

@@ -124,7 +124,8 @@ class R2Head(nn.Module):
         masked as cross-attention keys and in the query's pooling, and do take part in the maximum over words.
 
         Args:
-            video: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; any float dtype; padding may hold anything.
+            video: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; any float dtype; padding may hold anything. Fewer
+                videos than queries stand each for the next B / V queries, and are mapped, and dropped out, once.
             query: [B, L, K, Cq]; any float dtype; padding may hold anything.
             video_mask: [B, T], true where a frame is real; None if all are.
             query_mask: [B, L], true where a token is real; None if all are.
@@ -206,8 +207,10 @@ class R2Head(nn.Module):
             of the patch grid. The class token took part in the softmax and is left out, so a row sums to at most 1.
 
         Raises:
-            VtgError: features of another CLIP, or no frames.
+            VtgError: features of another CLIP, or no frames; or the head has no spatial pooling.
         """
+        if not self.config.spatial_pooling:
+            raise VtgError("this head looks at no patches: it was trained without spatial pooling")
         self._check_videos([video])
         self._check_query(query)
         chosen = list(range(len(video)) if frames is None else frames)
@@ -299,10 +302,17 @@ class R2Head(nn.Module):
         extent = temporal_extent(len(videos[0]), like=self.level_scale)
         if frames is not None:
             videos, extent = [video[list(frames)] for video in videos], extent[list(frames)]
-        tokens = torch.stack([video[:, layer].to(self.level_scale) for video in videos])  # [B, T, P, Cv]
+        seen = slice(None) if self.config.spatial_pooling else slice(1)  # without pooling the patches have no part
+        if isinstance(videos, Tensor):
+            tokens = videos[:, :, layer, seen]  # [V, T, P, Cv]
+        else:
+            first = videos[0][:, layer, seen]
+            tokens = first.new_empty(len(videos), *first.shape)
+            for place, video in zip(tokens, videos, strict=True):
+                place.copy_(video[:, layer, seen])
         if mask is not None:
-            tokens = tokens.masked_fill(~mask[:, :, None, None], 0)
-        return self.block.map_video(tokens, extent)
+            mask = mask[:: len(mask) // len(videos)]  # that of a video's first query is the video's
+        return self.block.map_video(tokens.to(self.device), extent, mask)
 
     def _map_query(self, query: Tensor, layer: int, mask: Tensor | None) -> Tensor:
         tokens = query[:, :, layer].to(self.level_scale)  # [B, L, Cq]

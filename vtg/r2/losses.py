@@ -46,7 +46,7 @@ class TrainingBatch:
     """Padded samples with their ground truth; what lies in the padding of any field has no effect.
 
     Attributes:
-        video: [B, T, K, P, Cv], any float dtype.
+        video: [V, T, K, P, Cv], any float dtype; V is B, or each of fewer videos is that of the next B / V queries.
         query: [B, L, K, Cq], any float dtype.
         video_mask: [B, T] true where a frame is real.
         query_mask: [B, L] true where a token is real.
@@ -71,9 +71,10 @@ class TrainingBatch:
 
     def __post_init__(self) -> None:
         """Refuses fields that do not belong together; makes the masks bool."""
-        batch, frames = self.video.shape[:2]
+        (videos, frames), batch = self.video.shape[:2], len(self.query)
+        if batch % videos:
+            raise ValueError(f"{batch} queries are not shared out equally among {videos} videos")
         shapes = {
-            "query": (self.query.shape[:1], (batch,)),
             "video_mask": (self.video_mask.shape, (batch, frames)),
             "query_mask": (self.query_mask.shape, (batch, self.query.shape[1])),
             "saliency": (self.saliency.shape, (batch, frames)),

@@ -1,0 +1,237 @@
+"""Measures training steps on a CPU against the published algorithm plainly done, in one run, and the memory of each.
+
+    python -m tools.bench.train
+
+Features are random, of the shapes of QVHighlights. The straightforward loop loads each `.npy`, pads, and runs the
+method operator by operator; the trainer's own maps features, reads ahead, and maps tokens chunk by chunk. Each runs in
+a process of its own, in turn; the memory is the largest that either had, without mapped files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+
+from vtg.features import PublishedFeatures
+from vtg.r2 import HeadConfig, R2Head, TrainingBatch, training_losses
+from vtg.r2.block import R2Block
+from vtg.recipes import Recipe, load_recipe
+from vtg.training.batches import BatchPlan, Share, plan_epoch, read_batches
+from vtg.training.data import TrainingSet
+from vtg.training.preparation import Sources, prepare
+
+FRAMES, LAYERS, TOKENS, WIDTH, TEXT_WIDTH = 75, 4, 50, 768, 512
+MOST_WORDS, FEWEST_WORDS = 24, 8
+POLL_SECONDS = 0.02
+
+
+class PlainBlock(R2Block):
+    """The block with the operators of the paper, one after the other, on whole layers."""
+
+    def map_video(self, layer: Tensor, extent: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See `R2Block.map_video`."""
+        tokens = layer.float()
+        if mask is not None:
+            tokens = tokens.masked_fill(~mask[:, :, None, None], 0)
+        batch, _, patches, _ = tokens.shape
+        tokens = torch.cat((tokens, extent[None, :, None].expand(batch, -1, patches, -1)), dim=-1)
+        mapped: Tensor = self.video_map(tokens)
+        return mapped
+
+    def pool(self, video: Tensor, query: Tensor, word_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `R2Block.pool`."""
+        words, keys = self.query_key(query), self.video_key(video)
+        similarity = words[:, None] @ keys.transpose(2, 3) / math.sqrt(video.shape[-1])  # [B, T, L, P]
+        return video[:, :, 0], (similarity.softmax(dim=-1) @ video + query[:, None]).amax(dim=2)
+
+
+def write_features(folder: Path, videos: int) -> None:
+    """Random features and annotations of that many samples."""
+    random = np.random.default_rng(0)
+    published = PublishedFeatures(folder)
+    with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(videos):
+            shape = (FRAMES, LAYERS, TOKENS, WIDTH)
+            published.write_video(f"v{number}", random.standard_normal(shape, dtype=np.float32))
+            words = int(random.integers(FEWEST_WORDS, MOST_WORDS + 1))
+            published.write_query(number, random.standard_normal((words, LAYERS, TEXT_WIDTH), dtype=np.float32))
+            fields = {"qid": number, "vid": f"v{number}", "query": "a dog", "duration": 2 * FRAMES}
+            file.write(json.dumps({**fields, "relevant_windows": [[20, 60]]}) + "\n")
+
+
+def straightforward_batches(training_set: TrainingSet, plans: list[BatchPlan], folder: Path) -> Iterator[TrainingBatch]:
+    """Loads each file, converts it to float32, and pads."""
+    for plan in plans:
+        samples = [training_set.samples[index] for index in plan.samples]
+        videos, queries = [], []
+        for one in samples:
+            video = np.load(folder / "clip_b32_vid_k4" / f"{one.sample.video_id}.npy")
+            query = np.load(folder / "clip_b32_txt_k4" / f"{one.sample.query_id}.npy")
+            videos.append(torch.from_numpy(video).float())
+            queries.append(torch.from_numpy(query).float())
+        frames, words = (torch.tensor([len(each) for each in several]) for several in (videos, queries))
+        video, query = (nn.utils.rnn.pad_sequence(several, batch_first=True) for several in (videos, queries))
+        saliency = [torch.from_numpy(one.saliency) for one in samples]
+        yield TrainingBatch(
+            video=video,
+            query=query,
+            video_mask=torch.arange(video.shape[1]) < frames[:, None],
+            query_mask=torch.arange(query.shape[1]) < words[:, None],
+            saliency=nn.utils.rnn.pad_sequence(saliency, batch_first=True),
+            positive_frame=torch.tensor([int(one.positives[0]) for one in samples]),
+            windows=[one.windows for one in samples if one.windows is not None],
+            fps=0.5,
+        )
+
+
+def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str) -> Iterator[float]:
+    """Trains, and gives the seconds of each step, reading included, after one of warm-up.
+
+    Args:
+        way: "straightforward" or "vtg".
+        folder: of `write_features`.
+        batch: samples in a step.
+        steps: counted steps.
+        precision: "float32" or "bf16".
+    """
+    recipe: Recipe = load_recipe("qvhighlights", ["train.validation=none"])
+    prepared = prepare(recipe, Sources(folder, folder / "train.jsonl"), "cpu", lambda what, done, total: None)
+    torch.manual_seed(0)
+    config: HeadConfig = replace(prepared.config, name="bench")
+    head = R2Head(config)
+    if way == "straightforward":
+        head.block.__class__ = PlainBlock
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4, weight_decay=1e-4)
+    samples = prepared.training_set.samples
+    epochs = range(-(-(steps + 1) * batch // len(samples)))
+    plans = [plan for epoch in epochs for plan in plan_epoch(samples, batch, 1, 1, 0, epoch)][: steps + 1]
+    source: AbstractContextManager[Iterator[TrainingBatch]]
+    if way == "vtg":
+        seeds = [(0, number) for number in range(len(plans))]
+        source = read_batches(prepared.training_set, plans, seeds, LAYERS, TOKENS, 1, Share(), pin=False)
+    else:
+        source = nullcontext(straightforward_batches(prepared.training_set, plans, folder))
+    with source as batches:
+        begun = time.perf_counter()
+        for number, one in enumerate(batches):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                losses = training_losses(head, one)
+            loss = torch.stack([*losses.values()]).sum()
+            loss.backward()
+            nn.utils.clip_grad_norm_(head.parameters(), 35.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            now = time.perf_counter()
+            if number:
+                yield now - begun
+            begun = now
+
+
+def measure_child(way: str, folder: Path, arguments: argparse.Namespace) -> tuple[list[float], float, float]:
+    """Seconds of each step, the largest memory in MB, and processor seconds a step, of a process of its own."""
+    command = [sys.executable, "-m", "tools.bench.train", "--way", way, "--folder", str(folder)]
+    for name in ("batch", "steps", "precision"):
+        command += [f"--{name}", str(getattr(arguments, name))]
+    with psutil.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        peak = 0
+        finished = threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            while not finished.wait(POLL_SECONDS):
+                try:
+                    memory = process.memory_info()
+                except psutil.Error:
+                    return
+                peak = max(peak, memory.rss - getattr(memory, "shared", 0))  # mapped files can be given back
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        output = process.stdout.read()
+        process.wait()
+        finished.set()
+        watcher.join()
+    if process.returncode:
+        raise SystemExit(f"{way}: failed")
+    answer = json.loads(output)
+    return answer["seconds"], peak / 1e6, answer["processor"]
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, float]:
+    """Runs both in turn, round by round."""
+    seconds: dict[str, list[float]] = {"straightforward": [], "vtg": []}
+    memory = dict.fromkeys(seconds, 0.0)
+    processor: dict[str, list[float]] = {way: [] for way in seconds}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_features(folder, max(2 * arguments.batch, 16))
+        for _ in range(arguments.rounds):
+            for way in seconds:
+                taken, peak, spent = measure_child(way, folder, arguments)
+                seconds[way] += taken
+                memory[way] = max(memory[way], peak)
+                processor[way].append(spent)
+    pace = {way: arguments.batch / statistics.median(taken) for way, taken in seconds.items()}
+    step = {way: statistics.median(each) for way, each in processor.items()}
+    return {
+        "vtg_samples_per_second": pace["vtg"],
+        "straightforward_samples_per_second": pace["straightforward"],
+        "ratio": pace["vtg"] / pace["straightforward"],
+        "vtg_processor_seconds_per_step": step["vtg"],
+        "straightforward_processor_seconds_per_step": step["straightforward"],
+        "processor_ratio": step["straightforward"] / step["vtg"],
+        "vtg_peak_megabytes": memory["vtg"],
+        "straightforward_peak_megabytes": memory["straightforward"],
+    }
+
+
+def main() -> None:
+    """Run from a shell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=8, help="samples in a step")
+    parser.add_argument("--steps", type=int, default=4, help="counted steps in a round, after one of warm-up")
+    parser.add_argument("--rounds", type=int, default=3, help="of both ways, in turn")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    parser.add_argument("--way", choices=("straightforward", "vtg"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.way:
+        steps = train_steps(arguments.way, arguments.folder, arguments.batch, arguments.steps, arguments.precision)
+        taken, spent = [], []
+        for seconds in steps:
+            taken.append(seconds)
+            spent.append(time.process_time())
+        each = (spent[-1] - spent[0]) / (len(spent) - 1) if len(spent) > 1 else math.nan
+        print(json.dumps({"seconds": taken, "processor": each}))
+        return
+    figures = compare(arguments)
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    threads = os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())
+    shape = f"{FRAMES} frames, {TOKENS} tokens, {WIDTH} wide"
+    print(f"batch {arguments.batch}, {shape}, {arguments.precision}, {threads} threads")
+    for name, value in figures.items():
+        print(f"  {name:44} {value:9.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""From what a TOML file or a command line says to the typed fields of a section: every key and value is checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vtg.errors import VtgError
+from vtg.recipes.sections import POSITIVES, PRECISIONS, DataRecipe, EvaluationRecipe, ModelRecipe, TrainRecipe
+
+__all__ = ["SUPPRESSIONS", "changed_section", "check_sections", "refuse_unknown"]
+
+SUPPRESSIONS = ("normal", "linear", "gaussian")
+NOTHING = "none"  # TOML has no null: this text stands for it where a field may be without a value
+AT_LEAST_ONE = ("batch", "accumulate", "epochs", "repeats", "queries_per_video", "validate_every")
+
+Section = TypeVar("Section", DataRecipe, EvaluationRecipe, ModelRecipe, TrainRecipe)
+
+
+def changed_section(section: Section, content: object, name: str, source: str) -> Section:
+    """A section with the values of a TOML table.
+
+    Args:
+        section: what holds where the table says nothing.
+        content: the table.
+        name: of the section.
+        source: the file, for errors.
+
+    Raises:
+        VtgError: not a table, an unknown key, or a value of the wrong type.
+    """
+    if not isinstance(content, dict):
+        raise VtgError(f"{source}: {name} must be a section, [{name}], not {content!r}")
+    refuse_unknown(content, [field.name for field in fields(section)], f"{name}.", source)
+    kinds = {field.name: str(field.type) for field in fields(section)}
+    values = {key: _converted(value, kinds[key], f"{name}.{key}", source) for key, value in content.items()}
+    return replace(section, **values)
+
+
+def check_sections(data: DataRecipe, evaluation: EvaluationRecipe, train: TrainRecipe, source: str) -> None:
+    """Compares values with what is known.
+
+    Raises:
+        VtgError: a value of the right type that means nothing.
+    """
+    _check_choice(evaluation.nms, (None, *SUPPRESSIONS), "evaluation.nms", source)
+    _check_choice(train.precision, PRECISIONS, "train.precision", source)
+    _check_choice(train.positive, POSITIVES, "train.positive", source)
+    for key in AT_LEAST_ONE:
+        if getattr(train, key) < 1:
+            raise VtgError(f"{source}: train.{key} must be at least 1, not {getattr(train, key)}")
+    if train.batch % train.queries_per_video:
+        raise VtgError(
+            f"{source}: train.batch {train.batch} is not a multiple of train.queries_per_video "
+            f"{train.queries_per_video}; choose one that is"
+        )
+    for pattern, key in ((data.video_name, "video_name"), (data.query_name, "query_name")):
+        try:
+            pattern.format(vid="", qid="")
+        except (KeyError, IndexError, ValueError):
+            raise VtgError(
+                f"{source}: data.{key} is {pattern!r}; only {{vid}} and {{qid}} stand for something"
+            ) from None
+
+
+def refuse_unknown(content: Mapping[str, Any], known: Sequence[str], prefix: str, source: str) -> None:
+    """Looks for keys that no recipe has.
+
+    Raises:
+        VtgError: the first of them, with the nearest that there is.
+    """
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
+            raise VtgError(f"{source}: there is no {prefix}{key}; {hint}")
+
+
+def _check_choice(value: str | None, choices: Sequence[str | None], key: str, source: str) -> None:
+    if value not in choices:
+        known = ", ".join(choice for choice in choices if choice is not None)
+        raise VtgError(f"{source}: {key} is {value!r}; it is one of {known}")
+
+
+def _converted(value: object, kind: str, key: str, source: str) -> Any:
+    """A TOML value as the field's type, which is one of the few that recipes have."""
+    kind, optional = kind.removesuffix(" | None"), kind.endswith(" | None")
+    if optional and value == NOTHING:
+        return None
+    if kind.startswith("Mapping"):
+        return _parts(value, key, source)
+    if kind.startswith("tuple"):
+        if isinstance(value, list) and value and all(_is_whole(number) for number in value):
+            return tuple(value)
+        raise VtgError(f"{source}: {key} must be a list of whole numbers, not {value!r}")
+    if kind == "bool":
+        if isinstance(value, bool):
+            return value
+        raise VtgError(f"{source}: {key} must be true or false, not {value!r}")
+    if kind == "int":
+        if _is_whole(value):
+            return value
+        raise VtgError(f"{source}: {key} must be a whole number of at least 0, not {value!r}")
+    if kind == "float":
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
+            return float(value)
+        raise VtgError(f"{source}: {key} must be a number of at least 0, not {value!r}")
+    if not isinstance(value, str) or not value:
+        raise VtgError(f"{source}: {key} must be a text, not {value!r}")
+    return Path(value) if kind == "Path" else value
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _parts(value: object, key: str, source: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise VtgError(f'{source}: {key} must name files by part, like val = "val.jsonl", not {value!r}')
+    parts = {}
+    for part, names in value.items():
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+            raise VtgError(f"{source}: {key}.{part} must be a file name or a list of them, not {value[part]!r}")
+        parts[part] = tuple(names)
+    return parts

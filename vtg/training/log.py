@@ -1,0 +1,156 @@
+"""The record of a training: JSON lines, TensorBoard scalars, and the curves drawn from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vtg.errors import VtgError
+
+__all__ = ["TrainingLog", "draw_curves", "read_log"]
+
+DOTS_PER_INCH = 150
+COLOURS = {"total": "#222222", "cls": "#2a6fbb", "reg": "#d9622b", "sal": "#2f9e6e", "video_cal": "#8a52b0"}
+COLOURS["layer_cal"] = "#c23b5a"
+SMOOTHED_SHARE = 0.02  # of all steps that each point of a drawn loss is the mean of
+
+
+class TrainingLog:
+    """Appends to `log.jsonl` and to the events of TensorBoard; use it in a ``with`` statement.
+
+    Args:
+        folder: of the run.
+        step: that the run begins after; what a run before it wrote of later steps is dropped.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "log.jsonl"
+        kept = [line for line in read_log(self.path) if line["step"] <= step] if step else []
+        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        part.replace(self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._events.close()
+
+    def step(self, epoch: int, step: int, rate: float, losses: Mapping[str, float], norm: float, pace: float) -> None:
+        """Records one step of the optimizer.
+
+        Args:
+            epoch: from 1.
+            step: from 1.
+            rate: of learning.
+            losses: weighted, by name.
+            norm: of the gradient before it was cut.
+            pace: samples a second.
+        """
+        total = sum(losses.values())
+        record = {"step": step, "epoch": epoch, "rate": rate, "loss": total, **losses, "gradient_norm": norm}
+        self._write({**record, "samples_per_second": round(pace, 2)})
+        for name, value in {**losses, "total": total}.items():
+            self._events.add_scalar(f"loss/{name}", value, step)
+        self._events.add_scalar("training/rate", rate, step)
+        self._events.add_scalar("training/gradient_norm", norm, step)
+        self._events.add_scalar("training/samples_per_second", pace, step)
+
+    def figures(self, epoch: int, step: int, figures: Mapping[str, float], is_best: bool) -> None:
+        """Records a validation.
+
+        Args:
+            epoch: that it came after, from 1.
+            step: that it came after.
+            figures: by their published names.
+            is_best: whether it was the best so far.
+        """
+        self._write({"step": step, "epoch": epoch, "figures": dict(figures), "best": is_best})
+        for name, value in figures.items():
+            self._events.add_scalar(f"validation/{name}", value, step)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; a line that a killed run left unfinished is passed over.
+
+    Raises:
+        VtgError: there is no such log.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise VtgError(f"{path}: cannot be read ({error.strerror}); train first") from None
+    lines = []
+    for line in text.split("\n"):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def draw_curves(log: Path, metric: str, out: Path) -> None:
+    """Draws the losses by step and the figure that decides by epoch.
+
+    Args:
+        log: a `log.jsonl`.
+        metric: the figure.
+        out: the PNG file to write; whole or not at all.
+
+    Raises:
+        VtgError: there is no log, or it has no step yet.
+    """
+    import numpy as np
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    lines = read_log(log)
+    steps = [line for line in lines if "loss" in line]
+    if not steps:
+        raise VtgError(f"{log}: has no step to draw; train first")
+    validations = [line for line in lines if metric in line.get("figures", {})]
+    with rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        width = max(1, round(SMOOTHED_SHARE * len(steps)))
+        at = [line["step"] for line in steps][width - 1 :]
+        for name, colour in COLOURS.items():
+            key = "loss" if name == "total" else name
+            if key in steps[0]:
+                smooth = np.convolve([line[key] for line in steps], np.full(width, 1 / width), mode="valid")
+                left.plot(at, smooth, color=colour, label=name, linewidth=2 if name == "total" else 1.2)
+        left.set(xlabel="step", ylabel="weighted loss", ylim=(0, None))
+        figure.legend(frameon=False, loc="outside upper left", ncols=len(COLOURS))
+        left.grid(alpha=0.3)
+        epochs, values = ([line["epoch"] for line in validations], [line["figures"][metric] for line in validations])
+        right.plot(epochs, values, color=COLOURS["cls"], marker="o", markersize=3)
+        if values:
+            best = int(np.argmax(values))
+            right.annotate(f"{values[best]:g}", (epochs[best], values[best]), (0, 6), textcoords="offset points")
+        right.set(xlabel="epoch", ylabel=metric)
+        right.margins(y=0.15)
+        right.grid(alpha=0.3)
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        part = out.with_name(f".{out.name}.{os.getpid()}.part")
+        try:
+            figure.savefig(part, format="png", dpi=DOTS_PER_INCH)
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,136 @@
+"""Whether a few samples can be learnt by heart: the quickest way to know that data and recipe fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from vtg.intervals import interval_iou
+from vtg.r2 import LossWeights, R2Head, TrainingBatch, training_losses
+from vtg.r2.targets import true_windows
+from vtg.training.batches import BatchPlan, Share, read_batches
+from vtg.training.data import TrainingSample
+from vtg.training.preparation import Prepared
+
+__all__ = ["CheckResult", "overfit"]
+
+SAMPLES = 8
+MOST_STEPS = 400
+STEPS_BETWEEN_LOOKS = 20
+LEARNT_IOU = 0.7  # of a query's first window with a true one
+WARMUP_STEPS = 20
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What came of learning by heart.
+
+    Attributes:
+        recipe: its name.
+        samples: how many were to be learnt.
+        learnt: how many were.
+        steps: that it took, or after which it was given up.
+        first_loss: the sum of the losses at the first step.
+        last_loss: at the last.
+    """
+
+    recipe: str
+    samples: int
+    learnt: int
+    steps: int
+    first_loss: float
+    last_loss: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether all were learnt."""
+        return self.learnt == self.samples
+
+    @property
+    def verdict(self) -> str:
+        """What it means, in a sentence."""
+        course = f"{self.learnt} of {self.samples} samples in {self.steps} steps, loss {self.first_loss:.2f} → "
+        course += f"{self.last_loss:.2f}"
+        if self.fits:
+            return f"learnt by heart: {course}; features, annotations and recipe fit together"
+        return (
+            f"not learnt by heart: {course}; either the rate does not suit (try --set train.rate=), or the features "
+            "are not of these videos and queries: look at ids, data.fps and the order of layers"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "fits": self.fits, "verdict": self.verdict}
+
+
+def overfit(prepared: Prepared, device: torch.device, progress: Callable[[str, float, float], None]) -> CheckResult:
+    """Trains on a few samples, without dropout, until the head knows them or it has taken too long.
+
+    A sample is known when its first window has an IoU of at least 0.7 with a true one; for a highlight-only head, when
+    its best-scored frame is one that may stand for the query.
+
+    Args:
+        prepared: what is trained on what.
+        device: where.
+        progress: told of every step.
+    """
+    train = prepared.recipe.train
+    torch.manual_seed(train.seed)
+    chosen = _chosen(prepared.training_set.samples)
+    training_set = replace(prepared.training_set, samples=chosen)
+    head = R2Head(replace(prepared.config, dropout=0.0, drop_path=0.0)).to(device).train()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=train.rate, weight_decay=0.0)
+    weights = LossWeights(**{key: getattr(train, key) for key in vars(LossWeights())})
+    plan = BatchPlan(
+        np.arange(len(chosen)), max(sample.frames for sample in chosen), max(sample.tokens for sample in chosen)
+    )
+    shape = training_set.shape
+    with read_batches(
+        training_set, [plan], [(train.seed,)], prepared.config.layers, shape.tokens, 1, Share(), pin=False
+    ) as batches:
+        batch = next(batches).to(device)
+        totals: list[float] = []
+        learnt = 0
+        while len(totals) < MOST_STEPS and learnt < len(chosen):
+            for group in optimizer.param_groups:
+                group["lr"] = train.rate * min(1.0, (len(totals) + 1) / WARMUP_STEPS)
+            loss = torch.stack([*training_losses(head, batch, weights).values()]).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(head.parameters(), train.clip_norm)
+            optimizer.step()
+            totals.append(loss.item())
+            if len(totals) % STEPS_BETWEEN_LOOKS == 0:
+                learnt = _learnt(head, batch, chosen)
+            progress(f"loss {totals[-1]:.3f}, {learnt} of {len(chosen)} samples known", len(totals), MOST_STEPS)
+    return CheckResult(prepared.recipe.name, len(chosen), learnt, len(totals), totals[0], totals[-1])
+
+
+def _chosen(samples: Sequence[TrainingSample]) -> tuple[TrainingSample, ...]:
+    """A few samples from all over the data set, of different videos as far as there are."""
+    first_of_video = list({sample.sample.video_id: sample for sample in reversed(samples)}.values())[::-1]
+    pool = first_of_video if len(first_of_video) >= SAMPLES else list(samples)
+    places = np.linspace(0, len(pool) - 1, min(SAMPLES, len(pool))).round().astype(int)
+    return tuple(pool[place] for place in places)
+
+
+def _learnt(head: R2Head, batch: TrainingBatch, samples: Sequence[TrainingSample]) -> int:
+    """How many samples the head knows."""
+    head.eval()
+    known = 0
+    for i, sample in enumerate(samples):
+        prediction = head.predict(batch.video[i, : sample.frames], batch.query[i, : sample.tokens], batch.fps)
+        if prediction.windows is None:
+            known += int(prediction.saliency.argmax().item() in sample.positives)
+        else:
+            first = prediction.windows[:1, :2].cpu().numpy()
+            assert sample.windows is not None  # there is no training set for such a head without
+            mended = true_windows([sample.windows], torch.tensor([sample.frames]), batch.fps)
+            true = (mended.spans[mended.present] / batch.fps).numpy()
+            known += bool((interval_iou(first, true) >= LEARNT_IOU).any())
+    head.train()
+    return known

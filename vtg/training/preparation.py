@@ -1,0 +1,133 @@
+"""From a recipe to everything that training needs: knows what must fit together before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vtg.datasets import RATED_DATASETS
+from vtg.errors import VtgError
+from vtg.r2 import HeadConfig
+from vtg.recipes import Recipe
+from vtg.training.data import TrainingSet, make_training_set
+from vtg.training.features import FeatureFiles, FeatureShape, check_features, open_feature_files
+from vtg.training.validation import Validation
+
+__all__ = ["Prepared", "Sources", "prepare"]
+
+Progress = Callable[[str, float, float], None]  # what, how much, of how much
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a data set lies; what is None is where the recipe says.
+
+    Attributes:
+        features: folder of cached features in the published layout, or a library.
+        annotations: the file of the part that is trained on, or a folder with the recipe's files.
+        validation_features: like `features`, which they are if None.
+        validation_annotations: the file of the part that is validated on.
+    """
+
+    features: Path | None = None
+    annotations: Path | None = None
+    validation_features: Path | None = None
+    validation_annotations: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Everything that training needs.
+
+    Attributes:
+        recipe: with what the sources settle.
+        config: of the head.
+        training_set: what it is trained on.
+        validation: what says how good it is; None without.
+    """
+
+    recipe: Recipe
+    config: HeadConfig
+    training_set: TrainingSet
+    validation: Validation | None
+
+
+def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Progress) -> Prepared:
+    """Reads annotations, looks at every feature file, and works out the targets.
+
+    Args:
+        recipe: a recipe on its own, without members.
+        sources: where its data set lies.
+        device: that a library's CLIP encodes the queries on; None takes the best there is.
+        progress: told of long work.
+
+    Raises:
+        VtgError: annotations or features are missing, damaged, or do not fit each other or the recipe.
+    """
+    data, train, model = recipe.data, recipe.train, recipe.model
+    if sources.annotations is not None and sources.annotations.is_dir():
+        data = replace(data, folder=sources.annotations)
+        sources = replace(sources, annotations=None)
+    if data.dataset in RATED_DATASETS and sources.validation_annotations is None:
+        sources = replace(sources, validation_annotations=sources.annotations)  # one file holds both parts
+    samples = data.samples(train.split, sources.annotations)
+    held_out = [] if train.validation is None else data.samples(train.validation, sources.validation_annotations)
+    folder = sources.features or recipe.data.folder
+    validation_folder = sources.validation_features or folder
+    if validation_folder == folder:
+        files = held_out_files = open_feature_files(folder, data, samples + held_out, device)
+    else:
+        files = open_feature_files(folder, data, samples, device)
+        held_out_files = open_feature_files(validation_folder, data, held_out, device)
+    if model.moment_retrieval and data.fps is None:
+        if files.fps is None:
+            raise VtgError(f"recipe {recipe.name}: has no rate; say how many frames a second: --set data.fps=RATE")
+        data = replace(data, fps=files.fps)
+    recipe = replace(recipe, data=data)
+    checked = check_features(files, samples, data, model, lambda done, total: progress("checking", done, total))
+    training_set = make_training_set(samples, files, data, train.positive, model.moment_retrieval, checked)
+    validation = None
+    if held_out:
+        shape, *_ = check_features(held_out_files, held_out, data, model, lambda done, total: None)
+        if shape != checked[0]:
+            raise VtgError(f"{validation_folder}: {shape}, but {folder}: {checked[0]}; extract both with one CLIP")
+        validation = Validation(recipe, held_out, held_out_files)
+    return Prepared(recipe, head_config(recipe, checked[0], files), training_set, validation)
+
+
+def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureFiles) -> HeadConfig:
+    """The head that a recipe trains on features of a shape.
+
+    Raises:
+        VtgError: the recipe's values make no head.
+    """
+    model, evaluation = recipe.model, recipe.evaluation
+    clip_model, clip_pretrained = files.clip or (model.clip_model, model.clip_pretrained)
+    try:
+        return HeadConfig(
+            name=recipe.name,
+            hidden_width=model.hidden_width,
+            video_width=shape.video_width,
+            query_width=shape.query_width,
+            layers=model.layers,
+            tokens=shape.tokens,
+            strides=model.strides,
+            moment_retrieval=model.moment_retrieval,
+            temporal_extent=model.temporal_extent,
+            spatial_pooling=model.spatial_pooling,
+            attention_heads=model.attention_heads,
+            feed_forward_ratio=model.feed_forward_ratio,
+            dropout=model.dropout,
+            drop_path=model.drop_path,
+            fps=recipe.data.fps or model.fps or HeadConfig.fps,
+            unit=evaluation.unit,
+            nms=evaluation.nms,
+            nms_threshold=evaluation.nms_threshold,
+            clip_model=clip_model,
+            clip_pretrained=clip_pretrained,
+            window_seconds=model.window_seconds,
+            step_seconds=model.step_seconds,
+        )
+    except ValueError as error:
+        raise VtgError(f"recipe {recipe.name}: model.{error}") from None

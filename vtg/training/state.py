@@ -1,0 +1,145 @@
+"""What a stopped training is gone on from: knows the file that holds a run's place, weights and random numbers."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vtg.errors import VtgError
+from vtg.r2.checkpoints import partial_path
+from vtg.recipes import Recipe
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+
+__all__ = ["Place", "read_state", "recipe_values", "restore", "save_state"]
+
+FREE_TO_CHANGE = ("train.epochs", "train.validate_every", "data.folder")  # between a run and going on with it
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a training is.
+
+    Attributes:
+        epoch: the one it is in, from 0; that many are finished.
+        batch: of the epoch's batches, how many are done.
+        step: of the optimizer, in all.
+        best: the highest figure so far; None before the first.
+        best_epoch: the epoch it was reached after, from 1; 0 before the first.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """All values of a recipe by their dotted names, as plain as JSON."""
+    values = {}
+    for section in ("data", "model", "train", "evaluation"):
+        for key, value in asdict(getattr(recipe, section)).items():
+            values[f"{section}.{key}"] = str(value) if isinstance(value, Path) else value
+    return values
+
+
+def save_state(
+    path: Path,
+    accelerator: Accelerator,
+    head: torch.nn.Module,
+    optimizer: AcceleratedOptimizer,
+    place: Place,
+    recipe: Recipe,
+) -> None:
+    """Writes everything that going on needs; the file is whole or the one before it. Every process calls this.
+
+    Args:
+        path: of the file; written by the first process.
+        accelerator: of the run.
+        head: the bare head.
+        optimizer: as prepared.
+        place: how far the run is.
+        recipe: of the run, so that another one is not gone on with.
+    """
+    from accelerate.utils import gather_object
+
+    own = [_random_state(accelerator.device)]
+    random_states = gather_object(own) if accelerator.num_processes > 1 else own
+    if not accelerator.is_main_process:
+        return
+    scaler = accelerator.scaler
+    content = {
+        "place": asdict(place),
+        "values": {key: repr(value) for key, value in recipe_values(recipe).items()},
+        "head": head.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": None if scaler is None else scaler.state_dict(),
+        "random": random_states,
+    }
+    beside = partial_path(path)
+    try:
+        torch.save(content, beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_state(path: Path, recipe: Recipe, processes: int) -> dict[str, Any]:
+    """Reads what `save_state` wrote.
+
+    Raises:
+        VtgError: there is nothing to go on with, or it was trained by another recipe or as many processes.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        values, saved = content["values"], len(content["random"])
+    except FileNotFoundError:
+        raise VtgError(f"{path}: there is no training to go on with; leave out --resume, or check --out") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+        raise VtgError(f"{path}: damaged; train again, with another --out") from None
+    for key, value in recipe_values(recipe).items():
+        if key not in FREE_TO_CHANGE and values.get(key) != repr(value):
+            raise VtgError(
+                f"{path}: was trained with {key} = {values.get(key)}, not {value!r}; go on with the same, "
+                "or train anew with another --out"
+            )
+    if saved != processes:
+        raise VtgError(f"{path}: was trained by {saved} processes, not {processes}; go on with as many")
+    return content
+
+
+def restore(
+    content: dict[str, Any], accelerator: Accelerator, head: torch.nn.Module, optimizer: AcceleratedOptimizer
+) -> Place:
+    """Puts head, optimizer and random numbers where `save_state` found them."""
+    head.load_state_dict(content["head"])
+    optimizer.load_state_dict(content["optimizer"])
+    if accelerator.scaler is not None and content["scaler"] is not None:
+        accelerator.scaler.load_state_dict(content["scaler"])
+    state = content["random"][accelerator.process_index]
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["device"] is not None:
+        torch.cuda.set_rng_state(state["device"], accelerator.device)
+    return Place(**content["place"])
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    kind, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, np.asarray(keys).tolist(), place, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
