@@ -15,8 +15,10 @@ from vtg.datasets import QueryId, Sample, load_predictions
 from vtg.errors import VtgError
 from vtg.features import VideoFeatures, read_npy
 from vtg.recipes import DataRecipe, Recipe, load_recipe
-from vtg.scoring import Scores, score_predictions
+from vtg.scoring import Scores, score_predictions, with_summary_figures
 from vtg.specs import DEMO
+from vtg.summary.choosing import edge_times
+from vtg.summary.shots import frame_embedding, shot_edges
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "default_model", "evaluate", "open_features", "prepare_demo"]
 
+SUMMARISED = "tvsum"  # the data set whose figures include those of summaries
 DEMO_VIDEOS = 40  # of the demo data set
 DEMO_SENTENCES = 8  # asked about each
 
@@ -38,6 +41,9 @@ class FeatureSource(Protocol):
 
     def ground(self, model: str, samples: Sequence[Sample]) -> list[Grounding]:
         """Ground the queries of one video."""
+
+    def video(self, sample: Sample) -> VideoFeatures:
+        """The features of a query's video."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +85,20 @@ class PublishedSource:
             if model in registry():
                 pull(model)
             self._heads[model] = load_head(model)
-        first = samples[0]
-        layers = read_npy(self._data.video_feature_file(first.video_id), dimensions=4)
-        fps = self._data.fps or len(layers) / first.duration
-        video = VideoFeatures(fps, first.duration, layers, name=first.video_id)
+        video = self.video(samples[0])
         texts = [self._query(sample) for sample in samples]
         with torch.inference_mode():
             return ground_with_head(self._heads[model], video, [sample.query for sample in samples], texts)
+
+    def video(self, sample: Sample) -> VideoFeatures:
+        """The features of a query's video.
+
+        Raises:
+            VtgError: they are missing or damaged.
+        """
+        layers = read_npy(self._data.video_feature_file(sample.video_id), dimensions=4)
+        fps = self._data.fps or len(layers) / sample.duration
+        return VideoFeatures(fps, sample.duration, layers, name=sample.video_id)
 
     def _query(self, sample: Sample) -> torch.Tensor:
         import torch
@@ -111,10 +124,20 @@ class LibrarySource:
         Raises:
             VtgError: the video is not in the library.
         """
-        vid = samples[0].video_id
-        if vid not in self._paths:
-            raise VtgError(f"{self._library.folder}: has no video {vid}; index it first")
-        return self._library.ground_many(self._paths[vid], [sample.query for sample in samples])
+        return self._library.ground_many(self._path(samples[0]), [sample.query for sample in samples])
+
+    def video(self, sample: Sample) -> VideoFeatures:
+        """The features of a query's video.
+
+        Raises:
+            VtgError: the video is not in the library.
+        """
+        return self._library.open_features(self._path(sample))
+
+    def _path(self, sample: Sample) -> str:
+        if sample.video_id not in self._paths:
+            raise VtgError(f"{self._library.folder}: has no video {sample.video_id}; index it first")
+        return self._paths[sample.video_id]
 
 
 def open_features(folder: Path, data: DataRecipe, model: str) -> FeatureSource:
@@ -200,7 +223,13 @@ def evaluate(
     dataset = recipe.data.dataset
     truth = any(sample.windows is not None or sample.ratings is not None for sample in samples)
     scores = score_predictions(load_predictions(out), samples, dataset, out.name, out, annotations) if truth else None
+    if scores is not None and dataset == SUMMARISED:
+        scores = with_summary_figures(scores, lambda sample: _shots(source.video(sample)))
     return Evaluation(out, scores)
+
+
+def _shots(video: VideoFeatures) -> np.ndarray:
+    return edge_times(shot_edges(frame_embedding(video)), video.fps, video.duration)
 
 
 def default_model(recipe: Recipe) -> str:

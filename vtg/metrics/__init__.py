@@ -11,13 +11,14 @@ from vtg.metrics.moments import (
 )
 from vtg.metrics.overlap import crossed_iou, paired_iou
 from vtg.metrics.ranking import TVSUM_CLIPS, tvsum_precision, youtube_precision
-from vtg.metrics.summaries import RankCorrelation, SummaryF1, rank_correlation, summary_f1
+from vtg.metrics.summaries import SUMMARY_SHARE, RankCorrelation, SummaryF1, keyshots, rank_correlation, summary_f1
 
 __all__ = [
     "LENGTH_RANGES",
     "PRECISION_THRESHOLDS",
     "RATING_LEVELS",
     "RECALL_THRESHOLDS",
+    "SUMMARY_SHARE",
     "TVSUM_CLIPS",
     "HighlightFigures",
     "MomentFigures",
@@ -26,6 +27,7 @@ __all__ = [
     "crossed_iou",
     "highlight_detection",
     "interval",
+    "keyshots",
     "moment_retrieval",
     "paired_iou",
     "rank_correlation",

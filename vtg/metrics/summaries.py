@@ -1,4 +1,4 @@
-"""Video summaries against users: F1 of the chosen frames, and rank correlation of the scores they were chosen by."""
+"""Video summaries against users: what scores choose, its F1, and rank correlation of the scores themselves."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RankCorrelation", "SummaryF1", "rank_correlation", "summary_f1"]
+from vtg.knapsack import best_within
+
+__all__ = ["SUMMARY_SHARE", "RankCorrelation", "SummaryF1", "keyshots", "rank_correlation", "summary_f1"]
 
 Array = NDArray[np.float64]
+
+SUMMARY_SHARE = 0.15  # of the video, at most: the budget of TVSum's and SumMe's summaries
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,29 @@ class RankCorrelation:
 
     kendall: float
     spearman: float
+
+
+def keyshots(scores: Array, edges: NDArray[np.integer], share: float = SUMMARY_SHARE) -> NDArray[np.bool_]:
+    """The summary that scores of frames stand for, the standard way (Zhang et al., ECCV 2016).
+
+    A shot is worth the mean of its frames' scores, whatever its length; the shots of the greatest total worth within
+    the budget are the summary (0/1 knapsack, exact).
+
+    Args:
+        scores: [frames] importance, any scale; lower than 0 is lifted with all others to 0.
+        edges: [S + 1] first frames of the shots, and the number of frames.
+        share: the budget as a share of the frames.
+
+    Returns:
+        [frames] whether the frame is in the summary.
+    """
+    scores = np.asarray(scores, dtype=float)
+    lifted = scores - min(0.0, float(scores.min()))
+    lengths = np.diff(edges)
+    worth = np.add.reduceat(lifted, edges[:-1]) / lengths
+    chosen = np.zeros(len(lengths), dtype=bool)
+    chosen[best_within(worth, lengths, int(share * len(scores)))] = True
+    return np.repeat(chosen, lengths)
 
 
 def summary_f1(chosen: NDArray[np.bool_], users: NDArray[np.bool_]) -> SummaryF1:

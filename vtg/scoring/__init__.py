@@ -3,5 +3,16 @@
 from vtg.scoring.figures import Scores, score_predictions
 from vtg.scoring.plots import plot
 from vtg.scoring.report import Cell, Difference, Report, Row, score_files
+from vtg.scoring.summaries import with_summary_figures
 
-__all__ = ["Cell", "Difference", "Report", "Row", "Scores", "plot", "score_files", "score_predictions"]
+__all__ = [
+    "Cell",
+    "Difference",
+    "Report",
+    "Row",
+    "Scores",
+    "plot",
+    "score_files",
+    "score_predictions",
+    "with_summary_figures",
+]

@@ -29,6 +29,7 @@ _DURATION = re.compile(
     r"^  Duration: (?:(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d\.\d+)|N/A)(?:, start: (?P<start>-?[\d.]+))?",
     re.M,
 )
+_TITLE = re.compile(r"^    title +: (?P<title>.*)$", re.M | re.I)
 _STREAM = re.compile(r"^  Stream #0:\d+\S*: (?P<kind>Video|Audio): (?P<codec>\w+)(?P<rest>.*)$", re.M)
 _RATE = re.compile(r"(?P<rate>\d+(?:\.\d+)?k?) (?:fps|tbr)\b")
 _ROTATION = re.compile(r"[Dd]isplay ?[Mm]atrix: rotation of (?P<degrees>-?[\d.]+) degrees")
@@ -54,6 +55,7 @@ class VideoInfo:
         rotation: degrees, clockwise, by which players turn the stored pictures: 0, 90, 180 or 270.
         codec: of the pictures, e.g. "h264".
         audio: codec of the sound, e.g. "aac"; None if there is none.
+        title: as the file itself says; None if it does not.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class VideoInfo:
     rotation: int
     codec: str
     audio: str | None
+    title: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ def survey(path: str | os.PathLike[str]) -> PictureTrack:
         rotation=_rotation(header),
         codec=videos[0]["codec"],
         audio=audio,
+        title=_title(header),
     )
     return PictureTrack(
         info=info,
@@ -276,6 +280,12 @@ def _declared(header: str) -> tuple[float | None, float]:
         return None, 0.0
     seconds = int(found["hours"]) * 3600 + int(found["minutes"]) * 60 + float(found["seconds"])
     return seconds, float(found["start"] or 0.0)
+
+
+def _title(header: str) -> str | None:
+    # Before the duration: streams have titles of their own.
+    found = _TITLE.search(header.split("\n  Duration:", 1)[0])
+    return found["title"].strip() or None if found else None
 
 
 def _is_picture_track(stream: re.Match[str]) -> bool:

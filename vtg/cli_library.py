@@ -1,0 +1,85 @@
+"""What commands on a library share: the options that name library and model, and indexing with its progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vtg.cli_manners import progress_bar
+from vtg.errors import VtgError
+
+if TYPE_CHECKING:
+    from vtg.library import IndexProgress, IndexReport, Library
+
+__all__ = [
+    "ClipOption",
+    "DeviceOption",
+    "FpsOption",
+    "LibraryOption",
+    "ModelOption",
+    "PretrainedOption",
+    "ensure_indexed",
+    "index_files",
+    "open_library",
+]
+
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option("--library", "-l", envvar="VTG_LIBRARY", help="Folder of the library; your data folder by default."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="A name from 'vtg models', or a head's checkpoint; r2-qvhighlights by default."),
+]
+ClipOption = Annotated[
+    str | None, typer.Option("--clip", help="Another CLIP for it, of open_clip's catalogue, such as ViT-B-16-SigLIP.")
+]
+PretrainedOption = Annotated[
+    str | None, typer.Option("--pretrained", help="Weights of the CLIP: a tag of open_clip's catalogue, or a file.")
+]
+FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames a second to look at; 0.5 by default.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cuda, mps or cpu; the best there is by default.")]
+
+
+def open_library(
+    folder: Path | None,
+    model: str | None,
+    clip: str | None,
+    pretrained: str | None,
+    fps: float | None,
+    device: str | None,
+) -> Library:
+    """The library that the options name.
+
+    Raises:
+        VtgError: no such model, or the library was made with another CLIP.
+    """
+    from vtg.library import Library
+    from vtg.specs import model_spec
+
+    if clip is None and pretrained is None and fps is None:
+        return Library(folder, model, device)
+    return Library(folder, model_spec(model, clip, pretrained, fps), device)
+
+
+def index_files(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:
+    """Adds files to a library, with progress; see `Library.add`."""
+    with progress_bar("looking") as step:
+
+        def show(state: IndexProgress) -> None:
+            share = state.seconds_done / state.seconds if state.seconds else 0.0
+            step(f"{state.path.name}", state.videos_done + share, state.videos)
+
+        return library.add(paths, show, retry_failed)
+
+
+def ensure_indexed(library: Library, video: Path) -> None:
+    """Adds one file to a library if it is not there or has changed.
+
+    Raises:
+        VtgError: it cannot be indexed.
+    """
+    for path, reason in index_files(library, [video], retry_failed=False).failed.items():
+        raise VtgError(f"{path}: {reason}")

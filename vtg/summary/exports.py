@@ -1,0 +1,112 @@
+"""A plan in the forms that other programs read: JSON, subtitles, the stretches of a reel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from vtg.summary.choosing import Clip
+from vtg.summary.planning import Plan
+from vtg.timecode import format_time
+from vtg.video import Span
+
+__all__ = ["clip_caption", "plan_document", "reel_spans", "subtitles", "write_text"]
+
+
+def clip_caption(clip: Clip, label: str = "") -> str:
+    """What a person reads about a clip: its label, and where in the video it is."""
+    times = f"{format_time(clip.start)}–{format_time(clip.end)}"
+    return f"{label}, {times}" if label else times
+
+
+def plan_document(plan: Plan, labels: Sequence[str] = ()) -> dict[str, Any]:
+    """A plan as JSON knows it.
+
+    Args:
+        plan: the plan.
+        labels: one a clip; none leaves chapters out.
+
+    Returns:
+        video, query (null where nothing was asked), prompts, duration, budget (null for highlights), seconds, shots
+        (their number), clips (start, end, score, peak, label), and with labels chapters: (title, start, end) with times
+        in the reel, where clips beside each other with one label are one chapter. All times are seconds.
+    """
+    clips = [
+        {
+            "start": clip.start,
+            "end": clip.end,
+            "score": clip.score,
+            "peak": clip.peak,
+            **({"label": label} if label else {}),
+        }
+        for clip, label in zip(plan.clips, labels or [""] * len(plan.clips), strict=True)
+    ]
+    document = {
+        "video": plan.video,
+        "query": plan.query,
+        "prompts": list(plan.prompts),
+        "duration": plan.duration,
+        "budget": plan.budget,
+        "seconds": plan.seconds,
+        "shots": len(plan.shots) - 1,
+        "clips": clips,
+    }
+    return {**document, "chapters": _chapters(plan.clips, labels)} if labels else document
+
+
+def _chapters(clips: Sequence[Clip], labels: Sequence[str]) -> list[dict[str, Any]]:
+    chapters, begin = [], 0.0
+    for title, members in groupby(zip(clips, labels, strict=True), key=lambda member: member[1]):
+        end = begin + sum(clip.seconds for clip, _ in members)
+        chapters.append({"title": title, "start": begin, "end": end})
+        begin = end
+    return chapters
+
+
+def reel_spans(plan: Plan, labels: Sequence[str] = (), captions: bool = False) -> list[Span]:
+    """The stretches of a reel, in the order of the plan's clips.
+
+    Args:
+        plan: of a file.
+        labels: one a clip, the title of its chapter; none makes no chapters.
+        captions: whether each is captioned with its label and where in the video it is.
+    """
+    return [
+        Span(plan.video, clip.start, clip.end, clip_caption(clip, label) if captions else "", label)
+        for clip, label in zip(plan.clips, labels or [""] * len(plan.clips), strict=True)
+    ]
+
+
+def subtitles(plan: Plan, labels: Sequence[str] = ()) -> str:
+    """Subtitles (SRT) for the reel of a plan: over each clip its label and where in the video it is.
+
+    Args:
+        plan: the plan, its clips in the order of the reel.
+        labels: one a clip, or none.
+    """
+    text, begin = "", 0.0
+    for number, (clip, label) in enumerate(zip(plan.clips, labels or [""] * len(plan.clips), strict=True), 1):
+        end = begin + clip.seconds
+        text += f"{number}\n{_srt_time(begin)} --> {_srt_time(end)}\n{clip_caption(clip, label)}\n\n"
+        begin = end
+    return text
+
+
+def _srt_time(seconds: float) -> str:
+    milliseconds = round(1000 * seconds)
+    minutes, rest = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}"
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file that appears whole or not at all, with line ends as on every system."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(text.encode("utf-8"))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,249 @@
+"""Highlights and summaries: knows the order of operations from a video and a sentence, or none, to clips."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.errors import VtgError
+from vtg.features import VideoFeatures
+from vtg.summary.choosing import Clip, as_shares, choose_highlights, choose_summary, edge_times, moved
+from vtg.summary.shots import frame_embedding, shot_edges
+
+if TYPE_CHECKING:
+    from vtg.grounding import Grounder
+
+__all__ = ["NEUTRAL_PROMPTS", "Plan", "best_labels", "find_highlights", "sharpen", "summarize"]
+
+# Asked where the user asks nothing: what is worth showing of any video. The mean of their curves counts.
+NEUTRAL_PROMPTS = (
+    "the most interesting moment of the video",
+    "something exciting happens",
+    "people doing something",
+    "a close-up of the main subject",
+    "a beautiful view",
+)
+SEARCH_SHARE = 0.75  # of a sampled interval, around a shot boundary, in which the picture's real cut is looked for
+LEAST_KEPT = 0.5  # of a clip's length that moving its ends to cuts must leave
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to show of a video.
+
+    Attributes:
+        video: the file or id.
+        query: the sentence; None where nothing was asked.
+        prompts: the sentences that were asked in its place, or it alone.
+        duration: of the video, seconds.
+        shots: seconds at which shots begin, and the end of the video.
+        clips: highlights best first; a summary in the order of the video.
+        budget: seconds that a summary may take; None for highlights.
+        interval: seconds that a sampled frame stands for: how exactly shots are known.
+    """
+
+    video: str
+    query: str | None
+    prompts: tuple[str, ...]
+    duration: float
+    shots: tuple[float, ...]
+    clips: tuple[Clip, ...]
+    budget: float | None
+    interval: float
+
+    @property
+    def seconds(self) -> float:
+        """How long the clips are together."""
+        return sum(clip.seconds for clip in self.clips)
+
+
+def find_highlights(
+    grounder: Grounder,
+    video: str | os.PathLike[str] | VideoFeatures,
+    query: str | None = None,
+    top: int = 5,
+    seconds: float = 10.0,
+) -> Plan:
+    """The best clips of a video around the peaks of its saliency curve.
+
+    Args:
+        grounder: a model; without a head it goes by CLIP alone.
+        video: a file, or its features.
+        query: what to look for. None asks a highlight-only head (as of TVSum) with the video's title, as it was
+            trained, and any other model with `NEUTRAL_PROMPTS`.
+        top: how many clips at most.
+        seconds: length of a clip.
+
+    Returns:
+        The clips best first, none overlapping another.
+
+    Raises:
+        VideoError: the file cannot be read.
+        VtgError: features of another CLIP, an empty query, or a length that is not above 0.
+    """
+    if not seconds > 0:
+        raise VtgError(f"highlights of {seconds:g} s: give a length above 0")
+    features = video if isinstance(video, VideoFeatures) else grounder.features(video)
+    prompts, scores = _saliency(grounder, features, query)
+    edges = shot_edges(frame_embedding(features))
+    clips = choose_highlights(scores, edges, features.fps, features.duration, top, seconds)
+    return _plan(features, query, prompts, edges, clips, None)
+
+
+def summarize(
+    grounder: Grounder,
+    video: str | os.PathLike[str] | VideoFeatures,
+    query: str | None = None,
+    *,
+    ratio: float = 0.15,
+    seconds: float | None = None,
+) -> Plan:
+    """A short version of a video: the shots that together are most salient within a budget.
+
+    Args:
+        grounder: a model; without a head it goes by CLIP alone.
+        video: a file, or its features.
+        query: what the summary is to show; None as for `find_highlights`.
+        ratio: the budget as a share of the video.
+        seconds: the budget instead.
+
+    Returns:
+        The clips in the order of the video.
+
+    Raises:
+        VideoError: the file cannot be read.
+        VtgError: features of another CLIP, an empty query, or a budget that is not above 0.
+    """
+    features = video if isinstance(video, VideoFeatures) else grounder.features(video)
+    budget = ratio * features.duration if seconds is None else seconds
+    if not budget > 0:
+        raise VtgError(f"{features.name}: a summary of {budget:g} s shows nothing; give more")
+    prompts, scores = _saliency(grounder, features, query)
+    edges = shot_edges(frame_embedding(features))
+    clips = choose_summary(scores, edges, features.fps, features.duration, budget)
+    return _plan(features, query, prompts, edges, clips, min(budget, features.duration))
+
+
+def best_labels(
+    grounder: Grounder, video: str | os.PathLike[str] | VideoFeatures, plan: Plan, labels: Sequence[str]
+) -> list[str]:
+    """The label that each clip of a plan matches best, by CLIP's embeddings of its frames.
+
+    Args:
+        grounder: the model whose CLIP compares.
+        video: the file of the plan, or its features, with embeddings.
+        plan: of which the clips are labelled.
+        labels: sentences or words.
+
+    Raises:
+        VideoError: the file cannot be read.
+        VtgError: no label, or features without embeddings.
+    """
+    if not labels:
+        raise VtgError("there are no labels for the chapters: give at least one")
+    features = video if isinstance(video, VideoFeatures) else grounder.features(video)
+    if features.embedding is None:
+        raise VtgError(f"{features.name}: has no embeddings to compare labels with; index the video")
+    texts = grounder.encoder.encode_texts(list(labels))
+    similarity = features.embedding @ np.stack([text.embedding.float().numpy() for text in texts]).T
+    # Against what each label is like in this video on average: some words are near to every picture.
+    similarity = similarity - similarity.mean(axis=0)
+    chosen = []
+    for clip in plan.clips:
+        first = int(clip.start * features.fps)
+        stop = max(first + 1, round(clip.end * features.fps))
+        chosen.append(labels[int(similarity[first:stop].mean(axis=0).argmax())])
+    return chosen
+
+
+def sharpen(plan: Plan, progress: Callable[[int, int], None] = lambda done, total: None) -> Plan:
+    """Move the ends of clips that lie on shot boundaries to the very picture at which the shot changes.
+
+    Boundaries are known to half a sampled interval; a clip that is off by that shows a flash of the next shot. The
+    pictures around them are decoded to find the cut. A summary stays within its budget: what the ends that move inwards
+    set free goes to those that move outwards. Where no cut is found (a fade, say), an end stays.
+
+    Args:
+        plan: of a file.
+        progress: called with the ends done and their number.
+
+    Raises:
+        VideoError: the file cannot be read.
+    """
+    from vtg.video.cuts import CutFinder
+
+    finder = CutFinder(Path(plan.video))
+    inner = np.array(plan.shots[1:-1])
+    wanted: dict[tuple[int, bool], float] = {}
+    ends = [(i, is_end) for i in range(len(plan.clips)) for is_end in (False, True)]
+    for done, (i, is_end) in enumerate(ends):
+        progress(done, len(ends))
+        time = plan.clips[i].end if is_end else plan.clips[i].start
+        if len(inner) and np.abs(inner - time).min() < 1e-3:
+            cut = finder.near(time, SEARCH_SHARE * plan.interval)
+            if cut is not None:
+                wanted[i, is_end] = cut
+    progress(len(ends), len(ends))
+    clips = list(plan.clips)
+    left = np.inf if plan.budget is None else plan.budget - plan.seconds
+    # Inwards first: it sets free what moving outwards takes.
+    for outwards in (False, True):
+        for (i, is_end), cut in wanted.items():
+            clip = clips[i]
+            start, end = (clip.start, cut) if is_end else (cut, clip.end)
+            gain = end - start - clip.seconds
+            if (gain > 0) == outwards and gain <= left + 1e-9 and _has_room(clips, i, start, end):
+                clips[i] = moved(clip, start, end)
+                left -= gain
+    return replace(plan, clips=tuple(clips))
+
+
+def _has_room(clips: Sequence[Clip], i: int, start: float, end: float) -> bool:
+    """Whether a clip can have other ends: most of it is left, with its peak, and it meets no other."""
+    clip = clips[i]
+    others = (other for j, other in enumerate(clips) if j != i)
+    is_free = all(end <= other.start or start >= other.end for other in others)
+    return is_free and start <= clip.peak <= end and end - start >= LEAST_KEPT * clip.seconds
+
+
+def _saliency(grounder: Grounder, features: VideoFeatures, query: str | None) -> tuple[tuple[str, ...], np.ndarray]:
+    """The sentences asked and the curve of the video, [T]."""
+    if query is not None and not query.strip():
+        raise VtgError("the query is empty: say what to look for, or leave it out")
+    prompts = (query,) if query is not None else _own_prompts(grounder, features)
+    curves = [grounding.saliency.scores for grounding in grounder.ground_many(features, prompts)]
+    if len(curves) == 1:
+        return prompts, curves[0]
+    # In its own range each: a prompt that is far from every frame counts as much as one that is near.
+    return prompts, np.mean([as_shares(curve) for curve in curves], axis=0)
+
+
+def _own_prompts(grounder: Grounder, features: VideoFeatures) -> tuple[str, ...]:
+    """What a model is asked where the user asks nothing."""
+    if grounder.head is None or grounder.head.config.moment_retrieval:
+        return NEUTRAL_PROMPTS
+    path = Path(features.name)
+    if path.is_file():
+        from vtg.video import probe
+
+        title = probe(path).title
+        if title:
+            return (title,)
+    return (path.stem.replace("_", " ").replace("-", " ").strip() or "a video",)
+
+
+def _plan(
+    features: VideoFeatures,
+    query: str | None,
+    prompts: tuple[str, ...],
+    edges: np.ndarray,
+    clips: Sequence[Clip],
+    budget: float | None,
+) -> Plan:
+    shots = tuple(edge_times(edges, features.fps, features.duration).tolist())
+    return Plan(features.name, query, prompts, features.duration, shots, tuple(clips), budget, 1 / features.fps)

@@ -1,0 +1,99 @@
+"""Storyboards: knows how key frames are laid out on one picture."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vtg.errors import VtgError
+from vtg.summary.planning import Plan
+from vtg.video import thumbnail
+from vtg.video.captions import font, wrapped
+
+__all__ = ["draw_storyboard", "write_storyboard"]
+
+MOST_FRAMES = 60  # the best-scored clips; more would be too small to see
+WIDTH = 320  # pixels of a key frame
+GAP = 12  # pixels between key frames and around them
+LETTERS = 16  # pixels
+CAPTION_LINES = 2
+PAPER, INK, EMPTY = (250, 250, 248), (30, 33, 40), (20, 20, 22)
+
+
+def write_storyboard(
+    plan: Plan,
+    captions: Sequence[str],
+    out: str | os.PathLike[str],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Draws the key frame of each clip of a plan, at its peak, with its caption; at most 60, the best-scored.
+
+    Args:
+        plan: of a file.
+        captions: one a clip.
+        out: the PNG to write; it appears whole or not at all.
+        progress: called with the key frames done and their number.
+
+    Returns:
+        The file.
+
+    Raises:
+        VideoError: the video cannot be read.
+        VtgError: the plan has no clip, or `out` is no PNG or in a folder that does not exist.
+    """
+    target = Path(out)
+    if target.suffix.lower() != ".png":
+        raise VtgError(f"{target}: storyboards are written as .png: choose this ending")
+    if not target.parent.is_dir():
+        raise VtgError(f"{target}: the folder {target.parent} does not exist: make it first")
+    if not plan.clips:
+        raise VtgError(f"{plan.video}: there is nothing to show on a storyboard")
+    best = sorted(range(len(plan.clips)), key=lambda i: -plan.clips[i].score)[:MOST_FRAMES]
+    frames, texts = [], []
+    for done, i in enumerate(sorted(best)):
+        progress(done, len(best))
+        frames.append(thumbnail(plan.video, min(plan.clips[i].peak, plan.duration), 2 * WIDTH))
+        texts.append(captions[i])
+    board = Image.fromarray(draw_storyboard(frames, texts))
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        board.save(part, format="png")
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    progress(len(best), len(best))
+    return target
+
+
+def draw_storyboard(frames: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
+    """Key frames in rows, each over its caption.
+
+    Args:
+        frames: uint8 [H, W, 3] each, at least one, of any sizes.
+        captions: one a frame; two lines of it are shown.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    columns = min(len(frames), max(2, math.ceil(math.sqrt(len(frames)))))
+    rows = math.ceil(len(frames) / columns)
+    # As high as the first frame's shape asks, but an upright video does not make a tower of it.
+    height = min(round(WIDTH * frames[0].shape[0] / frames[0].shape[1]), WIDTH)
+    letters, line = font(LETTERS), round(1.3 * LETTERS)
+    cell = height + CAPTION_LINES * line + GAP
+    board = Image.new("RGB", (columns * (WIDTH + GAP) + GAP, rows * cell + GAP), PAPER)
+    draw = ImageDraw.Draw(board)
+    for number, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
+        left, top = GAP + number % columns * (WIDTH + GAP), GAP + number // columns * cell
+        picture = Image.fromarray(frame)
+        picture.thumbnail((WIDTH, height), Image.Resampling.LANCZOS)
+        draw.rectangle((left, top, left + WIDTH - 1, top + height - 1), fill=EMPTY)
+        board.paste(picture, (left + (WIDTH - picture.width) // 2, top + (height - picture.height) // 2))
+        for row, text in enumerate(wrapped(caption, WIDTH, letters, CAPTION_LINES)):
+            draw.text((left, top + height + 4 + row * line), text, fill=INK, font=letters)
+    return np.asarray(board)

@@ -1,0 +1,328 @@
+"""Joins videos, and stretches of videos, into one file: of one form, exact to the frame, its sound without drift."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from vtg.errors import VideoError, VtgError
+from vtg.video.captions import caption_picture
+from vtg.video.probing import PictureTrack, survey
+from vtg.video.process import absolute, explain, ffmpeg_binary, run, written_whole
+from vtg.video.seeking import jump_before
+from vtg.video.writing import (
+    AAC,
+    H264,
+    SOUND_RATE,
+    TOLERANCE,
+    Progress,
+    checked_range,
+    decoding,
+    even,
+    layout,
+    pictures_shown,
+    scaled,
+    sound_of,
+    writable,
+    write,
+)
+
+__all__ = ["Reel", "Span", "concat", "write_reel"]
+
+FASTEST_JOINED = 60  # pictures a second
+SLOWEST_REEL = 10  # the same; slower videos show each picture several times, so that a reel is as long as asked
+ENCODING_SHARE = 0.95  # of the time that writing takes; the rest is joining
+SOUND_EDGE = 0.008  # seconds over which the sound of a stretch comes and goes: a hard edge is heard as a click
+LONGEST_HOLD = 1  # seconds for which a part's last picture may stand in for missing ones
+CAPTION_MARGIN = 0.04  # of the picture's height, around a caption
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a video that goes into a reel.
+
+    Attributes:
+        path: the video.
+        start: seconds from its first picture.
+        end: the same; up to 1 s beyond the end of the video means the end.
+        caption: shown over all of it; none where empty.
+        chapter: title of the chapter that it belongs to; those beside each other with the same title are one chapter.
+    """
+
+    path: str | os.PathLike[str]
+    start: float
+    end: float
+    caption: str = ""
+    chapter: str = ""
+
+
+@dataclass(frozen=True)
+class Reel:
+    """A reel that was written.
+
+    Attributes:
+        path: the file.
+        starts: where in it each stretch begins, seconds.
+        duration: of the file, seconds.
+    """
+
+    path: Path
+    starts: tuple[float, ...]
+    duration: float
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What all parts of a joined file share: size in pixels, pictures a second, sound or none, fades in seconds."""
+
+    width: int
+    height: int
+    rate: Fraction
+    sound: bool
+    fade: float = 0.0
+    sound_edge: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part on its way: the whole of a track, or what is shown from `begin` to the picture at `last` (seconds)."""
+
+    track: PictureTrack
+    lasting: Fraction  # seconds wanted
+    begin: Fraction = Fraction(0)
+    last: Fraction | None = None
+    caption: str = ""
+    frames: int = 0
+
+
+def concat(
+    paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], progress: Progress | None = None
+) -> Path:
+    """Joins videos one after the other into one file (H.264, and AAC if any has sound).
+
+    All get the size of the largest (black bars where the shape differs) and the highest picture rate, at most 60;
+    silence stands in for missing sound.
+
+    Args:
+        paths: the videos, in order.
+        out: file to write: .mp4, .m4v, .mov or .mkv.
+        progress: called now and then with the share done.
+
+    Returns:
+        The file written.
+
+    Raises:
+        VtgError: no videos, or `out` cannot be written.
+        VideoError: one of them cannot be read.
+    """
+    if not paths:
+        raise VtgError("there are no clips to join: give at least one")
+    tracks = [survey(path) for path in paths]
+    target = writable(out, paths)
+    _write_joined([_Part(track, track.duration) for track in tracks], _common_form(tracks), target, [], progress)
+    return target
+
+
+def write_reel(
+    spans: Sequence[Span], out: str | os.PathLike[str], fade: float = 0.0, progress: Progress | None = None
+) -> Reel:
+    """Cuts stretches out of videos and joins them into one file (H.264, and AAC if any video has sound).
+
+    Each stretch starts with the picture shown at its start; of each video only what lies between a stretch and the
+    keyframe before it is decoded. Form and sound are those of `concat`, with at least 10 pictures a second; the file is
+    as long as the stretches together, to half a picture.
+
+    Args:
+        spans: the stretches, in order, of one video or several.
+        out: file to write: .mp4, .m4v, .mov or .mkv.
+        fade: seconds over which each stretch comes out of black and goes back; at most half of it.
+        progress: called now and then with the share done.
+
+    Returns:
+        The file, and where in it each stretch begins.
+
+    Raises:
+        VtgError: no stretches, times outside a video or the wrong way round, or `out` cannot be written.
+        VideoError: a video cannot be read.
+    """
+    if not spans:
+        raise VtgError("there is nothing to write: give at least one stretch of a video")
+    if not fade >= 0:
+        raise VtgError(f"a fade of {fade:g} s cannot be made: give 0 or more")
+    tracks = {os.fspath(path): survey(path) for path in dict.fromkeys(span.path for span in spans)}
+    target = writable(out, list(tracks))
+    parts = [_part(tracks[os.fspath(span.path)], span) for span in spans]
+    form = _common_form(list(tracks.values()))
+    rate = form.rate * max(1, math.ceil(SLOWEST_REEL / form.rate))
+    form = replace(form, rate=rate, fade=fade, sound_edge=SOUND_EDGE)
+    starts, duration = _write_joined(parts, form, target, [span.chapter for span in spans], progress)
+    return Reel(target, starts, duration)
+
+
+def _part(track: PictureTrack, span: Span) -> _Part:
+    end = checked_range(track, span.start, span.end)
+    begin, last, _ = pictures_shown(track, span.start, end)
+    return _Part(track, Fraction(end) - Fraction(span.start), begin, last, span.caption)
+
+
+def _common_form(tracks: Sequence[PictureTrack]) -> _Form:
+    largest = max((track.info for track in tracks), key=lambda info: info.width * info.height)
+    rate = min(max(Fraction(track.info.fps).limit_denominator(1001) for track in tracks), Fraction(FASTEST_JOINED))
+    return _Form(even(largest.width), even(largest.height), rate, any(track.info.audio for track in tracks))
+
+
+def _write_joined(
+    parts: Sequence[_Part], form: _Form, target: Path, chapters: Sequence[str], progress: Progress | None
+) -> tuple[tuple[float, ...], float]:
+    """Writes all parts into one file; gives where each begins, and how long all are, seconds."""
+    counted = _with_frames(parts, form.rate)
+    total = sum(part.frames for part in counted)
+    edges = [0]
+    with (
+        written_whole(target) as beside,
+        # One part is decoded at a time, and sound stays uncompressed until the end: joined AAC has gaps at the seams.
+        tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder,
+    ):
+        written: list[tuple[Path, Fraction]] = []
+        for number, part in enumerate(counted):
+            file = Path(folder) / f"{number:05d}.nut"
+            edges.append(edges[-1] + part.frames)
+            begin, end = (ENCODING_SHARE * edge / total for edge in edges[-2:])
+            _encode_joinable(part, form, file, scaled(progress, begin, end))
+            written.append((file, part.frames / form.rate))
+        starts = tuple(float(edge / form.rate) for edge in edges)
+        _join(written, form.sound, _chapter_list(starts, chapters), beside)
+    if progress is not None:
+        progress(1.0)
+    return starts[:-1], starts[-1]
+
+
+def _with_frames(parts: Sequence[_Part], rate: Fraction) -> list[_Part]:
+    """How many pictures each part gets: rounded on the common clock, so that what rounding leaves does not add up."""
+    counted, until, shown = [], Fraction(0), 0
+    for part in parts:
+        until += part.lasting
+        frames = max(1, round(until * rate) - shown)
+        shown += frames
+        counted.append(replace(part, frames=frames))
+    return counted
+
+
+def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Progress | None) -> None:
+    """Writes one part in the form that all share."""
+    import ffmpeg
+
+    track, lasting = part.track, part.frames / form.rate
+    jump = jump_before(track, part.begin + TOLERANCE) if part.last is not None else []
+    source = ffmpeg.input(absolute(track.info.path), **decoding(jump))
+    picture = _fitted(_stretch(source["V:0"], part, form.rate), part, form)
+    if form.fade:
+        picture = _faded(picture, "fade", min(form.fade, float(lasting) / 2), float(lasting))
+    if part.caption:
+        picture = _captioned(picture, part.caption, form, out.with_suffix(".png"))
+    streams = [picture]
+    # In front of each keyframe, because parts of differently tagged sources differ in their headers.
+    options: dict[str, Any] = {**H264, "x264-params": "repeat-headers=1"}
+    if form.sound:
+        streams.append(_heard(source, part, form, lasting))
+        options |= {"c:a": "pcm_s16le"}
+    write(ffmpeg.output(*streams, str(out), **options), [track.info.path], out, float(lasting), progress)
+
+
+def _stretch(picture: Any, part: _Part, rate: Fraction) -> Any:
+    """The pictures of a part at the common rate, from time 0 on, exactly as many as it gets."""
+    track = part.track
+    if part.last is None:
+        begun = picture.filter("setpts", f"PTS-{track.first}" if track.dated else "PTS-STARTPTS")
+    else:
+        first_tick, last_tick = (track.first + round(time / track.clock) for time in (part.begin, part.last))
+        # In ticks: in seconds the edges would be rounded, and a picture of another shot would flash up.
+        begun = picture.filter("trim", start_pts=first_tick, end_pts=last_tick + 1).filter(
+            "setpts", f"PTS-{first_tick}"
+        )
+    return (
+        begun.filter("fps", f"{rate.numerator}/{rate.denominator}")
+        # The last one stays, should rounding ask for one more.
+        .filter("tpad", stop_mode="clone", stop_duration=LONGEST_HOLD)
+        # Here and not as an option of the output, which would end the sound some samples early.
+        .filter("trim", end_frame=part.frames)
+    )
+
+
+def _fitted(picture: Any, part: _Part, form: _Form) -> Any:
+    """The picture at the common size: its shape kept, black bars around it."""
+    info = part.track.info
+    shrink = min(Fraction(form.width, info.width), Fraction(form.height, info.height))
+    inner = even(int(info.width * shrink)), even(int(info.height * shrink))
+    return (
+        picture.filter("scale", *inner, flags="bicubic")
+        .filter("pad", form.width, form.height, "(ow-iw)/2", "(oh-ih)/2")
+        .filter("setsar", 1)
+    )
+
+
+def _heard(source: Any, part: _Part, form: _Form, lasting: Fraction) -> Any:
+    import ffmpeg
+
+    if not part.track.info.audio:
+        return ffmpeg.input(f"anullsrc=r={SOUND_RATE}:cl=stereo", f="lavfi").filter("atrim", end=float(lasting))
+    heard = sound_of(source, part.track.first * part.track.clock + part.begin, lasting)
+    edge = min(max(form.fade, form.sound_edge), float(lasting) / 2)
+    return _faded(heard, "afade", edge, float(lasting)) if edge else heard
+
+
+def _faded(stream: Any, kind: str, fade: float, lasting: float) -> Any:
+    return stream.filter(kind, type="in", start_time=0, duration=f"{fade:.6f}").filter(
+        kind, type="out", start_time=f"{lasting - fade:.6f}", duration=f"{fade:.6f}"
+    )
+
+
+def _captioned(picture: Any, caption: str, form: _Form, file: Path) -> Any:
+    import ffmpeg
+    from PIL import Image
+
+    margin = round(CAPTION_MARGIN * form.height)
+    Image.fromarray(caption_picture(caption, form.width - 2 * margin, form.height)).save(file)
+    return ffmpeg.filter([picture, ffmpeg.input(str(file))], "overlay", "(W-w)/2", f"H-h-{margin}")
+
+
+def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> str:
+    """The chapters as ffmpeg reads them; empty where no part has a title."""
+    if not any(titles):
+        return ""
+    text = ";FFMETADATA1\n"
+    firsts = [i for i, title in enumerate(titles) if i == 0 or title != titles[i - 1]]
+    for first, stop in pairwise([*firsts, len(titles)]):
+        start, end = (round(1000 * starts[i]) for i in (first, stop))
+        text += f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={end}\ntitle={_escaped(titles[first])}\n"
+    return text
+
+
+def _escaped(title: str) -> str:
+    return "".join(f"\\{sign}" if sign in "=;#\\" else sign for sign in " ".join(title.split()))
+
+
+def _join(parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: str, beside: Path) -> None:
+    listing = parts[0][0].with_name("list.txt")
+    # Stated lengths, because those found in the parts are rounded and would leave gaps between the pictures.
+    lines = [f"file {part.name}\nduration {float(lasting):.6f}\n" for part, lasting in parts]
+    listing.write_text("".join(lines), encoding="utf-8")
+    command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-y"]
+    command += ["-f", "concat", "-safe", "0", "-i", str(listing)]
+    if chapters:
+        titles = listing.with_name("chapters.txt")
+        titles.write_text(chapters, encoding="utf-8", newline="\n")
+        command += ["-f", "ffmetadata", "-i", str(titles), "-map_chapters", "1"]
+    command += ["-map", "0:v:0", *(["-map", "0:a:0"] if sound else []), "-c:v", "copy"]
+    for name, value in {**(AAC if sound else {}), **layout(beside)}.items():
+        command += [f"-{name}", str(value)]
+    status, _, said = run([*command, str(beside)])
+    if status or not beside.exists():
+        raise VideoError(beside.name, explain(said))

@@ -1,0 +1,192 @@
+"""Copies for looking at: knows what browsers play, and makes short previews and light copies of what they do not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from vtg.errors import VideoError, VtgError
+from vtg.video.editing import cut
+from vtg.video.probing import PictureTrack, VideoInfo, probe, survey
+from vtg.video.process import absolute, explain, ffmpeg_binary, run, written_whole
+from vtg.video.seeking import file_time
+
+__all__ = ["browsers_play", "write_poster", "write_preview", "write_proxy"]
+
+POSTER_SIDE = 480  # pixels, the longer side of a poster
+PREVIEW_SIDE = 640  # pixels, the longer side of a preview
+PROXY_SIDE = 960  # pixels, the longer side of a proxy
+KEYFRAME_SECONDS = 2  # between keyframes of a proxy: a jump decodes at most this much
+MP4_SOUND = {"aac", "mp3", "opus", "flac"}  # what browsers play beside pictures in MP4
+WEBM_SOUND = {"vorbis", "opus"}
+JUMPING = ("mov", "matroska", "flv")  # demuxers that find the keyframe before a time, and date each picture
+H264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
+SOUND = ["-c:a", "aac", "-b:a", "96k", "-ac", "2"]
+
+
+def browsers_play(path: str | os.PathLike[str]) -> bool:
+    """Whether the browsers of today play a file as it is, by its container and codecs.
+
+    A picture format that the codec's name does not tell (ten-bit H.264) may still be refused.
+
+    Args:
+        path: the video.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    track = survey(path)
+    info = track.info
+    if track.container.startswith("mov"):
+        return info.codec in {"h264", "av1", "vp9"} and (info.audio is None or info.audio in MP4_SOUND)
+    if track.container.startswith("matroska") and Path(path).suffix.lower() == ".webm":
+        return info.codec in {"vp8", "vp9", "av1"} and (info.audio is None or info.audio in WEBM_SOUND)
+    return False
+
+
+def write_poster(
+    path: str | os.PathLike[str], time: float, out: str | os.PathLike[str], side: int = POSTER_SIDE
+) -> Path:
+    """Writes the picture shown about a time as a JPEG.
+
+    Quicker than `vtg.video.thumbnail`, which is exact: times count from where the file begins, which in some files is
+    a little before its first picture.
+
+    Args:
+        path: the video.
+        time: seconds.
+        out: file to write.
+        side: the longer side at most, pixels.
+
+    Returns:
+        The file written.
+
+    Raises:
+        VideoError: `path` cannot be read.
+    """
+    target = Path(out)
+    fit = f"scale=w='min({side},iw*sar)':h='min({side},ih)':force_original_aspect_ratio=decrease,setsar=1"
+    command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", "-y", "-ss", f"{max(0.0, time):.3f}"]
+    command += ["-i", absolute(path), "-map", "0:V:0", "-frames:v", "1", "-vf", fit, "-q:v", "4", "-f", "mjpeg"]
+    with written_whole(target) as beside:
+        run([*command, absolute(beside)])
+        if not beside.exists() or not beside.stat().st_size:
+            # Files that cannot be jumped in, and times beyond the last picture.
+            _write_exact_poster(path, time, beside, side)
+    return target
+
+
+def _write_exact_poster(path: str | os.PathLike[str], time: float, out: Path, side: int) -> None:
+    from PIL import Image
+
+    from vtg.video.sampling import thumbnail
+
+    info = probe(path)
+    Image.fromarray(thumbnail(path, time, min(side, max(info.width, info.height)))).save(out, format="jpeg")
+
+
+def write_preview(
+    path: str | os.PathLike[str], start: float, end: float, out: str | os.PathLike[str], side: int = PREVIEW_SIDE
+) -> Path:
+    """Writes the part of a video between two times as a small MP4 (H.264, AAC): quick to make and to load.
+
+    Of a file that cannot be jumped in well (a transport stream) it is as large as the video.
+
+    Args:
+        path: the video.
+        start: seconds from the first picture.
+        end: the same; beyond the end of the video means the end.
+        out: file to write.
+        side: the longer side at most, pixels.
+
+    Returns:
+        The file written.
+
+    Raises:
+        VtgError: nothing lies between the times.
+        VideoError: `path` cannot be read.
+    """
+    track = survey(path)
+    start, end = max(0.0, start), min(end, track.info.duration)
+    if start >= end:
+        raise VtgError(
+            f"{path}: nothing lies between {start:g} s and {end:g} s; it is {track.info.duration:.2f} s long"
+        )
+    if not _jumps_exactly(track):
+        return cut(path, start, end, out).path
+    reading = ["-ss", f"{file_time(track, start):.6f}", "-t", f"{end - start:.6f}"]
+    options = [*_small(track.info, side), *H264, "-preset", "veryfast", "-crf", "26", *_sound(track)]
+    _write(track, reading, options, Path(out), end - start, None)
+    return Path(out)
+
+
+def write_proxy(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    progress: Callable[[float], None] | None = None,
+    recode: bool = False,
+) -> Path:
+    """Writes a copy of a whole video that every browser plays and seeks in: H.264 and AAC in MP4.
+
+    Its time 0 is the first picture. Pictures that are H.264 already are copied, which takes as long as reading the
+    file; others are coded again, small.
+
+    Args:
+        path: the video.
+        out: file to write.
+        progress: called now and then with the share done, 0…1; an exception of its own ends the work.
+        recode: code H.264 again too, for what a browser refused.
+
+    Returns:
+        The file written.
+
+    Raises:
+        VideoError: `path` cannot be read.
+    """
+    track = survey(path)
+    begin = file_time(track, 0)
+    jump = ["-ss", f"{begin:.6f}"] if begin > 0 and _jumps_exactly(track) else []
+    if track.info.codec == "h264" and not recode and _jumps_exactly(track):
+        pictures = ["-c:v", "copy"]
+    else:
+        often = ["-force_key_frames", f"expr:gte(t,n_forced*{KEYFRAME_SECONDS})"]
+        pictures = [*_small(track.info, PROXY_SIDE), *H264, "-preset", "veryfast", "-crf", "28", *often]
+    _write(track, jump, [*pictures, *_sound(track)], Path(out), track.info.duration, progress)
+    return Path(out)
+
+
+def _jumps_exactly(track: PictureTrack) -> bool:
+    return track.seekable and track.container.startswith(JUMPING)
+
+
+def _small(info: VideoInfo, side: int) -> list[str]:
+    shrink = min(1.0, side / max(info.width, info.height))
+    width, height = (max(2, round(pixels * shrink) // 2 * 2) for pixels in (info.width, info.height))
+    return ["-vf", f"scale={width}:{height}:flags=bilinear,setsar=1"]
+
+
+def _sound(track: PictureTrack) -> list[str]:
+    return ["-map", "0:a:0", *SOUND] if track.info.audio else ["-an"]
+
+
+def _write(
+    track: PictureTrack,
+    reading: list[str],
+    writing: list[str],
+    out: Path,
+    seconds: float,
+    progress: Callable[[float], None] | None,
+) -> None:
+    def on_line(line: str) -> None:
+        key, _, value = line.partition("=")
+        if progress is not None and key == "out_time_us" and value.isdigit() and seconds > 0:
+            progress(min(1.0, int(value) / 1e6 / seconds))
+
+    command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-progress", "pipe:1", "-y"]
+    with written_whole(out) as beside:
+        command += [*reading, "-i", absolute(track.info.path), "-map", "0:V:0", *writing]
+        command += ["-sn", "-dn", "-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4", absolute(beside)]
+        status, _, said = run(command, on_line)
+        if status or not beside.exists():
+            raise VideoError(track.info.path, explain(said))
