@@ -1,10 +1,9 @@
-"""The feature store: the only module that knows how features lie on the disk."""
+"""The feature store: the only module that knows how our own files of features lie on the disk."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import secrets
 import time
@@ -18,8 +17,10 @@ import numpy as np
 
 from vtg.errors import VideoError, VtgError
 from vtg.hashing import file_sha256
+from vtg.published import PublishedFeatures, read_npy
 
 __all__ = [
+    "EncodedChunk",
     "FeatureKey",
     "FeatureStore",
     "FeatureWriter",
@@ -103,6 +104,21 @@ class VideoFeatures:
     def times(self) -> np.ndarray:
         """[T] seconds: the start of the interval that each frame stands for."""
         return np.arange(len(self)) / self.fps
+
+
+@dataclass(frozen=True)
+class EncodedChunk:
+    """Consecutive frames of one video.
+
+    Attributes:
+        times: [N] seconds.
+        layers: [N, K, P, C] float16.
+        embedding: [N, E] float32, unit length.
+    """
+
+    times: np.ndarray
+    layers: np.ndarray
+    embedding: np.ndarray
 
 
 class FeatureStore:
@@ -197,6 +213,11 @@ class FeatureWriter:
         self._embeddings: list[np.ndarray] = []
         self._frame_shape: tuple[int, ...] = ()
         self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of the values written so far, which the header gets in the end, in 64 hex digits."""
+        return self._digest.hexdigest()
 
     def __enter__(self) -> FeatureWriter:
         self._file = self._part.open("wb")
@@ -299,80 +320,3 @@ def _map_array(path: Path, header: dict[str, Any], name: str) -> np.ndarray:
     entry = header[name]
     kind = {"F16": "<f2", "F32": "<f4"}[entry["dtype"]]
     return np.memmap(path, kind, "r", HEADER_BYTES + entry["data_offsets"][0], tuple(entry["shape"]))
-
-
-class PublishedFeatures:
-    """The layout of the published feature caches: one float16 ``.npy`` a video and one a query.
-
-    Args:
-        root: the folder that holds ``clip_b32_vid_k4/`` and ``clip_b32_txt_k4/``.
-        videos: name of the folder of videos, ``{vid}.npy`` of shape [T, K, P, Cv].
-        queries: name of the folder of queries, ``{qid}.npy`` of shape [L, K, Cq].
-    """
-
-    def __init__(
-        self, root: str | os.PathLike[str], videos: str = "clip_b32_vid_k4", queries: str = "clip_b32_txt_k4"
-    ) -> None:
-        self.videos = Path(root) / videos
-        self.queries = Path(root) / queries
-
-    def video(self, vid: str) -> np.ndarray:
-        """Map one video's [T, K, P, Cv] float16.
-
-        Raises:
-            VtgError: the file is missing, damaged or of another shape.
-        """
-        return read_npy(self.videos / f"{vid}.npy", dimensions=4)
-
-    def query(self, qid: str | int) -> np.ndarray:
-        """Map one query's [L, K, Cq] float16.
-
-        Raises:
-            VtgError: the file is missing, damaged or of another shape.
-        """
-        return read_npy(self.queries / f"{qid}.npy", dimensions=3)
-
-    def video_ids(self) -> Iterator[str]:
-        """The ids of all videos, in order."""
-        return iter(sorted(path.stem for path in self.videos.glob("*.npy")))
-
-    def write_video(self, vid: str, layers: np.ndarray) -> Path:
-        """Write one video's [T, K, P, Cv] as float16; the file appears whole or not at all."""
-        return _write_npy(self.videos / f"{vid}.npy", layers, dimensions=4)
-
-    def write_query(self, qid: str | int, layers: np.ndarray) -> Path:
-        """Write one query's [L, K, Cq] as float16; the file appears whole or not at all."""
-        return _write_npy(self.queries / f"{qid}.npy", layers, dimensions=3)
-
-
-def read_npy(path: Path, dimensions: int) -> np.ndarray:
-    """Map an array of features from a ``.npy`` file.
-
-    Raises:
-        VtgError: the file is missing, damaged or of another number of dimensions.
-    """
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
-    except (ValueError, OSError, EOFError):
-        raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
-    if array.ndim != dimensions or not math.prod(array.shape):
-        raise VtgError(f"{path}: has shape {list(array.shape)}, not {dimensions} dimensions; extract it again")
-    return array
-
-
-def _write_npy(path: Path, array: np.ndarray, dimensions: int) -> Path:
-    if array.ndim != dimensions:
-        raise ValueError(f"{path.name}: shape {array.shape} does not have {dimensions} dimensions")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
-            np.save(file, np.asarray(array, dtype="<f2"))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

@@ -15,10 +15,18 @@ import torch
 
 from vtg.clip import FrameFeatures
 from vtg.errors import VtgError
-from vtg.features import content_key
+from vtg.features import EncodedChunk, content_key
 from vtg.video import VideoInfo, probe, sample_frames
 
-__all__ = ["EncodedChunk", "EncodedVideo", "FrameEncoder", "encode_video", "encode_videos"]
+__all__ = [
+    "EncodedChunk",
+    "EncodedVideo",
+    "FrameEncoder",
+    "encode_chunk",
+    "encode_video",
+    "encode_videos",
+    "to_float16",
+]
 
 CHUNKS_AHEAD = 2  # decoded chunks that may wait for the encoder: enough to keep it busy, and memory bounded
 FLOAT16_MAX = 65504.0
@@ -31,21 +39,6 @@ class FrameEncoder(Protocol):
 
     def encode_frames(self, frames: np.ndarray) -> FrameFeatures:
         """Turn uint8 frames [N, H, W, 3] into features."""
-
-
-@dataclass(frozen=True)
-class EncodedChunk:
-    """Consecutive frames of one video.
-
-    Attributes:
-        times: [N] seconds.
-        layers: [N, K, P, C] float16.
-        embedding: [N, E] float32, unit length.
-    """
-
-    times: np.ndarray
-    layers: np.ndarray
-    embedding: np.ndarray
 
 
 @dataclass
@@ -131,6 +124,19 @@ def encode_video(path: Path, encoder: FrameEncoder, fps: float) -> Iterator[Enco
             yield from video
 
 
+def encode_chunk(encoder: FrameEncoder, times: np.ndarray, frames: np.ndarray) -> EncodedChunk:
+    """Encode frames [N, H, W, 3] of times [N] in the calling thread."""
+    features = encoder.encode_frames(frames)
+    return EncodedChunk(times, to_float16(features.layers), features.embedding.float().numpy())
+
+
+def to_float16(layers: torch.Tensor) -> np.ndarray:
+    """Features as they are kept: float16, where the largest number stands for what is larger."""
+    if layers.dtype != torch.float16:
+        layers = layers.clamp_(-FLOAT16_MAX, FLOAT16_MAX).half()
+    return layers.numpy()
+
+
 def _unexpected(message: _Message) -> BaseException:
     return message if isinstance(message, BaseException) else RuntimeError(f"unexpected message {type(message)}")
 
@@ -147,12 +153,7 @@ class _Chunks:
         return self
 
     def __next__(self) -> EncodedChunk:
-        times, frames = self._next_frames()
-        features = self._encoder.encode_frames(frames)
-        layers = features.layers
-        if layers.dtype != torch.float16:
-            layers = layers.clamp_(-FLOAT16_MAX, FLOAT16_MAX).half()
-        return EncodedChunk(times, layers.numpy(), features.embedding.float().numpy())
+        return encode_chunk(self._encoder, *self._next_frames())
 
     def _next_frames(self) -> _Frames:
         if self._ended:

@@ -1,0 +1,125 @@
+"""`vtg extract`: what it prints, what it exits with, and that a mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vtg import cli
+
+
+class Result:
+    """What one run of the command line said and did."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_clip: Path) -> Callable[..., Result]:
+    """Runs ``vtg extract`` in this process, with a tiny CLIP."""
+
+    def run_vtg(*words: object) -> Result:
+        options = [] if "--verify" in words else ["--model", "zero-shot", "--pretrained", tiny_clip, "--device", "cpu"]
+        monkeypatch.setattr(sys, "argv", ["vtg", "extract", *map(str, [*words, *options])])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 0
+        return Result(status, *capsys.readouterr())
+
+    return run_vtg
+
+
+@pytest.fixture
+def films(tmp_path: Path, make_video: Callable[..., Path]) -> Path:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    make_video(folder / "a.mp4", seconds=4, seed=1)
+    make_video(folder / "b.mp4", seconds=6, seed=2)
+    return folder
+
+
+def test_extract_then_again_then_verify(run: Callable[..., Result], films: Path, tmp_path: Path) -> None:
+    first = run(films, tmp_path / "out", "--fps", 1, "--json")
+    assert first.status == 0
+    assert (first.json["videos"], first.json["frames"], first.json["failed"]) == (2, 10, [])
+    second = run(films, tmp_path / "out", "--fps", 1)
+    assert (second.status, second.out) == (0, "")
+    assert "0 videos, 2 done before" in second.err
+    checked = run("--verify", tmp_path / "out", "--json")
+    assert checked.status == 0
+    assert checked.json == {"out": str(tmp_path / "out"), "checked": 2, "problems": [], "failed": []}
+    (tmp_path / "out" / "clip_b32_vid_k4" / "a.npy").write_bytes(b"")
+    checked = run("--verify", tmp_path / "out")
+    assert checked.status == 1
+    assert "a.npy: has 0 bytes" in checked.err
+
+
+def test_a_video_that_fails_is_named_and_the_status_says_so(
+    run: Callable[..., Result], films: Path, tmp_path: Path
+) -> None:
+    (films / "c.mp4").write_text("not a video")
+    result = run(films, tmp_path / "out", "--json")
+    assert result.status == 1
+    assert [failure["id"] for failure in result.json["failed"]] == ["c"]
+    assert "c.mp4: is not a video" in result.err
+    assert run(films, tmp_path / "out", "--shard", "1/3").status == 0  # c is in the third
+
+
+def test_wrong_lines_are_listed_and_nothing_is_begun(run: Callable[..., Result], films: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "list.txt"
+    manifest.write_text("films/a.mp4\nfilms/none.mp4\nfilms/b.mp4\ta\n")
+    result = run(manifest, tmp_path / "out")
+    assert result.status == 1
+    lines = result.err.splitlines()
+    assert lines[0].startswith(f"{manifest}:3: ")
+    assert lines[1].startswith(f"{manifest}:2: ")
+    assert "2 things are wrong" in lines[2]
+    assert not (tmp_path / "out").exists()
+    result = run(manifest, tmp_path / "out", "--skip-wrong", "--json")
+    assert (result.status, result.json["videos"], len(result.json["problems"])) == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["films"], ["films", "out", "--shard", "5/4"], ["films", "out", "--layout", "zip"], ["x", "--verify", "out"]],
+)
+def test_wrong_use_exits_with_two(run: Callable[..., Result], words: list[str]) -> None:
+    assert run(*words).status == 2
+
+
+def test_ray_may_be_named_without_an_address(
+    run: Callable[..., Result], films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(*arguments: Any, **_: Any) -> Any:
+        asked.append(arguments[-2])
+        raise cli.VtgError("enough")
+
+    monkeypatch.setattr("vtg.extraction.extract", note)
+    for words in (["--ray"], ["--ray", "10.0.0.1:6379"], ["--ray=auto"], []):
+        run(films, tmp_path / "out", *words)
+    assert asked == ["", "10.0.0.1:6379", "auto", None]
+
+
+def test_features_of_queries_come_with_a_benchmarks_videos(
+    run: Callable[..., Result], films: Path, tmp_path: Path
+) -> None:
+    line = {"qid": 5, "query": "a dog", "vid": "a", "duration": 4, "relevant_windows": [[0, 2]]}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(line) + "\n")
+    result = run(tmp_path / "mine.jsonl", tmp_path / "out", "--dataset", "qvhighlights", "--videos", films, "--json")
+    assert (result.status, result.json["videos"], result.json["queries"]) == (0, 1, 1)
+    names = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.npy"))
+    assert names == ["clip_b32_txt_k4/5.npy", "clip_b32_vid_k4/a.npy"]

@@ -1,0 +1,105 @@
+"""Who is at work on what: the only module that knows the operating system's file locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["Claims"]
+
+# A claim is a lock on one byte of a file that has none: any process may take it, and the system gives it back when
+# the process ends, however it ends. Offsets fit in 31 bits, which is as far as Windows' call reaches.
+OFFSETS = 1 << 30
+RETRY_SECONDS = 0.05
+LONGEST_WAIT = 10.0  # seconds
+TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+
+
+class Claims:
+    """Claims of this process on names, which no other process on the same file has at the same time.
+
+    They keep processes apart, not threads of one. Where the file system has no locks, every claim succeeds.
+
+    Args:
+        path: the file of locks; None where there can be none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._lock = threading.Lock()
+        self._handle = -1
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether others are kept out: the file system has shown no lack of locks yet."""
+        return self._handle >= 0
+
+    def close(self) -> None:
+        """Give everything back."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def take(self, name: str) -> bool:
+        """Claim a name; False where another process has it."""
+        with self._lock:
+            if not self.are_kept:
+                return True
+            try:
+                _lock_byte(self._handle, _offset(name))
+            except OSError as error:
+                if error.errno in TAKEN:
+                    return False
+                self.close()  # a network file system without locks
+            return True
+
+    def release(self, name: str) -> None:
+        """Give a name back."""
+        with self._lock, contextlib.suppress(OSError):
+            if self.are_kept:
+                _unlock_byte(self._handle, _offset(name))
+
+    @contextlib.contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Hold a name that everyone holds for a moment only; after some seconds the block is entered in any case."""
+        until = time.monotonic() + LONGEST_WAIT
+        while not self.take(name) and time.monotonic() < until:
+            time.sleep(RETRY_SECONDS)
+        try:
+            yield
+        finally:
+            self.release(name)
+
+
+def _offset(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % OFFSETS
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_byte(handle: int, offset: int) -> None:
+        os.lseek(handle, offset, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+
+    def _unlock_byte(handle: int, offset: int) -> None:
+        os.lseek(handle, offset, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock_byte(handle: int, offset: int) -> None:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset, os.SEEK_SET)
+
+    def _unlock_byte(handle: int, offset: int) -> None:
+        fcntl.lockf(handle, fcntl.LOCK_UN, 1, offset, os.SEEK_SET)

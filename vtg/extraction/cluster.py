@@ -1,0 +1,338 @@
+"""Extraction on many machines: the only module that knows Ray, whose Data pipeline runs the same stages."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vtg.errors import VideoError, VtgError
+from vtg.extraction.decoding import open_video
+from vtg.extraction.jobs import VideoJob
+from vtg.extraction.output import Output
+from vtg.extraction.plan import Plan
+from vtg.extraction.records import Elsewhere, OutputSettings, Step, VideoRecord
+from vtg.extraction.remote import is_url
+from vtg.features import EncodedChunk
+from vtg.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from vtg.video import Chunk
+
+__all__ = ["extract_on_cluster"]
+
+SEGMENT_CHUNKS = 4  # chunks of a video that travel together, at most: 128 frames
+# Shares of a core, by which Ray decides what runs at a time. They differ, so that Ray keeps the stages apart.
+ENCODE_CPUS = 0.5
+DECODE_CPUS = 0.25
+DECODE_CPUS_BESIDE_GPU = 1.0  # there decoding is what takes the processor
+WRITE_CPUS = 0.1
+CONNECT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A job on its way to be decoded."""
+
+    job: VideoJob
+    source_bytes: int
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """A stretch of a video on its way to be encoded; the chunks are the batches."""
+
+    task: _Task
+    duration: float = 0.0
+    content: str = ""
+    first: int = 0
+    is_last: bool = True
+    chunks: tuple[Chunk, ...] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class _Features:
+    """A stretch of a video on its way to be written."""
+
+    frames: _Frames
+    chunk: EncodedChunk | None
+
+
+@dataclass
+class _LongVideo:
+    """A video that is written in stretches, which are joined when all are there."""
+
+    task: _Task
+    duration: float
+    content: str
+    lengths: dict[int, int] = field(default_factory=dict)  # frames of the stretch that begins with a frame
+    total: int | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.total is not None and sum(self.lengths.values()) == self.total
+
+
+def extract_on_cluster(
+    plan: Plan,
+    output: Output,
+    encoder: EncoderSpec,
+    address: str | None,
+    device: str | None = None,
+    workers: int | None = None,
+) -> Generator[Step, None, None]:
+    """Do what is left to do on a Ray cluster, and tell of every step; queries are encoded here.
+
+    Ray's own workers must have vtg, and reach the videos, OUT and the weights under the same names. The job of a worker
+    that is lost is done by another one.
+
+    Args:
+        plan: what is left to do.
+        output: where it goes.
+        encoder: the CLIP.
+        address: of the cluster; None for that of ``RAY_ADDRESS``, or else one of this machine's own.
+        device: "cpu" or "cuda"; None takes the cluster's GPUs if it has any.
+        workers: encoders at work at a time; None takes one a GPU, or one a core.
+
+    Yields:
+        As `vtg.extraction.machine.extract_here`.
+
+    Raises:
+        VtgError: Ray is not installed, there is no cluster at the address, or features cannot be written.
+    """
+    claimed: list[VideoJob] = []
+    try:
+        tasks = []
+        for job in plan.videos:
+            if not output.claim(job.id):
+                yield Elsewhere(job)
+                continue
+            claimed.append(job)
+            if output.has_done(job, plan.sizes[job.source]):  # since the plan was made
+                yield Elsewhere(job)
+            else:
+                tasks.append(_Task(job, plan.sizes[job.source]))
+        if tasks:
+            yield from _run_connected(tasks, output, encoder, address, device, workers)
+    finally:
+        for job in claimed:
+            output.release(job.id)
+    if plan.queries:
+        from vtg.extraction.machine import extract_here  # not above: workers that do not encode need no torch
+
+        yield from extract_here(
+            replace(plan, videos=()), output, encoder, None if device == "cuda" else device, workers
+        )
+
+
+def _run_connected(
+    tasks: list[_Task],
+    output: Output,
+    encoder: EncoderSpec,
+    address: str | None,
+    device: str | None,
+    workers: int | None,
+) -> Iterator[Step]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home on the user's behalf
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise VtgError("--ray needs Ray; install it with: pip install 'vtg[ray]'") from None
+    was_connected = ray.is_initialized()
+    if not was_connected:
+        _connect(ray, address)
+    try:
+        yield from _run(ray, tasks, output, encoder, device, workers)
+    except ray.exceptions.RayError as error:
+        raise VtgError(f"a worker failed: {_cause(error)}") from None
+    finally:
+        if not was_connected:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    # Workers of a cluster that begins here import what this process does, also from a checkout.
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {"env_vars": {"PYTHONPATH": paths}} if address is None else None
+    try:
+        _check_address(address)
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment)
+    except Exception as error:  # Ray raises all kinds, also plain ones
+        reason = " ".join(str(error).split())[:160]
+        raise VtgError(f"{address or 'Ray'}: no cluster there ({reason}); start one with: ray start --head") from None
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it talks a lot; what matters is raised
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, of the traces of all workers that it went through."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)), lines[-1] if lines else "?")
+
+
+def _check_address(address: str | None) -> None:
+    """Raise OSError where nobody listens: Ray itself would try for a minute and more."""
+    found = re.fullmatch(r"([\w.-]+):(\d+)", address or "")
+    if found:
+        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+
+
+def _run(
+    ray: Any, tasks: list[_Task], output: Output, encoder: EncoderSpec, device: str | None, workers: int | None
+) -> Iterator[Step]:
+    with_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+    out = output.out if is_url(output.out) else str(Path(output.out).expanduser().absolute())
+    where = (out, output.settings)  # workers are at home elsewhere
+    results = _pipeline(ray, tasks, where, encoder, with_gpu, workers)
+    long_videos: dict[str, _LongVideo] = {}
+    joining: dict[Any, str] = {}
+    join = ray.remote(num_cpus=WRITE_CPUS, max_retries=-1)(_join)
+    for row in results.iter_rows():
+        result = row["result"]
+        if isinstance(result, VideoRecord):
+            if not result.failure:
+                yield result.shape[0]
+            yield result
+            continue
+        video = long_videos.setdefault(result.task.job.id, _LongVideo(result.task, result.duration, result.content))
+        video.lengths[result.first] = result.length
+        video.total = result.first + result.length if result.is_last else video.total
+        yield result.length
+        if video.is_complete:
+            joining[join.remote(long_videos.pop(result.task.job.id), where)] = result.task.job.id
+    while joining:
+        done, _ = ray.wait(list(joining), num_returns=1)
+        for reference in done:
+            del joining[reference]
+            yield ray.get(reference)
+
+
+def _pipeline(
+    ray: Any,
+    tasks: list[_Task],
+    where: tuple[str, OutputSettings],
+    encoder: EncoderSpec,
+    with_gpu: bool,
+    workers: int | None,
+) -> Any:
+    """Decode on any core, encode on a pool of actors, write on any core; Ray holds back what runs ahead."""
+    from vtg.extraction.encoders import load_encoder
+
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    count = workers or int(ray.cluster_resources()["GPU"] if with_gpu else cpus)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    size = load_encoder(encoder, "cpu").image_size
+    with_content = where[1].layout == "store"
+    rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
+    frames = rows.flat_map(
+        functools.partial(_decode, size=size, with_content=with_content),
+        num_cpus=DECODE_CPUS_BESIDE_GPU if with_gpu else DECODE_CPUS,
+        compute=ray.data.TaskPoolStrategy(size=max(1, cpus)),
+    )
+    features = frames.map(
+        _Encode,
+        fn_constructor_args=(encoder, "cuda" if with_gpu else "cpu"),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=count),
+        num_cpus=ENCODE_CPUS,
+        num_gpus=1 if with_gpu else None,
+    )
+    return features.map(functools.partial(_write, where=where), num_cpus=WRITE_CPUS)
+
+
+def _decode(row: dict[str, Any], size: int, with_content: bool) -> Iterator[dict[str, Any]]:
+    """The stretches of one video; the last may be a failure."""
+    task: _Task = row["task"]
+    try:
+        with open_video(task.job, size, with_content) as video:
+            first = 0
+            chunks: list[Chunk] = []
+            for chunk in video.chunks:
+                if len(chunks) == SEGMENT_CHUNKS:
+                    yield {"frames": _Frames(task, video.duration, video.content, first, False, tuple(chunks))}
+                    first += sum(len(times) for times, _ in chunks)
+                    chunks = []
+                chunks.append(chunk)
+            yield {"frames": _Frames(task, video.duration, video.content, first, True, tuple(chunks))}
+    except VideoError as error:
+        yield {"frames": _Frames(task, failure=error.reason)}
+    except VtgError as error:
+        yield {"frames": _Frames(task, failure=str(error))}
+
+
+class _Encode:
+    """One encoder of the pool."""
+
+    def __init__(self, spec: EncoderSpec, device: str) -> None:
+        from vtg.extraction.encoders import load_encoder, single_threaded
+
+        if device == "cpu":
+            single_threaded().__enter__()  # for as long as this worker lives
+        self._encoder = load_encoder(spec, device)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        from vtg.pipeline import encode_chunk
+
+        frames: _Frames = row["frames"]
+        encoded = [encode_chunk(self._encoder, *chunk) for chunk in frames.chunks]
+        chunk = None
+        if encoded:
+            chunk = EncodedChunk(
+                np.concatenate([part.times for part in encoded]),
+                np.concatenate([part.layers for part in encoded]),
+                np.concatenate([part.embedding for part in encoded]),
+            )
+        return {"features": _Features(replace(frames, chunks=()), chunk)}
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A stretch that was written."""
+
+    task: _Task
+    duration: float
+    content: str
+    first: int
+    length: int
+    is_last: bool
+
+
+def _write(row: dict[str, Any], where: tuple[str, OutputSettings]) -> dict[str, Any]:
+    """Write a short video whole, or one stretch of a long one."""
+    features: _Features = row["features"]
+    frames, chunk = features.frames, features.chunk
+    output, job, size = Output(*where), frames.task.job, frames.task.source_bytes
+    if frames.failure:
+        return {"result": output.write_failure(job, size, frames.failure)}
+    if frames.first == 0 and frames.is_last:
+        try:
+            chunks = [] if chunk is None else [chunk]
+            return {"result": output.write_video(job, size, frames.duration, frames.content, chunks)}
+        except VideoError as error:
+            return {"result": output.write_failure(job, size, error.reason)}
+    assert chunk is not None
+    output.write_segment(job, frames.first, chunk)
+    length = len(chunk.times)
+    stretch = _Stretch(frames.task, frames.duration, frames.content, frames.first, length, frames.is_last)
+    return {"result": stretch}
+
+
+def _join(video: _LongVideo, where: tuple[str, OutputSettings]) -> VideoRecord:
+    """Make one file of the stretches of a long video."""
+    output, job = Output(*where), video.task.job
+    chunks = output.read_segments(job, video.lengths)
+    record = output.write_video(job, video.task.source_bytes, video.duration, video.content, chunks)
+    output.remove_segments(job)
+    return record

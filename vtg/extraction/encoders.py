@@ -1,0 +1,137 @@
+"""The encoders of one machine: knows its GPUs and cores, and how they work side by side with the same result."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from vtg.clip import ClipEncoder
+from vtg.features import EncodedChunk
+from vtg.pipeline import encode_chunk, to_float16
+from vtg.specs import EncoderSpec
+from vtg.video import Chunk
+
+__all__ = ["EncoderPool", "devices", "load_encoder", "single_threaded"]
+
+GPU_BATCH = 32  # frames: as many as a chunk has, whatever memory is free, so that batches are the same everywhere
+
+Result = TypeVar("Result")
+
+
+def devices(device: str | None) -> list[str]:
+    """The devices to encode on: the one that is named, else every GPU, else the best that there is."""
+    if device is not None and device != "cuda":
+        return [device]
+    if torch.cuda.is_available():
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return [device or ("mps" if torch.backends.mps.is_available() else "cpu")]
+
+
+def load_encoder(spec: EncoderSpec, device: str) -> ClipEncoder:
+    """Load a CLIP whose batches do not depend on the memory that happens to be free.
+
+    Raises:
+        VtgError: its weights cannot be had.
+    """
+    batch = GPU_BATCH if device.startswith("cuda") else None
+    return ClipEncoder(spec.clip, spec.weights, layers=spec.layers, device=device, batch_size=batch)
+
+
+class single_threaded:  # noqa: N801 - used as a statement, as its name reads
+    """Inside, torch uses one thread for an operation: how many share one decides on the last bits of its result."""
+
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._before)
+
+
+class EncoderPool:
+    """Encoders side by side: one for each GPU; on the CPU one thread a core, which share the weights.
+
+    A batch is a chunk of one video and is encoded by one thread, so that a video's features depend neither on how many
+    cores there are nor on what else is encoded at the time. Use it in a ``with`` statement.
+
+    Args:
+        spec: the CLIP.
+        device: a torch device; None takes every GPU, or the best that there is.
+        workers: threads on the CPU; None takes as many as torch would.
+
+    Raises:
+        VtgError: the weights cannot be had.
+    """
+
+    def __init__(self, spec: EncoderSpec, device: str | None = None, workers: int | None = None) -> None:
+        places = devices(device)
+        encoders = [load_encoder(spec, place) for place in places]
+        self._on_cpu = places == ["cpu"]
+        if self._on_cpu:
+            encoders *= workers or torch.get_num_threads()
+        self._encoders: queue.SimpleQueue[ClipEncoder] = queue.SimpleQueue()
+        for encoder in encoders:
+            self._encoders.put(encoder)
+        self._pool = ThreadPoolExecutor(len(encoders), thread_name_prefix="vtg-encode")
+        # What is decoded and waits for an encoder: as many chunks again as are being encoded.
+        self._room = threading.Semaphore(2 * len(encoders))
+        self._stack = ExitStack()
+        self.image_size = encoders[0].image_size
+        # Enough to keep the encoders busy: on the CPU decoding takes a small part of the time.
+        self.decoders = max(2, len(encoders) if self._on_cpu else _cores())
+
+    def __enter__(self) -> EncoderPool:
+        if self._on_cpu:
+            self._stack.enter_context(single_threaded())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._stack.close()
+
+    def encode_frames(self, chunk: Chunk, is_wanted: Callable[[], bool]) -> Future[EncodedChunk] | None:
+        """Encode a chunk as soon as an encoder is free; waits while too many others wait already.
+
+        Args:
+            chunk: times [N] and frames [N, H, W, 3].
+            is_wanted: asked now and then while waiting; False ends it.
+
+        Returns:
+            What will be the chunk's features; None where it was no longer wanted.
+        """
+        while not self._room.acquire(timeout=0.2):
+            if not is_wanted():
+                return None
+        future = self._submit(lambda encoder: encode_chunk(encoder, *chunk))
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def encode_text(self, text: str) -> Future[np.ndarray]:
+        """Encode a sentence alone: [L, K, C] float16."""
+        return self._submit(lambda encoder: to_float16(encoder.encode_text(text).layers))
+
+    def _submit(self, work: Callable[[ClipEncoder], Result]) -> Future[Result]:
+        def run() -> Result:
+            encoder = self._encoders.get()
+            try:
+                return work(encoder)
+            finally:
+                self._encoders.put(encoder)
+
+        return self._pool.submit(run)
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores that this process may use
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

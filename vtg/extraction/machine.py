@@ -1,0 +1,157 @@
+"""Extraction on one machine: runs fetching, decoding, encoding and writing side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from vtg.errors import VideoError, VtgError
+from vtg.extraction.decoding import open_video
+from vtg.extraction.encoders import EncoderPool
+from vtg.extraction.jobs import QueryJob, VideoJob
+from vtg.extraction.output import Output, query_claim
+from vtg.extraction.plan import Plan
+from vtg.extraction.records import Elsewhere, Step, VideoRecord
+from vtg.features import EncodedChunk
+from vtg.specs import EncoderSpec
+from vtg.video import Chunk
+from vtg.video.with_decord import import_decord
+
+__all__ = ["extract_here"]
+
+TICK_SECONDS = 0.5  # how often progress is told, if nothing ends
+
+
+class _Stopped(Exception):  # noqa: N818 - not an error
+    """The run has ended, by an error elsewhere or by the user."""
+
+
+def extract_here(
+    plan: Plan, output: Output, encoder: EncoderSpec, device: str | None = None, workers: int | None = None
+) -> Generator[Step, None, None]:
+    """Do what is left to do, and tell of every step; closing it stops the work.
+
+    Args:
+        plan: what is left to do.
+        output: where it goes.
+        encoder: the CLIP.
+        device: a torch device; None takes every GPU, or the best that there is.
+        workers: encoding threads on the CPU; None takes as many as torch would.
+
+    Yields:
+        What became of a job, as it ends; a number of frames whenever some have been encoded; 0 now and then.
+
+    Raises:
+        VtgError: the encoder cannot be had.
+        OSError: features cannot be written.
+    """
+    import_decord()  # here: it is not made to be imported by several threads at a time
+    with EncoderPool(encoder, device, workers) as encoders:
+        yield from _Run(plan, output, encoders).steps()
+
+
+class _Run:
+    """Threads that each take one job after the other."""
+
+    def __init__(self, plan: Plan, output: Output, encoders: EncoderPool) -> None:
+        self._sizes = plan.sizes
+        self._output = output
+        self._encoders = encoders
+        self._jobs: Iterator[VideoJob | QueryJob] = iter([*plan.videos, *plan.queries])
+        self._next_job = threading.Lock()
+        self._told: queue.SimpleQueue[Step | BaseException | None] = queue.SimpleQueue()  # None: a thread has ended
+        self._stop = threading.Event()
+
+    def steps(self) -> Iterator[Step]:
+        threads = self._encoders.decoders
+        with ThreadPoolExecutor(threads, thread_name_prefix="vtg-extract") as pool:
+            for _ in range(threads):
+                pool.submit(self._work)
+            try:
+                while threads:
+                    try:
+                        told = self._told.get(timeout=TICK_SECONDS)
+                    except queue.Empty:
+                        told = 0
+                    if told is None:
+                        threads -= 1
+                    elif isinstance(told, BaseException):
+                        raise told
+                    else:
+                        yield told
+            finally:
+                self._stop.set()
+
+    def _work(self) -> None:
+        try:
+            while not self._stop.is_set():
+                with self._next_job:
+                    job = next(self._jobs, None)
+                if job is None:
+                    break
+                self._told.put(self._video(job) if isinstance(job, VideoJob) else self._query(job))
+        except _Stopped:
+            pass
+        except BaseException as error:  # whatever it is, it must reach the caller, who would wait for ever
+            self._told.put(error)
+        finally:
+            self._told.put(None)
+
+    def _video(self, job: VideoJob) -> Step:
+        size = self._sizes[job.source]
+        if not self._output.claim(job.id):
+            return Elsewhere(job)
+        try:
+            if self._output.has_done(job, size):  # since the plan was made
+                return Elsewhere(job)
+            return self._extract(job, size)
+        except VideoError as error:
+            return self._output.write_failure(job, size, error.reason)
+        except VtgError as error:
+            return self._output.write_failure(job, size, str(error))
+        finally:
+            self._output.release(job.id)
+
+    def _extract(self, job: VideoJob, size: int) -> VideoRecord:
+        with_content = self._output.settings.layout == "store"
+        with open_video(job, self._encoders.image_size, with_content) as video:
+            chunks = self._encoded(video.chunks)
+            with contextlib.closing(chunks):
+                return self._output.write_video(job, size, video.duration, video.content, chunks)
+
+    def _encoded(self, chunks: Iterable[Chunk]) -> Generator[EncodedChunk, None, None]:
+        """The features of chunks in their order, while later ones are decoded and encoded."""
+        waiting: deque[Future[EncodedChunk]] = deque()
+        try:
+            for chunk in chunks:
+                future = self._encoders.encode_frames(chunk, lambda: not self._stop.is_set())
+                if future is None or self._stop.is_set():
+                    raise _Stopped
+                waiting.append(future)
+                while waiting and waiting[0].done():
+                    yield self._taken(waiting)
+            while waiting:
+                yield self._taken(waiting)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _taken(self, waiting: deque[Future[EncodedChunk]]) -> EncodedChunk:
+        encoded = waiting.popleft().result()
+        if self._stop.is_set():
+            raise _Stopped
+        self._told.put(len(encoded.times))
+        return encoded
+
+    def _query(self, job: QueryJob) -> Step:
+        name = query_claim(job.id)
+        if not self._output.place.claims.take(name):
+            return Elsewhere(job)
+        try:
+            return self._output.write_query(job, self._encoders.encode_text(job.text).result())
+        finally:
+            self._output.place.claims.release(name)

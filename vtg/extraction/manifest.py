@@ -1,0 +1,108 @@
+"""Manifests: the only module that knows their lines, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from vtg.datasets.files import lines_of
+from vtg.extraction.jobs import VideoJob, repeated_ids, why_no_file_name
+
+__all__ = ["looks_like_manifest", "manifest_jobs"]
+
+COLUMNS = ("path", "id", "start", "end")  # of a line of text, with tabs between them; only the first is needed
+
+
+class _WrongLineError(ValueError):
+    """What is wrong with a line."""
+
+
+def looks_like_manifest(text: str) -> bool:
+    """Whether the first line is a path, or a JSON object with one."""
+    _, line = next(lines_of(text), (0, ""))
+    if not line.startswith("{"):
+        return True
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return False
+    return "path" in record
+
+
+def manifest_jobs(
+    text: str, name: str, resolve: Callable[[str], str], fps: float | None
+) -> tuple[list[VideoJob], list[str]]:
+    """Read a manifest.
+
+    A line is a path, or a path, an id, a start and an end in seconds with tabs between them (the last ones may be
+    left out); or a JSON object with these fields, and others that are passed over. The id is the file's name without
+    its ending where none is given. Empty lines and those that begin with # are passed over.
+
+    Args:
+        text: the manifest.
+        name: of its file, for messages.
+        resolve: makes a path or URL in it absolute.
+        fps: frames a second of every job.
+
+    Returns:
+        The jobs in order, and a line for everything that is wrong.
+    """
+    jobs: list[VideoJob] = []
+    problems: list[tuple[int, str]] = []
+    for number, line in lines_of(text):
+        if line.startswith("#"):
+            continue
+        try:
+            jobs.append(_job(_fields(line), number, resolve, fps))
+        except _WrongLineError as error:
+            problems.append((number, f"{name}:{number}: {error}"))
+    first, repeated = repeated_ids(jobs, name)
+    return first, [reason for _, reason in sorted(problems + repeated)]
+
+
+def _fields(line: str) -> dict[str, Any]:
+    if not line.startswith("{"):
+        values = [value.strip() for value in line.split("\t")]
+        if len(values) > len(COLUMNS):
+            raise _WrongLineError(f"has {len(values)} columns; they are {', '.join(COLUMNS)}, with tabs between them")
+        return {column: value for column, value in zip(COLUMNS, values, strict=False) if value}
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise _WrongLineError(f"not valid JSON ({error})") from None
+    return {column: record[column] for column in COLUMNS if record.get(column) is not None}
+
+
+def _job(fields: dict[str, Any], line: int, resolve: Callable[[str], str], fps: float | None) -> VideoJob:
+    path = fields.get("path")
+    if not isinstance(path, str) or not path.strip():
+        raise _WrongLineError("no path")
+    job_id = fields.get("id", _stem(path))
+    if isinstance(job_id, bool) or not isinstance(job_id, (str, int)):
+        raise _WrongLineError(f"the id must be a text or a whole number, not {job_id!r}")
+    why = why_no_file_name(str(job_id))
+    if why:
+        raise _WrongLineError(f"the id {job_id!r} {why}; give another one")
+    start = _seconds(fields.get("start", 0.0), "start")
+    end = None if "end" not in fields else _seconds(fields["end"], "end")
+    if end is not None and end <= start:
+        raise _WrongLineError(f"the end, {end:g} s, is not after the start, {start:g} s")
+    return VideoJob(str(job_id), resolve(path), fps, start=start, end=end, line=line)
+
+
+def _stem(path: str) -> str:
+    pure = PureWindowsPath(path) if "\\" in path else PurePosixPath(path)
+    return pure.stem
+
+
+def _seconds(value: object, name: str) -> float:
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise _WrongLineError(f"the {name} must be seconds of 0 or more, not {value!r}")
+    return seconds

@@ -1,0 +1,299 @@
+"""What lies in OUT: knows the layouts, the records of what was done, and what of it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+import numpy as np
+
+from vtg.errors import VideoError, VtgError
+from vtg.extraction.jobs import QueryJob, VideoJob
+from vtg.extraction.places import PART, Place, open_place
+from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
+from vtg.features import EncodedChunk, FeatureKey, FeatureStore
+from vtg.published import NpyWriter
+
+__all__ = ["FAILURES", "Output", "query_claim", "stretch_key"]
+
+FORMAT = 1  # of what lies in OUT beside the features; a later one is refused
+SETTINGS = "extraction/settings.json"
+VIDEOS = "extraction/videos"
+QUERIES = "extraction/queries"
+SEGMENTS = "extraction/segments"
+FAILURES = "failures.jsonl"
+
+
+class Output:
+    """One folder of features, with a record of each beside them.
+
+    A record is written after its features have appeared whole: what has one is finished.
+
+    Args:
+        out: path or URL.
+        settings: what is to be in it.
+    """
+
+    def __init__(self, out: str, settings: OutputSettings) -> None:
+        self.out = out
+        self.settings = settings
+        self.place: Place = open_place(out)
+
+    def check(self) -> None:
+        """Make sure that it can be begun, or gone on with; nothing is written yet.
+
+        Raises:
+            VtgError: it cannot be written to, or holds features of another CLIP or layout, or of nobody knows what.
+        """
+        self.place.check()
+        found = read_settings(self.place)
+        if found is None and any(name.endswith(".npy") for name in self.place.sizes(self.settings.videos)):
+            raise VtgError(f"{self.out}: has features that were not extracted by vtg; choose another OUT")
+        if found is not None and found != self.settings:
+            raise VtgError(f"{self.out}: {found.difference(self.settings)}; choose another OUT")
+
+    def begin(self) -> None:
+        """Make the folder, if it is not there, and say what is to be in it."""
+        self.place.make()
+        document = json.dumps({"format": FORMAT, **asdict(self.settings)}, ensure_ascii=False, indent=1)
+        with self.place.claims.held(SETTINGS):
+            self.place.write(SETTINGS, document.encode())
+
+    @classmethod
+    def open(cls, out: str) -> Output:
+        """Open a folder that was begun before, to look at it.
+
+        Raises:
+            VtgError: nothing was extracted to it.
+        """
+        settings = read_settings(open_place(out))
+        if settings is None:
+            raise VtgError(f"{out}: nothing was extracted to it; check the folder")
+        return cls(out, settings)
+
+    def video_records(self) -> dict[str, VideoRecord]:
+        """The records of all videos, by id."""
+        contents = self.place.read(_json_files(self.place, VIDEOS)).values()
+        records = [from_json(VideoRecord, content) for content in contents]
+        return {record.id: record for record in records if record}
+
+    def query_records(self) -> dict[str, QueryRecord]:
+        """The records of all queries, by id."""
+        contents = self.place.read(_json_files(self.place, QUERIES)).values()
+        records = [from_json(QueryRecord, content) for content in contents]
+        return {record.id: record for record in records if record}
+
+    def has_done(self, job: VideoJob, source_bytes: int) -> bool:
+        """Whether the features that a job asks for are there."""
+        name = f"{VIDEOS}/{job.id}.json"
+        record = from_json(VideoRecord, self.place.read([name]).get(name))
+        if record is None or record.failure or not record.is_of(job, source_bytes):
+            return False
+        return self.place.size(record.file) == record.file_bytes
+
+    def claim(self, video: str) -> bool:
+        """Keep other processes from doing a video; False where one is at it."""
+        return self.place.claims.take(_video_claim(video))
+
+    def release(self, video: str) -> None:
+        """Let others have a video."""
+        self.place.claims.release(_video_claim(video))
+
+    def write_video(
+        self,
+        job: VideoJob,
+        source_bytes: int,
+        duration: float,
+        content: str,
+        chunks: Iterable[EncodedChunk],
+    ) -> VideoRecord:
+        """Write the features of a video as they come, and its record.
+
+        Args:
+            job: the job.
+            source_bytes: size of its file.
+            duration: of the whole video, seconds.
+            content: content key of the file; only the "store" layout needs it.
+            chunks: consecutive, from the first frame on.
+
+        Raises:
+            VideoError: there are no frames between the job's start and end.
+        """
+        rate = job.rate(duration)
+        if self.settings.layout == "store":
+            file, sha256, shape = self._write_to_store(job, rate, duration, content, chunks)
+        else:
+            file, sha256, shape = self._write_npy(job, chunks)
+        record = VideoRecord.of(
+            job,
+            source_bytes,
+            rate=rate,
+            duration=duration,
+            file=file,
+            file_bytes=self.place.path(file).stat().st_size,
+            sha256=sha256,
+            shape=shape,
+        )
+        self.place.publish(file)
+        self._write_record(record)
+        return record
+
+    def _write_npy(self, job: VideoJob, chunks: Iterable[EncodedChunk]) -> tuple[str, str, tuple[int, ...]]:
+        file = f"{self.settings.videos}/{job.id}.npy"
+        with NpyWriter(self.place.path(file)) as writer:
+            for chunk in chunks:
+                writer.append(chunk.layers)
+            if not writer.shape[0]:
+                raise _no_frames(job)
+        return file, writer.sha256, writer.shape
+
+    def _write_to_store(
+        self, job: VideoJob, rate: float, duration: float, content: str, chunks: Iterable[EncodedChunk]
+    ) -> tuple[str, str, tuple[int, ...]]:
+        key = FeatureKey(stretch_key(content, job.start, job.end), self.settings.encoder, rate)
+        shape: tuple[int, ...] = ()
+        with (
+            self.place.claims.held(key.file_name),
+            FeatureStore(self.place.path(key.file_name).parent).write(key, duration) as writer,
+        ):
+            for chunk in chunks:
+                writer.append(chunk.layers, chunk.embedding)
+                shape = (sum(shape[:1]) + len(chunk.layers), *chunk.layers.shape[1:])
+            if not shape:
+                raise _no_frames(job)
+        return key.file_name, writer.sha256, shape
+
+    def write_failure(self, job: VideoJob, source_bytes: int, reason: str) -> VideoRecord:
+        """Record that a video cannot be done; features that it had before, when it was another file, go."""
+        record = VideoRecord.of(job, source_bytes, failure=reason)
+        if self.settings.layout == "published":
+            self.place.remove(f"{self.settings.videos}/{job.id}.npy")
+        self._write_record(record)
+        return record
+
+    def write_query(self, job: QueryJob, layers: np.ndarray) -> QueryRecord:
+        """Write the features of a query, [L, K, Cq], and its record."""
+        file = f"{self.settings.queries}/{job.id}.npy"
+        with NpyWriter(self.place.path(file)) as writer:
+            writer.append(layers)
+        bytes_written = self.place.path(file).stat().st_size
+        record = QueryRecord(job.id, job.text, file, bytes_written, writer.sha256, writer.shape)
+        self.place.publish(file)
+        self.place.write(f"{QUERIES}/{job.id}.json", to_json(record))
+        return record
+
+    def _write_record(self, record: VideoRecord) -> None:
+        self.place.write(f"{VIDEOS}/{record.id}.json", to_json(record))
+
+    def write_segment(self, job: VideoJob, first: int, chunk: EncodedChunk) -> None:
+        """Keep a stretch of a long video until all of it is there; ``first`` is the number of its first frame."""
+        from safetensors.numpy import save
+
+        tensors = {"times": chunk.times, "layers": chunk.layers, "embedding": chunk.embedding}
+        self.place.write(_segment(job.id, first), save(tensors))
+
+    def read_segments(self, job: VideoJob, firsts: Iterable[int]) -> Iterator[EncodedChunk]:
+        """The stretches of a video in order."""
+        from safetensors.numpy import load
+
+        for first in sorted(firsts):
+            name = _segment(job.id, first)
+            tensors = load(self.place.read([name])[name])
+            yield EncodedChunk(tensors["times"], tensors["layers"], tensors["embedding"])
+
+    def remove_segments(self, job: VideoJob) -> None:
+        """Remove all stretches of a video."""
+        for name in self.place.sizes(f"{SEGMENTS}/{job.id}"):
+            self.place.remove(name)
+
+    def write_failures(self, records: Iterable[VideoRecord]) -> None:
+        """Bring ``failures.jsonl`` up to date: one line for each video that failed; none, and there is no file.
+
+        Args:
+            records: of all videos.
+        """
+        failed = sorted((record for record in records if record.failure), key=lambda record: record.id)
+        with self.place.claims.held(FAILURES):
+            if failed:
+                lines = [{"id": record.id, "source": record.source, "reason": record.failure} for record in failed]
+                text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                self.place.write(FAILURES, text.encode())
+            else:
+                self.place.remove(FAILURES)
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed have left unfinished."""
+        claims = self.place.claims
+        for name in self.place.sizes():
+            owner = self._unfinished_of(name)
+            if not owner:
+                continue
+            if not claims.are_kept:
+                if self.place.is_abandoned(name):
+                    self.place.remove(name)
+            elif claims.take(owner):
+                self.place.remove(name)
+                claims.release(owner)
+
+    def _unfinished_of(self, name: str) -> str:
+        """The claim that whoever writes an unfinished file has; "" for a finished one."""
+        if name.startswith(f"{SEGMENTS}/"):
+            return _video_claim(name.removeprefix(f"{SEGMENTS}/").rpartition("/")[0])
+        if not name.endswith(PART):
+            return ""
+        final = name.removesuffix(PART).rpartition(".")[0]
+        for folder, suffix in ((self.settings.videos, ".npy"), (VIDEOS, ".json")):
+            if final.startswith(f"{folder}/"):
+                return _video_claim(final.removeprefix(f"{folder}/").removesuffix(suffix))
+        for folder, suffix in ((self.settings.queries, ".npy"), (QUERIES, ".json")):
+            if final.startswith(f"{folder}/"):
+                return query_claim(final.removeprefix(f"{folder}/").removesuffix(suffix))
+        return final
+
+
+def read_settings(place: Place) -> OutputSettings | None:
+    """What a folder was begun with; None where it was not begun.
+
+    Raises:
+        VtgError: the settings are damaged, or of a later version.
+    """
+    content = place.read([SETTINGS]).get(SETTINGS)
+    if content is None:
+        return None
+    try:
+        fields = json.loads(content)
+        if fields.pop("format") > FORMAT:
+            raise VtgError(f"{place.name}: was made by a later vtg; update with: pip install -U vtg")
+        return OutputSettings(**fields)
+    except (ValueError, TypeError, KeyError):
+        raise VtgError(f"{place.name}/{SETTINGS}: damaged; choose another OUT") from None
+
+
+def stretch_key(content: str, start: float, end: float | None) -> str:
+    """The content key of a stretch of a video; that of the whole is the file's own."""
+    if start == 0 and end is None:
+        return content
+    return hashlib.sha256(f"{content} {start!r} {end!r}".encode()).hexdigest()[: len(content)]
+
+
+def query_claim(query: str) -> str:
+    """What whoever writes a query's features has claimed."""
+    return f"query {query}"
+
+
+def _video_claim(video: str) -> str:
+    return f"video {video}"
+
+
+def _segment(video: str, first: int) -> str:
+    return f"{SEGMENTS}/{video}/{first:08d}.safetensors"
+
+
+def _no_frames(job: VideoJob) -> VideoError:
+    return VideoError(job.source, f"has no whole frame between {job.start:g} s and its end")
+
+
+def _json_files(place: Place, folder: str) -> list[str]:
+    return [name for name in place.sizes(folder) if name.endswith(".json")]

@@ -1,0 +1,135 @@
+"""Files that lie elsewhere: the only module that knows fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vtg.errors import VideoError, VtgError
+from vtg.sources import VIDEO_SUFFIXES
+
+__all__ = [
+    "READING_ERRORS",
+    "fetched",
+    "file_system",
+    "is_url",
+    "local_path",
+    "matching_urls",
+    "read_remote",
+    "remote_size",
+    "videos_below",
+]
+
+READING_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError)  # what file systems raise beside their own
+
+
+def is_url(path: str) -> bool:
+    """Whether a path names something that is not simply on this machine's disk."""
+    return "://" in path
+
+
+def local_path(path: str) -> str:
+    """A ``file://`` URL as the path that it means; anything else as it is."""
+    for prefix in ("file://", "local://"):
+        if path.startswith(prefix):
+            from fsspec.implementations.local import LocalFileSystem
+
+            return str(LocalFileSystem._strip_protocol(path))
+    return path
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system that a URL names, and the path in it.
+
+    Raises:
+        VtgError: fsspec does not know it, or what it needs for it is not installed or not set up.
+    """
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise VtgError(f"{url}: {error}") from None
+    except READING_ERRORS as error:
+        raise VtgError(f"{url}: cannot be reached ({_line(error)})") from None
+    return system, path.rstrip("/")
+
+
+def read_remote(url: str) -> bytes:
+    """All of a small file.
+
+    Raises:
+        VtgError: it cannot be read.
+    """
+    system, path = file_system(url)
+    try:
+        return bytes(system.cat_file(path))
+    except READING_ERRORS as error:
+        raise VtgError(f"{url}: cannot be read ({_line(error)})") from None
+
+
+def remote_size(url: str) -> int | None:
+    """Bytes of a file; -1 where its server does not say, None where it is not there."""
+    system, path = file_system(url)
+    try:
+        size = system.info(path).get("size")
+    except FileNotFoundError:
+        return None
+    except READING_ERRORS:
+        return -1
+    return -1 if size is None else int(size)
+
+
+def videos_below(url: str) -> list[str]:
+    """The URLs of all videos below a folder, sorted.
+
+    Raises:
+        VtgError: it cannot be listed.
+    """
+    system, path = file_system(url)
+    try:
+        found = sorted(system.find(path))
+    except READING_ERRORS as error:
+        raise VtgError(f"{url}: cannot be listed ({_line(error)})") from None
+    videos = [name for name in found if posixpath.splitext(name)[1].lower() in VIDEO_SUFFIXES]
+    return [str(system.unstrip_protocol(name)) for name in videos]
+
+
+def matching_urls(pattern: str) -> list[str]:
+    """The URLs that a pattern with ``*`` fits, sorted.
+
+    Raises:
+        VtgError: its file system cannot be searched.
+    """
+    system, path = file_system(pattern)
+    try:
+        return [str(system.unstrip_protocol(name)) for name in sorted(system.glob(path))]
+    except READING_ERRORS as error:
+        raise VtgError(f"{pattern}: cannot be searched ({_line(error)})") from None
+
+
+@contextlib.contextmanager
+def fetched(url: str) -> Iterator[Path]:
+    """A copy of a file on this machine's disk, for as long as the block lasts.
+
+    Raises:
+        VideoError: it cannot be had.
+    """
+    system, path = file_system(url)
+    with tempfile.TemporaryDirectory(prefix="vtg-") as folder:
+        copy = Path(folder) / f"video{posixpath.splitext(path)[1]}"
+        try:
+            system.get_file(path, str(copy))
+        except FileNotFoundError:
+            raise VideoError(url, "no such file") from None
+        except READING_ERRORS as error:
+            raise VideoError(url, f"cannot be fetched ({_line(error)})") from None
+        yield copy
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

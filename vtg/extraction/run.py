@@ -1,0 +1,213 @@
+"""Extraction: knows the order of operations from jobs to features and a report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vtg.errors import VtgError
+from vtg.extraction.jobs import Work
+from vtg.extraction.output import Output
+from vtg.extraction.plan import Plan, make_plan
+from vtg.extraction.records import Layout, OutputSettings, QueryRecord, Step, VideoRecord
+from vtg.extraction.sources import missing_files, source_sizes
+from vtg.specs import EncoderSpec
+
+__all__ = ["ExtractionProgress", "ExtractionReport", "WrongWorkError", "extract"]
+
+
+class WrongWorkError(VtgError):
+    """Something is wrong with what is to be done, and nothing has been done yet.
+
+    Args:
+        problems: one line each, with file and line number where there is one.
+    """
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        things = "one thing is" if len(problems) == 1 else f"{len(problems)} things are"
+        super().__init__(f"{things} wrong, nothing was done; mend them, or leave them out with --skip-wrong")
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class ExtractionProgress:
+    """Where a run is.
+
+    Attributes:
+        jobs_done: videos and queries that have ended, well or badly.
+        jobs: that had to be done when it began.
+        frames: encoded so far.
+        seconds: since it began.
+    """
+
+    jobs_done: int
+    jobs: int
+    frames: int
+    seconds: float
+
+    @property
+    def frames_per_second(self) -> float:
+        """So far."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """If it goes on as it went; None before the first job has ended."""
+        return self.seconds / self.jobs_done * (self.jobs - self.jobs_done) if self.jobs_done else None
+
+
+@dataclass
+class ExtractionReport:
+    """What a run did.
+
+    Attributes:
+        videos: that now have their features and had not.
+        queries: the same of queries.
+        finished: videos and queries that had theirs before.
+        elsewhere: videos and queries that another process was at work on.
+        failed: videos that have none, also those that failed in an earlier run.
+        problems: of the source, where they were to be left out.
+        frames: encoded.
+        seconds: that it took.
+    """
+
+    videos: int = 0
+    queries: int = 0
+    finished: int = 0
+    elsewhere: int = 0
+    failed: list[VideoRecord] = field(default_factory=list)
+    problems: tuple[str, ...] = ()
+    frames: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON knows it."""
+        return {
+            "videos": self.videos,
+            "queries": self.queries,
+            "finished_before": self.finished,
+            "elsewhere": self.elsewhere,
+            "failed": [{"id": r.id, "source": r.source, "reason": r.failure} for r in self.failed],
+            "problems": list(self.problems),
+            "frames": self.frames,
+            "seconds": round(self.seconds, 3),
+            "frames_per_second": round(self.frames / self.seconds, 2) if self.seconds else 0.0,
+        }
+
+
+def extract(
+    work: Work,
+    out: str,
+    encoder: EncoderSpec,
+    layout: Layout = "published",
+    device: str | None = None,
+    workers: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    retry_failed: bool = False,
+    skip_wrong: bool = False,
+    ray: str | None = None,
+    progress: Callable[[ExtractionProgress], None] = lambda state: None,
+) -> ExtractionReport:
+    """Extract the features of videos and queries; what is there and whole is never done again.
+
+    Args:
+        work: from `vtg.extraction.read_source`.
+        out: folder or URL.
+        encoder: the CLIP.
+        layout: "published" (one float16 ``.npy`` a video and a query) or "store" (the files of a `FeatureStore`, no
+            queries).
+        device: a torch device; None takes every GPU, or the best that there is.
+        workers: encoding threads on the CPU (with Ray: encoders at a time); None takes as many as there are cores.
+        shard: (i, n) does the i-th of n parts, counted from 1.
+        retry_failed: try again what failed before.
+        skip_wrong: leave out what is wrong in the work instead of refusing it.
+        ray: do it on this Ray cluster ("" for that of ``RAY_ADDRESS``, or else one of this machine's own).
+        progress: told of every step, and every half second.
+
+    Returns:
+        What was done; a video that cannot be read is named there, and in ``failures.jsonl``, and stops nothing.
+
+    Raises:
+        WrongWorkError: something is wrong with the work, and ``skip_wrong`` is not set.
+        VtgError: the encoder cannot be had, or OUT cannot be written to or holds something else.
+    """
+    began = time.monotonic()
+    sizes = source_sizes(work.videos)
+    problems = (*work.problems, *missing_files(work, sizes))
+    settings = OutputSettings(encoder.fingerprint, str(encoder), layout, work.video_folder, work.query_folder)
+    output = Output(out, settings)
+    try:
+        output.check()
+    except VtgError as error:
+        if problems:
+            raise WrongWorkError((*problems, str(error))) from None
+        raise
+    if problems and not skip_wrong:
+        raise WrongWorkError(problems)
+    there = {source: size for source, size in sizes.items() if size is not None}
+    part = work.shard(*shard)
+    part = replace(part, videos=tuple(job for job in part.videos if job.source in there))
+    report = ExtractionReport(problems=problems)
+    output.begin()
+    try:
+        output.sweep()
+        plan = make_plan(part, output, there, retry_failed)
+        report.finished = plan.finished_videos + plan.finished_queries
+        report.failed.extend(plan.failed)
+        if plan.videos or plan.queries:
+            _follow(_steps(plan, output, encoder, device, workers, ray), plan, report, progress)
+            output.sweep()
+            output.write_failures(output.video_records().values())
+        else:
+            output.write_failures(plan.records)
+    finally:
+        output.place.claims.close()
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _steps(
+    plan: Plan, output: Output, encoder: EncoderSpec, device: str | None, workers: int | None, ray: str | None
+) -> Generator[Step, None, None]:
+    if ray is not None:
+        from vtg.extraction.cluster import extract_on_cluster
+
+        return extract_on_cluster(plan, output, encoder, ray or None, device, workers)
+    from vtg.extraction.machine import extract_here
+
+    return extract_here(plan, output, encoder, device, workers)
+
+
+def _follow(
+    steps: Generator[Step, None, None],
+    plan: Plan,
+    report: ExtractionReport,
+    progress: Callable[[ExtractionProgress], None],
+) -> None:
+    began = time.monotonic()
+    done = 0
+    jobs = len(plan.videos) + len(plan.queries)
+    progress(ExtractionProgress(0, jobs, 0, 0.0))
+    try:
+        for step in steps:
+            if isinstance(step, int):
+                report.frames += step
+            else:
+                done += 1
+                _enter(step, report)
+            progress(ExtractionProgress(done, jobs, report.frames, time.monotonic() - began))
+    finally:
+        steps.close()
+
+
+def _enter(step: Step, report: ExtractionReport) -> None:
+    if isinstance(step, QueryRecord):
+        report.queries += 1
+    elif not isinstance(step, VideoRecord):
+        report.elsewhere += 1
+    elif step.failure:
+        report.failed.append(step)
+    else:
+        report.videos += 1

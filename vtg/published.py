@@ -1,0 +1,163 @@
+"""The published layout: the only module that knows feature caches of one ``.npy`` file a video and one a query."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from vtg.errors import VtgError
+
+__all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
+
+NPY_HEADER_BYTES = 128  # of version 1.0, a multiple of 64 with room for any shape; written last, when T is known
+
+
+class PublishedFeatures:
+    """The layout of the published feature caches: one float16 ``.npy`` a video and one a query.
+
+    Args:
+        root: the folder that holds ``clip_b32_vid_k4/`` and ``clip_b32_txt_k4/``.
+        videos: name of the folder of videos, ``{vid}.npy`` of shape [T, K, P, Cv].
+        queries: name of the folder of queries, ``{qid}.npy`` of shape [L, K, Cq].
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], videos: str = "clip_b32_vid_k4", queries: str = "clip_b32_txt_k4"
+    ) -> None:
+        self.videos = Path(root) / videos
+        self.queries = Path(root) / queries
+
+    def video(self, vid: str) -> np.ndarray:
+        """Map one video's [T, K, P, Cv] float16.
+
+        Raises:
+            VtgError: the file is missing, damaged or of another shape.
+        """
+        return read_npy(self.videos / f"{vid}.npy", dimensions=4)
+
+    def query(self, qid: str | int) -> np.ndarray:
+        """Map one query's [L, K, Cq] float16.
+
+        Raises:
+            VtgError: the file is missing, damaged or of another shape.
+        """
+        return read_npy(self.queries / f"{qid}.npy", dimensions=3)
+
+    def video_ids(self) -> Iterator[str]:
+        """The ids of all videos, in order."""
+        return iter(sorted(path.stem for path in self.videos.glob("*.npy")))
+
+    def write_video(self, vid: str, layers: np.ndarray) -> Path:
+        """Write one video's [T, K, P, Cv] as float16; the file appears whole or not at all."""
+        return _write(self.videos / f"{vid}.npy", layers, dimensions=4)
+
+    def write_query(self, qid: str | int, layers: np.ndarray) -> Path:
+        """Write one query's [L, K, Cq] as float16; the file appears whole or not at all."""
+        return _write(self.queries / f"{qid}.npy", layers, dimensions=3)
+
+
+def read_npy(path: Path, dimensions: int) -> np.ndarray:
+    """Map an array of features from a ``.npy`` file.
+
+    Raises:
+        VtgError: the file is missing, damaged or of another number of dimensions.
+    """
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
+    except (ValueError, OSError, EOFError):
+        raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
+    if array.ndim != dimensions or not math.prod(array.shape):
+        raise VtgError(f"{path}: has shape {list(array.shape)}, not {dimensions} dimensions; extract it again")
+    return array
+
+
+class NpyWriter:
+    """Writes a float16 ``.npy`` file chunk by chunk along its first axis; use it in a ``with`` statement.
+
+    Whatever happens inside, the final name only ever holds a whole file: the chunks go to a file beside it, which is
+    renamed at the end, or removed after an error.
+
+    Args:
+        path: the file to write; its folder is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        self._digest = hashlib.sha256()
+        self._rest: tuple[int, ...] | None = None
+        self._length = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what has been written so far."""
+        return (self._length, *(self._rest or ()))
+
+    @property
+    def sha256(self) -> str:
+        """Of the values written so far, without the file's header, in 64 hex digits."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> NpyWriter:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._part.open("wb")
+        self._file.write(bytes(NPY_HEADER_BYTES))
+        return self
+
+    def append(self, values: np.ndarray) -> None:
+        """Add [N, ...], kept as float16.
+
+        Raises:
+            ValueError: the shape beyond N differs from what came before.
+        """
+        values = np.ascontiguousarray(values, dtype="<f2")
+        if self._rest is not None and values.shape[1:] != self._rest:
+            raise ValueError(f"{self._path.name}: shape {values.shape} does not continue {self.shape}")
+        self._rest = values.shape[1:]
+        self._length += len(values)
+        data = values.reshape(-1).view(np.uint8).data
+        self._digest.update(data)
+        self._file.write(data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        if not math.prod(self.shape):
+            raise ValueError(f"{self._path}: nothing was written")
+        self._file.seek(0)
+        self._file.write(_npy_header(self.shape))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._part.replace(self._path)
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    fields = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape!r}, }}".encode("latin1")
+    room = NPY_HEADER_BYTES - 10
+    return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + fields.ljust(room - 1) + b"\n"
+
+
+def _write(path: Path, array: np.ndarray, dimensions: int) -> Path:
+    if array.ndim != dimensions:
+        raise ValueError(f"{path.name}: shape {array.shape} does not have {dimensions} dimensions")
+    with NpyWriter(path) as writer:
+        writer.append(array)
+    return path
