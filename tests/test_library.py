@@ -239,6 +239,66 @@ def test_an_encoder_that_cannot_be_had_leaves_no_library(tmp_path: Path, folder:
     assert not library.folder.exists()
 
 
+def test_a_run_that_is_stopped_keeps_what_was_finished(library: Library, folder: Path) -> None:
+    steps: list[IndexProgress] = []
+    report = library.add([folder], steps.append, stop=lambda: bool(steps) and steps[-1].videos_done == 1)
+    assert report.stopped
+    assert names(report.added) == ["a.mp4"]
+    assert names([entry.path for entry in library.videos()]) == ["a.mp4"]
+    assert len(list(library.features.root.iterdir())) == 1
+    report = library.add([folder])
+    assert not report.stopped
+    assert names(report.added) == ["b.MKV"]
+
+
+def test_videos_that_cannot_be_among_the_best_are_passed_over(
+    library: Library, folder: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(8):
+        make_video(folder / f"{seed}.mp4", seconds=12, seed=20 + seed)
+    library.add([folder])
+    grounder = library.grounder
+    everything = [moment for entry in library.videos() for moment in library.ground(entry.path, "a dog").moments[:3]]
+    best = sorted((moment.score for moment in everything if moment.score > 0), reverse=True)
+    for entry in library.videos():
+        features, text = library.open_features(entry.path), grounder.encoder.encode_text("a dog")
+        assert library.ground(entry.path, "a dog").moments[0].score <= grounder.score_bound(features, text) + 1e-6
+    grounded: list[str] = []
+    ground = grounder.ground_texts
+    monkeypatch.setattr(
+        grounder, "ground_texts", lambda video, *rest: grounded.append(video.name) or ground(video, *rest)
+    )
+    for limit in (1, 2, 50):
+        grounded.clear()
+        assert [hit.moment.score for hit in library.search("a dog", limit)] == pytest.approx(best[:limit])
+        assert (len(grounded) < 10) == (limit < 50)
+
+
+def test_a_hit_says_where_its_moment_is_at_its_best(library: Library, folder: Path) -> None:
+    library.add([folder])
+    for hit in library.search("a red circle", limit=50):
+        saliency = library.ground(hit.video, "a red circle").saliency
+        inside = (saliency.times + 2 > hit.moment.start) & (saliency.times < hit.moment.end)
+        assert saliency.scores[saliency.times == hit.peak] == saliency.scores[inside].max()
+
+
+def test_what_was_indexed_with_other_weights_is_not_searched_but_done_again(
+    library: Library, folder: Path, tmp_path: Path, tiny_clip: Path
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    shutil.copy(tiny_clip, weights)
+    own = Library(tmp_path / "own", model_spec("zero-shot", pretrained=weights), device="cpu")
+    own.add([folder])
+    from safetensors.torch import load_file, save_file
+
+    save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights)
+    changed = Library(tmp_path / "own", device="cpu")
+    with pytest.raises(VtgError, match="other weights"):
+        changed.search("a red circle")
+    assert len(changed.add([folder]).added) == 2
+    assert changed.search("a red circle")
+
+
 def test_wrong_questions_are_one_line(library: Library, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(VtgError, match="empty; add videos"):
         library.search("a dog")

@@ -8,13 +8,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vtg.cli_clips import add_clip_commands
+from vtg.cli_extract import add_extract_command
+from vtg.cli_library import (
+    ClipOption,
+    DeviceOption,
+    FpsOption,
+    LibraryOption,
+    ModelOption,
+    PretrainedOption,
+    ensure_indexed,
+    index_files,
+    open_library,
+)
 from vtg.cli_manners import Interrupted, JsonOption, answers, messages, print_json, progress_bar, span
 from vtg.cli_research import add_research_commands
+from vtg.cli_train import add_training_command
+from vtg.cli_ui import add_page_command
 from vtg.errors import VtgError
 from vtg.timecode import format_time, parse_time
 
 if TYPE_CHECKING:
-    from vtg.library import Hit, IndexProgress, IndexReport, Library
+    from vtg.library import Hit, Library
 
 __all__ = ["app", "main"]
 
@@ -29,22 +44,6 @@ app = typer.Typer(
 )
 BAR_CELLS = 12  # of a score's bar
 
-LibraryOption = Annotated[
-    Path | None,
-    typer.Option("--library", "-l", envvar="VTG_LIBRARY", help="Folder of the library; your data folder by default."),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="A name from 'vtg models', or a head's checkpoint; r2-qvhighlights by default."),
-]
-ClipOption = Annotated[
-    str | None, typer.Option("--clip", help="Another CLIP for it, of open_clip's catalogue, such as ViT-B-16-SigLIP.")
-]
-PretrainedOption = Annotated[
-    str | None, typer.Option("--pretrained", help="Weights of the CLIP: a tag of open_clip's catalogue, or a file.")
-]
-FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames a second to look at; 0.5 by default.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cuda, mps or cpu; the best there is by default.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many moments at most.")]
 MinScoreOption = Annotated[float, typer.Option("--min-score", help="Leave out moments below this score, 0 to 1.")]
 
@@ -78,8 +77,8 @@ def index(
     as_json: JsonOption = False,
 ) -> None:
     """Add files and folders to a library; what is in it and unchanged is left alone."""
-    target = _open_library(library, model, clip, pretrained, fps, device)
-    report = _index(target, paths, retry_failed)
+    target = open_library(library, model, clip, pretrained, fps, device)
+    report = index_files(target, paths, retry_failed)
     for path, reason in report.failed.items():
         messages.print(f"vtg: {path}: {reason}", style="red", markup=False, soft_wrap=True)
     if as_json:
@@ -123,10 +122,9 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find the moments that a sentence describes, in the library or in one video."""
-    target = _open_library(library, model, clip, pretrained, fps, device)
+    target = open_library(library, model, clip, pretrained, fps, device)
     if video is not None:
-        for path, reason in _index(target, [video], retry_failed=False).failed.items():
-            raise VtgError(f"{path}: {reason}")
+        ensure_indexed(target, video)
     hits = target.search(query, limit, min_score, None if video is None else [video])
     if explain is not None:
         _explain(target, query, hits, explain)
@@ -263,32 +261,6 @@ def _explain(library: Library, query: str, hits: list[Hit], folder: Path) -> Non
     messages.print(f"{folder}: {len(hits)} pictures of what the head looked at", markup=False, soft_wrap=True)
 
 
-def _open_library(
-    folder: Path | None,
-    model: str | None,
-    clip: str | None,
-    pretrained: str | None,
-    fps: float | None,
-    device: str | None,
-) -> Library:
-    from vtg.library import Library
-    from vtg.specs import model_spec
-
-    if clip is None and pretrained is None and fps is None:
-        return Library(folder, model, device)
-    return Library(folder, model_spec(model, clip, pretrained, fps), device)
-
-
-def _index(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:
-    with progress_bar("looking") as step:
-
-        def show(state: IndexProgress) -> None:
-            share = state.seconds_done / state.seconds if state.seconds else 0.0
-            step(f"{state.path.name}", state.videos_done + share, state.videos)
-
-        return library.add(paths, show, retry_failed)
-
-
 def _print_hits(hits: list[Hit]) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -306,7 +278,11 @@ def _print_hits(hits: list[Hit]) -> None:
     answers.print(table)
 
 
+add_clip_commands(app)
+add_extract_command(app)
 add_research_commands(app)
+add_training_command(app)
+add_page_command(app)
 
 if __name__ == "__main__":
     main()

@@ -231,13 +231,27 @@ class Grounder:
         return ground_with_head(self.head, video, queries, [text.layers for text in texts])
 
     def _ground_by_embedding(self, video: VideoFeatures, query: str, text: TextFeatures) -> Grounding:
-        if video.embedding is None:
-            raise VtgError(f"{video.name}: has no embeddings to ground by; load an R² head for its layers")
-        similarity = video.embedding @ text.embedding.float().numpy()
-        margin = query_margin(similarity, video.embedding @ self._background.T, self.encoder.logit_scale)
+        margin = self._margin(video, text)
         windows = propose_moments(margin, video.fps, video.duration)
         saliency = Saliency(video.times, relevance(margin))
         return Grounding(query, video.name, video.duration, _moments(windows), saliency)
+
+    def _margin(self, video: VideoFeatures, text: TextFeatures) -> np.ndarray:
+        if video.embedding is None:
+            raise VtgError(f"{video.name}: has no embeddings to ground by; load an R² head for its layers")
+        similarity = video.embedding @ text.embedding.float().numpy()
+        return query_margin(similarity, video.embedding @ self._background.T, self.encoder.logit_scale)
+
+    def score_bound(self, video: VideoFeatures, text: TextFeatures) -> float:
+        """What no moment of a video scores above, 0…1: much quicker to tell than the moments themselves.
+
+        Without a head a moment scores at most as its best frame does; of a head nothing is known but 1.
+
+        Args:
+            video: its features, with embeddings.
+            text: the sentence's features.
+        """
+        return 1.0 if self.head is not None else float(relevance(self._margin(video, text).max()))
 
     def features(self, path: str | os.PathLike[str]) -> VideoFeatures:
         """Run a file through CLIP; what was done for it before is remembered until the file changes.

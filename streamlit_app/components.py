@@ -1,0 +1,175 @@
+"""The page's own parts in the browser: cards, player, questions, uploads; knows what each is told and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+__all__ = ["ICON", "Card", "CardGroup", "Film", "Mark", "cards", "player", "questions", "uploader"]
+
+FRONTEND = Path(__file__).with_name("frontend")
+ICON = FRONTEND / "icon.svg"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture that can be chosen.
+
+    Attributes:
+        id: what is told when it is chosen.
+        name: of the video.
+        span: where in it, as people read it.
+        label: all of it in words, for those who hear the page.
+        poster: address of a picture.
+        preview: address of a short film, "" for none.
+        score: 0…1, None for none.
+    """
+
+    id: str
+    name: str
+    span: str
+    label: str
+    poster: str
+    preview: str = ""
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class CardGroup:
+    """Cards under a heading; "" for none."""
+
+    title: str
+    count: str
+    cards: tuple[Card, ...]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment on the player's line: seconds, score 0…1, and in words."""
+
+    start: float
+    end: float
+    score: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Film:
+    """What the player plays.
+
+    Attributes:
+        film: names the video.
+        moment: names the moment; another one is jumped to.
+        title: of the video.
+        src: address of the file.
+        offset: seconds of the video at which that file begins.
+        start: of the moment, seconds.
+        end: of the moment, seconds.
+        duration: of the video, seconds.
+        marks: moments on the line.
+        play: begin at once.
+        note: shown over the picture, "" for none.
+        jump: where to go, seconds, and a number that is another at each jump; None for nowhere.
+        clip: address and name of the moment's clip, None for none.
+    """
+
+    film: str
+    moment: str
+    title: str
+    src: str
+    offset: float
+    start: float
+    end: float
+    duration: float
+    marks: tuple[Mark, ...] = ()
+    play: bool = True
+    note: str = ""
+    jump: tuple[float, int] | None = None
+    clip: tuple[str, str] | None = None
+
+
+@cache
+def _source(name: str) -> tuple[str, str]:
+    css = "\n".join((FRONTEND / f"{part}.css").read_text("utf-8") for part in ("common", name))
+    return css, (FRONTEND / f"{name}.js").read_text("utf-8")
+
+
+@cache
+def _component(name: str) -> Callable[..., Any]:
+    css, script = _source(name)
+    mount: Callable[..., Any] = st.components.v2.component(f"vtg_{name}", css=css, js=script)
+    return mount
+
+
+def cards(key: str, groups: list[CardGroup], query: str, chosen: str, choose: Callable[[str], None]) -> None:
+    """Show cards.
+
+    Args:
+        key: of this place on the page.
+        groups: what to show.
+        query: that they answer.
+        chosen: id of the one that is open.
+        choose: called with the id of the one that is clicked.
+    """
+    data = {"groups": [asdict(group) for group in groups], "query": query, "open": chosen}
+    _mount("cards", key, data, "chosen", choose)
+
+
+def player(key: str, film: Film, refused: Callable[[str], None]) -> None:
+    """Show the player.
+
+    Args:
+        key: of this place on the page.
+        film: what it plays.
+        refused: called with the address of a file that the browser cannot play.
+    """
+    data = asdict(film)
+    data["moments"] = data.pop("marks")
+    data["jump"] = {"to": film.jump[0], "count": film.jump[1]} if film.jump else None
+    data["clip"] = {"href": film.clip[0], "name": film.clip[1]} if film.clip else None
+    _mount("player", key, data, "refused", refused)
+
+
+def questions(key: str, library: str, examples: tuple[str, ...], asked: str, ask: Callable[[str], None]) -> None:
+    """Show examples and what this browser asked before.
+
+    Args:
+        key: of this place on the page.
+        library: names it: each has its own history.
+        examples: questions to try.
+        asked: the one that was just answered, "" for none: it is remembered.
+        ask: called with the one that is clicked.
+    """
+    _mount("questions", key, {"library": library, "examples": list(examples), "asked": asked}, "ask", ask)
+
+
+def uploader(
+    key: str, url: str, limit: int, hint: str, too_large: str, accept: str, uploaded: Callable[[dict[str, Any]], None]
+) -> None:
+    """Take files.
+
+    Args:
+        key: of this place on the page.
+        url: where they are sent.
+        limit: bytes of one.
+        hint: what is taken, in words.
+        too_large: what is said of one beyond the limit.
+        accept: as an HTML input's.
+        uploaded: called with name and job of one that has arrived.
+    """
+    data = {"url": url, "limit": limit, "hint": hint, "tooLarge": too_large, "accept": accept}
+    _mount("uploader", key, data, "uploaded", uploaded)
+
+
+def _mount(name: str, key: str, data: dict[str, Any], event: str, tell: Callable[[Any], None]) -> None:
+    def on_event() -> None:
+        value = getattr(st.session_state.get(key), event, None)
+        if value is not None:
+            tell(value)
+
+    _component(name)(key=key, data=data, **{f"on_{event}_change": on_event})

@@ -1,0 +1,73 @@
+// Offers questions: examples, and those that this browser asked lately, which nobody else gets to see.
+
+const KEPT = 8;
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function read(key) {
+  try {
+    const kept = JSON.parse(localStorage.getItem(key) || "[]");
+    return Array.isArray(kept) ? kept.filter((question) => typeof question === "string").slice(0, KEPT) : [];
+  } catch {
+    return [];
+  }
+}
+
+function write(key, questions) {
+  try {
+    localStorage.setItem(key, JSON.stringify(questions));
+  } catch {
+    // A browser that keeps nothing has no history.
+  }
+}
+
+function row(label, questions, testid, ask) {
+  const made = element("div", "row");
+  made.dataset.testid = testid;
+  made.append(element("span", "what", label));
+  for (const question of questions) {
+    const chip = element("button", "pill");
+    const text = element("span", "", question);
+    text.dir = "auto";
+    chip.type = "button";
+    chip.title = question;
+    chip.append(text);
+    chip.addEventListener("click", () => ask(question));
+    made.append(chip);
+  }
+  return made;
+}
+
+export default function ({ parentElement, data, setTriggerValue }) {
+  const key = `vtg.asked.${data.library}`;
+  if (data.asked) write(key, [data.asked, ...read(key).filter((question) => question !== data.asked)].slice(0, KEPT));
+  let root = parentElement.querySelector(".vtg");
+  if (!root) {
+    root = element("div", "vtg");
+    parentElement.append(root);
+  }
+  const ask = (question) => setTriggerValue("ask", question);
+  const draw = () => {
+    const rows = [];
+    if (data.examples.length) rows.push(row("Try", data.examples, "examples", ask));
+    const earlier = read(key).filter((question) => question !== data.asked);
+    if (earlier.length) {
+      const history = row("Asked lately", earlier, "history", ask);
+      const forget = element("button", "pill forget", "Forget these");
+      forget.type = "button";
+      forget.addEventListener("click", () => {
+        write(key, data.asked ? [data.asked] : []);
+        draw();
+      });
+      history.append(forget);
+      rows.push(history);
+    }
+    root.replaceChildren(...rows);
+  };
+  draw();
+}

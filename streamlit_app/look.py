@@ -1,0 +1,44 @@
+"""How the page looks: its colours, light and dark, and the few rules that Streamlit's theme has no setting for."""
+
+from __future__ import annotations
+
+__all__ = ["ACCENT", "CURVES", "RULES", "THEME"]
+
+ACCENT = {"light": "#b4420f", "dark": "#e0701f"}  # of what was found, everywhere
+CURVES = ("#d9622b", "#3b7dd8", "#2a9d6f", "#9b5fc0", "#b8860b", "#d0527f")  # seen on light and dark ground
+
+_SHARED = {"baseRadius": "0.6rem", "showWidgetBorder": True}
+_LIGHT = {
+    "primaryColor": ACCENT["light"],
+    "backgroundColor": "#fdfcfa",
+    "secondaryBackgroundColor": "#f2efe9",
+    "textColor": "#201d1a",
+    "borderColor": "#ded8ce",
+    "linkColor": ACCENT["light"],
+}
+_DARK = {
+    "primaryColor": ACCENT["dark"],
+    "backgroundColor": "#161412",
+    "secondaryBackgroundColor": "#23201c",
+    "textColor": "#efebe4",
+    "borderColor": "#3b352e",
+    "linkColor": ACCENT["dark"],
+}
+THEME = {
+    **{f"theme.{name}": value for name, value in _SHARED.items()},
+    **{f"theme.light.{name}": value for name, value in _LIGHT.items()},
+    **{f"theme.dark.{name}": value for name, value in _DARK.items()},
+}
+
+# Our own words and no visitor's: the only HTML on the page.
+RULES = """
+<style>
+.stMainBlockContainer { max-width: 76rem; padding-block: 4.5rem 4rem; }
+@media (max-width: 40rem) { .stMainBlockContainer { padding-inline: 1rem; padding-block-start: 4.25rem; } }
+.st-key-ask input { font-size: 1.15rem; padding-block: 0.8rem; }
+.st-key-empty { text-align: center; padding-block: 2.5rem; }
+.st-key-empty p, .st-key-empty h2, .st-key-empty h3 { text-align: center; }
+.stStatusWidget { display: none; } /* what takes long says so itself */
+h1 { letter-spacing: -0.015em; }
+</style>
+"""

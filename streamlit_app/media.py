@@ -1,0 +1,226 @@
+"""The addresses of files: sends videos by range, and makes posters, previews and clips when they are first asked for.
+
+Streamlit's own media files are read whole into its memory, and a film has gigabytes. So the page has addresses of its
+own, in the same server and on the same port: what reaches the page (another machine, a proxy, TLS) reaches its videos.
+Each begins with a secret of the server's start, so that no other site that a visitor looks at can read them, and names
+a video by its content key: only what is in the library can be asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from vtg.errors import VtgError
+from vtg.timecode import format_time
+
+from .jobs import DONE
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from .backend import Backend
+
+__all__ = ["clip_name", "media_routes", "media_url", "result_url"]
+
+WHY_SIDE = 480  # pixels
+JPEG_QUALITY = 82
+PREVIEW_MARGIN = 0.5  # seconds before and after the moment
+LONGEST_PREVIEW = 20.0  # seconds
+LONGEST_CLIP = 3600.0  # seconds
+THREADS = 12  # that answer at the same time
+TYPES = {".webm": "video/webm", ".mkv": "video/x-matroska", ".avi": "video/x-msvideo", ".ogv": "video/ogg"}
+
+
+def media_url(backend: Backend, kind: str, video: str, *times: float, query: str = "") -> str:
+    """The address of something made from a video.
+
+    Args:
+        backend: whose library has it.
+        kind: video, proxy, recoded, poster, preview, clip or why.
+        video: its content key.
+        times: seconds that belong to it.
+        query: the sentence, for why.
+    """
+    parts = ["vtg", backend.secret, kind, video, *(f"{time:.3f}" for time in times)]
+    return "/" + "/".join(parts) + (f"?q={quote(query)}" if query else "")
+
+
+def result_url(backend: Backend, job: int) -> str:
+    """The address of the file that a job has made.
+
+    Args:
+        backend: whose job it was.
+        job: its number.
+    """
+    return f"/vtg/{backend.secret}/result/{job}"
+
+
+def clip_name(path: str, start: float, end: float) -> str:
+    """What a clip's file is called."""
+    return f"{Path(path).stem} {format_time(start)}-{format_time(end)}.mp4".replace(":", ".")
+
+
+def media_routes(backend: Callable[[], Backend]) -> list[Route]:
+    """The routes of all addresses that `media_url` gives, and of results of jobs.
+
+    Args:
+        backend: gives the one to serve.
+    """
+    from anyio import CapacityLimiter, to_thread
+    from starlette.routing import Route
+
+    # Threads of their own: those that wait for a film to be cut must not keep Streamlit from sending its scripts.
+    threads = CapacityLimiter(THREADS)
+
+    def route(path: str, answer: Callable[[Backend, Request], Response]) -> Route:
+        guarded = _guarded(backend, answer)
+
+        async def endpoint(request: Request) -> Response:
+            return await to_thread.run_sync(guarded, request, limiter=threads)
+
+        return Route(f"/vtg/{{secret}}/{path}", endpoint, methods=["GET"])
+
+    return [
+        route("video/{video}", _video),
+        route("proxy/{video}", _proxy),
+        route("recoded/{video}", _proxy),
+        route("poster/{video}/{time:float}", _poster),
+        route("preview/{video}/{start:float}/{end:float}", _preview),
+        route("clip/{video}/{start:float}/{end:float}", _clip),
+        route("why/{video}/{start:float}/{end:float}", _why),
+        route("result/{job:int}", _result),
+    ]
+
+
+def _guarded(
+    backend: Callable[[], Backend], answer: Callable[[Backend, Request], Response]
+) -> Callable[[Request], Response]:
+    """Answers only who knows the secret, and in one line where something is wrong."""
+
+    def endpoint(request: Request) -> Response:
+        import secrets
+
+        from starlette.responses import PlainTextResponse
+
+        shop = backend()
+        if not secrets.compare_digest(request.path_params["secret"].encode(), shop.secret.encode()):
+            return PlainTextResponse("this address is of an earlier start of the page: reload it", 403)
+        try:
+            return answer(shop, request)
+        except VtgError as error:
+            return PlainTextResponse(str(error), 404)
+        except OSError as error:
+            return PlainTextResponse(f"cannot be read: {error.strerror}", 404)
+
+    return endpoint
+
+
+def _file(path: Path, media_type: str, name: str | None = None, keep: bool = True) -> Response:
+    from starlette.responses import FileResponse
+
+    headers = {"Cache-Control": "private, max-age=3600" if keep else "no-cache"}
+    return FileResponse(path, media_type=media_type, filename=name, headers=headers)
+
+
+def _path_of(backend: Backend, request: Request) -> Path:
+    path = Path(backend.entry(request.path_params["video"]).path)
+    if not path.is_file():
+        raise VtgError(f"{path.name}: the file is not there any more")
+    return path
+
+
+def _video(backend: Backend, request: Request) -> Response:
+    path = _path_of(backend, request)
+    # Browsers play QuickTime files under MP4's name, and refuse them under their own.
+    return _file(path, TYPES.get(path.suffix.lower(), "video/mp4"), keep=False)
+
+
+def _proxy(backend: Backend, request: Request) -> Response:
+    kind = "recoded" if "/recoded/" in request.url.path else "proxy"
+    path = backend.made.find(".mp4", kind, request.path_params["video"])
+    if path is None:
+        raise VtgError("this copy is not made yet")
+    return _file(path, "video/mp4", keep=False)
+
+
+def _poster(backend: Backend, request: Request) -> Response:
+    from vtg.video.preview import write_poster
+
+    path, time = _path_of(backend, request), float(request.path_params["time"])
+    time = min(time, backend.entry(request.path_params["video"]).duration)
+    made = backend.made.get(
+        ".jpg", "poster", request.path_params["video"], f"{time:.3f}", make=lambda out: write_poster(path, time, out)
+    )
+    return _file(made, "image/jpeg")
+
+
+def _preview(backend: Backend, request: Request) -> Response:
+    from vtg.video.preview import write_preview
+
+    path, (start, end) = _path_of(backend, request), _span(request)
+    start, end = max(0.0, start - PREVIEW_MARGIN), min(end + PREVIEW_MARGIN, start + LONGEST_PREVIEW)
+    span = f"{start:.3f}-{end:.3f}"
+    made = backend.made.get(
+        ".mp4", "preview", request.path_params["video"], span, make=lambda out: write_preview(path, start, end, out)
+    )
+    return _file(made, "video/mp4")
+
+
+def _clip(backend: Backend, request: Request) -> Response:
+    from vtg.video import cut
+
+    path, (start, end) = _path_of(backend, request), _span(request)
+    if end - start > LONGEST_CLIP:
+        raise VtgError("a clip of more than an hour is cut on the command line: vtg cut")
+    span = f"{start:.3f}-{end:.3f}"
+    made = backend.made.get(
+        ".mp4", "clip", request.path_params["video"], span, make=lambda out: cut(path, start, end, out)
+    )
+    return _file(made, "video/mp4", clip_name(str(path), start, end))
+
+
+def _why(backend: Backend, request: Request) -> Response:
+    from vtg.grounding import Moment
+    from vtg.library import Hit
+
+    path, (start, end) = _path_of(backend, request), _span(request)
+    query = request.query_params.get("q", "")
+    hit = Hit(str(path), Moment(start, end, 0.0), start)
+
+    def make(out: Path) -> None:
+        _write_jpeg(backend.library.explain(query, hit, WHY_SIDE)[1], out)
+
+    what = ("why", backend.library.model.name, request.path_params["video"], f"{start:.3f}-{end:.3f}", query)
+    return _file(backend.made.get(".jpg", *what, make=make), "image/jpeg")
+
+
+def _result(backend: Backend, request: Request) -> Response:
+    job = backend.films.find(request.path_params["job"])
+    if job is None or job.state != DONE or not isinstance(job.result, tuple):
+        raise VtgError("this file is not there any more: make it again")
+    path, name = job.result
+    if not path.is_file():
+        raise VtgError("this file is not there any more: make it again")
+    return _file(path, "video/mp4", name, keep=False)
+
+
+def _span(request: Request) -> tuple[float, float]:
+    return float(request.path_params["start"]), float(request.path_params["end"])
+
+
+def _write_jpeg(picture: Any, out: Path) -> None:
+    from PIL import Image
+
+    part = out.with_name(f".{out.name}.part")
+    try:
+        Image.fromarray(picture).save(part, format="jpeg", quality=JPEG_QUALITY)
+        part.replace(out)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()

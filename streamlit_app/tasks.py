@@ -1,0 +1,174 @@
+"""Long work that the page starts: indexing, the demo, downloads, films of clips, and copies that browsers play."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vtg.errors import VtgError
+from vtg.library import IndexProgress, IndexReport, Library
+from vtg.settings import default_library_path
+
+from .backend import Backend
+from .jobs import FAILED, Job
+
+if TYPE_CHECKING:
+    from vtg.summary import Plan
+
+__all__ = ["Copy", "add_videos", "make_film", "playable", "pull_model", "start_demo"]
+
+DEMO_VIDEOS, DEMO_SECONDS = 5, 40.0
+RENDERING_SHARE = 0.8  # of the time that the demo takes
+SHARPENING_SHARE = 0.2  # of the time that a film of clips takes
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A playable form of a video.
+
+    Attributes:
+        kind: video (the file itself), proxy or recoded; what `media_url` calls it.
+        job: that makes it; None where it is there.
+    """
+
+    kind: str
+    job: Job | None = None
+
+
+def add_videos(backend: Backend, paths: Iterable[Path], title: str, retry_failed: bool = False) -> Job:
+    """Index files and folders; the job's result is the `IndexReport`.
+
+    Args:
+        backend: whose library they are for.
+        paths: files, and folders with everything below them.
+        title: for people.
+        retry_failed: try again what failed before.
+    """
+    paths = list(paths)
+
+    def work(job: Job) -> IndexReport:
+        library = backend.library
+        if backend.gone:  # it is not made again behind the back of who deleted it
+            raise VtgError(f"{library.folder}: the library is not there any more")
+        job.note = "loading the model"
+        with backend.model_lock:
+            library.encoder  # noqa: B018 - loaded here, under the lock
+        try:
+            return library.add(paths, _follow(backend, job), retry_failed, stop=lambda: job.stopping)
+        finally:
+            backend.changed()
+
+    return backend.worker.submit("index", title, work)
+
+
+def _follow(backend: Backend, job: Job) -> Callable[[IndexProgress], None]:
+    def tell(step: IndexProgress) -> None:
+        share = step.seconds_done / step.seconds if step.seconds else 0.0
+        job.share = (step.videos_done + share) / step.videos
+        job.note = f"{step.videos_done} of {step.videos} done · {step.path.name}"
+        backend.look_again()
+
+    return tell
+
+
+def start_demo(backend: Backend) -> Job:
+    """Render a few videos, index them into a library of their own beside the backend's, and look at that."""
+    home = backend.options.folder or default_library_path()
+    folder = home.expanduser().with_name(f"{home.name}-demo")
+
+    def work(job: Job) -> None:
+        from vtg.demo.videos import make_videos
+
+        videos = make_videos(
+            folder.with_name(f"{folder.name}-videos"),
+            count=DEMO_VIDEOS,
+            seconds=DEMO_SECONDS,
+            progress=lambda done, total: job.report(RENDERING_SHARE * done / total, "rendering the videos"),
+        )
+        library = Library(folder, "demo", backend.options.device)
+
+        def tell(step: IndexProgress) -> None:
+            job.report(RENDERING_SHARE + (1 - RENDERING_SHARE) * step.videos_done / step.videos, "indexing them")
+
+        library.add([video.path for video in videos], tell)
+        backend.open(library)
+
+    return backend.worker.submit("demo", "Demo videos", work)
+
+
+def pull_model(backend: Backend, name: str) -> Job:
+    """Download a published head."""
+
+    def work(job: Job) -> None:
+        from vtg.models import pull
+
+        def tell(done: int, total: int | None) -> None:
+            job.report(done / total if total else 0.0, f"{done / 1e6:.1f} MB")
+
+        pull(name, tell)
+        backend.warm_up()
+
+    return backend.worker.submit("pull", name, work)
+
+
+def make_film(backend: Backend, plan: Plan, name: str) -> Job:
+    """Write the clips of a plan into one file, in the order of the video; the job's result is the file and its name.
+
+    Args:
+        backend: who keeps the file.
+        plan: highlights or a summary.
+        name: what the file is called when it is downloaded.
+    """
+    from vtg.summary import reel_spans, sharpen
+    from vtg.video import write_reel
+
+    spans = sorted((clip.start, clip.end) for clip in plan.clips)
+
+    def work(job: Job) -> tuple[Path, str]:
+        def look(done: int, total: int) -> None:
+            job.report(SHARPENING_SHARE * done / max(1, total), "looking for cuts")
+
+        def write(share: float) -> None:
+            job.report(SHARPENING_SHARE + (1 - SHARPENING_SHARE) * share, "writing")
+
+        def make(out: Path) -> None:
+            write_reel(sorted(reel_spans(sharpen(plan, look)), key=lambda span: span.start), out, progress=write)
+
+        return backend.made.get(".mp4", "film", plan.video, spans, make=make), name
+
+    return backend.films.submit("film", name, work)
+
+
+def playable(backend: Backend, video: str, refused: bool = False) -> Copy:
+    """Where a browser finds a video that it can play, making a copy in the background if need be.
+
+    Args:
+        backend: whose library has it.
+        video: its content key.
+        refused: a browser could not play the form that it got.
+
+    Raises:
+        VtgError: the video is not in the library, or cannot be read.
+    """
+    from vtg.video.preview import browsers_play, write_proxy
+
+    path = backend.entry(video).path
+    if not refused and backend.remembered(("plays", video), lambda: browsers_play(path)):
+        return Copy("video")
+    kind = "recoded" if refused else "proxy"
+    if backend.made.find(".mp4", kind, video):
+        return Copy(kind)
+    title = f"{kind} {video}"
+    for job in reversed(backend.copies.jobs(kind)):
+        if job.title == title and (job.active or job.state == FAILED):
+            return Copy(kind, job)
+
+    def work(job: Job) -> None:
+        def make(out: Path) -> None:
+            write_proxy(path, out, job.report, recode=refused)
+
+        backend.made.get(".mp4", kind, video, make=make)
+
+    return Copy(kind, backend.copies.submit(kind, title, work))

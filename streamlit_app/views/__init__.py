@@ -1,0 +1,1 @@
+"""The pages, one a module, each drawn by its `show`."""

@@ -1,0 +1,96 @@
+"""The models page: what the library is asked with, and what else is on this disk or can be had."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from vtg.models import registry
+from vtg.specs import describe_models
+
+from .. import backend as backend_room
+from ..backend import Backend
+from ..tasks import pull_model
+from .parts import POLL_SECONDS, errors_shown, escape, show_job
+
+__all__ = ["show"]
+
+
+def show() -> None:
+    """Draw the page."""
+    backend = backend_room.current()
+    st.title("Models")
+    with errors_shown():
+        _show_used(backend)
+        _show_pulls(backend)
+        _show_all(backend)
+
+
+def _show_used(backend: Backend) -> None:
+    model = backend.library.model
+    with st.container(border=True, key="used"):
+        st.markdown("#### This library is asked with")
+        with st.container(horizontal=True, gap="large"):
+            st.metric("Head", model.name if model.head else "none", width="content")
+            st.metric("CLIP", str(model.encoder).removeprefix("the "), width="content")
+            st.metric("Frames a second", f"{model.fps:g}", width="content")
+        if model.head is None:
+            st.caption(
+                "No head: moments are found by CLIP's similarity of single frames alone. It sees what is shown, "
+                "not what moves."
+            )
+        state = {
+            backend_room.READY: ":material/check_circle: loaded",
+            backend_room.LOADING: ":material/hourglass_top: being loaded",
+            backend_room.NOTHING: "loaded when there is something to ask",
+        }.get(backend.readiness.state)
+        st.caption(state or f":material/error: {escape(backend.readiness.message)}")
+
+
+def _show_pulls(backend: Backend) -> None:
+    jobs = backend.worker.jobs("pull")
+    if not jobs:
+        return
+    active = any(job.active for job in jobs)
+
+    def draw() -> None:
+        if active and not any(job.active for job in jobs):
+            st.rerun()
+        for job in jobs:
+            show_job(job, lambda each: each.cancel(), backend.worker.dismiss)
+
+    st.fragment(draw, run_every=POLL_SECONDS if active else None)()
+
+
+def _show_all(backend: Backend) -> None:
+    st.markdown("#### Others")
+    rows = describe_models()
+    st.dataframe(
+        [
+            {
+                "Model": row["name"],
+                "On this disk": row["present"],
+                "CLIP": row["clip"],
+                "Its CLIP is here": row["clip_present"],
+                "For": row["purpose"],
+            }
+            for row in rows
+        ],
+        hide_index=True,
+    )
+    absent = [name for name in _pullable(rows) if not any(job.title == name for job in backend.worker.jobs("pull"))]
+    if not absent:
+        return
+
+    def pull() -> None:
+        if name := st.session_state.get("models.name"):
+            pull_model(backend, name)
+
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox("Download a published head", absent, index=None, key="models.name", placeholder="Choose a head")
+        st.button("Download", icon=":material/download:", on_click=pull, key="models.pull")
+
+
+def _pullable(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["name"] for row in rows if row["name"] in registry() and not row["present"]]

@@ -1,0 +1,190 @@
+"""What several pages share: notices, empty states, progress of jobs, and the player."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+
+import streamlit as st
+
+from vtg.errors import VtgError
+from vtg.grounding import Grounding, Moment
+from vtg.timecode import format_time
+
+from .. import backend as backend_room
+from ..backend import Backend
+from ..components import Film, Mark, player
+from ..jobs import CANCELLED, DONE, FAILED, WAITING, Job
+from ..media import clip_name, media_url
+from ..tasks import Copy, playable
+
+__all__ = ["count", "empty_state", "errors_shown", "megabytes", "show_job", "show_loading", "show_player", "span"]
+
+POLL_SECONDS = 1.0  # between two looks at work in the background
+MARKS = 12  # moments on the player's line
+STATES = {
+    WAITING: (":material/hourglass_empty:", "waiting"),
+    DONE: (":material/check_circle:", "done"),
+    FAILED: (":material/error:", "failed"),
+    CANCELLED: (":material/cancel:", "cancelled"),
+}
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def errors_shown() -> Iterator[None]:
+    """Show what goes wrong inside as a notice; the page goes on."""
+    try:
+        yield
+    except VtgError as error:
+        st.error(escape(str(error)), icon=":material/error:")
+    except OSError as error:
+        log.exception("a page could not read or write")
+        st.error(escape(f"{error.filename or 'The disk'}: {error.strerror or error}"), icon=":material/error:")
+
+
+def escape(text: str) -> str:
+    """Text that Streamlit's Markdown shows as it is."""
+    marked = "".join(f"\\{letter}" if letter in "\\`*_{}[]()<>#+-.!|~$:&" else letter for letter in text)
+    return marked.replace("\n", " ")
+
+
+def span(start: float, end: float) -> str:
+    """Two times as people read them."""
+    return f"{format_time(start)}–{format_time(end)}"
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things, as people say it."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+@contextlib.contextmanager
+def empty_state(icon: str, title: str, text: str) -> Iterator[None]:
+    """A page with nothing on it yet: says why and what to do; buttons go inside."""
+    with st.container(key="empty", horizontal_alignment="center"):
+        st.markdown(f"## :material/{icon}:")
+        st.markdown(f"### {title}")
+        st.markdown(text)
+        yield
+
+
+def show_loading(backend: Backend) -> bool:
+    """Say that the model is being loaded, until it is; gives whether questions can be answered already."""
+    if backend.readiness.state != backend_room.LOADING:
+        return True
+
+    def wait() -> None:
+        if backend.readiness.state != backend_room.LOADING:
+            st.rerun()
+        st.info(f"{backend.readiness.message} … the first time takes a moment.", icon=":material/hourglass_top:")
+
+    st.fragment(wait, run_every=POLL_SECONDS)()
+    return False
+
+
+def show_job(job: Job, cancel: Callable[[Job], None] | None, dismiss: Callable[[Job], None] | None = None) -> None:
+    """One job: how far it is, or how it ended.
+
+    Args:
+        job: the job.
+        cancel: called where a visitor ends it; None offers no such button.
+        dismiss: called where a visitor has seen its end; None offers no such button.
+    """
+    with st.container(horizontal=True, vertical_alignment="center", key=f"job-{job.kind}-{job.number}"):
+        if job.active and job.state != WAITING:
+            note = "stopping" if job.stopping else job.note or "looking at the files"
+            st.progress(job.share, text=f"**{escape(job.title)}** · {escape(note)}")
+        else:
+            icon, word = STATES[job.state]
+            st.markdown(f"{icon} **{escape(job.title)}** · {escape(job.error) if job.error else word}")
+        if job.active and cancel and not job.stopping:
+            st.button("Cancel", key=f"cancel-{job.kind}-{job.number}", on_click=cancel, args=(job,))
+        elif not job.active and dismiss:
+            st.button("Dismiss", key=f"dismiss-{job.kind}-{job.number}", on_click=dismiss, args=(job,))
+
+
+def show_player(
+    backend: Backend,
+    key: str,
+    video: str,
+    moment: Moment,
+    grounding: Grounding | None,
+    jump: tuple[float, int] | None,
+    clip: bool = True,
+    play: bool = True,
+) -> None:
+    """The player, with a copy that the browser can play; where that is being made, the moment's preview until then.
+
+    Args:
+        backend: whose library has the video.
+        key: of this place on the page.
+        video: content key.
+        moment: what to play first.
+        grounding: whose moments are on the line; None for none.
+        jump: see `Film`.
+        clip: whether the moment can be downloaded.
+        play: begin at once.
+    """
+    entry = backend.entry(video)
+    refused_key = f"refused.{video}"
+
+    def refuse(address: str) -> None:
+        if "/preview/" not in address:
+            st.session_state[refused_key] = True
+
+    def draw() -> None:
+        copy = playable(backend, video, st.session_state.get(refused_key, False))
+        if polling != (copy.job is not None and copy.job.active):
+            st.rerun()
+        src, offset, note = _source(backend, video, moment, copy)
+        film = Film(
+            film=video,
+            moment=f"{video} {moment.start:.3f} {moment.end:.3f}",
+            title=entry.path,
+            src=src,
+            offset=offset,
+            start=moment.start,
+            end=moment.end,
+            duration=entry.duration,
+            marks=_marks(grounding) if grounding else (),
+            play=play,
+            note=note,
+            jump=jump,
+            clip=(
+                media_url(backend, "clip", video, moment.start, moment.end),
+                clip_name(entry.path, moment.start, moment.end),
+            )
+            if clip
+            else None,
+        )
+        player(key, film, refuse)
+
+    waiting = playable(backend, video, st.session_state.get(refused_key, False)).job
+    polling = waiting is not None and waiting.active
+    st.fragment(draw, run_every=POLL_SECONDS if polling else None)()
+
+
+def _source(backend: Backend, video: str, moment: Moment, copy: Copy) -> tuple[str, float, str]:
+    """Address of what can be played now, when it begins in the video, and what to say about it."""
+    if copy.job is None:
+        return media_url(backend, copy.kind, video), 0.0, ""
+    preview = media_url(backend, "preview", video, moment.start, moment.end)
+    begins = max(0.0, moment.start - 0.5)
+    if copy.job.state == FAILED:
+        return preview, begins, f"Only this moment can be shown: {copy.job.error}"
+    return preview, begins, f"Browsers do not play this format: a copy is being made, {copy.job.share:.0%}"
+
+
+def _marks(grounding: Grounding) -> tuple[Mark, ...]:
+    return tuple(
+        Mark(moment.start, moment.end, moment.score, f"{span(moment.start, moment.end)}, score {moment.score:.2f}")
+        for moment in grounding.moments[:MARKS]
+        if moment.score > 0
+    )

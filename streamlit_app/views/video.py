@@ -1,0 +1,250 @@
+"""The page of one video: curves of several questions, highlights, a summary with its storyboard, and downloads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import streamlit as st
+
+from vtg.grounding import Grounding, Moment
+from vtg.summary import Plan, plan_document
+from vtg.tables import VideoEntry
+from vtg.timecode import format_time
+
+from .. import backend as backend_room
+from .. import visit
+from ..address import MOST_QUERIES, PARTS, SHORTEST_ID, VideoState, read_video
+from ..backend import Backend
+from ..charts import JUMP, clicked_time, stacked_chart
+from ..components import Card, CardGroup, cards
+from ..jobs import DONE
+from ..media import media_url, result_url
+from ..tasks import make_film
+from . import library as library_view
+from .parts import (
+    POLL_SECONDS,
+    count,
+    empty_state,
+    errors_shown,
+    escape,
+    megabytes,
+    show_job,
+    show_loading,
+    show_player,
+    span,
+)
+
+__all__ = ["show"]
+
+PAGE = "video"
+TITLES = {"curves": "Curves", "highlights": "Highlights", "summary": "Summary"}
+TOP, CLIP_SECONDS = 6, 8.0  # highlights shown, and how long each is
+
+
+def show() -> None:
+    """Draw the page."""
+    backend = backend_room.current()
+    entries = backend.indexed()
+    if not entries:
+        library_view.show_first_steps(backend)
+        return
+    state = visit.begin(PAGE, read_video, _fill)
+    names = {entry.video[:SHORTEST_ID]: entry for entry in entries}
+    if st.session_state.get("video.video") not in names:
+        st.session_state["video.video"] = None
+    chosen = st.selectbox(
+        "Video",
+        list(names),
+        key="video.video",
+        format_func=lambda short: _name(names[short], entries),
+        placeholder="Choose a video",
+        label_visibility="collapsed",
+    )
+    if chosen is None:
+        gone = bool(state.video)
+        with empty_state(
+            "movie",
+            "This video is not here any more" if gone else "Choose a video",
+            "It was removed from the library; choose another."
+            if gone
+            else "See what it holds for several questions at once, its highlights, and a short version of it.",
+        ):
+            return
+    queries = st.multiselect(
+        "Questions",
+        list(dict.fromkeys([*st.session_state.get("video.queries", []), *backend.examples])),
+        key="video.queries",
+        accept_new_options=True,
+        max_selections=MOST_QUERIES,
+        placeholder="Ask several questions of this video",
+        help="Each gets a curve; highlights and summary answer the first.",
+    )
+    part = st.segmented_control(
+        "Part", PARTS, key="video.part", format_func=TITLES.__getitem__, label_visibility="collapsed", required=True
+    )
+    moved = chosen != state.video[:SHORTEST_ID]
+    state = replace(
+        state,
+        video=chosen,
+        queries=tuple(dict.fromkeys(query.strip() for query in queries if query.strip())),
+        part=part or PARTS[0],
+        at=None if moved else state.at,
+    )
+    if all(len(query) <= backend_room.LONGEST_QUERY for query in state.queries):
+        visit.keep(PAGE, state)
+    with errors_shown():
+        if show_loading(backend):
+            st.fragment(_part)(names[chosen], state.queries)
+
+
+def _fill(state: VideoState) -> None:
+    st.session_state["video.video"] = state.video[:SHORTEST_ID] or None
+    st.session_state["video.queries"] = list(state.queries)
+    st.session_state["video.part"] = state.part
+    st.session_state["video.ratio"] = state.ratio
+
+
+def _name(entry: VideoEntry, entries: Sequence[VideoEntry]) -> str:
+    path = Path(entry.path)
+    twins = sum(Path(other.path).name == path.name for other in entries)
+    return f"{path.name} ({path.parent.name})" if twins > 1 else path.name
+
+
+def _part(entry: VideoEntry, queries: tuple[str, ...]) -> None:
+    backend = backend_room.current()
+    state: VideoState = visit.current(PAGE)
+    with errors_shown():
+        groundings = backend.ground(entry.video, queries) if queries else []
+        best = groundings[0].moments[0] if groundings and groundings[0].moments else None
+        _facts(entry)
+        moment = best or Moment(0.0, entry.duration, 0.0)
+        jump = (state.at, st.session_state.get("video.jumps", 0)) if state.at is not None else None
+        first = groundings[0] if groundings else None
+        show_player(backend, "video.player", entry.video, moment, first, jump, clip=best is not None, play=False)
+        if state.part == "curves":
+            _curves(entry, groundings)
+        elif state.part == "highlights":
+            _highlights(backend, entry, queries[0] if queries else None)
+        else:
+            _summary(backend, entry, queries[0] if queries else None)
+
+
+def _facts(entry: VideoEntry) -> None:
+    st.caption(f"{format_time(entry.duration)} · {entry.width}×{entry.height} · {megabytes(entry.size)}")
+
+
+def _jump_to(time: float) -> None:
+    st.session_state["video.jumps"] = st.session_state.get("video.jumps", 0) + 1
+    visit.keep(PAGE, replace(visit.current(PAGE), at=time))
+
+
+def _curves(entry: VideoEntry, groundings: list[Grounding]) -> None:
+    if not groundings:
+        st.info("Ask a question above: its curve over the whole video is drawn here.", icon=":material/show_chart:")
+        return
+    key = f"video.curves.{hash((entry.video, tuple(grounding.query for grounding in groundings)))}"
+
+    def jump() -> None:
+        at = clicked_time(st.session_state.get(key))
+        if at is not None:
+            _jump_to(at)
+
+    st.altair_chart(stacked_chart(groundings), key=key, on_select=jump, selection_mode=JUMP, width="stretch")
+    st.caption("One curve a question; shaded: its moments. Click to jump.")
+    stem = Path(entry.path).stem
+    with st.container(horizontal=True):
+        st.download_button(
+            "Moments (CSV)", moments_csv(groundings), f"{stem} moments.csv", "text/csv", icon=":material/download:"
+        )
+        document = json.dumps([grounding.to_dict() for grounding in groundings], ensure_ascii=False, indent=1)
+        st.download_button(
+            "All (JSON)", document, f"{stem} moments.json", "application/json", icon=":material/download:"
+        )
+
+
+def moments_csv(groundings: Sequence[Grounding]) -> str:
+    """All moments, a line each: query, start and end in seconds, score; for spreadsheets, too."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["query", "start", "end", "score"])
+    for grounding in groundings:
+        # A cell that begins so would be a formula to a spreadsheet.
+        query = f"'{grounding.query}" if grounding.query[:1] in "=+-@\t" else grounding.query
+        for moment in grounding.moments:
+            writer.writerow([query, f"{moment.start:.2f}", f"{moment.end:.2f}", f"{moment.score:.4f}"])
+    return text.getvalue()
+
+
+def _highlights(backend: Backend, entry: VideoEntry, query: str | None) -> None:
+    plan = backend.highlights(entry.video, query, TOP, CLIP_SECONDS)
+    asked = f"for “{escape(query)}”" if query else "for no question: what stands out"
+    st.caption(f"The {len(plan.clips)} best clips of {CLIP_SECONDS:g} s {asked}. Choose one to play it.")
+    _clips(backend, entry, plan, "highlights")
+    _downloads(backend, entry, plan, "highlights", "Make a reel")
+
+
+def _summary(backend: Backend, entry: VideoEntry, query: str | None) -> None:
+    def keep_ratio() -> None:
+        visit.keep(PAGE, replace(visit.current(PAGE), ratio=st.session_state["video.ratio"]))
+
+    st.session_state.setdefault("video.ratio", visit.current(PAGE).ratio)
+    ratio = st.slider("Length, % of the video", 5, 50, step=5, key="video.ratio", on_change=keep_ratio)
+    plan = backend.summary(entry.video, query, ratio / 100)
+    asked = f", about “{escape(query)}”" if query else ""
+    lengths = f"{format_time(plan.seconds)} of {format_time(plan.duration)}"
+    st.caption(f"{count(len(plan.clips), 'clip')}, {lengths}{asked}: the storyboard.")
+    _clips(backend, entry, plan, "summary")
+    _downloads(backend, entry, plan, "summary", "Make the summary")
+
+
+def _clips(backend: Backend, entry: VideoEntry, plan: Plan, key: str) -> None:
+    """The clips of a plan as cards; in a summary, in the order of the video, they are its storyboard."""
+    made = tuple(
+        Card(
+            id=f"{clip.start:.3f}",
+            name=f"{place}",
+            span=span(clip.start, clip.end),
+            label=f"clip {place}, {span(clip.start, clip.end)}: jump there",
+            poster=media_url(backend, "poster", entry.video, min(clip.peak, entry.duration)),
+            preview=media_url(backend, "preview", entry.video, clip.start, clip.end),
+            score=clip.score,
+        )
+        for place, clip in enumerate(plan.clips, 1)
+    )
+    at = visit.current(PAGE).at
+    chosen = f"{at:.3f}" if at is not None else ""
+    cards(f"video.{key}", [CardGroup("", "", made)], plan.query or "", chosen, lambda start: _jump_to(float(start)))
+
+
+def _downloads(backend: Backend, entry: VideoEntry, plan: Plan, kind: str, label: str) -> None:
+    """The plan as data, and as a film that is made when it is asked for."""
+    stem = Path(entry.path).stem
+    job_key = f"video.reel.{hash((plan.video, tuple((clip.start, clip.end) for clip in plan.clips)))}"
+
+    def make() -> None:
+        st.session_state[job_key] = make_film(backend, plan, f"{stem} {kind}.mp4").number
+
+    job = backend.films.find(st.session_state.get(job_key, 0))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        document = json.dumps(plan_document(plan), ensure_ascii=False, indent=1)
+        st.download_button("JSON", document, f"{stem} {kind}.json", "application/json", icon=":material/download:")
+        if job is None or not (job.active or job.state == DONE):
+            st.button(label, icon=":material/movie_edit:", on_click=make, key=f"video.make.{kind}")
+        elif job.state == DONE:
+            st.link_button("Download the film", result_url(backend, job.number), icon=":material/download:")
+    if job is not None and job.state != DONE:
+
+        def follow() -> None:
+            if not job.active:
+                st.rerun()
+            show_job(job, lambda each: each.cancel())
+
+        if job.active:
+            st.fragment(follow, run_every=POLL_SECONDS)()
+        else:
+            show_job(job, None)

@@ -1,0 +1,235 @@
+"""The pages' logic, run by Streamlit's own test bench: what is asked, shown, kept in the address, and refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import streamlit_app
+from streamlit_app import backend as backend_room
+from streamlit_app.backend import READY, Backend, Options
+from vtg.library import Library
+from vtg.specs import model_spec
+
+APP = str(Path(streamlit_app.__file__).with_name("app.py"))
+PATIENCE = 60  # seconds
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    for _ in range(PATIENCE * 50):
+        if ready():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture(scope="module")
+def home(
+    tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path, tiny_head: Path, make_video: Callable[..., Path]
+) -> Path:
+    """A folder with two films, a file that is none, and a library of them that an R² head is asked on."""
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "films").mkdir()
+    make_video(folder / "films" / "a.mp4", seconds=12, seed=1)
+    make_video(folder / "films" / "b <b>*x*.mp4", seconds=8, seed=2)
+    (folder / "films" / "broken.mp4").write_text("no film")
+    Library(folder / "library", model_spec(tiny_head, pretrained=tiny_clip), device="cpu").add([folder / "films"])
+    return folder
+
+
+@pytest.fixture
+def backend(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """A backend on that library, ready."""
+    monkeypatch.setattr(backend_room, "_current", None)
+    made = backend_room.use(Backend(Options(home / "library", (home / "films",), device="cpu")))
+    wait_for(lambda: made.readiness.state == READY)
+    yield made
+    wait_for(lambda: not made.worker.busy)
+
+
+def run(page: str = "search", **params: str | list[str]) -> AppTest:
+    """A page at an address."""
+    if page == "search":
+        app = AppTest.from_file(APP, default_timeout=PATIENCE)
+    else:
+        app = AppTest.from_string(f"from streamlit_app.views import {page}\n{page}.show()", default_timeout=PATIENCE)
+    for name, value in params.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def param(app: AppTest, name: str) -> str:
+    """What the address says; older test benches give a list of all values."""
+    value = app.query_params[name]
+    return value if isinstance(value, str) else value[-1]
+
+
+def component(app: AppTest, name: str) -> dict[str, Any] | None:
+    """What one of our own parts is told; None where it is not on the page."""
+    for element in app.get("bidi_component"):
+        if element.proto.component_name == f"vtg_{name}":
+            told: dict[str, Any] = json.loads(element.proto.json)
+            return told
+    return None
+
+
+def cards(app: AppTest) -> list[dict[str, Any]]:
+    told = component(app, "cards")
+    return [card for group in told["groups"] for card in group["cards"]] if told else []
+
+
+def test_a_question_gives_the_library_s_moments_as_cards(backend: Backend) -> None:
+    app = run()
+    assert component(app, "questions")["examples"] == list(backend.examples)  # type: ignore[index]
+    assert cards(app) == []
+    app.text_input(key="search.query").set_value("a red circle").run()
+    app.slider(key="search.min").set_value(0.0).run()
+    assert not app.exception
+    expected = backend.library.search("a red circle", limit=12)
+    assert [(card["name"], card["score"]) for card in cards(app)] == [
+        (Path(hit.video).name, pytest.approx(hit.moment.score)) for hit in expected
+    ]
+    assert param(app, "q") == "a red circle"
+    assert param(app, "min") == "0"
+
+
+def test_an_address_opens_its_moment(backend: Backend) -> None:
+    entry = backend.indexed()[0]
+    opened = f"{entry.video[:12]}_2_6"
+    app = run(q="a red circle", min="0", open=opened, t="4", group="1", n="24")
+    film = component(app, "player")
+    assert film is not None
+    assert (film["start"], film["end"], film["duration"]) == (2, 6, pytest.approx(entry.duration))
+    assert film["jump"]["to"] == 4
+    assert film["src"].endswith(f"/video/{entry.video}")
+    told = component(app, "cards")
+    assert told is not None
+    assert told["open"] == opened
+    assert {group["title"] for group in told["groups"]} == {"a.mp4", "b <b>*x*.mp4"}
+    assert app.select_slider(key="search.limit").value == 24
+    assert app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart")
+
+
+def test_filters_narrow_the_answer(backend: Backend) -> None:
+    everything = cards(run(q="a red circle", min="0", n="96"))
+    one = backend.indexed()[0]
+    inside = cards(run(q="a red circle", min="0", n="96", **{"in": one.video[:12]}))
+    assert {card["name"] for card in inside} == {Path(one.path).name}
+    assert len({card["name"] for card in everything}) == 2
+    short = cards(run(q="a red circle", min="0", n="96", to="4"))
+    lengths = [[float(part) for part in card["id"].split("_")[1:]] for card in short]
+    assert short
+    assert all(end - start <= 4 for start, end in lengths)
+
+
+def test_why_shows_the_attention_in_place_of_the_posters(backend: Backend) -> None:
+    assert all("/poster/" in card["poster"] for card in cards(run(q="a red circle", min="0")))
+    assert all("/why/" in card["poster"] for card in cards(run(q="a red circle", min="0", why="1")))
+
+
+def test_without_a_head_there_is_no_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_room, "_current", None)
+    backend = backend_room.use(Backend(Options(home / "library", model="zero-shot", device="cpu")))
+    wait_for(lambda: backend.readiness.state == READY)
+    app = run(q="a red circle", min="0", why="1")
+    assert app.toggle(key="search.why").disabled
+    assert all("/poster/" in card["poster"] for card in cards(app))
+
+
+def test_a_question_that_is_too_long_is_refused_and_the_page_goes_on(backend: Backend) -> None:
+    app = run()
+    app.text_input(key="search.query").set_value("x" * 5000).run()
+    assert "5,000 characters" in app.error[0].value.replace("\\", "")
+    assert "q" not in app.query_params
+    app.text_input(key="search.query").set_value("a red circle").run()
+    assert not app.error
+    assert param(app, "q") == "a red circle"
+
+
+def test_a_moment_of_a_video_that_is_gone_is_told_so(backend: Backend) -> None:
+    app = run(q="a red circle", open="000000000000_1_2")
+    assert "not in the library any more" in app.error[0].value
+
+
+def test_one_video_has_curves_highlights_and_a_summary(backend: Backend) -> None:
+    video = backend.indexed()[0].video[:12]
+    app = run("video", v=video, q=["a red circle", "a dog"])
+    assert app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart")
+    app = run("video", v=video, q="a red circle", part="highlights")
+    plan = backend.highlights(backend.indexed()[0].video, "a red circle", 6, 8.0)
+    assert [card["id"] for card in cards(app)] == [f"{clip.start:.3f}" for clip in plan.clips]
+    app = run("video", v=video, part="summary", ratio="50")
+    assert app.slider(key="video.ratio").value == 50
+    plan = backend.summary(backend.indexed()[0].video, None, 0.5)
+    assert [card["id"] for card in cards(app)] == [f"{clip.start:.3f}" for clip in plan.clips]
+    app.slider(key="video.ratio").set_value(25).run()
+    assert not app.exception
+    assert param(app, "ratio") == "25"
+
+
+def test_the_library_lists_what_is_in_it_and_what_failed(backend: Backend) -> None:
+    app = run("library")
+    assert [metric.value for metric in app.metric][:2] == ["2", "00:20"]
+    table = app.dataframe[0].value
+    assert sorted(table["Name"]) == ["a.mp4", "b <b>*x*.mp4", "broken.mp4"]
+    text = " ".join(element.value for element in app.markdown)
+    assert "Could not be indexed: 1" in text
+    assert "is not a video that can be read" in text
+
+
+def test_a_folder_below_a_root_is_added_in_the_background(
+    backend: Backend, home: Path, make_video: Callable[..., Path]
+) -> None:
+    more = home / "films" / "more"
+    more.mkdir()
+    make_video(more / "c.mp4", seconds=4, seed=5)
+    app = run("library")
+    app.selectbox(key="library.folder").set_value(str(more.resolve()))
+    app.button(key="library.add").click().run()
+    wait_for(lambda: not backend.worker.busy)
+    app.run()
+    assert any("1 added" in caption.value for caption in app.caption)
+    assert app.metric[0].value == "3"
+    backend.remove([str(more)])
+    shutil.rmtree(more)
+
+
+def test_models_says_what_is_used_and_what_can_be_had(backend: Backend) -> None:
+    app = run("models")
+    assert any("tiny" in metric.value for metric in app.metric)
+    assert "r2-qvhighlights" in set(app.dataframe[0].value["Model"])
+
+
+def test_with_nothing_indexed_the_first_steps_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_room, "_current", None)
+    backend = backend_room.use(Backend(Options(tmp_path / "library", model="demo", device="cpu")))
+    started: list[Backend] = []
+    monkeypatch.setattr("streamlit_app.views.library.start_demo", started.append)
+    app = run()
+    app.button(key="demo").click().run()
+    assert started == [backend]
+    assert not (tmp_path / "library").exists()
+
+
+def test_a_library_that_was_deleted_is_told_so(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(home / "library", tmp_path / "library")
+    monkeypatch.setattr(backend_room, "_current", None)
+    backend = backend_room.use(Backend(Options(tmp_path / "library", device="cpu")))
+    wait_for(lambda: backend.readiness.state == READY)
+    app = run(q="a red circle", min="0")
+    assert cards(app)
+    shutil.rmtree(tmp_path / "library")
+    backend.look_again()
+    app.text_input(key="search.query").set_value("something else").run()
+    assert not app.exception
+    assert any("not there any more" in element.value for element in app.markdown)
+    assert not (tmp_path / "library").exists()

@@ -1,0 +1,296 @@
+"""The page's parts without a browser: addresses, roots, jobs, made files, charts, examples, names of uploads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamlit_app.address import LIMITS, OpenMoment, SearchState, VideoState, read_search, read_video
+from streamlit_app.charts import JUMP, clicked_time, curve_chart, stacked_chart
+from streamlit_app.examples import rank_phrases
+from streamlit_app.jobs import CANCELLED, DONE, FAILED, Job, Worker
+from streamlit_app.roots import Roots
+from streamlit_app.store import MadeFiles
+from streamlit_app.uploads import safe_name
+from streamlit_app.views.parts import escape
+from streamlit_app.views.video import moments_csv
+from vtg.errors import VtgError
+from vtg.grounding import Grounding, Moment, Saliency
+
+TENTHS = st.integers(0, 10_000).map(lambda number: number / 10)
+KEYS = st.text("0123456789abcdef", min_size=12, max_size=32)
+
+
+def as_lists(params: dict[str, str | list[str]]) -> dict[str, list[str]]:
+    return {name: value if isinstance(value, list) else [value] for name, value in params.items()}
+
+
+@st.composite
+def search_states(draw: st.DrawFn) -> SearchState:
+    start = draw(TENTHS)
+    opened = draw(st.none() | KEYS.map(lambda key: OpenMoment(key[:12], start, start + 0.5)))
+    return SearchState(
+        query=draw(st.text(max_size=80)),
+        places=tuple(draw(st.lists(st.text(min_size=1, max_size=20), max_size=3))),
+        min_score=draw(st.integers(0, 20)) / 20,
+        limit=draw(st.sampled_from(LIMITS)),
+        shortest=draw(TENTHS),
+        longest=draw(TENTHS),
+        grouped=draw(st.booleans()),
+        why=draw(st.booleans()),
+        open=opened,
+        at=draw(st.none() | TENTHS) if opened else None,
+    )
+
+
+@given(search_states())
+def test_a_search_is_what_its_address_says(state: SearchState) -> None:
+    assert read_search(as_lists(state.to_params())) == state
+
+
+NAMES = ["q", "in", "min", "from", "to", "n", "group", "why", "open", "t", "v", "ratio"]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.lists(st.text(max_size=30), min_size=1, max_size=3)))
+def test_any_address_is_read_and_stays_as_it_is_read(params: dict[str, list[str]]) -> None:
+    search, video = read_search(params), read_video(params)
+    assert read_search(as_lists(search.to_params())) == search
+    assert read_video(as_lists(video.to_params())) == video
+
+
+def test_a_video_is_what_its_address_says() -> None:
+    state = VideoState("0123456789ab", ("a dog", 'a cat & a "mouse"'), "summary", 30, 12.5)
+    assert read_video(as_lists(state.to_params())) == state
+    assert VideoState().to_params() == {}
+    assert SearchState().to_params() == {}
+
+
+class TestRoots:
+    """What visitors may add by name."""
+
+    @pytest.fixture
+    def roots(self, tmp_path: Path) -> Roots:
+        (tmp_path / "films" / "2024" / "may").mkdir(parents=True)
+        (tmp_path / "films" / ".hidden").mkdir()
+        (tmp_path / "films-of-others").mkdir()
+        return Roots([tmp_path / "films"])
+
+    def test_what_is_inside_may_be_added(self, roots: Roots, tmp_path: Path) -> None:
+        assert roots.allowed(str(tmp_path / "films" / "2024")) == (tmp_path / "films" / "2024").resolve()
+        assert roots.allowed("2024/may") == (tmp_path / "films" / "2024" / "may").resolve()
+        assert roots.folders() == [str((tmp_path / "films" / part).resolve()) for part in ("", "2024", "2024/may")]
+
+    @pytest.mark.parametrize("path", ["../films-of-others", "/", "2024/../../films-of-others", "~"])
+    def test_what_is_outside_may_not(self, roots: Roots, path: str) -> None:
+        with pytest.raises(VtgError, match="outside the folders"):
+            roots.allowed(path)
+
+    def test_a_link_that_leads_out_may_not(self, roots: Roots, tmp_path: Path) -> None:
+        try:
+            (tmp_path / "films" / "out").symlink_to(tmp_path / "films-of-others")
+        except OSError:
+            pytest.skip("no links on this system")
+        with pytest.raises(VtgError, match="outside the folders"):
+            roots.allowed("out")
+
+    def test_what_is_not_there_or_no_path_is_told_so(self, roots: Roots) -> None:
+        with pytest.raises(VtgError, match="no such file"):
+            roots.allowed("2025")
+        with pytest.raises(VtgError, match=r"not a path|no such file"):
+            roots.allowed("a\0b")
+        with pytest.raises(VtgError, match="--root"):
+            Roots([]).allowed("/tmp")
+
+
+class TestJobs:
+    """Work in the background."""
+
+    def wait(self, job: Job) -> Job:
+        for _ in range(500):
+            if not job.active:
+                return job
+            threading.Event().wait(0.01)
+        raise AssertionError("the job did not end")
+
+    def test_jobs_are_done_in_order_and_keep_their_results(self) -> None:
+        worker, order = Worker("test"), []
+        jobs = [worker.submit("count", str(n), lambda job, n=n: order.append(n) or n * n) for n in range(5)]
+        assert [self.wait(job).result for job in jobs] == [0, 1, 4, 9, 16]
+        assert order == [0, 1, 2, 3, 4]
+        assert [job.state for job in worker.jobs("count")] == [DONE] * 5
+        worker.dismiss(jobs[0])
+        assert worker.find(jobs[0].number) is None
+        assert worker.find(jobs[1].number) is jobs[1]
+
+    def test_a_running_and_a_waiting_job_can_be_cancelled(self) -> None:
+        worker, begun = Worker("test"), threading.Event()
+
+        def work(job: Job) -> None:
+            begun.set()
+            while True:
+                job.report(0.5, "half")
+                threading.Event().wait(0.005)
+
+        running, waiting = worker.submit("a", "runs", work), worker.submit("a", "waits", work)
+        assert begun.wait(5)
+        waiting.cancel()
+        running.cancel()
+        assert self.wait(running).state == CANCELLED
+        assert self.wait(waiting).state == CANCELLED
+        assert running.share == 0.5
+        assert waiting.share == 0.0
+
+    def test_a_job_that_fails_says_why_and_the_next_is_done(self) -> None:
+        def fail(error: Exception) -> Job:
+            def work(_: Job) -> None:
+                raise error
+
+            return self.wait(worker.submit("a", "fails", work))
+
+        worker = Worker("test")
+        assert fail(VtgError("film.mp4: is damaged")).error == "film.mp4: is damaged"
+        assert "No space" in fail(OSError(28, "No space left on device", "/x")).error
+        assert fail(RuntimeError("secret detail")).state == FAILED
+        assert "secret" not in fail(RuntimeError("secret detail")).error
+        assert self.wait(worker.submit("a", "works", lambda job: 7)).result == 7
+
+
+class TestMadeFiles:
+    """Files that can be made again."""
+
+    @pytest.fixture
+    def made(self, tmp_path: Path) -> MadeFiles:
+        (tmp_path / "library").mkdir()
+        return MadeFiles(tmp_path / "library" / "previews", limit=1000)
+
+    def test_a_file_is_made_once_by_many_at_once(self, made: MadeFiles) -> None:
+        calls: list[Path] = []
+
+        def make(path: Path) -> None:
+            calls.append(path)
+            threading.Event().wait(0.05)
+            path.write_bytes(b"x")
+
+        found: list[Path] = []
+        threads = [threading.Thread(target=lambda: found.append(made.get(".jpg", "a", 1, make=make))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(calls) == 1
+        assert set(found) == {calls[0]}
+        assert made.find(".jpg", "a", 1) == calls[0]
+        assert made.find(".jpg", "a", 2) is None
+
+    def test_those_not_asked_for_longest_go(self, made: MadeFiles) -> None:
+        paths = [made.get(".bin", n, make=lambda path: path.write_bytes(bytes(300))) for n in range(3)]
+        for age, path in enumerate(paths):
+            os.utime(path, (1000 + age, 1000 + age))
+        assert made.find(".bin", 0) == paths[0]  # which makes it the newest
+        last = made.get(".bin", 3, make=lambda path: path.write_bytes(bytes(300)))
+        assert [path.exists() for path in (*paths, last)] == [True, False, True, True]
+
+    def test_nothing_is_written_where_the_library_is_gone(self, made: MadeFiles) -> None:
+        made.folder.parent.rmdir()
+        with pytest.raises(VtgError, match="not there any more"):
+            made.get(".bin", 1, make=lambda path: path.write_bytes(b"x"))
+        assert not made.folder.parent.exists()
+
+    def test_what_cannot_be_made_can_be_tried_again(self, made: MadeFiles) -> None:
+        def fail(path: Path) -> None:
+            raise VtgError("no")
+
+        with pytest.raises(VtgError, match="no"):
+            made.get(".bin", 1, make=fail)
+        assert made.get(".bin", 1, make=lambda path: path.write_bytes(b"x")).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("holiday.mp4", "holiday.mp4"),
+        ("../../etc/cron.d/x.mp4", "x.mp4"),
+        ("C:\\films\\x.MKV", "x.mkv"),
+        ("a<b>:c?.webm", "a_b_c_.webm"),
+        ("con.mp4", "_con.mp4"),
+        (".mp4", None),
+        ("...mp4", None),
+        ("x\x00\u202ey.mp4", "x_y.mp4"),
+        ("é🐶.mov", "é🐶.mov"),
+        ("notes.txt", None),
+        ("", None),
+    ],
+)
+def test_names_of_uploads_stay_names(name: str, kept: str | None) -> None:
+    if kept is None:
+        with pytest.raises(VtgError, match="not named like a video"):
+            safe_name(name)
+    else:
+        assert safe_name(name) == kept
+    assert len(safe_name("x" * 500 + ".mp4")) <= 120
+
+
+def grounding(query: str, scores: np.ndarray) -> Grounding:
+    times = np.arange(len(scores)) * 2.0
+    return Grounding(query, "v.mp4", 2.0 * len(scores), [Moment(4, 8, 0.9), Moment(10, 12, 0)], Saliency(times, scores))
+
+
+def test_a_click_on_a_chart_is_a_time() -> None:
+    assert clicked_time({"selection": {JUMP: [{"time": 12}]}}) == 12.0
+    for nothing in (None, {}, {"selection": {}}, {"selection": {JUMP: []}}, {"selection": {JUMP: [{"x": 1}]}}):
+        assert clicked_time(nothing) is None
+    for chart in (
+        curve_chart(grounding("a", np.linspace(0, 1, 9)), "#f00"),
+        stacked_chart([grounding("a", np.ones(9))]),
+    ):
+        assert JUMP in {param["name"] for param in chart.to_dict()["params"]}
+
+
+def test_charts_show_moments_and_any_scale_of_saliency() -> None:
+    curves = [grounding("a dog", np.linspace(-3, 5, 9)), grounding("<b>cat</b>", np.linspace(0, 1, 9))]
+    layers = stacked_chart(curves).to_dict()["layer"]
+    shaded = [layer["data"]["values"] for layer in layers if layer["mark"]["type"] == "rect"]
+    assert [[(row["time"], row["end"]) for row in rows] for rows in shaded] == [[(4, 8)], [(4, 8)]]
+    (area,) = (layer for layer in layers if layer["mark"]["type"] == "area")
+    for query, base in (("a dog", 1.0), ("<b>cat</b>", 0.0)):
+        heights = [row["score"] - base for row in area["data"]["values"] if row["query"] == query]
+        assert min(heights) == pytest.approx(0)
+        assert max(heights) == pytest.approx(0.86)
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_peaks() -> None:
+    scores = np.zeros(20_000)
+    scores[12_345] = 1.0
+    layers = curve_chart(grounding("a", scores), "#f00").to_dict()["layer"]
+    (area,) = (layer["data"]["values"] for layer in layers if layer["mark"]["type"] == "area")
+    assert len(area) <= 1501
+    assert max(row["score"] for row in area) == 1.0
+    assert area[-1]["time"] == 40_000
+
+
+def test_examples_are_what_some_frame_shows_clearly() -> None:
+    # Three phrases and one for nothing in particular: the first is clear in both videos, the second in the second one.
+    first = np.array([[9.0, 0, 0, 1], [1, 0, 0, 5]])
+    second = np.array([[8.0, 1, 0, 1], [0, 6, 0, 1], [2, 0, 2, 6]])
+    assert rank_phrases([first, second], 3) == [0, 1]
+
+
+def test_moments_are_a_table_without_formulas() -> None:
+    text = moments_csv([grounding("=HYPERLINK(1)", np.ones(9)), grounding('a "dog", running', np.ones(9))])
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert rows[0] == {"query": "'=HYPERLINK(1)", "start": "4.00", "end": "8.00", "score": "0.9000"}
+    assert rows[2]["query"] == 'a "dog", running'
+
+
+def test_text_is_shown_as_it_is() -> None:
+    assert escape("![x](http://e) <b> $a$ :red[b]\nc") == (
+        "\\!\\[x\\]\\(http\\:\\/\\/e\\) ".replace("\\/", "/") + "\\<b\\> \\$a\\$ \\:red\\[b\\] c"
+    )

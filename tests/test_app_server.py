@@ -1,0 +1,188 @@
+"""The page's addresses of files: ranges, made pictures and clips, uploads, and who may not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamlit_app.backend import READY, Backend, Options
+from streamlit_app.media import media_routes, media_url, result_url
+from streamlit_app.server import open_port
+from streamlit_app.tasks import add_videos, make_film, playable
+from streamlit_app.uploads import upload_route, upload_url
+from vtg.errors import VtgError
+from vtg.library import Library
+from vtg.specs import model_spec
+from vtg.video import probe
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    import time
+
+    for _ in range(1500):
+        if ready():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture(scope="module")
+def shop(
+    tmp_path_factory: pytest.TempPathFactory, tiny_clip: Path, tiny_head: Path, make_video: Callable[..., Path]
+) -> Backend:
+    """A backend on a library of two films, asked by a head."""
+    home = tmp_path_factory.mktemp("shop")
+    make_video(home / "a film.mp4", seconds=12, seed=1)
+    make_video(home / "b.mp4", seconds=8, seed=2)
+    library = Library(home / "library", model_spec(tiny_head, pretrained=tiny_clip), device="cpu")
+    assert len(library.add([home]).added) == 2
+    backend = Backend(Options(home / "library", (home,), device="cpu", upload_bytes=200_000))
+    wait_for(lambda: backend.readiness.state == READY)
+    return backend
+
+
+@pytest.fixture
+def client(shop: Backend) -> Iterator[Any]:
+    """Asks the routes as a browser would."""
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    with TestClient(Starlette(routes=[*media_routes(lambda: shop), upload_route(lambda: shop)])) as client:
+        yield client
+
+
+def test_a_film_is_sent_by_range(shop: Backend, client: Any) -> None:
+    entry = shop.indexed()[0]
+    url, content = media_url(shop, "video", entry.video), Path(entry.path).read_bytes()
+    whole = client.get(url)
+    assert whole.content == content
+    assert whole.headers["content-type"] == "video/mp4"
+    assert whole.headers["accept-ranges"] == "bytes"
+    part = client.get(url, headers={"Range": "bytes=100-199"})
+    assert part.status_code == 206
+    assert part.content == content[100:200]
+    assert part.headers["content-range"] == f"bytes 100-199/{len(content)}"
+    assert client.get(url, headers={"Range": "bytes=-10"}).content == content[-10:]
+    assert client.get(url, headers={"Range": f"bytes={len(content)}-"}).status_code == 416
+
+
+def test_posters_previews_clips_and_reasons_are_made(shop: Backend, client: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    video = shop.indexed()[0].video
+    for url in (
+        media_url(shop, "poster", video, 5.0),
+        media_url(shop, "poster", video, 12.0),
+        media_url(shop, "why", video, 2.0, 6.0, query="a red circle"),
+    ):
+        answer = client.get(url)
+        assert answer.status_code == 200, answer.text
+        assert Image.open(io.BytesIO(answer.content)).format == "JPEG"
+    for kind, seconds in (("preview", 5.0), ("clip", 4.0)):
+        answer = client.get(media_url(shop, kind, video, 2.0, 6.0))
+        (tmp_path / f"{kind}.mp4").write_bytes(answer.content)
+        info = probe(tmp_path / f"{kind}.mp4")
+        assert info.codec == "h264"
+        assert info.duration == pytest.approx(seconds, abs=0.3)
+    assert "a film 00.02-00.06.mp4" in answer.headers["content-disposition"].replace("%20", " ")
+
+
+def test_who_guesses_gets_nothing(shop: Backend, client: Any) -> None:
+    video = shop.indexed()[0].video
+    assert client.get(media_url(shop, "video", video).replace(shop.secret, "guess")).status_code == 403
+    assert client.get(media_url(shop, "video", "0" * 32)).status_code == 404
+    assert client.get(media_url(shop, "video", "..%2f..%2fetc%2fpasswd")).status_code == 404
+    assert client.get(media_url(shop, "clip", video, 50.0, 60.0)).status_code == 404
+    assert client.get(media_url(shop, "proxy", video)).status_code == 404
+    assert client.get(result_url(shop, 99)).status_code == 404
+    assert client.post(upload_url(shop).replace(shop.secret, "guess")).status_code == 403
+
+
+def test_a_film_of_clips_is_made_and_sent(shop: Backend, client: Any, tmp_path: Path) -> None:
+    plan = shop.summary(shop.indexed()[0].video, "a red circle", 0.5)
+    job = make_film(shop, plan, "short.mp4")
+    wait_for(lambda: not job.active)
+    assert job.error == ""
+    answer = client.get(result_url(shop, job.number))
+    assert 'filename="short.mp4"' in answer.headers["content-disposition"]
+    (tmp_path / "short.mp4").write_bytes(answer.content)
+    assert probe(tmp_path / "short.mp4").duration == pytest.approx(6.0, abs=0.5)
+
+
+def test_what_is_played_as_it_is_needs_no_copy_until_a_browser_refuses_it(shop: Backend, client: Any) -> None:
+    video = shop.indexed()[0].video
+    assert playable(shop, video).kind == "video"
+    copy = playable(shop, video, refused=True)
+    assert copy.kind == "recoded"
+    wait_for(lambda: playable(shop, video, refused=True).job is None)
+    assert client.get(media_url(shop, "recoded", video)).headers["content-type"] == "video/mp4"
+
+
+def test_uploads_are_checked_kept_and_indexed(
+    shop: Backend, client: Any, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    film = make_video(tmp_path / "new.mp4", seconds=4, seed=9).read_bytes()
+
+    def send(name: str, content: bytes | Iterator[bytes]) -> Any:
+        return client.post(upload_url(shop), params={"name": name}, content=content)
+
+    answer = send("../new.mp4", film)
+    assert answer.json()["name"] == "new.mp4"
+    wait_for(lambda: not shop.worker.busy)
+    assert any(entry.path == str(shop.uploads / "new.mp4") for entry in shop.indexed())
+    assert send("new.mp4", film).json()["name"] == "new (2).mp4"
+    wait_for(lambda: not shop.worker.busy)
+
+    before = sorted(shop.uploads.iterdir())
+    assert send("x.mp4", b"no film").status_code == 422
+    assert send("x.txt", film).status_code == 422
+    assert send("x.mp4", bytes(200_001)).status_code == 413
+    # One that does not say how long it is.
+    assert send("x.mp4", (bytes(50_000) for _ in range(5))).status_code == 413
+    assert send("x.mp4", b"").status_code == 422
+    assert sorted(shop.uploads.iterdir()) == before
+
+    shop.remove([str(shop.uploads / "new.mp4"), str(shop.uploads / "new (2).mp4")])
+    assert list(shop.uploads.iterdir()) == []
+    assert len(shop.indexed()) == 2
+
+
+def test_answers_are_remembered_until_the_library_changes(
+    shop: Backend, tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    search = shop.library.search
+    monkeypatch.setattr(shop.library, "search", lambda query, *rest: asked.append(query) or search(query, *rest))
+    first = shop.search("a green star", 12)
+    assert shop.search("a green star", 12) == first
+    assert asked == ["a green star"]
+    make_video(tmp_path / "c.mp4", seconds=4, seed=7)
+    job = add_videos(shop, [tmp_path / "c.mp4"], "c")
+    wait_for(lambda: not job.active)
+    shop.search("a green star", 12)
+    assert asked == ["a green star"] * 2
+    shop.remove([str(tmp_path / "c.mp4")])
+
+
+def test_lengths_are_filtered_and_questions_checked(shop: Backend) -> None:
+    for hit in shop.search("a red circle", 50, lengths=(3.0, 5.0)):
+        assert 3 <= hit.moment.end - hit.moment.start <= 5
+    with pytest.raises(VtgError, match="5,000 characters"):
+        shop.search("x" * 5000, 12)
+    with pytest.raises(VtgError, match="empty"):
+        shop.search("  ", 12)
+
+
+def test_a_taken_port_is_one_line() -> None:
+    listener = open_port("127.0.0.1", 0)
+    try:
+        with pytest.raises(VtgError, match="another --port"):
+            open_port("127.0.0.1", listener.getsockname()[1])
+        with pytest.raises(VtgError, match="no address of this machine"):
+            open_port("no.such.host.invalid", 0)
+    finally:
+        listener.close()

@@ -1,0 +1,213 @@
+"""Measures the page in a real browser: from Enter to cards, alone and with five visitors, and memory with large films.
+
+    python -m tools.bench.page --videos 200
+
+Needs playwright and a Chromium. The library is made of demo videos, unless one is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from tools.bench.page_server import BROWSER_OPTIONS, PageServer, find_chromium
+from vtg.demo import make_videos
+from vtg.demo.world import COLOURS, SHAPES
+from vtg.library import Library
+from vtg.video.process import ffmpeg_binary
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
+
+PATIENCE = 120_000  # ms
+VISITORS, VISITORS_SEARCHES = 5, 200
+LARGE_BYTES = 2 << 30
+QUERIES = [f"a {colour} {shape}" for shape in SHAPES for colour in COLOURS]
+# Time runs from the key until the cards are painted.
+WATCH = """() => {
+    addEventListener("keydown", (event) => { if (event.key === "Enter") window.entered = performance.now(); }, true);
+    addEventListener("vtg-cards", (event) => {
+        const {detail} = event;
+        requestAnimationFrame(() => requestAnimationFrame(() => {
+            window.shown = {query: detail, ms: performance.now() - window.entered};
+        }));
+    });
+}"""
+
+
+def make_library(folder: Path, videos: int) -> Path:
+    """A library of small demo videos of a minute each."""
+    library = Library(folder / "library", "demo", device="cpu")
+    make_videos(folder / "videos", "test", videos, seconds=60, width=160, height=120, frame_rate=4)
+    library.add([folder / "videos"])
+    return library.folder
+
+
+async def search(page: Page, query: str) -> float:
+    """Ask, and give the milliseconds from Enter to the cards of this question on the screen."""
+    box = page.get_by_label("Ask for a moment")
+    await box.fill(query)
+    await page.evaluate("window.shown = null")
+    await box.press("Enter")
+    await page.wait_for_function("query => window.shown && window.shown.query === query", arg=query, timeout=PATIENCE)
+    return float(await page.evaluate("window.shown.ms"))
+
+
+async def open_page(browser: Browser, address: str) -> Page:
+    """A visitor who has the page in front of them, and whose filters let every question have cards."""
+    page = await (await browser.new_context(viewport={"width": 1280, "height": 1000})).new_page()
+    await page.goto(f"{address}/?min=0")
+    await page.get_by_test_id("examples").wait_for(timeout=PATIENCE)
+    await page.evaluate(WATCH)
+    return page
+
+
+async def measure_alone(browser: Browser, address: str, searches: int) -> dict[str, float]:
+    """The first search after the page is ready, and later ones, none asked twice."""
+    page = await open_page(browser, address)
+    first = await search(page, QUERIES[0])
+    later = [await search(page, query) for query in QUERIES[1 : searches + 1]]
+    await page.context.close()
+    return {"first_ms": first, **summary("later", later)}
+
+
+async def measure_crowd(browser: Browser, address: str) -> dict[str, float]:
+    """Several visitors at once, each asking one question after the other."""
+    pages = [await open_page(browser, address) for _ in range(VISITORS)]
+
+    async def visit(number: int) -> list[float]:
+        # Each in an order of its own, and with words of its own: no answer is remembered from another visitor.
+        own = [f"{query}, please {number}" for query in QUERIES[number:] + QUERIES[:number]]
+        return [await search(pages[number], query) for query in own[: VISITORS_SEARCHES // VISITORS]]
+
+    times = [ms for visitor in await asyncio.gather(*map(visit, range(VISITORS))) for ms in visitor]
+    return {"crowd_searches": float(len(times)), **summary("crowd", times)}
+
+
+def summary(name: str, times: Sequence[float]) -> dict[str, float]:
+    """Median, 95th percentile and the worst, ms."""
+    ordered = sorted(times)
+    return {
+        f"{name}_median_ms": statistics.median(ordered),
+        f"{name}_p95_ms": ordered[int(0.95 * (len(ordered) - 1))],
+        f"{name}_worst_ms": ordered[-1],
+    }
+
+
+def make_large_films(folder: Path) -> None:
+    """An MP4 of 2 GB, and HEVC in Matroska."""
+    folder.mkdir(parents=True)
+    noise = "testsrc2=s=1280x720:r=25:d=10,noise=alls=60:allf=t"
+    part = folder / "part.mp4"
+    coded = ["-c:v", "libx264", "-preset", "ultrafast", "-b:v", "90M", "-pix_fmt", "yuv420p"]
+    _ffmpeg("-f", "lavfi", "-i", noise, *coded, part)
+    times = -(-LARGE_BYTES // part.stat().st_size)
+    _ffmpeg("-stream_loop", times - 1, "-i", part, "-c", "copy", "-movflags", "+faststart", folder / "large.mp4")
+    part.unlink()
+    hevc = ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none"]
+    _ffmpeg("-f", "lavfi", "-i", "testsrc2=s=1280x720:r=25:d=120", *hevc, folder / "hevc.mkv")
+
+
+def _ffmpeg(*words: object) -> None:
+    subprocess.run([ffmpeg_binary(), "-v", "error", "-y", *map(str, words)], check=True)
+
+
+async def measure_large(browser: Browser, folder: Path) -> dict[str, float]:
+    """Play and seek in films of many bytes; how much the server grows, MB."""
+    make_large_films(folder / "films")
+    library = Library(folder / "library", "demo", device="cpu")
+    library.add([folder / "films"])
+    figures = {}
+    with PageServer(library.folder, "--device", "cpu") as server:
+        page = await open_page(browser, server.address)
+        await search(page, QUERIES[0])
+        process = psutil.Process(server.process.pid)
+        before = process.memory_info().rss
+        peak = before
+        for entry in library.videos():
+            name = Path(entry.path).stem
+            began = time.perf_counter()
+            await page.goto(f"{server.address}/?q=a+red+circle&open={entry.video[:12]}_2_6")
+            video = page.get_by_test_id("video")
+            await video.wait_for(timeout=PATIENCE)
+            for share in (0.9, 0.3, 0.6):
+                reached = await video.evaluate(_SEEK, [share, entry.duration])
+                figures[f"{name}_seek_{share:g}_s"] = reached
+                peak = max(peak, process.memory_info().rss)
+            figures[f"{name}_all_s"] = time.perf_counter() - began
+        figures["server_grew_mb"] = (peak - before) / 2**20
+        figures["large_mb"] = (folder / "films" / "large.mp4").stat().st_size / 2**20
+    return figures
+
+
+# Waits for a copy with the whole film, jumps, and waits until it plays there; seconds from the jump to the picture.
+_SEEK = """(first, [share, duration]) => new Promise((done) => {
+    const find = () => [...document.querySelectorAll("*")].map((each) => each.shadowRoot).filter(Boolean)
+        .map((root) => root.querySelector("video[data-testid=video]")).find(Boolean);
+    const look = () => {
+        const video = find();
+        if (!video || video.readyState < 2 || video.duration < duration - 1) return setTimeout(look, 50);
+        const began = performance.now(), goal = share * duration;
+        video.onseeked = () => {
+            video.play();
+            const play = () => video.currentTime > goal + 0.2 ? done((performance.now() - began) / 1000)
+                : setTimeout(play, 20);
+            play();
+        };
+        video.currentTime = goal;
+    };
+    look();
+})"""
+
+
+async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """All figures that were asked for."""
+    from playwright.async_api import async_playwright
+
+    figures: dict[str, float] = {}
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=BROWSER_OPTIONS)
+        if arguments.only in (None, "searches"):
+            home = arguments.library or make_library(folder / "small", arguments.videos)
+            with PageServer(home, "--device", "cpu") as server:
+                figures["videos"] = float(len(Library(home).videos()))
+                figures |= await measure_alone(browser, server.address, arguments.searches)
+                figures |= await measure_crowd(browser, server.address)
+                if "Traceback" in server.said:
+                    raise SystemExit(server.said)
+        if arguments.only in (None, "large"):
+            figures |= await measure_large(browser, folder / "large")
+        await browser.close()
+    return figures
+
+
+def main() -> None:
+    """Run from a shell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", type=Path, help="one that is there, instead of demo videos")
+    parser.add_argument("--videos", type=int, default=200)
+    parser.add_argument("--searches", type=int, default=30, help="of one visitor, after the first")
+    parser.add_argument("--only", choices=["searches", "large"], help="measure just this")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures: dict[str, Any] = asyncio.run(measure(arguments, Path(folder)))
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"  {name:28} {value:10.2f}")
+
+
+if __name__ == "__main__":
+    main()

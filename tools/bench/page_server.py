@@ -1,0 +1,117 @@
+"""A page to look at: starts `vtg ui` in a process of its own, and knows where a browser is that can look at it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["BROWSER_OPTIONS", "PageServer", "find_chromium", "open_browser"]
+
+START_SECONDS = 120
+STOP_SECONDS = 15
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]
+
+
+def find_chromium() -> str | None:
+    """Path of a Chromium on this machine, that of ``CHROMIUM`` if it is set."""
+    chosen = os.environ.get("CHROMIUM")
+    return chosen or next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+@contextlib.contextmanager
+def open_browser() -> Iterator[Any]:
+    """A running Chromium of playwright's, with a profile of its own.
+
+    Raises:
+        RuntimeError: there is none on this machine.
+    """
+    from playwright.sync_api import sync_playwright
+
+    path = find_chromium()
+    if path is None:
+        raise RuntimeError("no Chromium found: install one, or name it with CHROMIUM")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_OPTIONS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class PageServer:
+    """A running `vtg ui`; leaving the `with` block ends it.
+
+    Args:
+        library: its folder.
+        options: more words of the command line.
+        environment: variables besides those of this process.
+
+    Attributes:
+        address: where it is, once entered.
+        process: of the server.
+    """
+
+    def __init__(self, library: Path, *options: object, environment: dict[str, str] | None = None) -> None:
+        self._command = [sys.executable, "-m", "vtg", "ui", "--library", str(library), "--port", "0", "--no-browser"]
+        self._command += [str(option) for option in options]
+        self._environment = {**os.environ, **(environment or {})}
+        self._said: deque[str] = deque(maxlen=200)
+        self._ready = threading.Event()
+        self.address = ""
+
+    def __enter__(self) -> PageServer:
+        self.process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=self._environment,
+            cwd=Path(__file__).resolve().parents[2],
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+        if not self._ready.wait(START_SECONDS) or not self.address:
+            self.__exit__()
+            raise RuntimeError(f"the page did not start: {self.said}")
+        return self
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._said.append(line)
+            if found := re.search(r" at (http://\S+?),", line):
+                self.address = found[1]
+                self._ready.set()
+        self._ready.set()
+
+    @property
+    def said(self) -> str:
+        """What the server wrote on its standard error."""
+        return "".join(self._said)
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
