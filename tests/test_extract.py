@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -271,12 +272,17 @@ def test_the_layout_of_a_store_is_one_that_a_store_reads(
     assert run(tmp_path, layout="store").finished == 6
 
 
-def test_features_of_another_clip_or_layout_are_not_mixed(tmp_path: Path, run: Run, films: Path) -> None:
+def test_features_of_another_clip_or_layout_are_not_mixed(
+    tmp_path: Path, run: Run, films: Path, encoder: EncoderSpec
+) -> None:
     run(tmp_path)
     with pytest.raises(VtgError, match=r"was made with .*tiny"):
         extract(read_source(str(films), 1.0), str(tmp_path), EncoderSpec(pretrained="demo"))
     with pytest.raises(VtgError, match="layout"):
         run(tmp_path, layout="store")
+    shutil.copy(encoder.pretrained, tmp_path / "copy.safetensors")
+    copied = EncoderSpec(pretrained=str(tmp_path / "copy.safetensors"))
+    assert extract(read_source(str(films), 1.0), str(tmp_path), copied).finished == 6
     (tmp_path / "foreign" / "clip_b32_vid_k4").mkdir(parents=True)
     (tmp_path / "foreign" / "clip_b32_vid_k4" / "a.npy").touch()
     with pytest.raises(VtgError, match="not extracted by vtg"):

@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tools.demo_lessons import LONGEST_TEXT, Lesson, Lessons, Plan, Words
+from tools.demo_frames import POSE_COLUMNS, Plan
+from tools.demo_lessons import LONGEST_TEXT, Lesson, Lessons, Words
 from tools.demo_optimizer import StepTaker
+from vtg.demo.sentences import RELATIONS
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 
 __all__ = [
@@ -36,7 +38,8 @@ HEAD_WIDTH = 64  # channels, in OpenAI's convention
 CONTEXT = 77  # tokens
 LEARNED_LAYERS_BELOW = 3  # blocks between the middle attribute head and the last one
 ATTRIBUTES = (len(SHAPES), len(COLOURS), len(SIZES), len(PLACES))  # the first columns of `States.codes`
-SAID = tuple(count + 1 for count in (*ATTRIBUTES, len(ACTIONS)))  # what a text says of each, or that it does not
+# What a text says of each, or that it does not: of the thing, of its action, of the order, of the order's landmark.
+SAID = tuple(count + 1 for count in (*ATTRIBUTES, len(ACTIONS), len(RELATIONS), len(SHAPES), len(COLOURS)))
 TRUE_WEIGHT = 3.0  # few sentences hold: each of their frames counts as three
 
 
@@ -114,6 +117,7 @@ class SmallClip(nn.Module):
         attributes = sum(ATTRIBUTES) + 1
         self.middle_head = nn.Linear(settings.vision_width, attributes)
         self.last_head = nn.Linear(settings.vision_width, attributes)
+        self.pose_head = nn.Linear(settings.vision_width, POSE_COLUMNS)
         self.frame_head = nn.Linear(settings.embedding, len(PLACES) * (sum(ATTRIBUTES[:3]) + 1))
         self.text_head = nn.Linear(settings.embedding, sum(SAID))
         self.scales = nn.Parameter(torch.tensor([3.0, 3.0]))  # of frames and of patches, logarithms
@@ -179,22 +183,27 @@ def lesson_losses(model: SmallClip, lesson: Lesson) -> dict[str, Tensor]:
     Sentences are matched with frames as in SigLIP (a sigmoid for each of the N × M pairs), but with the whole table
     of what is true; and those about one thing with the patches that show it. That alone never finds places: as long
     as neither tower tells them apart, neither has anything to gain. So heads also read from each embedding what is
-    where and what is said, and from the patches' residual streams what they show.
+    where and what is said, and from the patches' residual streams what they show: everywhere in words, and in the
+    middle to a fraction of a patch, by which two frames can tell a motion.
 
     Returns:
-        `frame`, `patch`, `where`, `said`, `middle`, `last`: scalars, to be added.
+        `frame`, `patch`, `where`, `said`, `middle`, `last`, `pose`: scalars, to be added.
     """
     tokens, middle, last = model.encode_frames(torch.from_numpy(lesson.frames))
     texts = model.encode_texts(torch.from_numpy(lesson.rows), torch.from_numpy(lesson.ends))
     where = _where_loss(model.frame_head(tokens[:, 0]).float(), torch.from_numpy(lesson.codes).long())
-    said = _said_loss(model.text_head(texts).float(), torch.from_numpy(lesson.parts).long())
+    said = _said_loss(
+        model.text_head(texts).float(), torch.from_numpy(lesson.parts).long(), torch.from_numpy(lesson.orders)
+    )
     tokens, texts = F.normalize(tokens.float(), dim=-1), F.normalize(texts.float(), dim=-1)
     frame_scale, patch_scale = model.scales.exp()
     frame_bias, patch_bias = model.biases
     frame_logits = frame_scale * tokens[:, 0] @ texts.t() + frame_bias
     patch_logits = patch_scale * tokens[:, 1:] @ texts[torch.from_numpy(lesson.located)].t() + patch_bias
     covering = torch.from_numpy(lesson.slots).long()
-    labels = torch.from_numpy(lesson.codes).long().gather(1, covering.clamp(min=0)[..., None].expand(-1, -1, 6))
+    slot = covering.clamp(min=0)[..., None]
+    labels = torch.from_numpy(lesson.codes).long().gather(1, slot.expand(-1, -1, 6))
+    poses = torch.from_numpy(lesson.poses).gather(1, slot.expand(-1, -1, POSE_COLUMNS))
     return {
         "frame": 20 * _match_loss(frame_logits, torch.from_numpy(lesson.truth), torch.from_numpy(lesson.weights)),
         "patch": 20 * _match_loss(patch_logits, torch.from_numpy(lesson.patch_truth)),
@@ -202,6 +211,7 @@ def lesson_losses(model: SmallClip, lesson: Lesson) -> dict[str, Tensor]:
         "said": 0.5 * said,
         "middle": _attribute_loss(model.middle_head(middle).float(), labels, covering >= 0),
         "last": _attribute_loss(model.last_head(last).float(), labels, covering >= 0),
+        "pose": 2 * _pose_loss(model.pose_head(middle).float(), poses, covering >= 0),
     }
 
 
@@ -221,6 +231,18 @@ def _attribute_loss(outputs: Tensor, labels: Tensor, covered: Tensor) -> Tensor:
     return loss
 
 
+def _pose_loss(outputs: Tensor, poses: Tensor, covered: Tensor) -> Tensor:
+    """How exactly does a patch know the thing on it? outputs and poses [N, P, 7]; centres count from the patch's."""
+    grid = round(poses.shape[1] ** 0.5)
+    middles = (torch.arange(grid) + 0.5) / grid
+    centres = torch.stack(torch.meshgrid(middles, middles, indexing="xy"), -1).flatten(0, 1)  # [P, 2]
+    # In patches, and in shares of the range of what else there is: errors that matter are about a tenth of each.
+    wanted = torch.cat([(poses[..., :2] - centres) * grid, poses[..., 2:3] + 2, 2 * poses[..., 3:]], -1)
+    if not covered.any():
+        return outputs.sum() * 0
+    return F.smooth_l1_loss(outputs[covered], wanted[covered], beta=0.2)
+
+
 def _where_loss(outputs: Tensor, codes: Tensor) -> Tensor:
     """Is there anything in a place, and is it of a shape, colour, size? outputs [N, ·], codes [N, S, 6]."""
     shape, colour, size, place = codes[..., :4].unbind(-1)
@@ -233,11 +255,17 @@ def _where_loss(outputs: Tensor, codes: Tensor) -> Tensor:
     return _match_loss(outputs, targets.flatten(1))
 
 
-def _said_loss(outputs: Tensor, parts: Tensor) -> Tensor:
-    """Which shape, colour, size, place and action does a text about one thing name? outputs [M, ·], parts [M, 2, 6]."""
+def _said_loss(outputs: Tensor, parts: Tensor, orders: Tensor) -> Tensor:
+    """Which shape, colour, size, place, action and order does a text about one thing name?
+
+    Args:
+        outputs: [M, ·].
+        parts: [M, 2, 6].
+        orders: [M, 3].
+    """
     one = (parts[:, 1] < 0).all(-1) & (parts[:, 0] >= 0).any(-1)
     shape, colour, size, place, action, colour_before = parts[one, 0].unbind(-1)
-    named = (shape, torch.maximum(colour, colour_before), size, place, action)
+    named = (shape, torch.maximum(colour, colour_before), size, place, action, *orders[one].unbind(-1))
     losses = [
         F.cross_entropy(logits, code + 1) for logits, code in zip(outputs[one].split(SAID, -1), named, strict=True)
     ]

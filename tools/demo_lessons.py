@@ -1,77 +1,29 @@
-"""What the demo world's CLIP learns from: frames as a decoder gives them, sentences, and what is true of which."""
+"""What the demo world's CLIP learns from: sentences about frames, and what is true of which."""
 
 from __future__ import annotations
 
-import io
-import os
 import random
-import threading
 from collections.abc import Generator
-from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from vtg.demo.scenes import SPLIT_SIZE, make_scene, split_seed
-from vtg.demo.sentences import Description, Sentence, holds, part_codes
+from tools.demo_frames import FrameBlock, Plan, render_blocks
+from vtg.demo.sentences import RELATIONS, Description, Order, Sentence, holds, part_codes
 from vtg.demo.wording import UNKNOWN, put_into_neutral_words, vocabulary
-from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES, Scene, States
+from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES, States
 
-__all__ = ["LONGEST_TEXT", "FrameBlock", "Lesson", "Lessons", "Plan", "Words"]
+__all__ = ["LONGEST_TEXT", "Lesson", "Lessons", "Words"]
 
 LONGEST_TEXT = 24  # tokens; no sentence of the world is longer
-MOST_THINGS = 8  # slots for the things of a frame
 START_TOKEN, END_TOKEN, PADDING_TOKEN = 49406, 49407, 0  # of CLIP's tokenizer
 
 NEUTRAL_SHARE = 0.06  # of the sentences say nothing; their logit is held at 0, the threshold of all others
-ACTION_WEIGHT = 0.3  # one frame cannot tell whether something moves, but the words have to be learned
+ACTION_WEIGHT = 0.3  # one frame cannot tell whether something moves or comes first, but the words have to be learned
+ORDERED_BELOW = 0.33  # of a draw from 0.25, where pairs end, to 0.5, where places begin: 8 % of the sentences
 COLOUR_NAMES, SIZE_NAMES = tuple(COLOURS), tuple(SIZES)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is shown at a time.
-
-    Attributes:
-        seed: decides everything.
-        frames: in a lesson, four of a scene each.
-        sentences: in a lesson.
-        block_scenes: scenes rendered at a time.
-        scene_frames: frames of each of them.
-        blocks: how many blocks are at hand; the oldest goes when a new one comes.
-        lessons_per_block: so often comes a new one.
-        image_size: pixels along each side of a frame.
-        patch_size: pixels along each side of a patch.
-    """
-
-    seed: int = 0
-    frames: int = 64
-    sentences: int = 144
-    block_scenes: int = 48
-    scene_frames: int = 8
-    blocks: int = 12
-    lessons_per_block: int = 16
-    image_size: int = 112
-    patch_size: int = 14
-
-
-@dataclass(frozen=True)
-class FrameBlock:
-    """Frames and what is in them.
-
-    Attributes:
-        frames: uint8 [N, size, size, 3].
-        codes: int8 [N, S, 6], as `States.codes`.
-        slots: int8 [N, P]: which of the S things covers a patch, −1 for none.
-    """
-
-    frames: NDArray[np.uint8]
-    codes: NDArray[np.int8]
-    slots: NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -81,10 +33,12 @@ class Lesson:
     Attributes:
         frames: uint8 [N, size, size, 3].
         codes: int8 [N, S, 6].
+        poses: float32 [N, S, 7].
         slots: int8 [N, P].
         rows: int64 [M, L] rows of `Words`, padded.
         ends: int64 [M], where each text ends.
         parts: int8 [M, 2, 6], what the sentences say, as `part_codes`.
+        orders: int64 [M, 3], of each sentence the relation and the landmark's shape and colour; −1 for none.
         truth: float32 [N, M]: 1 where the sentence holds in the frame, 0.5 everywhere for one that says nothing.
         weights: float32 [M].
         located: int64 [D], the sentences about one thing, which can be pointed at.
@@ -93,10 +47,12 @@ class Lesson:
 
     frames: NDArray[np.uint8]
     codes: NDArray[np.int8]
+    poses: NDArray[np.float32]
     slots: NDArray[np.int8]
     rows: NDArray[np.int64]
     ends: NDArray[np.int64]
     parts: NDArray[np.int8]
+    orders: NDArray[np.int64]
     truth: NDArray[np.float32]
     weights: NDArray[np.float32]
     located: NDArray[np.int64]
@@ -151,7 +107,7 @@ class Lessons:
         self._random = random.Random(plan.seed)  # noqa: S311 - nothing secret about it
 
     def __iter__(self) -> Generator[Lesson, None, None]:
-        with closing(_render_blocks(self._plan)) as rendered:
+        with closing(render_blocks(self._plan)) as rendered:
             at_hand = [next(rendered) for _ in range(2)]
             while True:
                 for _ in range(self._plan.lessons_per_block):
@@ -166,12 +122,14 @@ class Lessons:
             picked += [
                 (block, scene * plan.scene_frames + frame) for frame in self._random.sample(range(plan.scene_frames), 4)
             ]
-        frames, codes, slots = (
-            np.stack([getattr(block, name)[index] for block, index in picked]) for name in ("frames", "codes", "slots")
+        frames, codes, poses, slots = (
+            np.stack([getattr(block, name)[index] for block, index in picked])
+            for name in ("frames", "codes", "poses", "slots")
         )
-        return self._ask(frames, codes, slots)
+        return self._ask(FrameBlock(frames, codes, poses, slots))
 
-    def _ask(self, frames: NDArray[np.uint8], codes: NDArray[np.int8], slots: NDArray[np.int8]) -> Lesson:
+    def _ask(self, shown: FrameBlock) -> Lesson:
+        codes, slots = shown.codes, shown.slots
         seen = codes.tolist()
         asked: list[tuple[Sentence, str, float]] = []
         for _ in range(self._plan.sentences):
@@ -191,17 +149,26 @@ class Lessons:
         for number, encoded in enumerate(texts):
             rows[number, : len(encoded)] = encoded
         return Lesson(
-            frames=frames,
+            frames=shown.frames,
             codes=codes,
+            poses=shown.poses,
             slots=slots,
             rows=rows,
             ends=np.array([len(text) - 1 for text in texts]),
             parts=parts,
+            orders=np.array([_order_codes(sentence.order) for sentence, _, _ in asked]),
             truth=truth,
             weights=np.array([weight for _, _, weight in asked], np.float32),
             located=located,
             patch_truth=_patch_truth(codes, slots, parts[located, 0]),
         )
+
+
+def _order_codes(order: Order | None) -> tuple[int, int, int]:
+    if order is None:
+        return -1, -1, -1
+    shape, colour = (-1, -1) if order.landmark is None else order.landmark.codes[:2]
+    return RELATIONS.index(order.relation), shape, colour
 
 
 def _patch_truth(codes: NDArray[np.int8], slots: NDArray[np.int8], parts: NDArray[np.int8]) -> NDArray[np.float32]:
@@ -210,75 +177,6 @@ def _patch_truth(codes: NDArray[np.int8], slots: NDArray[np.int8], parts: NDArra
     met = np.all((codes[:, :, None] == wanted) | (wanted < 0), axis=-1) & (codes[:, :, None, 0] >= 0)  # [N, S, D]
     shown = np.take_along_axis(met, slots.astype(np.int64).clip(min=0)[..., None], axis=1)  # [N, P, D]
     return (shown & (slots >= 0)[..., None]).astype(np.float32)
-
-
-def _render_blocks(plan: Plan) -> Generator[FrameBlock, None, None]:
-    with ProcessPoolExecutor(1, get_context("spawn"), _end_with_parent) as pool:
-        waiting: list[Future[FrameBlock]] = []
-        number = 0
-        try:
-            while True:
-                while len(waiting) < 3:
-                    waiting.append(pool.submit(render_block, plan, number))
-                    number += 1
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _end_with_parent() -> None:
-    """Has this process end when the one that started it does: killed, it could not tell, and work would be awaited."""
-    parent = parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def render_block(plan: Plan, number: int) -> FrameBlock:
-    """Renders block `number` of a plan."""
-    rng = np.random.default_rng([plan.seed, number])
-    frames, codes, slots = [], [], []
-    for index in range(plan.block_scenes):
-        seed = split_seed("encoder", (number * plan.block_scenes + index) % SPLIT_SIZE)
-        scene = make_scene(seed, density=float(rng.uniform(1.0, 5.0)))
-        clips = rng.choice(scene.clip_count, plan.scene_frames, replace=False)
-        times = scene.clip_times[clips] + rng.uniform(-0.6, 0.6, len(clips))
-        states = scene.states(times)
-        padded = np.full((len(times), MOST_THINGS, 6), -1, np.int8)
-        padded[:, : states.codes.shape[1]] = states.codes
-        codes.append(padded)
-        for time, things in zip(times, states.things, strict=True):
-            frames.append(_render_frame(scene, float(time), plan.image_size, rng))
-            slots.append(_covered_patches(scene, float(time), things, plan.image_size // plan.patch_size))
-    return FrameBlock(np.stack(frames), np.concatenate(codes), np.stack(slots))
-
-
-def _render_frame(scene: Scene, time: float, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A frame's central square, uint8 [size, size, 3], with the faults of a video: JPEG's are like H.264's."""
-    side = 2 * int(rng.integers(90, 151))
-    image = Image.fromarray(scene.frame(time, side, side))
-    if rng.random() < 0.85:
-        compressed = io.BytesIO()
-        image.save(compressed, "JPEG", quality=int(rng.integers(45, 96)), subsampling=2)
-        image = Image.open(compressed)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
-
-
-def _covered_patches(scene: Scene, time: float, things: NDArray[np.int32], grid: int) -> NDArray[np.int8]:
-    """int8 [grid²]: the slot of the thing that covers a patch's middle, −1 for none."""
-    middles = (np.arange(grid) + 0.5) / grid
-    slots = np.full((grid, grid), -1, np.int8)
-    for slot, index in enumerate(things):
-        if index >= 0:
-            pose = scene.things[index].pose(time)
-            reach = max(pose.radius, 0.55 / grid)  # the smallest things would else slip between the middles
-            slots[(middles[None, :] - pose.x) ** 2 + (middles[:, None] - pose.y) ** 2 < reach**2] = slot
-    return slots.reshape(-1)
 
 
 def _make_sentence(rng: random.Random, seen: list[list[int]]) -> tuple[Sentence, str]:
@@ -296,8 +194,17 @@ def _make_sentence(rng: random.Random, seen: list[list[int]]) -> tuple[Sentence,
             first = replace(first, place=first.place or rng.choice(PLACES), action=None)
         else:
             first = replace(first, place=None, action=first.action or rng.choice(ACTIONS))
-        sentence = Sentence((_change_one(rng, first) if rng.random() < 0.4 else first,))
+        order = _make_order(rng) if kind < ORDERED_BELOW else None
+        sentence = Sentence((_change_one(rng, first) if rng.random() < 0.4 else first,), order)
     return _put(rng, sentence)
+
+
+def _make_order(rng: random.Random) -> Order:
+    """Any: which of a thing's windows is meant is not for one frame to show, but the words have to be told apart."""
+    relation = rng.choice(RELATIONS)
+    if relation in ("first", "last"):
+        return Order(relation)
+    return Order(relation, Description(rng.choice(SHAPES), rng.choice(COLOUR_NAMES)))
 
 
 def _describe(rng: random.Random, codes: list[int] | None) -> Description:
@@ -356,11 +263,12 @@ def _put(rng: random.Random, sentence: Sentence) -> tuple[Sentence, str]:
     words = text.split()
     part = sentence.parts[0]
     blotted: dict[str, None] = {}
-    if len(sentence.parts) == 1 and part.action is None and part.colour in words and part.shape in words:
+    once = [name for name in (part.colour, part.shape) if name is not None and words.count(name) == 1]
+    if len(sentence.parts) == 1 and part.action is None and len(once) == 2:
         name = rng.choice(("", "colour", "shape"))
         if name:
             words[words.index(getattr(part, name))] = UNKNOWN
             blotted = {name: None}
     if not blotted:
         words.insert(rng.randrange(len(words) + 1), UNKNOWN)
-    return Sentence((replace(part, **blotted), *sentence.parts[1:])), " ".join(words)
+    return Sentence((replace(part, **blotted), *sentence.parts[1:]), sentence.order), " ".join(words)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .scenes import make_scene as make_scene
     from .scenes import split_seed as split_seed
     from .sentences import Description as Description
+    from .sentences import Order as Order
     from .sentences import Sentence as Sentence
     from .sentences import Truth as Truth
     from .sentences import choose_sentences as choose_sentences
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "scenes": ("long_scene", "make_scene", "split_seed"),
-    "sentences": ("Description", "Sentence", "Truth", "choose_sentences", "true_sentences", "truth"),
+    "sentences": ("Description", "Order", "Sentence", "Truth", "choose_sentences", "true_sentences", "truth"),
     "videos": (
         "DemoSample",
         "DemoVideo",
@@ -48,6 +49,7 @@ __all__ = [
     "DemoSample",
     "DemoVideo",
     "Description",
+    "Order",
     "Scene",
     "Sentence",
     "Thing",
@@ -55,6 +57,7 @@ __all__ = [
     "annotate",
     "choose_sentences",
     "clip_path",
+    "head_path",
     "long_scene",
     "make_sample",
     "make_scene",
@@ -70,6 +73,11 @@ __all__ = [
 def clip_path() -> Path:
     """The bundled CLIP weights, which know the demo world's shapes and words."""
     return Path(__file__).with_name("clip.safetensors")
+
+
+def head_path() -> Path:
+    """The bundled R² head, which reads the bundled CLIP's layers."""
+    return Path(__file__).with_name("head.safetensors")
 
 
 def __getattr__(name: str) -> object:

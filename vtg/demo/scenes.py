@@ -17,7 +17,7 @@ from .world import CLIP_SECONDS, COLOURS, PLACES, SHAPES, SIZES, Action, Backdro
 __all__ = ["BACKDROP_STYLES", "SPLITS", "SPLIT_SIZE", "long_scene", "make_scene", "split_seed"]
 
 # First seeds. The demo split begins where three videos in a row look different and are asked every kind of sentence.
-SPLITS = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000, "demo": 4_000_007, "encoder": 5_000_000}
+SPLITS = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000, "demo": 4_000_020, "encoder": 5_000_000}
 SPLIT_SIZE = 900_000  # seeds in a split
 BACKDROP_STYLES = ("gradient", "waves", "bokeh", "clouds", "stripes", "hills")
 
@@ -183,13 +183,13 @@ class _Shot:
     def _choose_action(self, colour: str, size: str, place: str) -> tuple[str, str, int]:
         """Kind and target of an action, and its longest length in clips."""
         random = self.random
-        family = random.choice(("move", "turn", "resize"), p=(0.45, 0.3, 0.25))
+        family = random.choice(("move", "turn", "resize"), p=(0.35, 0.3, 0.35))
         if family == "turn":
             target = str(random.choice([name for name in COLOURS if name != colour]))
             return f"turn {target}", target, 6
-        if family == "resize":
-            target = str(random.choice([name for name in SIZES if name != size]))
-            return ("grow" if SIZES[target] > SIZES[size] else "shrink"), target, 6
+        if family == "resize" and size != "medium":
+            # To the middle and no farther, a thing would grow by a pixel or two of what CLIP sees from clip to clip.
+            return ("grow", "large", 5) if size == "small" else ("shrink", "small", 5)
         row, column = divmod(PLACES.index(place), 3)
         options = [
             (kind, 3 * (row + dy * steps) + column + dx * steps, steps)
@@ -198,8 +198,8 @@ class _Shot:
             if 0 <= row + dy * steps < 3 and 0 <= column + dx * steps < 3
         ]
         kind, goal, steps = options[int(random.integers(len(options)))]
-        # One step in more than 8 s would be as slow as the drift of a thing that stays.
-        return kind, PLACES[goal], 4 * steps
+        # One step in more than 6 s would be as slow, where it begins and ends, as the drift of a thing that stays.
+        return kind, PLACES[goal], 3 * steps
 
     def _footprint(self, place: str, action: Action | None, begin: int, life: int) -> NDArray[np.bool_]:
         taken = np.zeros_like(self.taken)
@@ -225,7 +225,7 @@ class _Shot:
 
 def _make_wobble(random: Generator) -> tuple[tuple[float, float, float, float], tuple[float, float]]:
     phases = random.uniform(0, 2 * np.pi, 2)
-    drift = (float(random.uniform(0.012, 0.024)), float(random.uniform(7, 12)), float(phases[0]), float(phases[1]))
+    drift = (float(random.uniform(0.008, 0.016)), float(random.uniform(8, 14)), float(phases[0]), float(phases[1]))
     return drift, (float(random.uniform(-0.15, 0.15)), float(random.uniform(0, 0.12)))
 
 

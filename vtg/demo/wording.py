@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 
 if TYPE_CHECKING:
-    from .sentences import Description, Sentence
+    from .sentences import Description, Order, Sentence
 
 __all__ = ["UNKNOWN", "put_into_neutral_words", "put_into_words", "vocabulary"]
 
@@ -52,6 +52,12 @@ ACTION_WORDS = {
     "shrink": ("shrinks", "gets smaller", "becomes smaller", "shrinking"),
     **{f"turn {colour}": (f"turns {colour}", f"becomes {colour}", f"changes to {colour}") for colour in COLOURS},
 }
+ORDER_WORDS = {  # the braces stand for what it is before or after
+    "first": ("for the first time", "the first time"),
+    "last": ("for the last time", "the last time"),
+    "before": ("before {}", "before {} comes", "earlier than {}"),
+    "after": ("after {}", "after {} has gone", "later than {}"),
+}
 _LEAD_INS = ("there is", "a video of", "a photo of", "a picture of", "we see", "show me", "find", "look for")
 _NEUTRAL_NOUNS = (
     *("photo", "picture", "video", "image", "frame", "frame of a video", "scene", "empty scene", "background"),
@@ -63,6 +69,8 @@ _ARTICLES = ("a", "the", "one", "")
 def put_into_words(sentence: Sentence, random: Random | None = None) -> str:
     """Words for a sentence: the plain ones, or with `random` any that mean the same."""
     parts = [_describe(part, random) for part in sentence.parts]
+    if sentence.order is not None:
+        parts = [f"{' and '.join(parts)} {_put_order(sentence.order, random)}"]
     if random is None:
         return " and ".join(parts)
     if len(parts) == 2 and random.random() < 0.5:
@@ -81,9 +89,14 @@ def put_into_neutral_words(random: Random) -> str:
 
 def vocabulary() -> list[str]:
     """Every phrase that the world's sentences are made of."""
-    tables = (SHAPE_WORDS, COLOUR_WORDS, SIZE_WORDS, PLACE_WORDS, ACTION_WORDS)
-    phrases = [phrase for table in tables for choices in table.values() for phrase in choices]
+    tables = (SHAPE_WORDS, COLOUR_WORDS, SIZE_WORDS, PLACE_WORDS, ACTION_WORDS, ORDER_WORDS)
+    phrases = [phrase.replace("{}", "") for table in tables for choices in table.values() for phrase in choices]
     return [*phrases, *_LEAD_INS, *_NEUTRAL_NOUNS, *_ARTICLES, "an", "and", "with", "shape", "of", ",", "."]
+
+
+def _put_order(order: Order, random: Random | None) -> str:
+    landmark = "" if order.landmark is None else _describe(order.landmark, random)
+    return _choose(ORDER_WORDS, order.relation, random).format(landmark)
 
 
 def _describe(part: Description, random: Random | None) -> str:

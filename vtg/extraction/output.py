@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -51,15 +51,16 @@ class Output:
         found = read_settings(self.place)
         if found is None and any(name.endswith(".npy") for name in self.place.sizes(self.settings.videos)):
             raise VtgError(f"{self.out}: has features that were not extracted by vtg; choose another OUT")
-        if found is not None and found != self.settings:
+        if found is not None and replace(found, clip=self.settings.clip) != self.settings:  # copies of weights are one
             raise VtgError(f"{self.out}: {found.difference(self.settings)}; choose another OUT")
 
     def begin(self) -> None:
         """Make the folder, if it is not there, and say what is to be in it."""
         self.place.make()
-        document = json.dumps({"format": FORMAT, **asdict(self.settings)}, ensure_ascii=False, indent=1)
         with self.place.claims.held(SETTINGS):
-            self.place.write(SETTINGS, document.encode())
+            if read_settings(self.place) is None:
+                document = json.dumps({"format": FORMAT, **asdict(self.settings)}, ensure_ascii=False, indent=1)
+                self.place.write(SETTINGS, document.encode())
 
     @classmethod
     def open(cls, out: str) -> Output:
