@@ -135,12 +135,12 @@ def train_head(
             bars.update(bar, completed=step)
             if step % LINE_EVERY == 0:
                 parts = "  ".join(f"{name} {total / LINE_EVERY:.4f}" for name, total in sums.items())
-                console.print(f"{out.stem}  step {step:5d}  {parts}", markup=False, highlight=False)
+                console.print(f"{out.stem}  step {step:5d}  {parts}", markup=False, highlight=False, soft_wrap=True)
                 sums = {}
     assert prepared.validation is not None  # the demo recipe names a part to validate on
     accelerator = make_accelerator(recipe.train, "cpu", some_unused=False)
     figures = prepared.validation.figures(head, accelerator)
-    console.print(f"{out.stem}  validation {dict(figures)}", markup=False, highlight=False)
+    console.print(f"{out.stem}  validation {dict(figures)}", markup=False, highlight=False, soft_wrap=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_head(head.half(), out)  # at half the size
     return figures[recipe.evaluation.metric]

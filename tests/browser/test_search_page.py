@@ -127,6 +127,7 @@ def test_other_pages_and_going_back_keep_the_question(demo: DemoPage, visit: Cal
     assert page.get_by_label("Ask for a moment").input_value() == "a blue square"
     assert "q=a+blue+square" in page.url
     page.go_back()
+    page.get_by_test_id("examples").wait_for()  # the page as it was before its question came back
     page.go_back()
     page.get_by_role("heading", name="Library").wait_for()
     page.go_back()
