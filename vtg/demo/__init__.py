@@ -76,7 +76,7 @@ def clip_path() -> Path:
 
 
 def head_path() -> Path:
-    """The bundled R² head, which reads the bundled CLIP's layers."""
+    """Where the R² head that reads the bundled CLIP belongs; `tools/make_demo.py` makes it."""
     return Path(__file__).with_name("head.safetensors")
 
 
