@@ -171,7 +171,9 @@ def _connect(ray: Any, address: str | None) -> None:
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment)
     except Exception as error:  # Ray raises all kinds, also plain ones
         reason = " ".join(str(error).split())[:160]
-        raise VtgError(f"{address or 'Ray'}: no cluster there ({reason}); start one with: ray start --head") from None
+        if address is None:
+            raise VtgError(f"Ray did not start or was not found ({reason}); try again, or leave --ray out") from None
+        raise VtgError(f"{address}: no cluster there ({reason}); start one with: ray start --head") from None
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it talks a lot; what matters is raised
 
 
