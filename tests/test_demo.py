@@ -21,7 +21,9 @@ from vtg.demo import (
     Order,
     Sentence,
     Thing,
+    absent_sentences,
     clip_path,
+    head_path,
     long_scene,
     make_sample,
     make_scene,
@@ -331,6 +333,19 @@ def test_what_shows_better_is_rated_higher():
     assert np.mean([means[0], means[4]]) < np.mean([means[clip] for clip in (1, 2, 3)])  # fading in and out
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_absent_sentences_hold_nowhere_and_are_easily_taken_for_true(seed: int):
+    scene = make_scene(seed)
+    absent = absent_sentences(scene, 8, np.random.default_rng(seed))
+    assert len(set(absent)) == 8 and len({sentence.kind for sentence in absent}) >= 5
+    assert absent == absent_sentences(scene, 8, np.random.default_rng(seed))
+    for sentence in absent:
+        assert not truth(scene, sentence).windows
+        assert not truth(scene, replace(sentence, order=None)).windows
+    words = {word for sentence in true_sentences(scene) for word in sentence.text.split()}
+    assert any(set(sentence.text.split()) <= words for sentence in absent)
+
+
 def test_videos_say_many_different_things():
     scenes = [make_scene(split_seed("test", index)) for index in range(60)]
     said = Counter(sentence for scene in scenes for sentence in true_sentences(scene))
@@ -424,12 +439,37 @@ def test_the_bundled_clip_tells_colours_shapes_sizes_and_places_apart(bundled):
     assert right >= 36
 
 
-def test_the_bundled_clip_grounds_unseen_videos(tmp_path: Path):
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory):
+    """Scores on six unseen videos: of the bundled CLIP alone, and of the bundled head."""
     import vtg
     from tools.evaluate_demo import evaluate, summarise
 
-    made = make_videos(tmp_path, "test", 6, first=500, sentences=8)
-    scores = summarise(evaluate(vtg.load("zero-shot", pretrained=str(clip_path()), device="cpu"), made))
+    made = make_videos(tmp_path_factory.mktemp("unseen"), "test", 6, first=500, sentences=8)
+    zero_shot = vtg.load("zero-shot", pretrained=str(clip_path()), device="cpu")
+    return summarise(evaluate(zero_shot, made)), summarise(evaluate(vtg.load("demo", device="cpu"), made))
+
+
+def test_the_bundled_clip_grounds_unseen_videos(answered):
+    scores, _ = answered
     assert scores["single-frame sentences"].sentences > 20
     assert scores["single-frame sentences"].r1_at_5 >= 60
     assert scores["single-frame sentences"].r1_at_5 > 2 * scores["random, single-frame"].r1_at_5
+
+
+def test_the_bundled_head_sees_what_single_frames_do_not_show(answered):
+    alone, with_head = answered
+    assert with_head["all sentences"].r1_at_5 >= 80
+    assert with_head["all sentences"].r1_at_5 >= alone["all sentences"].r1_at_5 + 15
+
+
+def test_the_demo_model_is_the_bundled_clip_with_the_bundled_head():
+    import vtg
+
+    grounder = vtg.load("demo", device="cpu")
+    assert grounder.head is not None and grounder.head.config.layers == 4
+    assert (
+        grounder.encoder.fingerprint == vtg.load("zero-shot", pretrained=clip_path(), device="cpu").encoder.fingerprint
+    )
+    assert head_path().stat().st_size <= 3_000_000
+    assert clip_path().stat().st_size + head_path().stat().st_size <= 7_000_000

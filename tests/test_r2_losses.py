@@ -15,7 +15,7 @@ from vtg.errors import VtgError
 from vtg.r2 import HeadConfig, LossWeights, R2Head, TrainingBatch, read_head, training_losses
 from vtg.r2.checkpoints import published_name
 from vtg.r2.head import HeadOutput
-from vtg.r2.losses import point_losses
+from vtg.r2.losses import ABSENT, point_losses
 from vtg.r2.pyramid import level_points
 from vtg.r2.targets import point_targets, true_windows
 
@@ -251,6 +251,40 @@ def test_samples_without_windows_teach_that_nothing_is_there():
     assert losses["reg"].item() == 0 and losses["cls"].item() > 0
     assert not head.coordinate_head[0].weight.grad.any()
     assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+
+
+def absent_too(batch, samples):
+    """The batch and, after it, the first `samples` of it again, as if they were true nowhere."""
+    names = ("video", "query", "video_mask", "query_mask", "saliency", "positive_frame")
+    twice = {name: torch.cat((getattr(batch, name), getattr(batch, name)[:samples])) for name in names}
+    twice["saliency"][-samples:] = 0
+    twice["positive_frame"][-samples:] = ABSENT
+    windows = None if batch.windows is None else [*batch.windows, *[torch.zeros(0, 2)] * samples]
+    return replace(batch, **twice, windows=windows)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_absent_samples_have_no_part_in_what_needs_a_positive_frame(recipe):
+    batch, _ = reference(recipe)
+    head = head_of(recipe)
+    alone, together = training_losses(head, batch), training_losses(head, absent_too(batch, 2))
+    for name in ("sal", "video_cal", "layer_cal"):
+        torch.testing.assert_close(together[name], alone[name], atol=1e-6, rtol=1e-6)
+    assert together["cls"] != alone["cls"]
+    sum(together.values()).backward()
+    assert all(value.grad.isfinite().all() for value in head.parameters() if value.grad is not None)
+
+
+def test_a_batch_of_absent_samples_teaches_by_its_points_alone():
+    batch, _ = reference("qvh")
+    empty = [torch.zeros(0, 2)] * 3
+    absent = replace(batch, positive_frame=torch.full((3,), ABSENT), saliency=0 * batch.saliency, windows=empty)
+    head = head_of("qvh")
+    losses = training_losses(head, absent)
+    assert losses["cls"] > 0
+    assert all(losses[name] == 0 for name in ("reg", "sal", "video_cal", "layer_cal"))
+    sum(losses.values()).backward()
+    assert all(value.grad.isfinite().all() for value in head.parameters() if value.grad is not None)
 
 
 def test_one_frame_one_layer_and_one_sample_are_enough():

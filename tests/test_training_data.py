@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,19 @@ def test_batches_hold_the_features_and_the_targets_padded(training_set: Training
             assert np.array_equal(batch.saliency[row, : one.frames].numpy(), one.saliency)
             assert batch.positive_frame[row] in one.positives
             assert torch.equal(batch.windows[row], one.windows)
+
+
+def test_a_query_with_an_empty_list_of_windows_is_true_nowhere(tmp_path: Path) -> None:
+    path = write_data_set(tmp_path)
+    lines = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    nowhere = {"relevant_windows": [], "relevant_clip_ids": [], "saliency_scores": []}
+    lines[1] = json.dumps({**json.loads(lines[1]), **nowhere})
+    (tmp_path / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    ready = prepare(load_recipe(path), Sources(), None, lambda what, done, total: None).training_set
+    assert len(ready.samples) == len(lines) and ready.left_out == 0
+    (batch,) = read(ready, [BatchPlan(np.arange(3), 12, 6)])
+    assert batch.absent.tolist() == [False, True, False]
+    assert not batch.saliency[1].any() and batch.windows is not None and batch.windows[1].shape == (0, 2)
 
 
 def test_processes_share_a_batch_and_its_draws(training_set: TrainingSet) -> None:

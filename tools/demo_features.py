@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.demo_frames import end_with_parent, render_frame
-from vtg.demo import annotate, choose_sentences, make_scene, split_seed
+from vtg.demo import absent_sentences, annotate, choose_sentences, make_scene, split_seed
 from vtg.features import PublishedFeatures
 
 if TYPE_CHECKING:
     from vtg.clip import ClipEncoder
 
-__all__ = ["DrawnScene", "draw_scene", "features_folder", "write_features"]
+__all__ = ["Asked", "DrawnScene", "draw_scene", "features_folder", "write_features"]
 
 PARAPHRASED_SHARE = 0.5  # of the sentences to learn from are not in the plainest words
 # A file's frame is the last one before the middle of its clip, at most a tenth of a second before it; scenes to learn
@@ -47,28 +47,48 @@ class DrawnScene:
     annotations: tuple[dict[str, Any], ...]
 
 
-def draw_scene(split: str, index: int, sentences: int, size: int) -> DrawnScene:
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about each scene of a split.
+
+    Attributes:
+        split: of the demo world.
+        sentences: that are true somewhere in the scene, at most.
+        absent: sentences that are true nowhere in it, at most.
+    """
+
+    split: str
+    sentences: int
+    absent: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of the folder of its parts."""
+        return f"parts_{self.sentences}+{self.absent}"
+
+
+def draw_scene(asked: Asked, index: int, size: int) -> DrawnScene:
     """Draws a scene of a split as a decoder would give it and asks about it.
 
     Args:
-        split: of the demo world.
-        index: of the scene within it.
-        sentences: how many at most; of the train split half are paraphrased.
+        asked: about it; of the train split half of the sentences are paraphrased.
+        index: of the scene within the split.
         size: pixels along each side of a frame.
 
     Raises:
         VtgError: no such split.
     """
-    scene = make_scene(split_seed(split, index))
+    scene = make_scene(split_seed(asked.split, index))
     rng, words = np.random.default_rng([scene.seed, 3]), random.Random(scene.seed)  # noqa: S311 - nothing secret
     phase = rng.uniform(*PHASES)
     frames = np.stack([render_frame(scene, float(time + phase), size, rng) for time in scene.clip_times])
-    name = f"{split}_{index:05d}"
+    name = f"{asked.split}_{index:05d}"
     annotations = []
-    for number, sentence in enumerate(choose_sentences(scene, sentences, rng)):
+    chosen = choose_sentences(scene, asked.sentences, rng) + absent_sentences(scene, asked.absent, rng)
+    for number, sentence in enumerate(chosen):
         fields = annotate(scene, name, sentence, number)
         fields["qid"] = f"{name}_{number:02d}"
-        if split == "train" and words.random() < PARAPHRASED_SHARE:
+        if asked.split == "train" and words.random() < PARAPHRASED_SHARE:
             fields["query"] = sentence.paraphrase(words)
         annotations.append(fields)
     return DrawnScene(name, frames, tuple(annotations))
@@ -82,9 +102,8 @@ def features_folder(root: Path, encoder: ClipEncoder) -> Path:
 def write_features(
     folder: Path,
     encoder: ClipEncoder,
-    split: str,
+    asked: Asked,
     count: int,
-    sentences: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Writes features of the first scenes of a split in the published layout, and ``<split>/annotations.jsonl``.
@@ -94,9 +113,8 @@ def write_features(
     Args:
         folder: of the features, from `features_folder`.
         encoder: the demo CLIP.
-        split: of the demo world.
+        asked: of which split, and what.
         count: how many scenes.
-        sentences: asked about each, at most.
         progress: called with the number of scenes done and of all.
 
     Returns:
@@ -106,13 +124,13 @@ def write_features(
         VtgError: no such split.
     """
     published = PublishedFeatures(folder)
-    parts = folder / split / f"parts_{sentences}"  # a scene's annotations, written when its features are
+    parts = folder / asked.split / asked.name  # a scene's annotations, written when its features are
     parts.mkdir(parents=True, exist_ok=True)
     wanted = [parts / f"{index:05d}.json" for index in range(count)]
     missing = [index for index, part in enumerate(wanted) if not part.is_file()]
     done = count - len(missing)
     progress(done, count)
-    with closing(_draw_scenes(split, missing, sentences, encoder.image_size)) as drawn:
+    with closing(_draw_scenes(asked, missing, encoder.image_size)) as drawn:
         for index, scene in zip(missing, drawn, strict=True):
             published.write_video(scene.name, encoder.encode_frames(scene.frames).layers.half().numpy())
             texts = encoder.encode_texts([fields["query"] for fields in scene.annotations])
@@ -121,13 +139,13 @@ def write_features(
             _write_lines(wanted[index], scene.annotations)
             done += 1
             progress(done, count)
-    annotations = folder / split / "annotations.jsonl"
+    annotations = folder / asked.split / "annotations.jsonl"
     lines = "".join(part.read_text(encoding="utf-8") for part in wanted)
     _write_text(annotations, lines)
     return annotations
 
 
-def _draw_scenes(split: str, indices: list[int], sentences: int, size: int) -> Generator[DrawnScene, None, None]:
+def _draw_scenes(asked: Asked, indices: list[int], size: int) -> Generator[DrawnScene, None, None]:
     """Scenes in order, drawn by another process while the ones before are encoded."""
     if not indices:
         return
@@ -135,7 +153,7 @@ def _draw_scenes(split: str, indices: list[int], sentences: int, size: int) -> G
         waiting: list[Future[DrawnScene]] = []
         try:
             for index in indices:
-                waiting.append(pool.submit(draw_scene, split, index, sentences, size))
+                waiting.append(pool.submit(draw_scene, asked, index, size))
                 if len(waiting) > SCENES_AHEAD:
                     yield waiting.pop(0).result()
             while waiting:

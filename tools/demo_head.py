@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from torch import Tensor
 
-from tools.demo_features import features_folder, write_features
+from tools.demo_features import Asked, features_folder, write_features
 from tools.demo_optimizer import StepTaker, stacked_in_head
 from tools.demo_start import start_from_clip
 from vtg.r2 import LossWeights, R2Head, save_head, training_losses
@@ -40,6 +40,8 @@ class HeadTraining:
     Attributes:
         scenes: to learn from.
         sentences: asked about each, at most.
+        absent: sentences about each that are true nowhere in it, at most: who has never seen one finds everything
+            everywhere, and a moment's score then says little about whether it is one.
         validation_scenes: to see by how good it is on others.
         steps: batches.
         rate: highest learning rate, but for matrices.
@@ -50,6 +52,7 @@ class HeadTraining:
 
     scenes: int = 1000
     sentences: int = 16
+    absent: int = 8
     validation_scenes: int = 60
     steps: int = 2400
     rate: float = 1.5e-3
@@ -59,7 +62,7 @@ class HeadTraining:
     @property
     def name(self) -> str:
         """Tells the files of different trainings apart."""
-        return f"{self.scenes}x{self.sentences}-{self.steps}"
+        return f"{self.scenes}x{self.sentences}+{self.absent}-{self.steps}"
 
 
 def write_training_data(work: Path, encoder: ClipEncoder, training: HeadTraining, console: Console) -> Sources:
@@ -72,16 +75,19 @@ def write_training_data(work: Path, encoder: ClipEncoder, training: HeadTraining
         console: for progress.
     """
     folder = features_folder(work / "features", encoder)
-    wanted = {"train": (training.scenes, training.sentences), "val": (training.validation_scenes, 8)}
+    wanted = (
+        (Asked("train", training.sentences, training.absent), training.scenes),
+        (Asked("val", 8), training.validation_scenes),
+    )
     files = {}
     with Progress(console=console, transient=True) as bars:
-        for split, (count, sentences) in wanted.items():
-            bar = bars.add_task(f"scenes to learn from, {split}", total=count)
+        for asked, count in wanted:
+            bar = bars.add_task(f"scenes to learn from, {asked.split}", total=count)
 
             def show(done: int, _total: int, bar: TaskID = bar) -> None:
                 bars.update(bar, completed=done)
 
-            files[split] = write_features(folder, encoder, split, count, sentences, show)
+            files[asked.split] = write_features(folder, encoder, asked, count, show)
     return Sources(folder, files["train"], folder, files["val"])
 
 

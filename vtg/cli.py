@@ -240,7 +240,7 @@ def demo(
     answers.print(table)
     messages.print(
         f"\nmean IoU {tour.mean_iou:.2f}, {tour.found_share:.0%} of the moments found at IoU ≥ 0.5 "
-        f"(the bundled demo CLIP, no training for this task)\n"
+        f"(the bundled demo CLIP and its head, on videos that neither has seen)\n"
         f"look at: {tour.sheet}\n"
         f"ask more: vtg search 'a red circle' --library {tour.library}",
         markup=False,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .absences import absent_sentences as absent_sentences
     from .scenes import long_scene as long_scene
     from .scenes import make_scene as make_scene
     from .scenes import split_seed as split_seed
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .world import Thing as Thing
 
 _HOMES = {
+    "absences": ("absent_sentences",),
     "scenes": ("long_scene", "make_scene", "split_seed"),
     "sentences": ("Description", "Order", "Sentence", "Truth", "choose_sentences", "true_sentences", "truth"),
     "videos": (
@@ -54,6 +56,7 @@ __all__ = [
     "Sentence",
     "Thing",
     "Truth",
+    "absent_sentences",
     "annotate",
     "choose_sentences",
     "clip_path",
@@ -76,7 +79,7 @@ def clip_path() -> Path:
 
 
 def head_path() -> Path:
-    """Where the R² head that reads the bundled CLIP belongs; `tools/make_demo.py` makes it."""
+    """The bundled R² head, which reads the bundled CLIP's layers."""
     return Path(__file__).with_name("head.safetensors")
 
 

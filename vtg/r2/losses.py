@@ -14,8 +14,9 @@ from vtg.errors import VtgError
 from vtg.r2.head import HeadOutput
 from vtg.r2.targets import point_targets, saliency_targets, true_windows
 
-__all__ = ["LossWeights", "TrainingBatch", "training_losses"]
+__all__ = ["ABSENT", "LossWeights", "TrainingBatch", "training_losses"]
 
+ABSENT = -1  # the positive frame of a query that describes none
 TEMPERATURE = 0.07  # of both calibration losses
 MOST_SALIENCY_SCALE = 100.0  # the largest inverse temperature of the saliency loss
 
@@ -51,7 +52,8 @@ class TrainingBatch:
         video_mask: [B, T] true where a frame is real.
         query_mask: [B, L] true where a token is real.
         saliency: [B, T] 0…1, one value a frame.
-        positive_frame: [B] int64, a real frame that the query describes.
+        positive_frame: [B] int64, a real frame that the query describes; `ABSENT` where there is none: that sample
+            teaches by "cls" that nothing is there, and has no part in the losses that need a positive frame.
         windows: B tensors [N, 2], start and end in seconds, N may be 0, rows that are not finite are padding; None for
             samples that have no windows by nature.
         fps: sampling rate of `video` in frames a second.
@@ -87,8 +89,13 @@ class TrainingBatch:
         for name in ("video_mask", "query_mask"):  # of zeros and ones as well: "not" means something else for numbers
             object.__setattr__(self, name, getattr(self, name).bool())
         # Only where looking is free: on an accelerator it would wait for the device at every step.
-        if self.video_mask.is_cpu and not self.video_mask.gather(1, self.positive_frame[:, None]).all():
+        if self.video_mask.is_cpu and not (at_positive(self.video_mask, self.positive_frame) | self.absent).all():
             raise ValueError("a positive frame lies in the padding: it must be a real frame of its video")
+
+    @property
+    def absent(self) -> Tensor:
+        """[B] bool, whether the query describes no frame."""
+        return self.positive_frame == ABSENT
 
     def to(self, device: torch.device | str) -> TrainingBatch:
         """The batch on another device; `windows` stay where they are and move as one array, when they are needed."""
@@ -125,7 +132,7 @@ def training_losses(
     with torch.autocast(output.video.device.type, enabled=False):
         losses = point_losses(output, batch, gather)
         losses["sal"] = saliency_loss(output, batch, inverse_temperature(head), gather)
-        losses["video_cal"], losses["layer_cal"] = calibration_losses(output, batch.positive_frame, gather)
+        losses["video_cal"], losses["layer_cal"] = calibration_losses(output, batch, gather)
         return {name: loss * getattr(weights, name) for name, loss in losses.items()}
 
 
@@ -160,20 +167,22 @@ def saliency_loss(output: HeadOutput, batch: TrainingBatch, scale: Tensor, gathe
     A highlight-only head has the first part alone. Source: Sec. 3, Prediction Heads (sampled InfoNCE).
     """
     saliency = batch.saliency.float()
-    own = saliency.gather(1, batch.positive_frame[:, None])
+    own = at_positive(saliency, batch.positive_frame)[:, None]
     competes = batch.video_mask & (saliency <= own)
     similarity = F.cosine_similarity(output.video, output.pooled_query[:, None], dim=2) * scale
     logits = gather(similarity.masked_fill(~competes, -torch.inf))  # [B, T]
     positive = gather(batch.positive_frame)
-    within = logits.log_softmax(dim=1).gather(1, positive[:, None])
-    loss = -within.mean()
+    absent = positive == ABSENT
+    loss = -present_mean(at_positive(logits.log_softmax(dim=1), positive), absent)
     if output.offsets is not None:
-        between = logits[:, positive].log_softmax(dim=0).diagonal()  # of [B, B]: all videos at each one's frame
-        loss = loss - between.mean()
+        apart = logits.masked_fill(absent[:, None], -torch.inf)
+        between = apart[:, positive.clamp(min=0)]  # [B, B]: all videos at each one's frame
+        between = between.masked_fill(absent, 0)  # whole columns of -inf have no softmax, nor has its gradient
+        loss = loss - present_mean(between.log_softmax(dim=0).diagonal(), absent)
     return loss
 
 
-def calibration_losses(output: HeadOutput, positive_frame: Tensor, gather: Gather) -> tuple[Tensor, Tensor]:
+def calibration_losses(output: HeadOutput, batch: TrainingBatch, gather: Gather) -> tuple[Tensor, Tensor]:
     """The two granularity calibration losses (Sec. 3, Granularity Calibration).
 
     Returns:
@@ -183,27 +192,44 @@ def calibration_losses(output: HeadOutput, positive_frame: Tensor, gather: Gathe
     kept = output.calibration
     assert kept is not None  # the forward of training keeps them
     layers, _, _, width = kept.class_tokens.shape
-    index = positive_frame[None, :, None, None].expand(layers, -1, 1, width)
+    index = batch.positive_frame.clamp(min=0)[None, :, None, None].expand(layers, -1, 1, width)
     frames = kept.class_tokens.gather(2, index).squeeze(2)  # [K, B, D]
     features = gather(torch.stack((frames, kept.queries)).permute(2, 0, 1, 3))  # [all samples, 2, K, D]
+    absent = gather(batch.positive_frame) == ABSENT
     frames, queries = features.unbind(dim=1)
-    return contrast(frames.transpose(0, 1), queries.transpose(0, 1)), contrast(frames, queries)
+    across_samples = contrast(frames.transpose(0, 1), queries.transpose(0, 1), absent[None])
+    return across_samples, contrast(frames, queries, absent[:, None])
 
 
-def contrast(one: Tensor, other: Tensor) -> Tensor:
+def contrast(one: Tensor, other: Tensor, absent: Tensor) -> Tensor:
     """Symmetric InfoNCE between the N pairs of each group, others of the group being the negatives.
 
     Args:
         one: [groups, N, D].
         other: [groups, N, D].
+        absent: bool, broadcast to [groups, N]; pairs that are to be left out, as negatives of the others as well.
 
     Returns:
         The mean over groups, pairs and the two directions, a scalar.
     """
     similarity = F.normalize(one, dim=2) @ F.normalize(other, dim=2).transpose(1, 2) / TEMPERATURE
+    pairs = similarity.shape[1]
+    apart = absent[..., :, None] != absent[..., None, :]  # those left out still see each other, so no row is empty
+    similarity = similarity.masked_fill(apart, -torch.inf)
     forth = similarity.log_softmax(dim=2).diagonal(dim1=1, dim2=2)
     back = similarity.log_softmax(dim=1).diagonal(dim1=1, dim2=2)
-    return -(forth + back).mean() / 2
+    return -present_mean((forth + back) / 2, absent.expand(-1, pairs))
+
+
+def at_positive(values: Tensor, positive_frame: Tensor) -> Tensor:
+    """[B] of values [B, T], that of each sample's positive frame; of an absent one the first frame's."""
+    return values.gather(1, positive_frame.clamp(min=0)[:, None]).squeeze(1)
+
+
+def present_mean(values: Tensor, absent: Tensor) -> Tensor:
+    """The mean of what is not absent, 0 where all of it is; `absent` is broadcast to the values."""
+    absent = absent.expand_as(values)
+    return values.masked_fill(absent, 0).sum() / (~absent).sum().clamp(min=1)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

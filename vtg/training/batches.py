@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vtg.r2 import TrainingBatch
+from vtg.r2.losses import ABSENT
 from vtg.training.data import TrainingSample, TrainingSet
 
 __all__ = ["BatchPlan", "Share", "most_together", "plan_epoch", "read_batches"]
@@ -202,7 +203,7 @@ class _Reader:
         random = np.random.default_rng(list(seed))
         samples = [self._set.samples[index] for index in plan.samples]
         # Drawn for the whole batch, so that the draw does not depend on how many processes there are.
-        positive = np.array([random.choice(sample.positives) for sample in samples])
+        positive = np.array([random.choice(one.positives) if len(one.positives) else ABSENT for one in samples])
         mine = _own(len(samples), self._share)
         samples = samples[mine]
         saliency = np.zeros((len(samples), plan.frames), np.float32)

@@ -29,7 +29,7 @@ class TrainingSample:
         frames: T of its video's features.
         tokens: L of its query's features.
         saliency: [T] float32, 0…1.
-        positives: frames that may stand for the query; at least one.
+        positives: frames that may stand for the query; none where it is true nowhere in its video.
         windows: [N, 2] float32, start and end in seconds; None for a sample without.
     """
 
@@ -46,7 +46,7 @@ class TrainingSet:
     """What is trained on.
 
     Attributes:
-        samples: with at least one positive frame each.
+        samples: with a positive frame each, or annotated as true nowhere.
         files: their features.
         shape: of the features.
         fps: of the features in frames a second; None: one frame an annotated clip.
@@ -80,6 +80,8 @@ def make_training_set(
 
     Raises:
         VtgError: a sample without windows or ratings, or none with a positive frame.
+
+    A query with an empty list of windows is true nowhere in its video; a head that finds moments learns that, too.
     """
     shape, frames, tokens = checked
     ready = []
@@ -88,10 +90,11 @@ def make_training_set(
             raise VtgError(f"query {sample.query_id}: has no relevant_windows to train on; leave it out")
         saliency = frame_saliency(sample, length, data.fps)
         positives = positive_frames(saliency, positive)
-        if len(positives):
+        absent = moment_retrieval and sample.windows is not None and not len(sample.windows)
+        if len(positives) or absent:
             windows = torch.from_numpy(sample.windows.astype(np.float32)) if sample.windows is not None else None
             ready.append(TrainingSample(sample, length, words, saliency, positives, windows))
-    if not ready:
+    if not any(len(sample.positives) for sample in ready):
         raise VtgError(f"none of {len(samples)} samples has a frame with a saliency {positive}; check the annotations")
     return TrainingSet(tuple(ready), files, shape, data.fps, len(samples) - len(ready))
 

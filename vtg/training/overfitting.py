@@ -111,7 +111,8 @@ def overfit(prepared: Prepared, device: torch.device, progress: Callable[[str, f
 
 
 def _chosen(samples: Sequence[TrainingSample]) -> tuple[TrainingSample, ...]:
-    """A few samples from all over the data set, of different videos as far as there are."""
+    """A few samples from all over the data set, true somewhere, of different videos as far as there are."""
+    samples = [sample for sample in samples if len(sample.positives)]
     first_of_video = list({sample.sample.video_id: sample for sample in reversed(samples)}.values())[::-1]
     pool = first_of_video if len(first_of_video) >= SAMPLES else list(samples)
     places = np.linspace(0, len(pool) - 1, min(SAMPLES, len(pool))).round().astype(int)

@@ -1,0 +1,80 @@
+"""What could be said about a scene but is true nowhere in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from numpy.random import Generator
+
+from .sentences import KINDS, Description, Sentence, held_clips, true_sentences
+from .world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES, Scene
+
+__all__ = ["absent_sentences"]
+
+_NEAR_SHARE = 0.5  # of the sentences differ in one word from what is true; of the others every word is drawn
+_VALUES: dict[str, Sequence[str]] = {
+    "shape": SHAPES,
+    "colour": tuple(COLOURS),
+    "size": tuple(SIZES),
+    "place": PLACES,
+    "action": ACTIONS,
+}
+_MOST_DRAWS = 40  # for each sentence: in a crowded scene much of what is drawn is true
+
+
+def absent_sentences(scene: Scene, count: int, random: Generator) -> list[Sentence]:
+    """Makes sentences of the world's kinds that hold nowhere in a scene, most of them easily taken for true.
+
+    Each begins with one that is true and has one word, or all of them, drawn anew. A sentence about an order asks for a
+    look that is not there at all, as "the last red circle" is never wrong where there is one.
+
+    Args:
+        scene: what is not spoken about.
+        count: how many at most; all different, all kinds in turn as far as the scene has true sentences of them.
+        random: decides which.
+    """
+    true = true_sentences(scene)
+    pools = {kind: [sentence for sentence in true if sentence.kind == kind] for kind in KINDS}
+    kinds = [KINDS[i] for i in random.permutation(len(KINDS)) if pools[KINDS[i]]]
+    found: dict[Sentence, None] = {}
+    for draw in range(_MOST_DRAWS * count if kinds else 0):
+        pool = pools[kinds[draw % len(kinds)]]
+        sentence = _change(pool[int(random.integers(len(pool)))], random)
+        if _says_something(sentence) and not held_clips(scene, [replace(sentence, order=None)]).any():
+            found[sentence] = None
+        if len(found) == count:
+            break
+    return list(found)
+
+
+def _change(sentence: Sentence, random: Generator) -> Sentence:
+    """The sentence with one word, or all words, of one of its descriptions drawn anew."""
+    place = int(random.integers(len(sentence.parts)))
+    part = sentence.parts[place]
+    said = [name for name in _VALUES if getattr(part, name) is not None]
+    near = random.random() < _NEAR_SHARE
+    for name in [said[int(random.integers(len(said)))]] if near else said:
+        part = _draw(part, name, random)
+    return replace(sentence, parts=(*sentence.parts[:place], part, *sentence.parts[place + 1 :]))
+
+
+def _draw(part: Description, name: str, random: Generator) -> Description:
+    """The description with another value of an attribute; an action stays one of its kind."""
+    value = getattr(part, name)
+    turns = name == "action" and value.startswith("turn")
+    resizes = value in ("grow", "shrink")
+    others = [
+        other
+        for other in _VALUES[name]
+        if other != value
+        and (name != "action" or (other.startswith("turn") == turns and (other in ("grow", "shrink")) == resizes))
+    ]
+    return replace(part, **{name: others[int(random.integers(len(others)))]})
+
+
+def _says_something(sentence: Sentence) -> bool:
+    """Whether no pair is of a thing and itself, and nothing turns the colour that it has."""
+    return len(set(sentence.parts)) == len(sentence.parts) and all(
+        part.colour is None or part.action != f"turn {part.colour}" for part in sentence.parts
+    )
