@@ -9,7 +9,10 @@ a video by its content key: only what is in the library can be asked for.
 from __future__ import annotations
 
 import contextlib
+import os
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,6 +23,7 @@ from vtg.timecode import format_time
 from .jobs import DONE
 
 if TYPE_CHECKING:
+    from anyio import Semaphore
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
@@ -33,7 +37,8 @@ JPEG_QUALITY = 82
 PREVIEW_MARGIN = 0.5  # seconds before and after the moment
 LONGEST_PREVIEW = 20.0  # seconds
 LONGEST_CLIP = 3600.0  # seconds
-THREADS = 12  # that answer at the same time
+AT_ONCE = max(1, (os.cpu_count() or 1) - 1)  # files made at the same time: a question that is asked gets a core
+GONE_AWAY = 499  # the status, which nobody reads, of an answer to who has gone
 TYPES = {".webm": "video/webm", ".mkv": "video/x-matroska", ".avi": "video/x-msvideo", ".ogv": "video/ogg"}
 
 
@@ -66,23 +71,39 @@ def clip_name(path: str, start: float, end: float) -> str:
     return f"{Path(path).stem} {format_time(start)}-{format_time(end)}.mp4".replace(":", ".")
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    """A file that is made when it is first asked for.
+
+    Attributes:
+        suffix: of its name.
+        what: it is made from; the same parts are the same file.
+        make: writes it.
+        media_type: of its content.
+        name: that it is downloaded under; None for what is looked at.
+    """
+
+    suffix: str
+    what: tuple[object, ...]
+    make: Callable[[Path], object]
+    media_type: str
+    name: str | None = None
+
+
 def media_routes(backend: Callable[[], Backend]) -> list[Route]:
     """The routes of all addresses that `media_url` gives, and of results of jobs.
 
     Args:
         backend: gives the one to serve.
     """
-    from anyio import CapacityLimiter, to_thread
+    from anyio import Semaphore
     from starlette.routing import Route
 
-    # Threads of their own: those that wait for a film to be cut must not keep Streamlit from sending its scripts.
-    threads = CapacityLimiter(THREADS)
+    slots = Semaphore(AT_ONCE)
 
-    def route(path: str, answer: Callable[[Backend, Request], Response]) -> Route:
-        guarded = _guarded(backend, answer)
-
+    def route(path: str, answer: Callable[[Backend, Request], Response | _Recipe]) -> Route:
         async def endpoint(request: Request) -> Response:
-            return await to_thread.run_sync(guarded, request, limiter=threads)
+            return await _respond(backend(), request, answer, slots)
 
         return Route(f"/vtg/{{secret}}/{path}", endpoint, methods=["GET"])
 
@@ -98,27 +119,35 @@ def media_routes(backend: Callable[[], Backend]) -> list[Route]:
     ]
 
 
-def _guarded(
-    backend: Callable[[], Backend], answer: Callable[[Backend, Request], Response]
-) -> Callable[[Request], Response]:
+async def _respond(
+    backend: Backend, request: Request, answer: Callable[[Backend, Request], Response | _Recipe], slots: Semaphore
+) -> Response:
     """Answers only who knows the secret, and in one line where something is wrong."""
+    from anyio import to_thread
+    from starlette.responses import PlainTextResponse
 
-    def endpoint(request: Request) -> Response:
-        import secrets
+    if not secrets.compare_digest(request.path_params["secret"].encode(), backend.secret.encode()):
+        return PlainTextResponse("this address is of an earlier start of the page: reload it", 403)
+    try:
+        answered = await to_thread.run_sync(answer, backend, request)
+        if not isinstance(answered, _Recipe):
+            return answered
+        path = backend.made.find(answered.suffix, *answered.what)
+        if path is None:
+            async with slots:
+                # Who has asked something else since does not wait for these pictures any more.
+                if await request.is_disconnected():
+                    return PlainTextResponse("", GONE_AWAY)
+                path = await to_thread.run_sync(_make, backend, answered)
+        return _file(path, answered.media_type, answered.name)
+    except VtgError as error:
+        return PlainTextResponse(str(error), 404)
+    except OSError as error:
+        return PlainTextResponse(f"cannot be read: {error.strerror}", 404)
 
-        from starlette.responses import PlainTextResponse
 
-        shop = backend()
-        if not secrets.compare_digest(request.path_params["secret"].encode(), shop.secret.encode()):
-            return PlainTextResponse("this address is of an earlier start of the page: reload it", 403)
-        try:
-            return answer(shop, request)
-        except VtgError as error:
-            return PlainTextResponse(str(error), 404)
-        except OSError as error:
-            return PlainTextResponse(f"cannot be read: {error.strerror}", 404)
-
-    return endpoint
+def _make(backend: Backend, recipe: _Recipe) -> Path:
+    return backend.made.get(recipe.suffix, *recipe.what, make=recipe.make)
 
 
 def _file(path: Path, media_type: str, name: str | None = None, keep: bool = True) -> Response:
@@ -149,43 +178,36 @@ def _proxy(backend: Backend, request: Request) -> Response:
     return _file(path, "video/mp4", keep=False)
 
 
-def _poster(backend: Backend, request: Request) -> Response:
+def _poster(backend: Backend, request: Request) -> _Recipe:
     from vtg.video.preview import write_poster
 
     path, time = _path_of(backend, request), float(request.path_params["time"])
     time = min(time, backend.entry(request.path_params["video"]).duration)
-    made = backend.made.get(
-        ".jpg", "poster", request.path_params["video"], f"{time:.3f}", make=lambda out: write_poster(path, time, out)
-    )
-    return _file(made, "image/jpeg")
+    what = ("poster", request.path_params["video"], f"{time:.3f}")
+    return _Recipe(".jpg", what, lambda out: write_poster(path, time, out), "image/jpeg")
 
 
-def _preview(backend: Backend, request: Request) -> Response:
+def _preview(backend: Backend, request: Request) -> _Recipe:
     from vtg.video.preview import write_preview
 
     path, (start, end) = _path_of(backend, request), _span(request)
     start, end = max(0.0, start - PREVIEW_MARGIN), min(end + PREVIEW_MARGIN, start + LONGEST_PREVIEW)
-    span = f"{start:.3f}-{end:.3f}"
-    made = backend.made.get(
-        ".mp4", "preview", request.path_params["video"], span, make=lambda out: write_preview(path, start, end, out)
-    )
-    return _file(made, "video/mp4")
+    what = ("preview", request.path_params["video"], f"{start:.3f}-{end:.3f}")
+    return _Recipe(".mp4", what, lambda out: write_preview(path, start, end, out), "video/mp4")
 
 
-def _clip(backend: Backend, request: Request) -> Response:
+def _clip(backend: Backend, request: Request) -> _Recipe:
     from vtg.video import cut
 
     path, (start, end) = _path_of(backend, request), _span(request)
     if end - start > LONGEST_CLIP:
         raise VtgError("a clip of more than an hour is cut on the command line: vtg cut")
-    span = f"{start:.3f}-{end:.3f}"
-    made = backend.made.get(
-        ".mp4", "clip", request.path_params["video"], span, make=lambda out: cut(path, start, end, out)
-    )
-    return _file(made, "video/mp4", clip_name(str(path), start, end))
+    what = ("clip", request.path_params["video"], f"{start:.3f}-{end:.3f}")
+    name = clip_name(str(path), start, end)
+    return _Recipe(".mp4", what, lambda out: cut(path, start, end, out), "video/mp4", name)
 
 
-def _why(backend: Backend, request: Request) -> Response:
+def _why(backend: Backend, request: Request) -> _Recipe:
     from vtg.grounding import Moment
     from vtg.library import Hit
 
@@ -197,7 +219,7 @@ def _why(backend: Backend, request: Request) -> Response:
         _write_jpeg(backend.library.explain(query, hit, WHY_SIDE)[1], out)
 
     what = ("why", backend.library.model.name, request.path_params["video"], f"{start:.3f}-{end:.3f}", query)
-    return _file(backend.made.get(".jpg", *what, make=make), "image/jpeg")
+    return _Recipe(".jpg", what, make, "image/jpeg")
 
 
 def _result(backend: Backend, request: Request) -> Response:

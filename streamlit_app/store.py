@@ -14,7 +14,6 @@ from vtg.errors import VtgError
 __all__ = ["MadeFiles"]
 
 LIMIT_BYTES = 4 << 30  # of all made files together; those not looked at for longest go first
-AT_ONCE = 2  # files made at the same time: more would only make each other slow
 
 
 class MadeFiles:
@@ -30,7 +29,6 @@ class MadeFiles:
         self._limit = limit
         self._guard = threading.Lock()
         self._making: dict[str, threading.Lock] = {}
-        self._slots = threading.Semaphore(AT_ONCE)
 
     def find(self, suffix: str, *what: object) -> Path | None:
         """The file if it has been made already.
@@ -68,8 +66,7 @@ class MadeFiles:
                 if not self.folder.parent.is_dir():
                     raise VtgError(f"{self.folder.parent}: the library is not there any more")
                 self.folder.mkdir(exist_ok=True)
-                with self._slots:
-                    make(path)
+                make(path)
                 self._trim(path)
         finally:
             with self._guard:
