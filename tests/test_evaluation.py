@@ -18,6 +18,7 @@ from vtg.features import PublishedFeatures, VideoFeatures
 from vtg.grounding import Grounding, ground_with_head
 from vtg.library import Library
 from vtg.recipes import load_recipe
+from vtg.settings import Storage
 from vtg.specs import model_spec
 
 QUERIES = {"a": ["a red circle", "a dog"], "b": ["a blue square"], "c": ["the lake", "a car"]}
@@ -116,7 +117,8 @@ def test_a_library_is_a_source_of_features(
     tmp_path: Path, make_video: Callable[..., Path], tiny_clip: Path, tiny_head: Path
 ) -> None:
     path = make_video(tmp_path / "holiday.mp4", seconds=24)
-    library = Library(tmp_path / "library", model_spec("zero-shot", pretrained=tiny_clip), device="cpu")
+    spec = model_spec("zero-shot", pretrained=tiny_clip)
+    library = Library(tmp_path / "library", spec, device="cpu", storage=Storage("float16", keep_layers=True))
     library.add([path])
     line = {"qid": "x1", "query": "a red circle", "vid": "holiday", "duration": 24, "relevant_windows": [[4, 10]]}
     (tmp_path / "mine.jsonl").write_text(json.dumps(line) + "\n")

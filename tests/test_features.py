@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vtg.array_files import ABANDONED_SECONDS
 from vtg.errors import VtgError
-from vtg.features import ABANDONED_SECONDS, FeatureKey, FeatureStore, PublishedFeatures, content_key
+from vtg.features import FeatureKey, FeatureStore, PublishedFeatures, content_key
 
 KEY = FeatureKey("0" * 32, "1" * 16, 0.5)
 
@@ -155,3 +156,36 @@ class TestPublishedLayout:
         np.save(published.videos / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
         with pytest.raises(VtgError, match="not a whole"):
             published.video("a")
+
+
+def test_whole_numbers_keep_each_token_to_half_a_step_of_its_own(
+    tmp_path: Path, features: tuple[np.ndarray, np.ndarray]
+) -> None:
+    layers, embedding = features
+    layers[2, 1, 3] *= 100  # a token's scale is its own: its neighbours stay as exact as they were
+    layers[4, 0, 0] = 0
+    store = FeatureStore(tmp_path)
+    with store.write(KEY, 13.4, layers="int8") as writer:
+        writer.append(layers[:5], embedding[:5])
+        writer.append(layers[5:], embedding[5:])
+    store.verify(KEY)
+    read = store.open(KEY).layers
+    assert read is not None and read.shape == layers.shape and len(read) == 7 and read.dtype == np.float16
+    step = np.abs(layers.astype(np.float32)).max(axis=3, keepdims=True) / 127
+    difference = np.abs(np.asarray(read).astype(np.float32) - layers.astype(np.float32))
+    assert (difference <= 0.51 * step + 1e-3 * np.abs(layers)).all()  # and it is read as float16
+    assert not np.asarray(read)[4, 0, 0].any()
+    np.testing.assert_array_equal(read[1:4], np.asarray(read)[1:4])
+    np.testing.assert_array_equal(read[:, -1, 0], np.asarray(read)[:, -1, 0])
+    assert read.nbytes == layers.size + layers[..., 0].nbytes
+
+
+def test_embeddings_may_be_kept_alone(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
+    store = FeatureStore(tmp_path)
+    with store.write(KEY, 13.4, layers="none", computed="bfloat16") as writer:
+        writer.append(*features)
+    read = store.open(KEY)
+    assert read.layers is None and not store.keeps_layers(KEY)
+    np.testing.assert_array_equal(read.embedding, features[1])
+    assert len(read) == 7
+    assert store.bytes_of(KEY) < 5000

@@ -15,6 +15,7 @@ import vtg
 from vtg.errors import VtgError
 from vtg.features import FeatureStore
 from vtg.library import IndexProgress, Library
+from vtg.settings import Storage
 from vtg.specs import model_spec
 from vtg.video.process import ffmpeg_binary
 
@@ -354,7 +355,8 @@ class TestHeads:
 
     @pytest.fixture
     def with_head(self, tmp_path: Path, tiny_clip: Path, tiny_head: Path) -> Library:
-        return Library(tmp_path / "library", model_spec(tiny_head, pretrained=tiny_clip), device="cpu")
+        spec = model_spec(tiny_head, pretrained=tiny_clip)
+        return Library(tmp_path / "library", spec, device="cpu", storage=Storage("float32"))
 
     def test_search_is_the_heads_grounding(self, with_head: Library, folder: Path) -> None:
         with_head.add([folder])
@@ -389,7 +391,7 @@ class TestHeads:
             entry.path: float((with_head.grounder.features(entry.path).embedding @ text).max())
             for entry in with_head.videos()
         }
-        monkeypatch.setattr("vtg.library.CANDIDATES", 2)
+        monkeypatch.setattr("vtg.searching.MOST_WINDOWS", 2)
         hits = with_head.search("a red circle", limit=50)
         assert {hit.video for hit in hits} == set(sorted(nearest, key=lambda path: -nearest[path])[:2])
 

@@ -139,16 +139,6 @@ def test_pairs_of_windows_and_queries_agree_with_each_alone():
         assert_same(prediction, head.predict(window, query))
 
 
-def test_projected_video_gives_the_same_answers():
-    head, reference = parity("tiny.t13")
-    queries = queries_of([9, 4], head.config)
-    with torch.no_grad():
-        projection = head.project([reference["video"]])
-    again = head.predict_batch(projection, queries)
-    for one, other in zip(again, head.predict_batch([reference["video"]], queries), strict=True):
-        assert_same(one, other)
-
-
 def test_padding_may_hold_anything():
     head, reference = parity("tiny.t13")
     video, query = reference["video"].float(), reference["query"].float()

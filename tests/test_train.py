@@ -24,6 +24,7 @@ from vtg.errors import VtgError
 from vtg.evaluation import evaluate
 from vtg.features import PublishedFeatures
 from vtg.recipes import Recipe, load_recipe
+from vtg.settings import Storage
 from vtg.specs import model_spec
 from vtg.train import Sources, TrainingResult, TrainingStep, check, member_recipes, rate_at, train
 from vtg.training.log import read_log
@@ -185,7 +186,8 @@ def test_a_library_is_trained_on_like_cached_features(
             lines.append(json.dumps({**fields, "relevant_windows": window}) + "\n")
     annotations = tmp_path / "all.jsonl"
     annotations.write_text("".join(lines), encoding="utf-8")
-    library = vtg.Library(tmp_path / "library", model_spec("zero-shot", pretrained=tiny_clip))
+    spec = model_spec("zero-shot", pretrained=tiny_clip)
+    library = vtg.Library(tmp_path / "library", spec, storage=Storage("float16", keep_layers=True))
     library.add(sorted(tmp_path.glob("*.mp4")))
     (tmp_path / "own.toml").write_text(
         'data = { annotations = { train = "all.jsonl", val = "all.jsonl" } }\n'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,23 +13,24 @@ from vtg.cli_extract import add_extract_command
 from vtg.cli_library import (
     ClipOption,
     DeviceOption,
+    EncodingOption,
     FpsOption,
+    KeepLayersOption,
     LibraryOption,
     ModelOption,
+    PrecisionOption,
     PretrainedOption,
-    ensure_indexed,
     index_files,
     open_library,
 )
 from vtg.cli_manners import Interrupted, JsonOption, answers, messages, print_json, progress_bar, span
 from vtg.cli_research import add_research_commands
+from vtg.cli_search import add_search_command
 from vtg.cli_train import add_training_command
 from vtg.cli_ui import add_page_command
+from vtg.cli_upkeep import add_library_commands
 from vtg.errors import VtgError
 from vtg.timecode import format_time, parse_time
-
-if TYPE_CHECKING:
-    from vtg.library import Hit, Library
 
 __all__ = ["app", "main"]
 
@@ -42,10 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-BAR_CELLS = 12  # of a score's bar
-
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many moments at most.")]
-MinScoreOption = Annotated[float, typer.Option("--min-score", help="Leave out moments below this score, 0 to 1.")]
 
 
 def main() -> None:
@@ -73,11 +70,24 @@ def index(
     pretrained: PretrainedOption = None,
     fps: FpsOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    keep_layers: KeepLayersOption = None,
+    encoding: EncodingOption = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add files and folders to a library; what is in it and unchanged is left alone."""
-    target = open_library(library, model, clip, pretrained, fps, device)
+    target = open_library(
+        library,
+        model,
+        clip,
+        pretrained,
+        fps,
+        device,
+        precision=precision,
+        keep_layers=keep_layers,
+        encoding=encoding,
+    )
     report = index_files(target, paths, retry_failed)
     for path, reason in report.failed.items():
         messages.print(f"vtg: {path}: {reason}", style="red", markup=False, soft_wrap=True)
@@ -86,6 +96,7 @@ def index(
             {
                 "library": str(target.folder),
                 "added": report.added,
+                "moved": [{"from": old, "to": new} for new, old in report.moved.items()],
                 "unchanged": report.unchanged,
                 "failed": [{"path": path, "reason": reason} for path, reason in report.failed.items()],
                 "seconds": report.seconds,
@@ -100,44 +111,6 @@ def index(
         )
     if report.failed:
         raise typer.Exit(1)
-
-
-@app.command(epilog="Example: vtg search 'a dog jumps into the lake' --limit 5")
-def search(
-    query: Annotated[str, typer.Argument(help="What to look for, in plain words.")],
-    video: Annotated[
-        Path | None, typer.Argument(help="Look in this video only (it is indexed first if need be).")
-    ] = None,
-    library: LibraryOption = None,
-    limit: LimitOption = 10,
-    min_score: MinScoreOption = 0.0,
-    model: ModelOption = None,
-    clip: ClipOption = None,
-    pretrained: PretrainedOption = None,
-    fps: FpsOption = None,
-    device: DeviceOption = None,
-    explain: Annotated[
-        Path | None, typer.Option("--explain", help="Folder for pictures of what the head looked at, one a moment.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Find the moments that a sentence describes, in the library or in one video."""
-    target = open_library(library, model, clip, pretrained, fps, device)
-    if video is not None:
-        ensure_indexed(target, video)
-    hits = target.search(query, limit, min_score, None if video is None else [video])
-    if explain is not None:
-        _explain(target, query, hits, explain)
-    if as_json:
-        results = [
-            {"video": hit.video, "start": hit.moment.start, "end": hit.moment.end, "score": hit.moment.score}
-            for hit in hits
-        ]
-        print_json({"query": query, "results": results})
-    elif hits:
-        _print_hits(hits)
-    else:
-        messages.print(f"nothing found for {query!r}; ask in other words, or lower --min-score", markup=False)
 
 
 @app.command(epilog="Example: vtg cut holiday.mp4 1:23.5 1:31 lake.mp4")
@@ -248,36 +221,8 @@ def demo(
     )
 
 
-def _explain(library: Library, query: str, hits: list[Hit], folder: Path) -> None:
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for place, hit in enumerate(hits, 1):
-        time, picture = library.explain(query, hit)
-        path = folder / f"{place:02d} {Path(hit.video).stem} {format_time(time).replace(':', '.')}.png"
-        part = path.with_name(f".{path.name}.part")
-        Image.fromarray(picture).save(part, format="png")
-        part.replace(path)
-    messages.print(f"{folder}: {len(hits)} pictures of what the head looked at", markup=False, soft_wrap=True)
-
-
-def _print_hits(hits: list[Hit]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("moment", no_wrap=True)
-    table.add_column("score", no_wrap=True)
-    table.add_column("video", overflow="fold")
-    for place, hit in enumerate(hits, 1):
-        cells = round(hit.moment.score * BAR_CELLS)
-        bar = "█" * cells + "░" * (BAR_CELLS - cells)
-        moment = span(hit.moment.start, hit.moment.end)
-        table.add_row(str(place), moment, f"{bar} {hit.moment.score:.2f}", Text(hit.video))
-    answers.print(table)
-
-
+add_search_command(app)
+add_library_commands(app)
 add_clip_commands(app)
 add_extract_command(app)
 add_research_commands(app)

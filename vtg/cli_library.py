@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +18,15 @@ if TYPE_CHECKING:
 __all__ = [
     "ClipOption",
     "DeviceOption",
+    "EncodingOption",
     "FpsOption",
+    "KeepLayersOption",
     "LibraryOption",
     "ModelOption",
+    "PrecisionOption",
     "PretrainedOption",
     "ensure_indexed",
+    "follow_indexing",
     "index_files",
     "open_library",
 ]
@@ -40,6 +46,22 @@ PretrainedOption = Annotated[
     str | None, typer.Option("--pretrained", help="Weights of the CLIP: a tag of open_clip's catalogue, or a file.")
 ]
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames a second to look at; 0.5 by default.")]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option("--precision", help="What of a video is kept for its head: float32, float16 or int8 (the default)."),
+]
+KeepLayersOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-layers/--no-keep-layers", help="Keep CLIP's layers too, for any other head, at 4 times the space."
+    ),
+]
+EncodingOption = Annotated[
+    str,
+    typer.Option(
+        "--encoding", help="What CLIP computes in on a CPU: float32, bfloat16, or auto: whichever proves better."
+    ),
+]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cuda, mps or cpu; the best there is by default.")]
 
 
@@ -50,6 +72,10 @@ def open_library(
     pretrained: str | None,
     fps: float | None,
     device: str | None,
+    *,
+    precision: str | None = None,
+    keep_layers: bool | None = None,
+    encoding: str = "auto",
 ) -> Library:
     """The library that the options name.
 
@@ -57,22 +83,34 @@ def open_library(
         VtgError: no such model, or the library was made with another CLIP.
     """
     from vtg.library import Library
+    from vtg.settings import Storage, default_library_path, read_storage
     from vtg.specs import model_spec
 
-    if clip is None and pretrained is None and fps is None:
-        return Library(folder, model, device)
-    return Library(folder, model_spec(model, clip, pretrained, fps), device)
+    storage = None
+    if precision is not None or keep_layers is not None:
+        kept = read_storage(default_library_path() if folder is None else folder.expanduser()) or Storage()
+        storage = Storage(precision or kept.precision, kept.keep_layers if keep_layers is None else keep_layers)
+    named = clip is None and pretrained is None and fps is None
+    asked = model if named else model_spec(model, clip, pretrained, fps)
+    return Library(folder, asked, device, storage, encoding)
 
 
 def index_files(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:
     """Adds files to a library, with progress; see `Library.add`."""
+    with follow_indexing() as show:
+        return library.add(paths, show, retry_failed)
+
+
+@contextmanager
+def follow_indexing() -> Iterator[Callable[[IndexProgress], None]]:
+    """A line on standard error that follows the steps of indexing."""
     with progress_bar("looking") as step:
 
         def show(state: IndexProgress) -> None:
             share = state.seconds_done / state.seconds if state.seconds else 0.0
             step(f"{state.path.name}", state.videos_done + share, state.videos)
 
-        return library.add(paths, show, retry_failed)
+        yield show
 
 
 def ensure_indexed(library: Library, video: Path) -> None:

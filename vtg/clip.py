@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtg.clip_loading import load_clip
+from vtg.clip_precision import halve_products, uses_bfloat16
 from vtg.errors import VtgError
 from vtg.specs import DEFAULT_PRETRAINED, EncoderSpec
 
@@ -23,6 +26,7 @@ __all__ = ["ClipEncoder", "FrameFeatures", "TextFeatures"]
 
 ACTIVATION_BYTES = {"cpu": 256 << 20, "mps": 1 << 30}  # what one batch may hold; on cuda half of what is free
 LARGEST_BATCH = 256  # frames; beyond this a batch is no faster on any device
+TEXTS_REMEMBERED = 256  # sentences, for who asks tends to ask again: 100 kB each
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ class ClipEncoder:
         device: a torch device; None takes cuda, mps or cpu, whichever is there first.
         dtype: the type that it computes in; None takes float16 on cuda and float32 elsewhere.
         batch_size: frames in one pass; None sizes it to memory.
+        encoding: what the products of the image tower are computed in on a CPU: "float32", "bfloat16", or "auto" for
+            bfloat16 where it is found to be quicker and close enough (see `vtg.clip_precision`). Texts, and what
+            lies between the products, are float32 in any case.
 
     Raises:
         VtgError: unknown model or tag, weights that cannot be had or do not fit, a tower that is not a ViT.
@@ -78,6 +85,7 @@ class ClipEncoder:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         batch_size: int | None = None,
+        encoding: str = "float32",
     ) -> None:
         self.device = torch.device(device) if device is not None else _best_device()
         self.dtype = dtype or (torch.float16 if self.device.type == "cuda" else torch.float32)
@@ -86,6 +94,7 @@ class ClipEncoder:
         self.pretrained = os.fspath(pretrained)
         self._clip, self._tokenizer = load_clip(model, self.pretrained, self.device, self.dtype)
         self._batch_size = batch_size
+        self._halved = False
         self._check_towers(model or self.pretrained)
         _use_fused_quick_gelu(self._clip)
         visual = self._clip.visual
@@ -95,11 +104,27 @@ class ClipEncoder:
         self._std = torch.tensor(std, device=self.device).mul(255).view(1, 3, 1, 1)
         if self.device.type == "cpu":
             visual.to(memory_format=torch.channels_last)
+        self._known_texts: OrderedDict[str, TextFeatures] = OrderedDict()
+        self._texts_lock = threading.Lock()
+        if uses_bfloat16(self, encoding):
+            halve_products(visual)
+            self._halved = True
 
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that name model, weights, layers and preprocessing; features of two encoders never mix."""
         return EncoderSpec(self.model_name, self.pretrained, self.layers).fingerprint
+
+    @property
+    def computes(self) -> str:
+        """What the products of the image tower are computed in: "float32", "bfloat16" or "float16"."""
+        return "bfloat16" if self._halved else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def visual(self) -> nn.Module:
+        """The image tower, as open_clip builds it."""
+        tower: nn.Module = self._clip.visual
+        return tower
 
     @property
     def class_tokens(self) -> int:
@@ -243,7 +268,7 @@ class ClipEncoder:
         return self.encode_texts([text])[0]
 
     def encode_texts(self, texts: Sequence[str]) -> list[TextFeatures]:
-        """Encode sentences in one pass; each keeps its own L.
+        """Encode sentences in one pass; each keeps its own L. The last ones are remembered.
 
         Args:
             texts: sentences; what goes beyond the context (77 tokens for CLIP) is cut off.
@@ -251,6 +276,19 @@ class ClipEncoder:
         Returns:
             One ``TextFeatures`` a sentence, on the CPU in the encoder's dtype.
         """
+        with self._texts_lock:
+            known = {text: self._known_texts[text] for text in texts if text in self._known_texts}
+        unknown = list(dict.fromkeys(text for text in texts if text not in known))
+        known |= zip(unknown, self._encode_texts(unknown), strict=True)
+        with self._texts_lock:
+            for text in list(dict.fromkeys(texts))[-TEXTS_REMEMBERED:]:
+                self._known_texts[text] = known[text]
+                self._known_texts.move_to_end(text)
+            while len(self._known_texts) > TEXTS_REMEMBERED:
+                self._known_texts.popitem(last=False)
+        return [known[text] for text in texts]
+
+    def _encode_texts(self, texts: Sequence[str]) -> list[TextFeatures]:
         if not texts:
             return []
         tokens = self.tokenize(texts)

@@ -16,6 +16,7 @@ from vtg.errors import VtgError
 from vtg.features import VideoFeatures, read_npy
 from vtg.recipes import DataRecipe, Recipe, load_recipe
 from vtg.scoring import Scores, score_predictions, with_summary_figures
+from vtg.settings import Storage
 from vtg.specs import DEMO
 from vtg.summary.choosing import edge_times
 from vtg.summary.shots import frame_embedding, shot_edges
@@ -185,7 +186,7 @@ def prepare_demo(recipe: Recipe, split: str, progress: Callable[[str, float, flo
         sentences=DEMO_SENTENCES,
         progress=lambda done, total: progress("rendering", done, total),
     )
-    library = Library(folder / "library", "demo")
+    library = Library(folder / "library", "demo", storage=Storage("float16", keep_layers=True), encoding="float32")
     paths = [video.path for video in videos]
     library.add(paths, lambda step: progress("indexing", step.videos_done, step.videos))
     return library.folder, folder / "annotations.jsonl"

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtg.errors import VideoError, VtgError
+from vtg.array_files import ArrayFileWriter, map_array, read_header, sweep, verify
+from vtg.errors import VideoError
 from vtg.hashing import file_sha256
 from vtg.published import PublishedFeatures, read_npy
 
+if TYPE_CHECKING:
+    from vtg.projections import StoredProjection
+
 __all__ = [
+    "LAYER_KINDS",
+    "CompactLayers",
     "EncodedChunk",
     "FeatureKey",
     "FeatureStore",
@@ -30,9 +32,7 @@ __all__ = [
     "read_npy",
 ]
 
-HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
-ABANDONED_SECONDS = 3600.0  # an unfinished file that nobody has written to for so long belongs to nobody
-READ_BYTES = 1 << 22
+LAYER_KINDS = ("float16", "int8", "none")  # what a store keeps of the layers
 FORMAT = "vtg-features-1"
 
 
@@ -68,6 +68,35 @@ class FeatureKey:
         return f"{self.video}.{self.encoder}.{self.fps:g}fps.safetensors"
 
 
+class CompactLayers:
+    """Layers kept as int8 with a scale a token; a part of them is an array as soon as it is asked for.
+
+    Args:
+        values: [T, K, P, C] int8.
+        scale: [T, K, P] float16.
+    """
+
+    dtype = np.dtype(np.float16)
+    ndim = 4
+
+    def __init__(self, values: np.ndarray, scale: np.ndarray) -> None:
+        self._values = values
+        self._scale = scale
+        self.shape = values.shape
+        self.nbytes = values.nbytes + scale.nbytes
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """float16; the last axis cannot be indexed, for a token's scale is of all of it."""
+        scale = self._scale[index].astype(np.float32)
+        return np.asarray(self._values[index] * scale[..., None], dtype=np.float16)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+
 @dataclass(frozen=True)
 class VideoFeatures:
     """The features of one video; from a store they are mapped, and what is not touched takes no memory.
@@ -75,10 +104,11 @@ class VideoFeatures:
     Attributes:
         fps: frames a second.
         duration: of the video's picture track, seconds.
-        layers: [T, K, P, C] float16; None where only embeddings are at hand.
+        layers: [T, K, P, C] float16; None where they are not at hand.
         embedding: [T, E] float32, unit length; None where only layers are at hand.
         encoder: fingerprint of the encoder that made them; "" where nobody said.
         name: the file or id of the video; "" where nobody said.
+        projection: what a head made of the layers, in their stead or beside them; None where it is not at hand.
 
     Raises:
         ValueError: neither layers nor embedding, or of different lengths.
@@ -86,15 +116,17 @@ class VideoFeatures:
 
     fps: float
     duration: float
-    layers: np.ndarray | None = None
+    layers: np.ndarray | CompactLayers | None = None
     embedding: np.ndarray | None = None
     encoder: str = ""
     name: str = ""
+    projection: StoredProjection | None = None
 
     def __post_init__(self) -> None:
         """Refuse what has no length."""
-        lengths = {len(array) for array in (self.layers, self.embedding) if array is not None}
-        if len(lengths) != 1 or 0 in lengths:
+        arrays = (self.layers, self.embedding, self.projection)
+        lengths = {len(array) for array in arrays if array is not None}
+        if len(lengths) != 1 or 0 in lengths or (self.layers is None and self.embedding is None):
             raise ValueError(f"layers and embedding need the same number of frames, at least one, not {lengths or 0}")
 
     def __len__(self) -> int:
@@ -141,15 +173,18 @@ class FeatureStore:
     def __iter__(self) -> Iterator[FeatureKey]:
         return (_key_of(path) for path in self.root.glob("*fps.safetensors"))
 
-    def write(self, key: FeatureKey, duration: float) -> FeatureWriter:
+    def write(
+        self, key: FeatureKey, duration: float, layers: str = "float16", computed: str = "float32"
+    ) -> FeatureWriter:
         """Open a writer; the file appears under its name when the writer is left without an error.
 
         Args:
             key: what the features are of.
             duration: of the video, seconds.
+            layers: how they are kept, one of `LAYER_KINDS`.
+            computed: what the encoder computed in, which the file then says.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        return FeatureWriter(self.path(key), key, duration)
+        return FeatureWriter(self.path(key), key, duration, layers, computed)
 
     def open(self, key: FeatureKey, name: str = "") -> VideoFeatures:
         """Map the features of a video.
@@ -162,10 +197,23 @@ class FeatureStore:
             VtgError: they are not there, or the file is damaged.
         """
         path = self.path(key)
-        header = _read_header(path)
-        layers, embedding = (_map_array(path, header, name) for name in ("layers", "embedding"))
+        header = read_header(path)
+        values, scale, embedding = (map_array(path, header, part) for part in ("layers", "layers_scale", "embedding"))
+        layers = values if values is None or scale is None else CompactLayers(values, scale)
         duration = float(header["__metadata__"]["duration"])
         return VideoFeatures(key.fps, duration, layers, embedding, key.encoder, name or key.video)
+
+    def keeps_layers(self, key: FeatureKey) -> bool:
+        """Whether the file of a key has layers, and not embeddings alone.
+
+        Raises:
+            VtgError: it is not there, or damaged.
+        """
+        return "layers" in read_header(self.path(key))
+
+    def bytes_of(self, key: FeatureKey) -> int:
+        """What the features of a key take on the disk; 0 where they are not there."""
+        return self.path(key).stat().st_size if key in self else 0
 
     def verify(self, key: FeatureKey) -> None:
         """Read a file whole and compare it with its checksum.
@@ -173,15 +221,7 @@ class FeatureStore:
         Raises:
             VtgError: it is missing or damaged.
         """
-        path = self.path(key)
-        expected = _read_header(path)["__metadata__"]["sha256"]
-        digest = hashlib.sha256()
-        with path.open("rb", buffering=0) as file:
-            file.seek(HEADER_BYTES)
-            while block := file.read(READ_BYTES):
-                digest.update(block)
-        if digest.hexdigest() != expected:
-            raise VtgError(f"{path}: does not match its checksum; remove it and index its video again")
+        verify(self.path(key))
 
     def remove(self, key: FeatureKey) -> None:
         """Remove the features of a key, if they are there."""
@@ -189,46 +229,45 @@ class FeatureStore:
 
     def sweep(self) -> None:
         """Remove unfinished files that a process left behind when it was killed."""
-        oldest = time.time() - ABANDONED_SECONDS
-        for path in self.root.glob("*.part"):
-            try:
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
-            except OSError:
-                continue  # another process has just finished or swept it
+        sweep(self.root)
 
 
 class FeatureWriter:
     """Writes the features of one video chunk by chunk; use it in a ``with`` statement.
 
-    Whatever happens inside, the final name only ever holds a whole file: the chunks go to a file beside it, which is
-    checked and renamed at the end, or removed after an error.
+    Args:
+        path: the file that appears when the writer is left without an error; nothing does after one.
+        key: what the features are of.
+        duration: of the video, seconds.
+        layers: how they are kept, one of `LAYER_KINDS`.
+        computed: what the encoder computed in.
     """
 
-    def __init__(self, path: Path, key: FeatureKey, duration: float) -> None:
+    def __init__(self, path: Path, key: FeatureKey, duration: float, layers: str, computed: str) -> None:
         self._path = path
-        self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         self._key = key
         self._duration = duration
+        self._kept = layers
+        self._computed = computed
         self._embeddings: list[np.ndarray] = []
+        self._scales: list[np.ndarray] = []
         self._frame_shape: tuple[int, ...] = ()
-        self._digest = hashlib.sha256()
+        self._file = ArrayFileWriter(path)
 
     @property
     def sha256(self) -> str:
         """Of the values written so far, which the header gets in the end, in 64 hex digits."""
-        return self._digest.hexdigest()
+        return self._file.sha256
 
     def __enter__(self) -> FeatureWriter:
-        self._file = self._part.open("wb")
-        self._file.write(bytes(HEADER_BYTES))
+        self._file.__enter__()
         return self
 
     def append(self, layers: np.ndarray, embedding: np.ndarray) -> None:
         """Add frames.
 
         Args:
-            layers: [N, K, P, C]; kept as float16.
+            layers: [N, K, P, C]; kept as the writer was told.
             embedding: [N, E]; kept as float32.
 
         Raises:
@@ -245,12 +284,19 @@ class FeatureWriter:
             )
         self._frame_shape = layers.shape[1:]
         self._embeddings.append(np.array(embedding, dtype="<f4"))
-        self._write(layers)
+        if self._kept == "int8":
+            self._write_compact(layers)
+        elif self._kept == "float16":
+            self._file.write(layers)
 
-    def _write(self, array: np.ndarray) -> None:
-        data = array.reshape(-1).view(np.uint8).data
-        self._digest.update(data)
-        self._file.write(data)
+    def _write_compact(self, layers: np.ndarray) -> None:
+        import torch
+
+        from vtg.compact import compact_tokens
+
+        values, scale = compact_tokens(torch.from_numpy(np.array(layers)))
+        self._file.write(values.numpy())
+        self._scales.append(scale.numpy())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -259,64 +305,32 @@ class FeatureWriter:
             if kind is None:
                 self._finish()
         finally:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
+            self._file.__exit__(kind, error, trace)
 
     def _finish(self) -> None:
         if not self._embeddings:
             raise ValueError(f"{self._path}: no frames were written")
         embedding = np.concatenate(self._embeddings)
-        layers_shape = [len(embedding), *self._frame_shape]
-        layers_bytes = self._file.tell() - HEADER_BYTES
-        self._write(embedding)
-        total = self._file.tell() - HEADER_BYTES
-        header = {
-            "__metadata__": {
-                "format": FORMAT,
-                "video": self._key.video,
-                "encoder": self._key.encoder,
-                "fps": repr(self._key.fps),
-                "duration": repr(self._duration),
-                "sha256": self._digest.hexdigest(),
-            },
-            "layers": {
-                "dtype": "F16",
-                "shape": layers_shape,
-                "data_offsets": [0, layers_bytes],
-            },
-            "embedding": {"dtype": "F32", "shape": list(embedding.shape), "data_offsets": [layers_bytes, total]},
+        shape = (len(embedding), *self._frame_shape)
+        arrays: dict[str, tuple[str, tuple[int, ...]]] = {}
+        if self._kept == "float16":
+            arrays["layers"] = ("<f2", shape)
+        elif self._kept == "int8":
+            arrays |= {"layers": ("|i1", shape), "layers_scale": ("<f2", shape[:3])}
+            self._file.write(np.concatenate(self._scales))
+        self._file.write(embedding)
+        metadata = {
+            "format": FORMAT,
+            "video": self._key.video,
+            "encoder": self._key.encoder,
+            "fps": repr(self._key.fps),
+            "duration": repr(self._duration),
         }
-        text = json.dumps(header).encode()
-        self._file.seek(0)
-        self._file.write((HEADER_BYTES - 8).to_bytes(8, "little") + text.ljust(HEADER_BYTES - 8))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        _read_header(self._part)
-        self._part.replace(self._path)
+        if self._computed != "float32":
+            metadata["computed"] = self._computed
+        self._file.finish(metadata, {**arrays, "embedding": ("<f4", embedding.shape)})
 
 
 def _key_of(path: Path) -> FeatureKey:
     video, encoder, rest = path.name.split(".", 2)
     return FeatureKey(video, encoder, float(rest.removesuffix("fps.safetensors")))
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEADER_BYTES)
-        header = json.loads(head[8:])
-        whole = HEADER_BYTES + header["embedding"]["data_offsets"][1] == path.stat().st_size
-    except FileNotFoundError:
-        raise VtgError(f"{path}: these features are not there; index the video again") from None
-    except (ValueError, KeyError, TypeError, OSError):
-        whole = False
-    if not whole:
-        raise VtgError(f"{path}: damaged (its size or header is wrong); remove it and index its video again")
-    return dict(header)
-
-
-def _map_array(path: Path, header: dict[str, Any], name: str) -> np.ndarray:
-    entry = header[name]
-    kind = {"F16": "<f2", "F32": "<f4"}[entry["dtype"]]
-    return np.memmap(path, kind, "r", HEADER_BYTES + entry["data_offsets"][0], tuple(entry["shape"]))

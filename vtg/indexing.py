@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +15,10 @@ import numpy as np
 
 from vtg.errors import VideoError
 from vtg.features import FeatureKey, FeatureStore
+from vtg.library_features import LibraryFeatures
 from vtg.settings import write_settings
 from vtg.specs import ModelSpec
+from vtg.subtitles import SubtitleFolders, said_lines
 from vtg.tables import FAILED, INDEXED, LibraryTables, VideoEntry
 
 if TYPE_CHECKING:
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from vtg.pipeline import EncodedVideo
 
 __all__ = ["IndexProgress", "IndexReport", "Indexer", "forget_unused"]
+
+TIDY_EVERY = 64  # videos, for a long run leaves many small files of rows
+WAITING_SECONDS = 0.2  # between two looks whether another run has finished
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,9 @@ class IndexReport:
 
     Attributes:
         added: files that are now in the library and were not, or had changed.
+        moved: of these, the ones whose content was known under another path, which is gone: that path.
+        removed: files that are forgotten, for they are not there any more.
+        away: files that are kept although they cannot be seen: all of their folder is away, as a disk may be.
         unchanged: files that were there already.
         failed: files that cannot be indexed, with the reason.
         seconds: of video that were encoded.
@@ -56,6 +66,9 @@ class IndexReport:
     """
 
     added: list[str] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+    away: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -82,7 +95,7 @@ class Indexer:
         self,
         folder: Path,
         model: ModelSpec,
-        features: FeatureStore,
+        features: LibraryFeatures,
         tables: LibraryTables,
         fingerprint: Callable[[], str],
         load_encoder: Callable[[], ClipEncoder],
@@ -93,11 +106,14 @@ class Indexer:
         self._tables = tables
         self._fingerprint = fingerprint
         self._load_encoder = load_encoder
+        self._subtitles = SubtitleFolders()
+        self._at_work: Counter[str] = Counter()  # files in hand, by the content key that this run has claimed for them
+        self._judged: deque[bool] = deque()  # of the files in hand, in order: whether another run has claimed them
+        self._postponed: dict[Path, str] = {}  # files that another run is at work on, with their content keys
 
     def sort_by_need(self, files: list[Path], report: IndexReport, retry_failed: bool) -> list[Path]:
         """Which files have to be worked on; the others are entered into the report."""
         known = {entry.path: entry for entry in self._tables.videos()}
-        stored = set(self._features)
         waiting = []
         for path in files:
             entry = known.get(str(path))
@@ -105,11 +121,19 @@ class Indexer:
                 waiting.append(path)
             elif entry.state == FAILED and not retry_failed:
                 report.failed[entry.path] = entry.failure
-            elif entry.state == INDEXED and self._key(entry.video) in stored:
+            elif entry.state == INDEXED and self._key(entry.video) in self._features:
                 report.unchanged.append(entry.path)
+                self._listen(entry)
             else:
                 waiting.append(path)
         return waiting
+
+    def _listen(self, entry: VideoEntry) -> None:
+        """Read what is said in an indexed file, if its subtitles have changed or nobody has looked for any."""
+        path = Path(entry.path)
+        if (name := self._subtitles.name(path)) != entry.subtitles:
+            self._tables.put_said(entry.path, said_lines(path, self._subtitles))
+            self._tables.put_video(replace(entry, subtitles=name))
 
     def index(
         self,
@@ -131,14 +155,23 @@ class Indexer:
         """
         progress(IndexProgress(files[0], 0, len(files)))
         encoder = self._load_encoder()  # before anything is written: where it cannot be had, nothing is left behind
-        write_settings(self._folder, self._model)
+        write_settings(self._folder, self._model, self._features.storage)
         self._features.sweep()
         names = {str(path) for path in files}
         before = {entry.video for entry in self._tables.videos() if entry.path in names and entry.video}
+        before |= self._abandoned()
         try:
-            self._index(files, encoder, report, progress, stop)
+            waiting = files
+            while waiting:
+                self._index(waiting, encoder, report, progress, stop)
+                waiting = self._take_over(report, stop)
         except _Stopped:
             report.stopped = True
+        finally:
+            for video in self._at_work:
+                self._tables.end_work(video)
+            self._at_work.clear()
+            self._judged.clear()
         forget_unused(self._tables, self._features, before)
         self._tables.tidy()
         if not report.stopped:
@@ -164,39 +197,97 @@ class Indexer:
             for done, video in enumerate(encoded):
                 step = IndexProgress(video.path, done, len(files))
                 tell(step)
-                size, modified = _size_and_time(video.path)
-                try:
-                    duration, width, height = self._take(video, step, tell)
-                except VideoError as error:
-                    entry = self._entry(video, size, modified, failure=error.reason)
-                    report.failed[entry.path] = error.reason
+                if video.key and self._judged.popleft():
+                    self._postponed[video.path] = video.key
                 else:
-                    entry = self._entry(video, size, modified, duration, width, height)
-                    report.added.append(entry.path)
-                    report.seconds += 0.0 if video.skipped else duration
-                self._tables.put_video(entry)
+                    self._enter(video, step, report, tell)
+                    self._let_go(video.key)
+                if (done + 1) % TIDY_EVERY == 0:
+                    self._tables.tidy()
+
+    def _enter(
+        self, video: EncodedVideo, step: IndexProgress, report: IndexReport, tell: Callable[[IndexProgress], None]
+    ) -> None:
+        """Store one video with all that belongs to it; its row, which makes it findable, comes last."""
+        size, modified = _size_and_time(video.path)
+        twins = (
+            [e for e in self._tables.videos() if e.video == video.key and e.state == INDEXED] if video.skipped else []
+        )
+        if any((e.path, e.size, e.modified) == (str(video.path), size, modified) for e in twins):
+            report.unchanged.append(str(video.path))  # another run has done it since this one began
+            return
+        try:
+            duration, width, height = self._take(video, twins, step, tell)
+        except VideoError as error:
+            entry = self._entry(video, size, modified, failure=error.reason)
+            report.failed[entry.path] = error.reason
+        else:
+            entry = self._entry(video, size, modified, duration, width, height)
+            self._tables.put_said(entry.path, said_lines(video.path, self._subtitles))
+            report.added.append(entry.path)
+            report.seconds += 0.0 if video.skipped else duration
+        self._tables.put_video(entry)
+        gone = [twin.path for twin in twins if twin.path != entry.path and not Path(twin.path).exists()]
+        if gone and entry.state == INDEXED:
+            self._tables.delete_videos(gone)
+            report.moved[entry.path] = gone[0]
+
+    def _take_over(self, report: IndexReport, stop: Callable[[], bool]) -> list[Path]:
+        """Wait for the other run, if there is one, and tell which of the files left to it still have to be done."""
+        if not self._postponed:
+            return []
+        first = next(iter(self._postponed.values()))
+        while not self._tables.begin_work(first):
+            if stop():
+                raise _Stopped
+            time.sleep(WAITING_SECONDS)
+        self._tables.end_work(first)
+        files = list(self._postponed)
+        self._postponed.clear()
+        return self.sort_by_need(files, report, retry_failed=False)
+
+    def _abandoned(self) -> set[str]:
+        """Contents that have features and no file: a run was killed before it entered theirs."""
+        return {key.video for key in self._features} - {entry.video for entry in self._tables.videos()}
 
     def _knows_already(self, files: list[Path]) -> Callable[[str], bool]:
-        """Whether the content of a file need not be encoded: another file has it, here or earlier in this run."""
+        """Whether a file need not be encoded: another has its content, or another run is at work on it."""
         at_work = {str(path) for path in files}
-        entries = [entry for entry in self._tables.videos() if entry.state == INDEXED]
-        stored = {key.video for key in self._features if key == self._key(key.video)}
         # A file that is known and comes again was touched: that is how its owner asks for it to be done again.
-        known = {entry.video for entry in entries if entry.path not in at_work} & stored
+        touched = [entry for entry in self._tables.videos() if entry.path in at_work]
 
         def knows(key: str) -> bool:
-            before = key in known
-            known.add(key)
-            return before
+            if self._at_work[key]:
+                known, is_others = True, False
+            else:
+                is_others = not self._tables.begin_work(key)
+                known = is_others or self._is_stored(key, touched)
+            self._judged.append(is_others)
+            if not is_others:
+                self._at_work[key] += 1
+            return known
 
         return knows
 
+    def _is_stored(self, video: str, touched: list[VideoEntry]) -> bool:
+        entries = [entry for entry in self._tables.videos() if entry.video == video and entry.state == INDEXED]
+        return any(entry not in touched for entry in entries) and self._key(video) in self._features
+
+    def _let_go(self, video: str) -> None:
+        self._at_work[video] -= 1
+        if self._at_work[video] <= 0:
+            del self._at_work[video]
+            self._tables.end_work(video)
+
     def _take(
-        self, video: EncodedVideo, step: IndexProgress, tell: Callable[[IndexProgress], None]
+        self,
+        video: EncodedVideo,
+        twins: list[VideoEntry],
+        step: IndexProgress,
+        tell: Callable[[IndexProgress], None],
     ) -> tuple[float, int, int]:
-        """Store the features and embeddings of one video; its row, which makes it findable, comes after."""
+        """Store the features and embeddings of one video, unless another file of its content has them."""
         if video.skipped:
-            twins = [e for e in self._tables.videos() if e.video == video.key and e.state == INDEXED]
             if not twins:
                 raise VideoError(video.path, "has the same content as another file that cannot be read")
             return twins[0].duration, twins[0].width, twins[0].height
@@ -205,7 +296,8 @@ class Indexer:
                 pass
             raise VideoError(video.path, "cannot be read")
         info = video.info
-        with self._features.write(self._key(video.key), info.duration) as writer:
+        computed = self._load_encoder().computes
+        with self._features.write(self._key(video.key), info.duration, computed=computed) as writer:
             rows: list[tuple[np.ndarray, np.ndarray]] = []
             for chunk in video:
                 writer.append(chunk.layers, chunk.embedding)
@@ -239,6 +331,7 @@ class Indexer:
             encoder=self._fingerprint(),
             state=FAILED if failure else INDEXED,
             failure=failure,
+            subtitles="" if failure else self._subtitles.name(video.path),
         )
 
     def _key(self, video: str) -> FeatureKey:
@@ -253,11 +346,17 @@ def forget_unused(tables: LibraryTables, features: FeatureStore, videos: set[str
         features: its feature store.
         videos: content keys that may have become unused.
     """
-    unused = sorted(videos - {entry.video for entry in tables.videos()})
-    tables.delete_frames(unused)
-    for key in list(features):
-        if key.video in unused:
-            features.remove(key)
+    for video in sorted(videos - {entry.video for entry in tables.videos()}):
+        # Who is at work on a content now is about to enter a file of it.
+        if not tables.begin_work(video):
+            continue
+        try:
+            if video not in {entry.video for entry in tables.videos()}:
+                tables.delete_frames([video])
+                for key in [key for key in features if key.video == video]:
+                    features.remove(key)
+        finally:
+            tables.end_work(video)
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

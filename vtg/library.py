@@ -3,45 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtg.asking import Part, Question, Stretch
+from vtg.calibration import Calibration
 from vtg.errors import VtgError
-from vtg.features import FeatureKey, FeatureStore, VideoFeatures
+from vtg.features import FeatureKey, VideoFeatures
+from vtg.hits import Hit, Selection, best_time
 from vtg.indexing import Indexer, IndexProgress, IndexReport, forget_unused
-from vtg.settings import SETTINGS, agree_on_model, default_library_path, write_settings
+from vtg.library_features import LibraryFeatures
+from vtg.models import registry
+from vtg.settings import SETTINGS, Storage, agree_on_model, default_library_path, read_storage, write_settings
 from vtg.sources import find_videos
 from vtg.specs import ModelSpec
 from vtg.tables import INDEXED, LibraryTables, VideoEntry
+from vtg.upkeep import Problem, find_moved, find_problems, is_away
 
 if TYPE_CHECKING:
-    from vtg.clip import ClipEncoder, TextFeatures
-    from vtg.grounding import Grounder, Grounding, Moment
+    from vtg.clip import ClipEncoder
+    from vtg.grounding import Grounder, Grounding
+    from vtg.searching import Searcher
 
-__all__ = ["Hit", "IndexProgress", "IndexReport", "Library", "VideoEntry", "best_time"]
+__all__ = [
+    "Hit",
+    "IndexProgress",
+    "IndexReport",
+    "Library",
+    "Part",
+    "Problem",
+    "Question",
+    "Stretch",
+    "VideoEntry",
+    "best_time",
+]
 
-CANDIDATES = 10  # videos of a search over many that a head looks at: those with the frames nearest to the query
 MOST_PER_VIDEO = 3  # moments of one video in the results of a search over many
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One result of a search.
-
-    Attributes:
-        video: path of the file.
-        moment: where in it.
-        peak: seconds, the start of the sampled interval within the moment that answers the query best.
-    """
-
-    video: str
-    moment: Moment
-    peak: float
 
 
 class Library:
@@ -52,6 +54,8 @@ class Library:
         model: what a new library is to be made with: a name, or a specification with weights of one's own. One that
             exists keeps its CLIP, and can be asked with any model that reads it at the library's rate.
         device: a torch device for the encoder; None takes the best there is.
+        storage: what is kept of the videos that are added from now on; None for what the library kept before.
+        encoding: what the encoder computes in on a CPU; see `vtg.ClipEncoder`.
 
     Raises:
         VtgError: the folder holds something else, or was made with another encoder.
@@ -62,11 +66,15 @@ class Library:
         folder: str | os.PathLike[str] | None = None,
         model: ModelSpec | str | None = None,
         device: str | None = None,
+        storage: Storage | None = None,
+        encoding: str = "auto",
     ) -> None:
         self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
         self._device = device
         self.model = agree_on_model(self.folder, model)
-        self.features = FeatureStore(self.folder / "features")
+        self._encoding = encoding
+        kept = storage or read_storage(self.folder) or Storage()
+        self.features = LibraryFeatures(self.folder, kept, self.model.head, lambda: self.grounder.head)
         self._tables = LibraryTables(self.folder)
 
     @property
@@ -80,7 +88,7 @@ class Library:
         Raises:
             VtgError: the folder cannot be written to.
         """
-        write_settings(self.folder, self.model)
+        write_settings(self.folder, self.model, self.features.storage)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,7 +100,18 @@ class Library:
         """The CLIP, loaded when it is first needed; indexing needs no more."""
         from vtg.grounding import load_encoder
 
-        return load_encoder(self.model.encoder, self._device)
+        return load_encoder(self.model.encoder, self._device, self._encoding)
+
+    @property
+    def threshold(self) -> float:
+        """The score from which on a moment counts as found; 0 where the model's scores have no meaning of that kind."""
+        return self.calibration.threshold
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """How the model's scores become comparable across videos; the registry's, until another is set."""
+        entry = registry().get(self.model.head or "")
+        return Calibration.of(entry.calibration if entry else {})
 
     @cached_property
     def grounder(self) -> Grounder:
@@ -122,7 +141,8 @@ class Library:
         Raises:
             VtgError: the encoder cannot be had, or the folder cannot be written to.
         """
-        files, missing = find_videos(paths)
+        places = [Path(path).expanduser() for path in paths]
+        files, missing = find_videos(places)
         report = IndexReport(failed=dict(missing))
         indexer = Indexer(
             self.folder,
@@ -135,6 +155,8 @@ class Library:
         waiting = indexer.sort_by_need(files, report, retry_failed)
         if waiting:
             indexer.index(waiting, report, progress, stop)
+        if self.exists:
+            self._tables.put_folders(str(path.resolve()) for path in places if path.is_dir())
         return report
 
     def _feature_key(self, video: str) -> FeatureKey:
@@ -149,20 +171,102 @@ class Library:
         targets = [Path(path).expanduser().resolve() for path in paths]
         entries = self.videos()
         going = [entry for entry in entries if any(Path(entry.path).is_relative_to(target) for target in targets)]
-        if going:
-            self._tables.delete_videos(entry.path for entry in going)
-            forget_unused(self._tables, self.features, {entry.video for entry in going if entry.video})
+        if self.exists:
+            folders = self._tables.folders()
+            self._tables.delete_folders(
+                folder for folder in folders if any(Path(folder).is_relative_to(target) for target in targets)
+            )
+        return self._forget(entry.path for entry in going)
+
+    def refresh(
+        self,
+        progress: Callable[[IndexProgress], None] = lambda step: None,
+        look_in: Iterable[str | os.PathLike[str]] = (),
+        stop: Callable[[], bool] = lambda: False,
+    ) -> IndexReport:
+        """Follow the disk: index again what changed, find what was moved, forget what is not there any more.
+
+        A moved file is known by its content, and is not encoded again. New files are not added. Files whose whole
+        folder is away, as on a disk that is not plugged in, are kept.
+
+        Args:
+            progress: told of every step.
+            look_in: further folders in which moved files are looked for; those of the library's files are in any case.
+            stop: asked at every step; True ends the run, and what was finished is kept.
+
+        Returns:
+            What was done.
+
+        Raises:
+            VtgError: the encoder cannot be had, or the folder cannot be written to.
+        """
+        entries = self.videos()
+        vanished = [entry for entry in entries if not Path(entry.path).exists()]
+        folders = self._tables.folders() if self.exists else []
+        places = [*(Path(place).expanduser().resolve() for place in look_in), *map(Path, folders)]
+        moved = find_moved(vanished, [entry.path for entry in entries], places)
+        gone = {entry.path for entry in vanished}
+        report = self.add([*(e.path for e in entries if e.path not in gone), *moved], progress, stop=stop)
+        left = [entry.path for entry in self.videos() if entry.path in gone]
+        report.away = [path for path in left if is_away(path, folders)]
+        report.removed = self._forget(path for path in left if path not in set(report.away))
+        return report
+
+    def _forget(self, paths: Iterable[str]) -> list[str]:
+        """Forget files by their exact paths."""
+        chosen = set(paths)
+        going = [entry for entry in self.videos() if entry.path in chosen]
+        self._tables.delete_videos(entry.path for entry in going)
+        forget_unused(self._tables, self.features, {entry.video for entry in going if entry.video})
         return [entry.path for entry in going]
 
-    def refresh(self, progress: Callable[[IndexProgress], None] = lambda step: None) -> IndexReport:
-        """Index again what changed on the disk and forget what is no longer there; see `add`."""
-        entries = [entry.path for entry in self.videos()]
-        self.remove([path for path in entries if not Path(path).exists()])
-        return self.add([path for path in entries if Path(path).exists()], progress)
+    def verify(
+        self, checksums: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[Problem]:
+        """Check that files, features and database belong together.
+
+        Args:
+            checksums: also read all features and compare them with their checksums, which takes as long as the disk.
+            progress: told how many files are done, of how many.
+
+        Returns:
+            What is wrong; nothing where the library is sound.
+        """
+        return find_problems(self._tables, self.features, self._feature_key, checksums, progress) if self.exists else []
 
     def videos(self) -> list[VideoEntry]:
         """All files that the library knows, sorted by path."""
         return self._tables.videos() if self.exists else []
+
+    def describe(self) -> dict[str, Any]:
+        """What the library holds.
+
+        Returns:
+            library (its folder), videos, failed, seconds, frames, fps, said_lines, videos_with_words, encoder, model,
+            precision and keep_layers (what is kept of a video), bytes, of everything in the folder, and
+            bytes_per_minute: what a minute of video takes of these; None without any.
+        """
+        entries = self.videos()
+        indexed = {entry.video: entry for entry in entries if entry.state == INDEXED}
+        seconds = sum(entry.duration for entry in indexed.values())
+        size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        said = self._tables.count_said() if self.exists else {}
+        return {
+            "library": str(self.folder),
+            "videos": sum(entry.state == INDEXED for entry in entries),
+            "failed": sum(entry.state != INDEXED for entry in entries),
+            "seconds": seconds,
+            "frames": self._tables.count_frames() if self.exists else 0,
+            "fps": self.model.fps,
+            "said_lines": sum(said.values()),
+            "videos_with_words": len(said),
+            "encoder": str(self.model.encoder),
+            "model": self.model.name,
+            "precision": self.features.storage.precision,
+            "keep_layers": self.features.storage.keep_layers,
+            "bytes": size,
+            "bytes_per_minute": 60 * size / seconds if seconds else None,
+        }
 
     def reads(self, entry: VideoEntry) -> bool:
         """Whether what is stored of a file is of this library's CLIP as it is now, whose weights may be other ones."""
@@ -170,55 +274,67 @@ class Library:
 
     def search(
         self,
-        query: str,
+        query: str | Question,
         limit: int = 10,
         min_score: float = 0.0,
         videos: Iterable[str | os.PathLike[str]] | None = None,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        per_video: int | None = None,
     ) -> list[Hit]:
-        """Find the moments that a sentence describes.
+        """Find the moments that a sentence, or a question of another kind, describes.
 
         Args:
-            query: the sentence.
+            query: the sentence, or what else is looked for.
             limit: how many moments at most.
-            min_score: leave out moments below this score, 0…1.
-            videos: files or folders to search; None for all. In one file alone, all its moments are returned;
-                among several, at most 3 of each.
+            min_score: leave out moments below this score, 0…1; `threshold` leaves out what is most likely not it.
+            videos: files or folders to search; None for all.
+            since: only files that were last changed at this time or later.
+            until: only files that were last changed before this time.
+            per_video: moments of one video at most; by default 3, and all of them where one file alone is searched.
 
         Returns:
             Best first.
 
         Raises:
-            VtgError: the query is empty, or the library has no video that was asked for.
+            VtgError: the query is empty, the library has no video that was asked for, a picture cannot be read, or a
+                stretch is of no video of the library.
         """
-        _check(query)
-        entries = self._entries_by_video(videos)
-        text = self.encoder.encode_text(query)
-        hits: list[Hit] = []
-        for bound, video in self._candidates(entries, text):
-            if bound < min_score or (len(hits) == limit and bound < hits[-1].moment.score):
-                break
-            (grounding,) = self.grounder.ground_texts(video, [query], [text])
-            for moment in grounding.moments if len(entries) == 1 else grounding.moments[:MOST_PER_VIDEO]:
-                if moment.score > 0 and moment.score >= min_score:
-                    hits.append(Hit(video.name, moment, best_time(grounding, moment)))
-            hits = sorted(hits, key=lambda hit: -hit.moment.score)[:limit]
-        return hits
+        question = Question((Part(query),)) if isinstance(query, str) else query
+        selection = self._select(videos, since, until, per_video)
+        return self.searcher.search(question, selection, limit, min_score)
 
-    def _candidates(self, entries: dict[str, VideoEntry], text: TextFeatures) -> Iterable[tuple[float, VideoFeatures]]:
-        """The videos to ground the query in, each with what none of its moments can score above, which falls.
+    @cached_property
+    def searcher(self) -> Searcher:
+        """What answers questions, with the model loaded when it is first needed."""
+        from vtg.searching import Searcher
 
-        All by CLIP alone, and for a head those with the frames nearest to the query.
-        """
-        if self.grounder.head is None:
-            bounds = [(self.grounder.score_bound(video, text), video) for video in self._embeddings(entries)]
-            return sorted(bounds, key=lambda pair: (-pair[0], pair[1].name))
-        query = text.embedding.float().numpy()
-        best = {
-            key: float((embedding @ query).max())
-            for key, embedding in (self._tables.frames(set(entries)) if len(entries) > CANDIDATES else [])
-        }
-        nearest = sorted(best or entries, key=lambda key: -best.get(key, 0.0))[:CANDIDATES]
-        return ((1.0, self.features.open(self._feature_key(key), entries[key].path)) for key in nearest)
+        return Searcher(self._tables, self.grounder, self.calibration, self._open)
+
+    def _open(self, entry: VideoEntry) -> VideoFeatures:
+        key = self._feature_key(entry.video)
+        self.features.project(key)
+        return self.features.open(key, entry.path)
+
+    def _select(
+        self,
+        videos: Iterable[str | os.PathLike[str]] | None,
+        since: datetime | None,
+        until: datetime | None,
+        per_video: int | None,
+    ) -> Selection:
+        readable = self._readable()
+        entries = readable if videos is None else _below(readable, videos)
+        if since is not None or until is not None:
+            begin, end = (time.timestamp() * 1e9 if time else edge for time, edge in ((since, 0), (until, np.inf)))
+            entries = [entry for entry in entries if begin <= entry.modified < end]
+            if not entries:
+                raise VtgError(f"{self.folder}: has no videos of these dates; 'vtg library list' shows what it has")
+        by_video = {entry.video: entry for entry in reversed(entries)}
+        paths = {entry.path: entry.video for entry in entries}
+        most = per_video or (None if len(by_video) == 1 else MOST_PER_VIDEO)
+        return Selection(by_video, paths, len(entries) == len(readable), most)
 
     def ground(self, path: str | os.PathLike[str], query: str) -> Grounding:
         """The whole answer, with its saliency curve, on one file of the library; see `vtg.Grounder.ground`.
@@ -231,7 +347,7 @@ class Library:
     def ground_many(self, path: str | os.PathLike[str], queries: Sequence[str]) -> list[Grounding]:
         """`ground` for several sentences, one answer each in their order."""
         for query in queries:
-            _check(query)
+            Question((Part(query),))  # refuses an empty one
         return self.grounder.ground_many(self.open_features(path), queries)
 
     def open_features(self, path: str | os.PathLike[str]) -> VideoFeatures:
@@ -240,8 +356,7 @@ class Library:
         Raises:
             VtgError: the file is not in the library.
         """
-        ((video, entry),) = self._entries_by_video([path]).items()
-        return self.features.open(self._feature_key(video), entry.path)
+        return self._open(_below(self._readable(), [path])[0])
 
     def explain(self, query: str, hit: Hit, size: int = 448) -> tuple[float, np.ndarray]:
         """Show what the head looked at where a moment answers the query best.
@@ -266,36 +381,21 @@ class Library:
         _, frames = next(iter(sample_frames(hit.video, self.model.fps, size, time, time + step)))
         return time, paint_attention(frames[0], attention)
 
-    def _entries_by_video(self, chosen: Iterable[str | os.PathLike[str]] | None) -> dict[str, VideoEntry]:
+    def _readable(self) -> list[VideoEntry]:
+        """The files that can be searched, at least one."""
         indexed = [entry for entry in self.videos() if entry.state == INDEXED]
         if not indexed:
             raise VtgError(f"{self.folder}: this library is empty; add videos with: vtg index PATH")
         entries = [entry for entry in indexed if self.reads(entry)]
         if not entries:
             raise VtgError(f"{self.folder}: was indexed with other weights of its CLIP; do it again: vtg index PATH")
-        if chosen is not None:
-            targets = [Path(path).expanduser().resolve() for path in chosen]
-            entries = [entry for entry in entries if any(Path(entry.path).is_relative_to(place) for place in targets)]
-            if not entries:
-                raise VtgError(f"{', '.join(map(str, targets))}: not in the library; add it with: vtg index PATH")
-        return {entry.video: entry for entry in reversed(entries)}
-
-    def _embeddings(self, entries: dict[str, VideoEntry]) -> Iterator[VideoFeatures]:
-        for video, embedding in self._tables.frames(set(entries)):
-            entry = entries[video]
-            yield VideoFeatures(
-                self.model.fps, entry.duration, None, embedding, encoder=self.fingerprint, name=entry.path
-            )
+        return entries
 
 
-def best_time(grounding: Grounding, moment: Moment) -> float:
-    """When a moment answers the query best: the start of that sampled interval, seconds."""
-    times, scores = grounding.saliency.times, grounding.saliency.scores
-    step = times[1] - times[0] if len(times) > 1 else moment.end
-    inside = (times + step > moment.start) & (times < moment.end)
-    return float(times[np.where(inside, scores, -np.inf).argmax()])
-
-
-def _check(query: str) -> None:
-    if not query.strip():
-        raise VtgError("the query is empty: say what to look for")
+def _below(entries: list[VideoEntry], paths: Iterable[str | os.PathLike[str]]) -> list[VideoEntry]:
+    """The files that are named, or lie below what is."""
+    targets = [Path(path).expanduser().resolve() for path in paths]
+    found = [entry for entry in entries if any(Path(entry.path).is_relative_to(place) for place in targets)]
+    if not found:
+        raise VtgError(f"{', '.join(map(str, targets))}: not in the library; add it with: vtg index PATH")
+    return found

@@ -66,6 +66,7 @@ class ModelEntry:
         window_seconds: the longest stretch it sees at once.
         step_seconds: from one window of a longer video to the next.
         figures: the authors' results by metric, in percent.
+        calibration: how its scores become comparable across videos: the fields of `vtg.calibration.Calibration`.
         repository: on the Hugging Face hub.
         revision: of the repository.
         file: in the repository.
@@ -88,6 +89,7 @@ class ModelEntry:
     window_seconds: float = 150.0
     step_seconds: float = 100.0
     figures: Mapping[str, float] = field(default_factory=dict)
+    calibration: Mapping[str, float] = field(default_factory=dict)
     repository: str | None = None
     revision: str | None = None
     file: str | None = None

@@ -4,16 +4,57 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vtg.errors import VtgError
 from vtg.specs import ZERO_SHOT, ModelSpec, model_spec
 
-__all__ = ["SETTINGS", "agree_on_model", "default_library_path", "read_settings", "write_settings"]
+__all__ = [
+    "PRECISIONS",
+    "SETTINGS",
+    "Storage",
+    "agree_on_model",
+    "default_library_path",
+    "read_settings",
+    "read_storage",
+    "write_settings",
+]
 
 SETTINGS = "library.json"
 FORMAT = 1  # of the folder; a library of a later one is refused
+PRECISIONS = ("float32", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What a library keeps of a video beside its embeddings.
+
+    Attributes:
+        precision: of what the head made of its layers, one of `PRECISIONS`.
+        keep_layers: whether the layers are kept too, as float16, or as int8 where that is the precision: then any other
+            head can be asked later, and the library takes several times the space.
+    """
+
+    precision: str = "int8"
+    keep_layers: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be kept.
+
+        Raises:
+            VtgError: another precision.
+        """
+        if self.precision not in PRECISIONS:
+            raise VtgError(f"{self.precision}: no such precision; choose {', '.join(PRECISIONS)}")
+
+    @property
+    def layers(self) -> str:
+        """How a `vtg.features.FeatureStore` keeps the layers."""
+        if not self.keep_layers:
+            return "none"
+        return "int8" if self.precision == "int8" else "float16"
 
 
 def default_library_path() -> Path:
@@ -31,6 +72,21 @@ def read_settings(folder: Path) -> ModelSpec | None:
     Raises:
         VtgError: the folder holds something else, or the settings are damaged or of a later version.
     """
+    found = _read(folder)
+    return found and found[0]
+
+
+def read_storage(folder: Path) -> Storage | None:
+    """What a library keeps of its videos; None where there is no library yet.
+
+    Raises:
+        VtgError: as `read_settings`.
+    """
+    found = _read(folder)
+    return found and found[1]
+
+
+def _read(folder: Path) -> tuple[ModelSpec, Storage] | None:
     path = folder / SETTINGS
     if not path.is_file():
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -40,7 +96,7 @@ def read_settings(folder: Path) -> ModelSpec | None:
         settings = json.loads(path.read_text("utf-8"))
         if settings["format"] > FORMAT:
             raise VtgError(f"{folder}: was made by a later vtg; update with: pip install -U vtg")
-        return ModelSpec.from_dict(settings["model"])
+        return ModelSpec.from_dict(settings["model"]), Storage(**settings.get("storage", {}))
     except (ValueError, KeyError, TypeError, OSError):
         raise VtgError(f"{path}: damaged; restore it, or delete the folder and index again") from None
 
@@ -76,19 +132,30 @@ def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
     return asked
 
 
-def write_settings(folder: Path, model: ModelSpec) -> None:
-    """Begin a library: make its folder and say what it is made with; one that was begun keeps its settings.
+def write_settings(folder: Path, model: ModelSpec, storage: Storage | None = None) -> None:
+    """Begin a library: make its folder and say what it is made with; one that was begun keeps its model.
+
+    Args:
+        folder: of the library.
+        model: what it is made with.
+        storage: what it keeps of the videos that are added from now on; None for what it kept before.
 
     Raises:
         VtgError: the folder cannot be written to.
     """
     path = folder / SETTINGS
-    if path.is_file():
+    before = _read(folder) if path.is_file() else None
+    if before is not None and storage in (None, before[1]):
         return
+    settings: dict[str, Any] = {
+        "format": FORMAT,
+        "model": (model if before is None else before[0]).to_dict(),
+        "storage": asdict(storage or Storage()),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{SETTINGS}.{os.getpid()}.part")
-        part.write_text(json.dumps({"format": FORMAT, "model": model.to_dict()}, indent=1), "utf-8")
+        part.write_text(json.dumps(settings, indent=1), "utf-8")
         part.replace(path)
     except OSError as error:
         raise VtgError(f"{folder}: cannot be written to ({error.strerror}); choose another --library") from None

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["central_window", "join_curves", "window_starts"]
+__all__ = ["central_window", "join_curves", "window_frames", "window_starts"]
+
+
+def window_frames(window_seconds: float, step_seconds: float, fps: float) -> tuple[int, int]:
+    """How many frames a window has, and how many it is from one to the next: at least one, at most a window."""
+    length, step = (max(1, round(seconds * fps)) for seconds in (window_seconds, step_seconds))
+    return length, min(step, length)
 
 
 def window_starts(frames: int, window: int, step: int) -> list[int]:

@@ -24,8 +24,8 @@ import psutil
 import torch
 
 from tools.bench.random_clip import write_random_clip
+from vtg.array_files import HEADER_BYTES
 from vtg.clip import ClipEncoder, FrameFeatures
-from vtg.features import HEADER_BYTES
 from vtg.library import Library
 from vtg.pipeline import encode_video
 from vtg.specs import model_spec

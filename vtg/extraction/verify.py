@@ -128,7 +128,7 @@ def _why_wrong_in_store(path: Path, record: Record) -> str:
     features = store.open(key)
     if features.layers is None or features.embedding is None:
         return "has no layers or no embedding"
-    return _why_wrong_values(features.layers, record) or _why_not_finite(features.embedding)
+    return _why_wrong_values(np.asarray(features.layers), record) or _why_not_finite(features.embedding)
 
 
 def _why_wrong_values(array: np.ndarray, record: Record) -> str:

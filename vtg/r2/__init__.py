@@ -9,15 +9,18 @@ if TYPE_CHECKING:
     from vtg.r2.attention import attention_map
     from vtg.r2.checkpoints import read_head, save_head
     from vtg.r2.config import HeadConfig
-    from vtg.r2.head import HeadOutput, Prediction, R2Head, VideoProjection
+    from vtg.r2.head import HeadOutput, Prediction, R2Head
     from vtg.r2.losses import LossWeights, TrainingBatch, training_losses
     from vtg.r2.postprocess import postprocess_windows
+    from vtg.r2.projection import VideoProjection
+    from vtg.r2.query_pass import QueryPass
 
 __all__ = [
     "HeadConfig",
     "HeadOutput",
     "LossWeights",
     "Prediction",
+    "QueryPass",
     "R2Head",
     "TrainingBatch",
     "VideoProjection",
@@ -33,9 +36,10 @@ _HOMES = {
     "HeadOutput": "head",
     "LossWeights": "losses",
     "Prediction": "head",
+    "QueryPass": "query_pass",
     "R2Head": "head",
     "TrainingBatch": "losses",
-    "VideoProjection": "head",
+    "VideoProjection": "projection",
     "attention_map": "attention",
     "postprocess_windows": "postprocess",
     "read_head": "checkpoints",

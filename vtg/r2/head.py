@@ -13,20 +13,10 @@ from torch.nn import functional as F
 from vtg.errors import VtgError
 from vtg.r2.block import R2Block, temporal_extent
 from vtg.r2.config import HeadConfig
+from vtg.r2.projection import VideoProjection
 from vtg.r2.pyramid import FeaturePyramid, QueryPooling, level_points, level_validity, prediction_head
 
-__all__ = ["CalibrationFeatures", "HeadOutput", "Prediction", "R2Head", "VideoProjection"]
-
-
-@dataclass(frozen=True, eq=False)
-class VideoProjection:
-    """The query-independent half of the R² block for a batch of equally long videos: computed once, asked many times.
-
-    Attributes:
-        layers: K × [B, T, P, D], earliest layer first.
-    """
-
-    layers: tuple[Tensor, ...]
+__all__ = ["CalibrationFeatures", "HeadOutput", "Prediction", "R2Head"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +103,7 @@ class R2Head(nn.Module):
 
     def forward(
         self,
-        video: Tensor | Sequence[Tensor] | VideoProjection,
+        video: Tensor | Sequence[Tensor],
         query: Tensor,
         video_mask: Tensor | None = None,
         query_mask: Tensor | None = None,
@@ -132,13 +122,20 @@ class R2Head(nn.Module):
         """
         return self._run(video, query, video_mask, query_mask, inference=False)
 
-    def project(self, video: Tensor | Sequence[Tensor]) -> VideoProjection:
-        """Maps videos into the block's space, the part of the work that no query changes.
+    @torch.no_grad()
+    def project(self, videos: Tensor | Sequence[Tensor], precision: str = "float32") -> VideoProjection:
+        """Maps videos into the block's space, the part of the work that no query changes; `QueryPass` asks them.
 
         Args:
-            video: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; any float dtype.
+            videos: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; any float dtype.
+            precision: what is kept, one of `vtg.r2.projection.PRECISIONS`.
+
+        Raises:
+            VtgError: features of another CLIP, no frames, or videos of several lengths.
         """
-        return VideoProjection(tuple(self._map_video(video, layer, None) for layer in range(self.config.layers)))
+        self._check_videos(videos)
+        mapped = [self._map_video(videos, layer, None) for layer in range(self.config.layers)]
+        return VideoProjection.of(torch.stack(mapped, dim=1), precision)
 
     @torch.no_grad()
     def predict(self, video: Tensor, query: Tensor, fps: float | None = None) -> Prediction:
@@ -157,15 +154,14 @@ class R2Head(nn.Module):
     @torch.no_grad()
     def predict_batch(
         self,
-        videos: Tensor | Sequence[Tensor] | VideoProjection,
+        videos: Tensor | Sequence[Tensor],
         queries: Sequence[Tensor],
         fps: float | None = None,
     ) -> list[Prediction]:
         """Grounds many queries at once; each answer is what `predict` gives for its pair alone.
 
         Args:
-            videos: [B, T, K, P, Cv], or B equally long [T, K, P, Cv], or their projection; B may be 1: all queries
-                share it.
+            videos: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; B may be 1: all queries share it.
             queries: N × [L, K, Cq], of any lengths; N may be 1: it is asked of all videos; else N must be B.
             fps: the sampling rate of the videos in frames a second; None takes the configuration's.
 
@@ -175,15 +171,14 @@ class R2Head(nn.Module):
         Raises:
             VtgError: features of another CLIP, no frames, videos of several lengths, or B and N that do not pair.
         """
-        count = len(videos.layers[0]) if isinstance(videos, VideoProjection) else len(videos)
+        count = len(videos)
         if not count or not queries or (count != len(queries) and 1 not in (count, len(queries))):
             raise VtgError(
                 f"{count} videos and {len(queries)} queries do not pair: give as many of both, or one of either"
             )
-        if not isinstance(videos, VideoProjection):
-            self._check_videos(videos)
+        self._check_videos(videos)
         for query in queries:
-            self._check_query(query)
+            self.check_query(query)
         lengths = torch.tensor([len(query) for query in queries])
         padded = nn.utils.rnn.pad_sequence(list(queries), batch_first=True)
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).to(self.device)
@@ -194,11 +189,11 @@ class R2Head(nn.Module):
         return [self._decode(output, item, rate) for item in range(len(padded))]
 
     @torch.no_grad()
-    def attention(self, video: Tensor, query: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+    def attention(self, video: Tensor | VideoProjection, query: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         """Where each word of the query looks in each frame, layer by layer (Sec. 3, Query-Modulated Spatial Pooling).
 
         Args:
-            video: [T, K, P, Cv], any float dtype.
+            video: [T, K, P, Cv], any float dtype; or the projection of one window.
             query: [L, K, Cq], any float dtype.
             frames: the frames that are wanted; None wants all.
 
@@ -211,12 +206,16 @@ class R2Head(nn.Module):
         """
         if not self.config.spatial_pooling:
             raise VtgError("this head looks at no patches: it was trained without spatial pooling")
-        self._check_videos([video])
-        self._check_query(query)
-        chosen = list(range(len(video)) if frames is None else frames)
+        if isinstance(video, Tensor):
+            self._check_videos([video])
+        self.check_query(query)
+        chosen = list(range(len(video) if isinstance(video, Tensor) else video.frames) if frames is None else frames)
         maps = []
         for layer in range(self.config.layers):
-            tokens = self._map_video([video], layer, None, frames=chosen)
+            if isinstance(video, Tensor):
+                tokens = self._map_video([video], layer, None, frames=chosen)
+            else:
+                tokens = video.tokens(0, layer, chosen, like=self.level_scale)[None]
             words = self._map_query(query[None], layer, None)
             maps.append(self.block.attention(tokens, words)[0, :, :, 1:].float())
         return torch.stack(maps)
@@ -228,7 +227,7 @@ class R2Head(nn.Module):
 
     def _run(
         self,
-        video: Tensor | Sequence[Tensor] | VideoProjection,
+        video: Tensor | Sequence[Tensor],
         query: Tensor,
         video_mask: Tensor | None,
         query_mask: Tensor | None,
@@ -279,18 +278,14 @@ class R2Head(nn.Module):
 
     def _layers(
         self,
-        video: Tensor | Sequence[Tensor] | VideoProjection,
+        video: Tensor | Sequence[Tensor],
         query: Tensor,
         video_mask: Tensor | None,
         query_mask: Tensor | None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         # One layer at a time, so that only one is alive in the block's space: a video's features may be a mapped file.
         for layer in reversed(range(self.config.layers)):
-            if isinstance(video, VideoProjection):
-                frames = video.layers[layer]
-            else:
-                frames = self._map_video(video, layer, video_mask)
-            yield frames, self._map_query(query, layer, query_mask)
+            yield self._map_video(video, layer, video_mask), self._map_query(query, layer, query_mask)
 
     def _map_video(
         self,
@@ -361,7 +356,8 @@ class R2Head(nn.Module):
             if len(video) != len(videos[0]):
                 raise VtgError(f"videos of {len(videos[0])} and {len(video)} frames do not batch: batch equal lengths")
 
-    def _check_query(self, query: Tensor) -> None:
+    def check_query(self, query: Tensor) -> None:
+        """Raises a VtgError where a query's features [L, K, Cq] are not what this head reads."""
         wanted = (self.config.layers, self.config.query_width)
         if query.dim() != 3 or tuple(query.shape[1:]) != wanted or len(query) == 0:
             raise VtgError(

@@ -12,7 +12,9 @@ __all__ = ["postprocess_windows", "suppress"]
 Windows = npt.NDArray[np.float32]
 
 
-def suppress(windows: Windows, kind: str, threshold: float = 0.7, sigma: float = 0.5) -> Windows:
+def suppress(
+    windows: Windows, kind: str, threshold: float = 0.7, sigma: float = 0.5, at_most: int | None = None
+) -> Windows:
     """Non-maximum suppression: each window, best first, lowers the scores of those after it by their overlap.
 
     Args:
@@ -21,15 +23,17 @@ def suppress(windows: Windows, kind: str, threshold: float = 0.7, sigma: float =
             exp(−IoU²/`sigma`).
         threshold: for "normal".
         sigma: for "gaussian".
+        at_most: how many are wanted; None wants all. Scores only ever fall, so that the best are known after as many
+            steps: of the thousands of windows of a long video the rest needs none.
 
     Returns:
-        [N, 3] float32, best first. The order among windows of score 0 means nothing.
+        [N, 3] float32, best first, N at most `at_most`. The order among windows of score 0 means nothing.
 
     Raises:
         ValueError: another `kind`.
     """
     windows = np.array(windows, dtype=np.float32)
-    for place in range(len(windows)):
+    for place in range(len(windows) if at_most is None else min(at_most, len(windows))):
         best = place + int(windows[place:, 2].argmax())
         windows[[place, best]] = windows[[best, place]]
         overlap = interval_iou(windows[place : place + 1], windows[place + 1 :])[0].astype(np.float32)
@@ -41,8 +45,10 @@ def suppress(windows: Windows, kind: str, threshold: float = 0.7, sigma: float =
             factor = np.exp(-(overlap**2) / np.float32(sigma))
         else:
             raise ValueError(f"unknown suppression {kind!r}")
+        if windows[place, 2] <= 0:
+            break  # all that are left are repeats, in no order
         windows[place + 1 :, 2] *= factor
-    return windows[np.argsort(-windows[:, 2], kind="stable")]
+    return windows[np.argsort(-windows[:, 2], kind="stable")][:at_most]
 
 
 def postprocess_windows(
@@ -53,6 +59,7 @@ def postprocess_windows(
     nms: str | None = None,
     threshold: float = 0.7,
     sigma: float = 0.5,
+    at_most: int | None = None,
 ) -> Windows:
     """Clips windows to the video, rounds them to the data set's unit, and suppresses repeats, as published.
 
@@ -64,6 +71,7 @@ def postprocess_windows(
         nms: the kind of `suppress`; None leaves scores and order.
         threshold: for "normal".
         sigma: for "gaussian".
+        at_most: how many are wanted; None wants all.
 
     Returns:
         [N, 3] float32, best first; windows that were suppressed entirely have a score of 0.
@@ -76,4 +84,4 @@ def postprocess_windows(
     windows[:, :2] = windows[:, :2].clip(0, np.float32(duration))
     if unit is not None:
         windows[inside, :2] = np.round(windows[inside, :2] / np.float32(unit)) * np.float32(unit)
-    return windows if nms is None else suppress(windows, nms, threshold, sigma)
+    return windows[:at_most] if nms is None else suppress(windows, nms, threshold, sigma, at_most)

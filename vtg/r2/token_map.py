@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from vtg.r2.threads import run_in_threads
 
 __all__ = ["TokenMap"]
 
@@ -205,38 +203,7 @@ def _in_threads(run: Callable[[Chunks], Result], tokens: Tensor) -> list[Result]
     each = max(1, CHUNK_TOKENS // patches)
     chunks = [(number, slice(start, start + each)) for number, start in enumerate(range(0, frames, each))]
     threads = min(torch.get_num_threads(), len(chunks))
-
-    inference = torch.is_inference_mode_enabled()
-
-    def quietly(own: Chunks) -> Result:
-        # All three are settings of a thread.
-        with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return run(own)
-
-    if threads <= 1:
-        return [quietly(chunks)]
-    return list(_threads(threads, os.getpid()).map(quietly, (chunks[first::threads] for first in range(threads))))
-
-
-@lru_cache(maxsize=1)
-def _threads(count: int, process: int) -> ThreadPoolExecutor:
-    """Threads whose operators do not split their work again: they would wait for each other after every one of them.
-
-    Args:
-        count: how many.
-        process: that they belong to; a fork has none of its parent's.
-    """
-    threads = ThreadPoolExecutor(count, "vtg-token-map")
-    barrier = threading.Barrier(count)
-
-    def single() -> None:
-        torch.set_num_threads(1)
-        barrier.wait()  # so that each of them comes by here
-
-    for done in [threads.submit(single) for _ in range(count)]:
-        done.result()
-    torch.set_num_threads(count)  # what threads that torch begins later take over
-    return threads
+    return run_in_threads(run, [chunks[first::threads] for first in range(threads)], threads)
 
 
 def _normalised(inputs: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -125,8 +125,9 @@ class LibraryFiles:
             raise VtgError(f"{self._library.folder}: has no video {video_id}; index it first")
         key = FeatureKey(self._keys[video_id], self._library.fingerprint, self._library.model.fps)
         layers = self._library.features.open(key).layers
-        assert layers is not None  # a store's files have both
-        return layers
+        if layers is None:
+            raise VtgError(f"{self._library.folder}: does not keep layers; index its videos again with --keep-layers")
+        return layers if isinstance(layers, np.ndarray) else layers[:]
 
     def query(self, sample: Sample) -> np.ndarray:
         """One query's [L, K, Cq]."""

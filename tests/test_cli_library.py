@@ -1,0 +1,168 @@
+"""The commands on a library: ways to ask, exports and clips, and keeping it in step with the disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vtg import cli
+from vtg.calibration import Calibration
+from vtg.library import Library
+from vtg.video import probe
+
+
+class Result:
+    """What one run of the command line said and did."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    monkeypatch.setenv("VTG_LIBRARY", str(tmp_path / "library"))
+
+    def run_vtg(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["vtg", *map(str, words)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 0
+        return Result(status, *capsys.readouterr())
+
+    return run_vtg
+
+
+@pytest.fixture
+def films(tmp_path: Path, make_video: Callable[..., Path], tiny_clip: Path, run: Callable[..., Result]) -> Path:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    make_video(folder / "a.mp4", seconds=12, seed=1, rate=25)
+    make_video(folder / "b.mp4", seconds=8, seed=2, rate=25)
+    (folder / "b.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nInto the water!\n")
+    assert run("index", folder, "-m", "zero-shot", "--pretrained", tiny_clip, "--device", "cpu").status == 0
+    return folder
+
+
+def test_pictures_stretches_and_sums_are_asked_for(run: Callable[..., Result], films: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "red.png")
+    for words in (
+        ("--image", tmp_path / "red.png"),
+        ("--like", f"{films / 'a.mp4'}@0:02-0:04"),
+        ("a red circle", "--plus", "snow", "--minus", "people*0.5"),
+        ("--plus", "a red circle", "--in", films / "b.mp4"),
+    ):
+        result = run("search", *words, "--json", "--per-video", 1)
+        assert result.status == 0, result.err
+        assert result.json["results"]
+        assert len({hit["video"] for hit in result.json["results"]}) == len(result.json["results"])
+    assert run("search", "a red circle", "--plus", "snow", "--json").json["query"] == "a red circle + snow"
+
+
+def test_said_words_are_asked_for(run: Callable[..., Result], films: Path) -> None:
+    (hit,) = run("search", "--said", "water", "--json").json["results"]
+    assert hit["video"] == str(films / "b.mp4")
+    assert (hit["start"], hit["end"], hit["said"]) == (1.0, 2.0, "Into the water!")
+    assert "Into the water!" in run("search", "a red circle", "--said", "water").out
+
+
+def test_what_is_below_the_threshold_is_not_found_but_can_be_seen(
+    run: Callable[..., Result], films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Library, "calibration", Calibration(threshold=0.999))
+    result = run("search", "a red circle")
+    assert result.status == 0
+    assert result.out == ""
+    assert "nothing found for 'a red circle'" in result.err
+    assert "nearest, with a score of" in result.err
+    assert run("search", "a red circle", "--json").json["results"] == []
+    assert run("search", "a red circle", "--nearest", "--json").json["results"]
+    assert run("search", "a red circle", "--min-score", 0, "--json").json["results"]
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.csv", "x.srt", "x.edl", "x.otio"])
+def test_results_are_exported(run: Callable[..., Result], films: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    result = run("search", "a red circle", "-n", 3, "--export", out, "--json")
+    assert result.status == 0, result.err
+    assert len(result.json["results"]) == 3
+    assert "a.mp4" in out.read_text("utf-8")
+    before = out.read_bytes()
+    again = run("search", "a red circle", "--export", out)
+    assert again.status == 1
+    assert "--force" in again.err
+    assert out.read_bytes() == before
+    assert run("search", "a red circle", "--export", out, "--force").status == 0
+
+
+def test_results_are_cut_into_clips(run: Callable[..., Result], films: Path, tmp_path: Path) -> None:
+    hits = run("search", "a red circle", "-n", 2, "--clips", tmp_path / "clips", "--json").json["results"]
+    clips = sorted((tmp_path / "clips").iterdir())
+    assert [path.name[:3] for path in clips] == ["01 ", "02 "]
+    for clip, hit in zip(clips, hits, strict=True):
+        assert probe(clip).duration == pytest.approx(hit["end"] - hit["start"], abs=0.05)
+    assert "--force" in run("search", "a red circle", "-n", 2, "--clips", tmp_path / "clips").err
+
+
+def test_a_library_is_seen_and_kept(run: Callable[..., Result], films: Path) -> None:
+    rows = run("library", "list", "--json").json
+    assert [(Path(row["video"]).name, row["state"]) for row in rows] == [("a.mp4", "indexed"), ("b.mp4", "indexed")]
+    assert "a.mp4" in run("library", "list").out
+    facts = run("library", "info", "--json").json
+    assert (facts["videos"], facts["frames"], facts["said_lines"]) == (2, 10, 1)
+    assert "2 (00:20)" in run("library", "info").out
+    assert run("library", "verify", "--json").json["problems"] == []
+    (films / "a.mp4").rename(films / "c.mp4")
+    assert run("library", "verify").status == 1
+    report = run("library", "refresh", "--json")
+    assert report.status == 0
+    assert report.json["moved"] == [{"from": str(films / "a.mp4"), "to": str(films / "c.mp4")}]
+    assert report.json["added"] == []
+    (films / "b.mp4").unlink()
+    assert "b.mp4: is not there any more, and forgotten" in run("library", "refresh").err
+    assert run("library", "remove", films, "--json").json["removed"] == [str(films / "c.mp4")]
+    assert run("library", "remove", films).status == 1
+
+
+def test_mistakes_are_one_line(run: Callable[..., Result], films: Path, tmp_path: Path) -> None:
+    for words in (
+        ("search", "a dog", "--export", tmp_path / "x.doc"),
+        ("search", "--like", films / "a.mp4"),
+        ("search", "--like", f"{tmp_path / 'none.mp4'}@1-2"),
+        ("search", "--image", tmp_path / "none.jpg"),
+        ("search", "a dog", "--in", tmp_path / "none"),
+        ("search", "a dog", "--until", "1990-01-01"),
+        ("search", "--plus", "a dog", "--explain", tmp_path / "why"),
+        ("search", "a dog", "--plus", "snow", "--explain", tmp_path / "why"),
+        ("library", "list", "--library", tmp_path / "none"),
+        ("library", "watch", tmp_path / "none"),
+    ):
+        result = run(*words)
+        assert result.status == 1, (words, result.err)
+        assert len(result.err.strip().splitlines()) == 1, result.err
+        assert result.err.startswith("vtg: ")
+        assert result.out == ""
+    assert not (tmp_path / "why").exists()
+
+
+def test_wrong_use_exits_with_2(run: Callable[..., Result], films: Path) -> None:
+    assert run("search", "--limit", 3).status == 2
+    assert run("search", "--minus", "a dog").status == 2
+    assert run("search", "a dog", "--since", "yesterday").status == 2
+    assert run("library").status == 2
+
+
+@pytest.mark.parametrize("command", ["list", "info", "verify", "remove", "refresh", "watch"])
+def test_help_teaches_by_an_example(run: Callable[..., Result], command: str) -> None:
+    assert f"Example: vtg library {command}" in " ".join(run("library", command, "--help").out.split())

@@ -1,0 +1,140 @@
+"""What is computed once a video: the answers are the raw path's, at every precision, batched in whatever way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from vtg.intervals import interval_iou
+from vtg.r2 import HeadConfig, QueryPass, R2Head, VideoProjection, read_head
+from vtg.r2.query_pass import ROWS
+
+HERE = Path(__file__).parent / "data" / "r2"
+SHARED = Path(__file__).parents[2] / "shared" / "parity"
+CASES = ["tiny.t1", "tiny.t3", "tiny.t8", "tiny.t13", "tiny.t75", "highlight.t2", "highlight.t31", "full.t12"]
+
+
+def parity(case: str) -> tuple[R2Head, torch.Tensor, torch.Tensor]:
+    """A head, and the reference's video and query of one case."""
+    kind = case.partition(".")[0]
+    full = kind == "full"
+    arrays = SHARED / "head_parity_full.safetensors" if full else HERE / "head_parity.safetensors"
+    head = SHARED / "head_vit_b_32.pth" if full else HERE / f"head_{'highlight_' * (kind != 'tiny')}tiny.pth"
+    if not arrays.exists() or not head.exists():
+        pytest.skip("the full-size reference arrays are not here")
+    with safe_open(arrays, framework="pt") as file:
+        return read_head(head), file.get_tensor(f"{case}.video"), file.get_tensor(f"{case}.query")
+
+
+def lively(**settings: object) -> R2Head:
+    """A head of random weights whose gates let everything take part."""
+    torch.manual_seed(0)
+    values = {"hidden_width": 32, "video_width": 24, "query_width": 20, "layers": 3, "tokens": 5, "attention_heads": 4}
+    head = R2Head(HeadConfig(**{**values, **settings})).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        if head.block.spatial_pooling:
+            head.block.scale.uniform_(0.5, 1.0)
+        if head.block.gate is not None:
+            head.block.gate.uniform_(-1.0, 1.0)
+        head.level_scale.uniform_(0.5, 1.5)
+    return head
+
+
+def random_input(head: R2Head, windows: int, frames: int, words: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    config, generator = head.config, torch.Generator().manual_seed(1)
+    video = torch.randn(windows, frames, config.layers, config.tokens or 5, config.video_width, generator=generator)
+    queries = [torch.randn(count, config.layers, config.query_width, generator=generator) for count in words]
+    return video, queries
+
+
+def assert_as_raw(head: R2Head, video: torch.Tensor, queries: list[torch.Tensor], tolerance: float = 1e-4) -> None:
+    """Every window and query answered together is what `R2Head.predict` says of the pair alone."""
+    query_pass = QueryPass(head)
+    answers = query_pass.answer(head.project(video), query_pass.map_queries(queries), 0.5)
+    assert answers.saliency.shape == (len(video), len(queries), video.shape[1])
+    for v, window in enumerate(video):
+        for n, query in enumerate(queries):
+            raw = head.predict(window, query, fps=0.5)
+            torch.testing.assert_close(answers.saliency[v, n], raw.saliency, atol=tolerance, rtol=0)
+            if raw.windows is None:
+                assert answers.windows is None
+            else:
+                assert answers.windows is not None
+                torch.testing.assert_close(answers.windows[v, n], raw.windows, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_projected_float32_is_the_raw_path(case: str) -> None:
+    head, video, query = parity(case)
+    assert_as_raw(head, video[None], [query])
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("highlight")])
+def test_compact_projections_find_the_same_window(case: str, precision: str) -> None:
+    head, video, query = parity(case)
+    raw, query_pass = head.predict(video, query, fps=0.5), QueryPass(head)
+    found = query_pass.answer(head.project([video], precision), query_pass.map_queries([query]), 0.5)
+    assert raw.windows is not None and found.windows is not None
+    assert interval_iou(found.windows[0, 0, :1, :2].numpy(), raw.windows[:1, :2].numpy())[0, 0] >= 0.98
+    assert (found.saliency[0, 0] - raw.saliency).abs().max() <= 5e-3
+
+
+@pytest.mark.parametrize(
+    ("windows", "words"),
+    [(1, [7, 1, 12, 3, 3]), (9, [4]), (4, [6, 2, 9]), (3 * ROWS // 11, [3]), (1, [2] * 70)],
+)
+def test_any_number_of_windows_and_queries_together_is_each_alone(windows: int, words: list[int]) -> None:
+    head = lively()
+    assert_as_raw(head, *random_input(head, windows, 11, words))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_nothing(threads: int) -> None:
+    head = lively()
+    video, queries = random_input(head, 5, 11, [4, 6])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_as_raw(head, video, queries)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"spatial_pooling": False},
+        {"temporal_extent": False},
+        {"layers": 1},
+        {"moment_retrieval": False, "strides": (1,)},
+        {"strides": (1, 4)},
+        {"max_windows": 3},
+    ],
+    ids=str,
+)
+def test_every_kind_of_head_can_be_asked(settings: dict[str, object]) -> None:
+    head = lively(**settings)
+    assert_as_raw(head, *random_input(head, 2, 13, [4, 6]))
+
+
+def test_attention_of_a_projection_is_that_of_the_layers() -> None:
+    head = lively()
+    video, (query,) = random_input(head, 3, 11, [6])
+    raw = head.attention(video[1], query, frames=[7, 2])
+    exact = head.attention(head.project(video)[1:2], query, frames=[7, 2])
+    compact = head.attention(head.project(video, "int8")[1:2], query, frames=[7, 2])
+    torch.testing.assert_close(exact, raw, atol=1e-5, rtol=0)
+    torch.testing.assert_close(compact, raw, atol=0.02, rtol=0)
+    assert not torch.equal(compact, raw)
+
+
+def test_a_full_size_frame_takes_at_most_110_kilobytes_with_its_overlap() -> None:
+    published = HeadConfig()
+    overlap = published.window_seconds / published.step_seconds
+    mapped = torch.zeros(1, published.layers, 2, published.tokens or 50, published.hidden_width)
+    assert VideoProjection.of(mapped, "int8").nbytes / 2 * overlap <= 110_000
+    assert VideoProjection.of(mapped, "float16").nbytes / 2 * overlap <= 160_000

@@ -1,0 +1,190 @@
+"""Measures a large library: candidates among a million frames, whole searches, and the memory that they take."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from tools.bench.random_clip import write_random_clip
+from vtg.array_files import HEADER_BYTES
+from vtg.features import FORMAT, FeatureKey
+from vtg.library import Library
+from vtg.specs import ModelSpec, model_spec
+from vtg.tables import INDEXED, LibraryTables, VideoEntry
+
+WIDTH = 512
+VIDEO_FRAMES = 1_000
+SHOT_FRAMES = 50  # on average; the frames of a shot are much alike
+CLUSTERS = 5_000
+SPREAD = 0.5  # of a frame about its shot, against a shot's own length
+NEAREST = 100
+QUERIES = 50
+PATCHES = (4, 50, 768)  # layers, tokens, channels of a ViT-B/32 in a feature file
+
+
+def make_frames(count: int, seed: int) -> Iterator[np.ndarray]:
+    """Embeddings of videos, [1000, 512] float32 each, in synthetic clusters: shots of the same things come again."""
+    random = np.random.default_rng(seed)
+    clusters = random.normal(size=(CLUSTERS, WIDTH)).astype(np.float32) / np.sqrt(WIDTH)
+    for _ in range(count // VIDEO_FRAMES):
+        shots = clusters[random.integers(CLUSTERS, size=VIDEO_FRAMES // SHOT_FRAMES)].repeat(SHOT_FRAMES, axis=0)
+        frames = shots + SPREAD / np.sqrt(WIDTH) * random.normal(size=shots.shape).astype(np.float32)
+        yield (frames / np.linalg.norm(frames, axis=1, keepdims=True)).astype(np.float32)
+
+
+def fill(library: Library, frames: int) -> dict[str, float]:
+    """Put synthetic videos into a library, with files of features that take no room on the disk.
+
+    Args:
+        library: a new one.
+        frames: how many in all.
+
+    Returns:
+        seconds to fill the tables, and seconds to build the index.
+    """
+    library.begin()
+    tables = LibraryTables(library.folder)
+    begin = time.perf_counter()
+    for number, embedding in enumerate(make_frames(frames, seed=0)):
+        key = f"{number:032x}"
+        _write_sparse(library, FeatureKey(key, library.fingerprint, library.model.fps), embedding)
+        tables.put_frames(key, np.arange(len(embedding)) / library.model.fps, embedding)
+        tables.put_video(
+            VideoEntry(
+                path=f"/films/{number:05d}.mp4",
+                video=key,
+                size=1,
+                modified=number,
+                duration=len(embedding) / library.model.fps,
+                width=640,
+                height=480,
+                added=datetime.now(timezone.utc),
+                encoder=library.fingerprint,
+                state=INDEXED,
+                failure="",
+            )
+        )
+    filled = time.perf_counter()
+    tables.tidy()
+    return {"fill_seconds": filled - begin, "index_seconds": time.perf_counter() - filled}
+
+
+def _write_sparse(library: Library, key: FeatureKey, embedding: np.ndarray) -> None:
+    """A file of features whose layers are a hole: read as zeros, as quickly as what is in memory."""
+    layers_bytes = 2 * len(embedding) * int(np.prod(PATCHES))
+    total = layers_bytes + embedding.nbytes
+    header = {
+        "__metadata__": {"format": FORMAT, "duration": repr(len(embedding) / key.fps), "sha256": "0" * 64},
+        "layers": {"dtype": "F16", "shape": [len(embedding), *PATCHES], "data_offsets": [0, layers_bytes]},
+        "embedding": {"dtype": "F32", "shape": list(embedding.shape), "data_offsets": [layers_bytes, total]},
+    }
+    path = library.features.path(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write((HEADER_BYTES - 8).to_bytes(8, "little") + json.dumps(header).encode().ljust(HEADER_BYTES - 8))
+        file.seek(HEADER_BYTES + layers_bytes)
+        file.write(embedding.tobytes())
+
+
+def measure_candidates(library: Library, frames: int) -> dict[str, float]:
+    """Ask for the frames nearest to noisy frames, by the index and by reading all of them.
+
+    Returns:
+        milliseconds warm (median and 95 of 100), and recall among the nearest 100.
+    """
+    tables = LibraryTables(library.folder)
+    random = np.random.default_rng(1)
+    chosen = set(random.choice(frames // VIDEO_FRAMES, QUERIES, replace=False).tolist())
+    queries = [
+        video[random.integers(VIDEO_FRAMES)] + 0.3 / np.sqrt(WIDTH) * random.normal(size=WIDTH)
+        for number, video in enumerate(make_frames(frames, seed=0))
+        if number in chosen
+    ]
+    expected = _exactly(np.stack(queries).astype(np.float32), frames)
+    milliseconds, recall = [], []
+    for place in range(2 * QUERIES):  # the second time is warm
+        begin = time.perf_counter()
+        near = tables.nearest_frames(queries[place % QUERIES], NEAREST)
+        if place >= QUERIES:
+            milliseconds.append(1000 * (time.perf_counter() - begin))
+            found = set(zip(near.videos, (near.times * library.model.fps).round().astype(int).tolist(), strict=True))
+            recall.append(len(found & expected[place % QUERIES]) / NEAREST)
+    return {
+        "candidates_ms": float(np.median(milliseconds)),
+        "candidates_ms_95": float(np.quantile(milliseconds, 0.95)),
+        "recall_at_100": float(np.mean(recall)),
+        "lowest_recall": float(np.min(recall)),
+    }
+
+
+def _exactly(queries: np.ndarray, frames: int) -> list[set[tuple[str, int]]]:
+    cosines = np.concatenate([video @ queries.T for video in make_frames(frames, seed=0)])  # [frames, queries]
+    nearest = np.argpartition(-cosines, NEAREST, axis=0)[:NEAREST]
+    return [{(f"{row // VIDEO_FRAMES:032x}", int(row % VIDEO_FRAMES)) for row in column} for column in nearest.T]
+
+
+def measure_search(library: Library, queries: int) -> dict[str, float]:
+    """Ask sentences end to end: text tower, candidates, grounding, ranking.
+
+    Returns:
+        milliseconds (median and 95 of 100) after the first, and the most memory that this process has held.
+    """
+    process, most = psutil.Process(), 0.0
+    milliseconds = []
+    for number in range(queries + 1):
+        begin = time.perf_counter()
+        hits = library.search(f"a dog jumps into lake number {number}")
+        assert hits or library.model.head is not None
+        if number:
+            milliseconds.append(1000 * (time.perf_counter() - begin))
+        memory = process.memory_full_info()
+        most = max(most, memory.uss)
+    return {
+        "search_ms": float(np.median(milliseconds)),
+        "search_ms_95": float(np.quantile(milliseconds, 0.95)),
+        "private_memory_gb": most / 1e9,
+    }
+
+
+def _model(arguments: argparse.Namespace, folder: Path) -> ModelSpec:
+    weights = write_random_clip(folder / "clip.safetensors") if not (folder / "clip.safetensors").exists() else None
+    spec = model_spec(arguments.model, pretrained=weights or folder / "clip.safetensors")
+    return replace(spec, fps=0.5)
+
+
+def main() -> int:
+    """Runs the command; 0 if it worked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="example: python -m tools.bench.library --frames 1000000 --model zero-shot"
+    )
+    parser.add_argument("--frames", type=int, default=1_000_000, help="how many (default: a million)")
+    parser.add_argument("--model", default="zero-shot", help="what to ask with: zero-shot, or a head's checkpoint")
+    parser.add_argument("--queries", type=int, default=20, help="sentences to ask (default: 20)")
+    parser.add_argument("--folder", type=Path, help="keep the library here, and use the one that is here already")
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        library = Library(folder / "library", _model(arguments, folder), "cpu")
+        figures: dict[str, Any] = {"frames": arguments.frames, "model": arguments.model}
+        figures |= fill(library, arguments.frames) if not library.exists else {}
+        figures |= measure_search(library, arguments.queries)  # first: the next one holds all frames
+        figures |= measure_candidates(library, arguments.frames)
+    print(json.dumps(figures, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""Measures questions: latency by length, queries a second and memory, beside the published algorithm done plainly.
+
+    python -m tools.bench.query --json > query.json
+    python -m tools.bench.query --lengths 150s 33min --picture query.png
+
+A full-size head (ViT-B/32 shapes) with random weights, a 12-token query, features on the disk and warm, all in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tools.bench.reference import ground_plainly
+from vtg.features import FeatureKey, FeatureStore, VideoFeatures
+from vtg.head_windows import ground_with_head
+from vtg.projections import ProjectionKey, ProjectionStore
+from vtg.r2 import HeadConfig, QueryPass, R2Head, postprocess_windows
+from vtg.windows import window_frames, window_starts
+
+FPS = 0.5
+WORDS = 12  # tokens of the query
+ROUNDS = 7  # of which the median counts, after one of warm-up
+LONGEST_MEASURED = 20.0  # seconds of rounds of one kind
+BATCHES = (1, 8, 64)  # queries at once
+PRECISIONS = ("float32", "float16", "int8")
+CHUNK = 50  # frames of random layers made at a time
+POLL_SECONDS = 0.002
+MEGABYTE = 1 << 20
+KINDS = ("reference", "raw", *PRECISIONS)
+
+
+@dataclass(frozen=True)
+class Length:
+    """A video to ask.
+
+    Attributes:
+        title: for people.
+        frames: T.
+        window_seconds: of the head: what is longer is cut.
+        reference: whether the plain path and the raw layers are measured too.
+        kinds: of projections that are measured.
+    """
+
+    title: str
+    frames: int
+    window_seconds: float = 150.0
+    reference: bool = True
+    kinds: tuple[str, ...] = PRECISIONS
+
+
+LENGTHS = {
+    "10s": Length("10 s", 5),
+    "150s": Length("150 s", 75),
+    "33min": Length("33 min, one sequence", 1000, window_seconds=2000.0),
+    "1h": Length("1 h", 1800),
+    "10h": Length("10 h", 18000, reference=False, kinds=("float16", "int8")),
+}
+
+
+def make_head(window_seconds: float) -> R2Head:
+    """A head of the published size with random weights, whose gates let everything take part."""
+    torch.manual_seed(0)
+    step = min(100.0, window_seconds)
+    head = R2Head(HeadConfig(window_seconds=window_seconds, step_seconds=step, nms="normal", unit=2.0)).eval()
+    with torch.no_grad():
+        head.block.scale.uniform_(0.5, 1.0)
+        assert head.block.gate is not None  # of four layers
+        head.block.gate.uniform_(-1.0, 1.0)
+    return head
+
+
+def store_video(folder: Path, length: Length, head: R2Head) -> tuple[VideoFeatures, dict[str, VideoFeatures]]:
+    """Writes random layers and their projections; gives the features with layers, and with each projection instead."""
+    key = FeatureKey(f"{length.frames:032d}", "0" * 16, FPS)
+    features, projections = FeatureStore(folder / "features"), ProjectionStore(folder / "projections")
+    kinds = {kind: ProjectionKey(key.video, key.encoder, FPS, "1" * 16, kind) for kind in length.kinds}
+    with features.write(key, length.frames / FPS, "float16" if length.reference else "none") as writer:
+        for layers in _random_layers(length.frames, head.config):
+            writer.append(layers, np.ones((len(layers), 1), np.float32))
+    for own in kinds.values():
+        with projections.write(own, head) as projector:
+            for layers in _random_layers(length.frames, head.config):
+                projector.append(layers)
+    stored = features.open(key)
+    return stored, {kind: replace(stored, layers=None, projection=projections.open(own)) for kind, own in kinds.items()}
+
+
+def _random_layers(frames: int, config: HeadConfig) -> Iterator[np.ndarray]:
+    shape = (config.layers, config.tokens or 50, config.video_width)
+    chunk = torch.randn(CHUNK, *shape, generator=torch.Generator().manual_seed(1)).half().numpy()
+    for first in range(0, frames, CHUNK):
+        yield np.roll(chunk, first // CHUNK, axis=0)[: frames - first]
+
+
+def _queries(config: HeadConfig) -> Iterator[torch.Tensor]:
+    """Ever new ones: nothing that was worked out for a query before helps."""
+    generator = torch.Generator().manual_seed(2)
+    while True:
+        yield torch.randn(WORDS, config.layers, config.query_width, generator=generator)
+
+
+def _answer_plainly(head: R2Head, video: VideoFeatures, query: torch.Tensor) -> None:
+    assert video.layers is not None
+    length, step = window_frames(head.config.window_seconds, head.config.step_seconds, FPS)
+    found = []
+    for start in window_starts(len(video), length, step):
+        part = torch.from_numpy(np.array(video.layers[start : start + length]))
+        windows, _ = ground_plainly(head, part, query, FPS)
+        found.append(windows.numpy() + np.array([start / FPS, start / FPS, 0.0], np.float32))
+    joined = np.concatenate(found)
+    ordered = joined[np.argsort(-joined[:, 2])]
+    postprocess_windows(ordered, video.duration, unit=2.0, nms="normal", at_most=50)
+
+
+def _median_ms(run: Callable[[], object]) -> float:
+    run()
+    times: list[float] = []
+    while len(times) < ROUNDS and sum(times) < LONGEST_MEASURED:
+        begin = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begin)
+    return 1000 * statistics.median(times)
+
+
+def measure_length(folder: Path, length: Length) -> dict[str, Any]:
+    """Latency of one query, milliseconds, and how far private memory grows."""
+    head = make_head(length.window_seconds)
+    query_pass, queries = QueryPass(head), _queries(head.config)
+    raw, projected = store_video(folder, length, head)
+
+    def ask(video: VideoFeatures) -> None:
+        ground_with_head(head, video, ["a query"], [next(queries)], query_pass)
+
+    figures: dict[str, Any] = {"length": length.title, "frames": length.frames}
+    figures["windows"] = len(projected["int8"].projection.starts)  # type: ignore[union-attr]
+    if length.reference:
+        figures["reference_ms"] = _median_ms(lambda: _answer_plainly(head, raw, next(queries)))
+        figures["raw_ms"] = _median_ms(lambda: ask(raw))
+    for kind, video in projected.items():
+        with _PrivateMemory() as memory:
+            figures[f"{kind}_ms"] = _median_ms(lambda video=video: ask(video))  # type: ignore[misc]
+        figures[f"{kind}_memory_growth_mb"] = memory.growth_mb
+        figures[f"{kind}_bytes_a_frame"] = video.projection.nbytes / length.frames  # type: ignore[union-attr]
+    if length.reference:
+        figures["reference_to_int8"] = figures["reference_ms"] / figures["int8_ms"]
+        figures["reference_to_float16"] = figures["reference_ms"] / figures["float16_ms"]
+    return figures
+
+
+def measure_batches(folder: Path) -> list[dict[str, Any]]:
+    """Queries a second on 150 s of video."""
+    length = LENGTHS["150s"]
+    head = make_head(length.window_seconds)
+    query_pass, queries = QueryPass(head), _queries(head.config)
+    _, projected = store_video(folder, length, head)
+    rows = []
+    for count in BATCHES:
+        row: dict[str, Any] = {"queries": count}
+        for kind, video in projected.items():
+            sentences = ["a query"] * count
+
+            def ask(video: VideoFeatures = video, sentences: list[str] = sentences) -> None:
+                texts = list(itertools.islice(queries, len(sentences)))
+                ground_with_head(head, video, sentences, texts, query_pass)
+
+            row[f"{kind}_queries_per_second"] = 1000 * count / _median_ms(ask)
+        rows.append(row)
+    return rows
+
+
+class _PrivateMemory:
+    """Watches what belongs to this process alone (RssAnon: mapped files do not count), where the system tells it."""
+
+    growth_mb: float | None = None
+
+    def __enter__(self) -> _PrivateMemory:
+        self._begin = self._most = _private_bytes()
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._over.wait(POLL_SECONDS):
+            self._most = max(self._most, _private_bytes())
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watcher.join()
+        if self._begin:
+            self.growth_mb = (self._most - self._begin) / MEGABYTE
+
+
+def _private_bytes() -> int:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+def draw(latency: list[dict[str, Any]], path: Path) -> None:
+    """Latency by length as a picture."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    titles = {
+        "reference": "published algorithm",
+        "raw": "raw layers",
+        "float16": "projected, float16",
+        "int8": "projected, int8",
+    }
+    for kind, title in titles.items():
+        points = [(row["frames"] / FPS, row[f"{kind}_ms"]) for row in latency if f"{kind}_ms" in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=title)
+    axes.set(xscale="log", yscale="log", xlabel="length of the video", ylabel="one query, milliseconds")
+    axes.set_xticks([row["frames"] / FPS for row in latency], [row["length"].partition(",")[0] for row in latency])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Run from a shell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", nargs="*", choices=LENGTHS, default=list(LENGTHS), help="default: all")
+    parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
+    parser.add_argument("--folder", type=Path, help="for the features, 3 GB for ten hours; default: a temporary one")
+    parser.add_argument("--picture", type=Path, help="a PNG to draw the latencies to")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    latency = []
+    for name in arguments.lengths:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            latency.append(measure_length(Path(folder), LENGTHS[name]))
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        batches = measure_batches(Path(folder))
+    if arguments.picture:
+        draw(latency, arguments.picture)
+    if arguments.json:
+        print(json.dumps({"threads": torch.get_num_threads(), "latency": latency, "batches": batches}, indent=1))
+        return
+    print(f"one query of {WORDS} tokens, milliseconds; {torch.get_num_threads()} threads\n")
+    columns = [f"{kind}_ms" for kind in KINDS]
+    print(f"{'':<22}" + "".join(f"{name.removesuffix('_ms'):>11}" for name in columns) + f"{'ref/int8':>10}{'+MB':>7}")
+    for row in latency:
+        cells = "".join(f"{row[name]:11.1f}" if name in row else f"{'':>11}" for name in columns)
+        ratio = f"{row['reference_to_int8']:9.1f}×" if "reference_to_int8" in row else f"{'':>10}"
+        grown = row["int8_memory_growth_mb"]
+        print(f"{row['length']:<22}{cells}{ratio}" + (f"{grown:7.0f}" if grown is not None else ""))
+    print("\nqueries a second on 150 s of video\n")
+    for batch in batches:
+        cells = "".join(f"{kind:>12}{batch[f'{kind}_queries_per_second']:8.1f}" for kind in PRECISIONS)
+        print(f"{batch['queries']:>4} at once{cells}")
+
+
+if __name__ == "__main__":
+    main()

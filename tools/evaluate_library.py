@@ -1,0 +1,308 @@
+"""Measures a library by the demo world's own truth: the right video, the right seconds, and what is not there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from vtg.calibration import Calibration, choose_threshold, fit_calibration
+from vtg.demo import Scene, Sentence, make_sample, make_scene, make_videos, split_seed, true_sentences, truth
+from vtg.demo.absences import absent_sentences
+from vtg.demo.sentences import KINDS, held_clips
+from vtg.errors import VtgError
+from vtg.features import VideoFeatures
+from vtg.intervals import interval_iou
+from vtg.library import Library
+from vtg.projections import StoredProjection
+
+if TYPE_CHECKING:
+    from vtg.hits import Hit
+    from vtg.searching import Searcher
+
+DRAWN_PER_SCENE = 30  # sentences, of which those that hold in no other scene are left
+ABSENT_PER_SCENE = 12
+TOP = 5
+HARDEST = 3  # of the videos without a sentence, those with the best scores, that a calibration is fitted on
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sentence, and the only scene in which it holds; None where it holds in none."""
+
+    sentence: Sentence
+    scene: int | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured.
+
+    Attributes:
+        videos: how many were searched.
+        hours: their length together.
+        present: sentences that hold in exactly one of them.
+        absent: sentences that hold in none.
+        right_first: share of the present ones whose video is the first result.
+        right_in_top: whose video is among the first five results.
+        r1_at_5: whose first result is in the right video with an IoU of at least 0.5.
+        r1_at_5_alone: the same where only the right video is searched.
+        auroc: how well the best score tells the present from the absent.
+        threshold: of the model, below which nothing counts as found.
+        found_present: share of the present with a result from the threshold on.
+        found_absent: share of the absent with one.
+        milliseconds: of one search, median.
+        by_kind: right_in_top of each kind of sentence.
+    """
+
+    videos: int
+    hours: float
+    present: int
+    absent: int
+    right_first: float
+    right_in_top: float
+    r1_at_5: float
+    r1_at_5_alone: float
+    auroc: float
+    threshold: float
+    found_present: float
+    found_absent: float
+    milliseconds: float
+    by_kind: dict[str, float]
+
+
+def draw_sentences(scenes: Sequence[Scene], present: int, absent: int, seed: int) -> list[Asked]:
+    """Draw sentences that hold in exactly one of the scenes, of all kinds, and sentences that hold in none.
+
+    Args:
+        scenes: all that is searched.
+        present: how many hold in one, at most.
+        absent: how many hold in none, at most.
+        seed: decides which.
+    """
+    random = np.random.default_rng(seed)
+    true: dict[Sentence, int] = {}
+    false: dict[Sentence, None] = {}
+    for number, scene in enumerate(scenes):
+        said = true_sentences(scene)
+        for kind in KINDS:
+            pool = [sentence for sentence in said if sentence.kind == kind]
+            for i in random.permutation(len(pool))[: DRAWN_PER_SCENE // len(KINDS)]:
+                true.setdefault(pool[i], number)
+        false |= dict.fromkeys(absent_sentences(scene, ABSENT_PER_SCENE, random))
+    held_in = _count_scenes(scenes, list(true))
+    # A look that an order speaks of must not be there either.
+    bare_in = _count_scenes(scenes, [replace(sentence, order=None) for sentence in false])
+    one = [Asked(sentence, true[sentence]) for sentence, count in zip(true, held_in, strict=True) if count == 1]
+    none = [Asked(sentence, None) for sentence, count in zip(false, bare_in, strict=True) if count == 0]
+    return [*_of_all_kinds(one, present, random), *_of_all_kinds(none, absent, random)]
+
+
+def _count_scenes(scenes: Sequence[Scene], sentences: list[Sentence]) -> np.ndarray:
+    """[M], in how many of the scenes each sentence holds."""
+    counts = np.zeros(len(sentences), int)
+    for scene in scenes:
+        counts += held_clips(scene, sentences).any(axis=0)
+    return counts
+
+
+def _of_all_kinds(asked: list[Asked], count: int, random: np.random.Generator) -> list[Asked]:
+    pools = {kind: [one for one in asked if one.sentence.kind == kind] for kind in KINDS}
+    pools = {kind: [pool[i] for i in random.permutation(len(pool))] for kind, pool in pools.items()}
+    chosen: list[Asked] = []
+    while len(chosen) < count and any(pools.values()):
+        chosen += [pool.pop() for pool in pools.values() if pool]
+    return chosen[:count]
+
+
+def evaluate(
+    library: Library, videos: Sequence[Path], scenes: Sequence[Scene], asked: Sequence[Asked], step: Callable[[], None]
+) -> Figures:
+    """Ask a library every sentence, and the right video alone those that are true.
+
+    Args:
+        library: which has all the videos.
+        videos: the file of each scene.
+        scenes: what they show.
+        asked: the sentences.
+        step: called after each.
+    """
+    best, seconds = [], []
+    right: list[tuple[bool, bool, bool, bool]] = []
+    for one in asked:
+        begin = time.perf_counter()
+        hits = library.search(one.sentence.text, limit=TOP)
+        seconds.append(time.perf_counter() - begin)
+        best.append(hits[0].moment.score if hits else 0.0)
+        if one.scene is not None:
+            path = str(videos[one.scene])
+            true = np.array(truth(scenes[one.scene], one.sentence).windows)
+            alone = library.search(one.sentence.text, limit=1, videos=[path])
+            in_top = any(hit.video == path for hit in hits)
+            is_first = bool(hits) and hits[0].video == path
+            right.append((is_first, in_top, is_first and _fits(hits[0], true), bool(alone) and _fits(alone[0], true)))
+        step()
+    scores, present = np.array(best), np.array([one.scene is not None for one in asked])
+    first, top, moment, alone_moment = np.array(right, float).reshape(-1, 4).mean(axis=0)
+    kinds = [one.sentence.kind for one in asked if one.scene is not None]
+    return Figures(
+        videos=len(videos),
+        hours=sum(scene.duration for scene in scenes) / 3600,
+        present=int(present.sum()),
+        absent=int((~present).sum()),
+        right_first=float(first),
+        right_in_top=float(top),
+        r1_at_5=float(moment),
+        r1_at_5_alone=float(alone_moment),
+        auroc=auroc(scores[present], scores[~present]),
+        threshold=library.threshold,
+        found_present=float((scores[present] >= library.threshold).mean()),
+        found_absent=float((scores[~present] >= library.threshold).mean()),
+        milliseconds=float(1000 * np.median(seconds)),
+        by_kind={
+            kind: float(np.mean([found[1] for found, of in zip(right, kinds, strict=True) if of == kind]))
+            for kind in dict.fromkeys(kinds)
+        },
+    )
+
+
+def _fits(hit: Hit, true: np.ndarray) -> bool:
+    found = np.array([[hit.moment.start, hit.moment.end]])
+    return bool(interval_iou(found, true).max(initial=0.0) >= 0.5)
+
+
+def auroc(present: np.ndarray, absent: np.ndarray) -> float:
+    """The chance that a score of the first is above one of the second; ties count half."""
+    above = (present[:, None] > absent[None]).mean() + 0.5 * (present[:, None] == absent[None]).mean()
+    return float(above)
+
+
+def fit(library: Library, searcher: Searcher, count: int, asked: tuple[int, int], step: Callable[[], None]) -> Any:
+    """Fit a calibration on scenes of the validation split, which are not rendered: their frames go to CLIP as they are.
+
+    Each sentence is asked about the scene that it is true in, and about all others: of these the best scores count, as
+    they do in a search.
+
+    Args:
+        library: for its model.
+        searcher: of the library.
+        count: scenes.
+        asked: how many sentences that hold in one of them, and how many that hold in none.
+        step: called after each sentence.
+    """
+    head = library.grounder.head
+    if head is None:
+        raise VtgError(f"{library.model.name}: has no head whose scores could be made comparable")
+    samples = [make_sample("val", index, sentences=0) for index in range(count)]
+    scenes = [sample.scene for sample in samples]
+    features = []
+    for sample in samples:
+        encoded = library.encoder.encode_frames(_square(sample.frames, library.encoder.image_size))
+        values = head.project([encoded.layers.half()]).values.numpy()
+        features.append(
+            VideoFeatures(
+                library.model.fps,
+                sample.scene.duration,
+                embedding=encoded.embedding.float().numpy(),
+                encoder=library.fingerprint,
+                projection=StoredProjection(values, None, len(sample.frames), [0]),
+            )
+        )
+    evidence, present, everything = [], [], []
+    for one in draw_sentences(scenes, *asked, seed=1):
+        found = searcher.evidence(one.sentence.text, features).tolist()
+        everything.append((one, found))
+        others = [row for number, row in enumerate(found) if number != one.scene]
+        hardest = sorted(others, key=lambda row: -row[0])[:HARDEST]
+        evidence += hardest + ([found[one.scene]] if one.scene is not None else [])
+        present += [False] * len(hardest) + [True] * (one.scene is not None)
+        step()
+    fitted = fit_calibration(np.array(evidence), np.array(present))
+    # What is found in a search is the best of all its videos: the threshold is one of these.
+    best = {one: max(fitted.chance(*row) for row in found) for one, found in everything}
+    there, absent = (
+        np.array([chance for one, chance in best.items() if (one.scene is None) == is_absent])
+        for is_absent in (False, True)
+    )
+    return replace(fitted, threshold=choose_threshold(there, absent))
+
+
+def _square(frames: np.ndarray, size: int) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    fitted = [ImageOps.fit(Image.fromarray(frame), (size, size), Image.Resampling.BICUBIC) for frame in frames]
+    return np.stack([np.asarray(frame) for frame in fitted])
+
+
+def _measure(arguments: argparse.Namespace, bars: Progress) -> dict[str, Any]:
+    library = Library(arguments.library, arguments.model, "cpu")
+    if arguments.calibration is not None:
+        values = json.loads(arguments.calibration.read_text("utf-8"))["calibration"]
+        library.calibration = Calibration.of(values)
+    if arguments.fit:
+        total = arguments.present + arguments.absent
+        task = bars.add_task("fitting", total=total)
+        fitted = fit(
+            library,
+            library.searcher,
+            arguments.videos,
+            (arguments.present, arguments.absent),
+            lambda: bars.advance(task),
+        )
+        return {"calibration": asdict(fitted)}
+    scenes = [make_scene(split_seed("test", index)) for index in range(arguments.videos)]
+    videos = [(arguments.folder / f"test_{index:05d}.mp4").resolve() for index in range(arguments.videos)]
+    if not all(path.exists() for path in videos):
+        task = bars.add_task("rendering", total=None)
+        make_videos(
+            arguments.folder,
+            "test",
+            arguments.videos,
+            progress=lambda done, total: bars.update(task, completed=done, total=total),
+        )
+    task = bars.add_task("indexing", total=len(videos))
+    library.add(videos, lambda step: bars.update(task, completed=step.videos_done))
+    asked = draw_sentences(scenes, arguments.present, arguments.absent, arguments.seed)
+    task = bars.add_task("asking", total=len(asked))
+    return asdict(evaluate(library, videos, scenes, asked, lambda: bars.advance(task)))
+
+
+def main() -> int:
+    """Runs the command; 0 if it worked, 1 if not."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example: python tools/evaluate_library.py --folder demo-test --library demo-test.vtg",
+    )
+    parser.add_argument("--folder", type=Path, default=Path("demo-test"), help="of the videos, rendered if need be")
+    parser.add_argument("--library", type=Path, default=Path("demo-test.vtg"), help="made if need be, and kept")
+    parser.add_argument("--model", default="demo", help="a name that vtg.load knows, or a checkpoint (default: demo)")
+    parser.add_argument("--videos", type=int, default=200, help="how many (default: 200, three and a half hours)")
+    parser.add_argument("--present", type=int, default=300, help="sentences that hold in exactly one (default: 300)")
+    parser.add_argument("--absent", type=int, default=200, help="sentences that hold in none (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sentences")
+    parser.add_argument(
+        "--fit", action="store_true", help="fit the model's calibration on validation scenes, for vtg/models.toml"
+    )
+    parser.add_argument("--calibration", type=Path, help="what --fit has printed, instead of the registry's")
+    arguments = parser.parse_args()
+    try:
+        with Progress(console=Console(stderr=True)) as bars:
+            measured = _measure(arguments, bars)
+    except VtgError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(measured, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""What grounding answers with: moments, a curve of saliency, and where the head looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtg.errors import VtgError
+
+__all__ = ["Grounding", "Moment", "Saliency"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A stretch of a video.
+
+    Attributes:
+        start: seconds.
+        end: seconds.
+        score: 0…1, how surely it is what was asked for.
+    """
+
+    start: float
+    end: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """How much each part of a video is what was asked for.
+
+    Attributes:
+        times: [T] seconds, the start of each sampled interval.
+        scores: [T], higher is more.
+    """
+
+    times: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """The answer to one query on one video.
+
+    Attributes:
+        query: the sentence.
+        video: the file or id, "" where none was given.
+        duration: of the video, seconds.
+        moments: best first; none from a highlight-only head. The last ones may have a score of 0: repeats of better
+            ones that the recipe's suppression left in the list.
+        saliency: over the whole video.
+    """
+
+    query: str
+    video: str
+    duration: float
+    moments: list[Moment]
+    saliency: Saliency
+    _attention: Callable[[int, int | None, int | None], np.ndarray] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    def attention(self, time: float, layer: int | None = None, word: int | None = None) -> np.ndarray:
+        """Where the head looked for the query at a time (R²-Tuning, Sec. 3.2: query-modulated spatial pooling).
+
+        Args:
+            time: seconds.
+            layer: one of the K layers, 0 the earliest; None takes their mean.
+            word: one of the query's words, 0 the first; None takes the strongest at each patch.
+
+        Returns:
+            [h, w] float32 in 0…1, over the square that CLIP sees: each patch's share of attention.
+
+        Raises:
+            VtgError: a grounding without a head, or a time, layer or word that there is not.
+        """
+        if self._attention is None:
+            raise VtgError("zero-shot: looks at no patches; load an R² head, such as r2-qvhighlights")
+        if not 0 <= time <= self.duration:
+            raise VtgError(f"{self.video or 'video'}: {time:g} s is not in it; it is {self.duration:.2f} s long")
+        times = self.saliency.times
+        frame = min(len(times) - 1, int(np.searchsorted(times, time, side="right")) - 1)
+        try:
+            return self._attention(frame, layer, word)
+        except ValueError as error:
+            raise VtgError(f"{self.query!r}: {error}") from None
+
+    def to_dict(self, qid: int | str | None = None, vid: str | None = None) -> dict[str, Any]:
+        """The fields of a QVHighlights submission.
+
+        Args:
+            qid: the query's id in the data set; left out where None.
+            vid: the video's id; the name of the file where None.
+        """
+        fields = {
+            "query": self.query,
+            "vid": Path(self.video).stem if vid is None else vid,
+            "pred_relevant_windows": [[moment.start, moment.end, moment.score] for moment in self.moments],
+            "pred_saliency_scores": [float(score) for score in self.saliency.scores],
+        }
+        return fields if qid is None else {"qid": qid, **fields}

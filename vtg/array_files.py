@@ -1,0 +1,150 @@
+"""Files of arrays: the only module that knows how ours are written whole or not at all, checked and mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from vtg.errors import VtgError
+
+__all__ = ["ABANDONED_SECONDS", "HEADER_BYTES", "ArrayFileWriter", "map_array", "read_header", "sweep", "verify"]
+
+HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
+ABANDONED_SECONDS = 3600.0  # an unfinished file that nobody has written to for so long belongs to nobody
+READ_BYTES = 1 << 22
+KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1"}  # safetensors' names, numpy's
+
+
+class ArrayFileWriter:
+    """Writes one safetensors file piece by piece; use it in a ``with`` statement.
+
+    Whatever happens inside, the final name only ever holds a whole file: the pieces go to a file beside it, which is
+    checked and renamed by `finish`, or removed.
+
+    Args:
+        path: the final name; its folder is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of the values written so far, which the header gets in the end, in 64 hex digits."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> ArrayFileWriter:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._part.open("wb")
+        self._file.write(bytes(HEADER_BYTES))
+        return self
+
+    def write(self, array: np.ndarray) -> None:
+        """Append the values of an array, which is C-contiguous and little-endian."""
+        data = array.reshape(-1).view(np.uint8).data
+        self._digest.update(data)
+        self._file.write(data)
+
+    def finish(self, metadata: Mapping[str, str], arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        """Give the file its header and its name.
+
+        Args:
+            metadata: what else it says; the checksum is added.
+            arrays: what was written, in this order: numpy's kind ("<f4", "<f2", "|i1") and shape.
+        """
+        header: dict[str, Any] = {"__metadata__": {**metadata, "sha256": self.sha256}}
+        names = {kind: name for name, kind in KINDS.items()}
+        begin = 0
+        for name, (kind, shape) in arrays.items():
+            end = begin + int(np.prod(shape)) * np.dtype(kind).itemsize
+            header[name] = {"dtype": names[kind], "shape": list(shape), "data_offsets": [begin, end]}
+            begin = end
+        text = json.dumps(header).encode()
+        self._file.seek(0)
+        self._file.write((HEADER_BYTES - 8).to_bytes(8, "little") + text.ljust(HEADER_BYTES - 8))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        read_header(self._part)
+        self._part.replace(self._path)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a whole file: its arrays by name, and "__metadata__".
+
+    Raises:
+        VtgError: it is not there, or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES)
+        header = json.loads(head[8:])
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        whole = HEADER_BYTES + max(ends) == path.stat().st_size
+    except FileNotFoundError:
+        raise VtgError(f"{path}: these features are not there; index the video again") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        whole = False
+    if not whole:
+        raise VtgError(f"{path}: damaged (its size or header is wrong); remove it and index its video again")
+    return dict(header)
+
+
+def map_array(path: Path, header: Mapping[str, Any], name: str) -> np.ndarray | None:
+    """Map one array of a file; None where it has none of this name.
+
+    The mapping is private: what is read is the file, and nothing is ever written to it.
+    """
+    if name not in header:
+        return None
+    entry = header[name]
+    # Mode "c" rather than "r": torch takes no read-only memory, and pages that nobody writes to are the file's own.
+    offset, shape = HEADER_BYTES + entry["data_offsets"][0], tuple(entry["shape"])
+    return np.memmap(path, KINDS[entry["dtype"]], "c", offset, shape)
+
+
+def verify(path: Path) -> None:
+    """Read a file whole and compare it with its checksum.
+
+    Raises:
+        VtgError: it is missing or damaged.
+    """
+    expected = read_header(path)["__metadata__"]["sha256"]
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        file.seek(HEADER_BYTES)
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != expected:
+        raise VtgError(f"{path}: does not match its checksum; remove it and index its video again")
+
+
+def sweep(folder: Path) -> None:
+    """Remove unfinished files that a process left behind when it was killed."""
+    oldest = time.time() - ABANDONED_SECONDS
+    for path in _unfinished(folder):
+        with contextlib.suppress(OSError):  # another process has just finished or swept it
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+
+
+def _unfinished(folder: Path) -> Iterator[Path]:
+    return folder.glob("*.part")

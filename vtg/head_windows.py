@@ -1,0 +1,174 @@
+"""Asking a head: knows how a long video falls into windows that are asked at once, and how their answers join."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.answers import Grounding, Moment, Saliency
+from vtg.errors import VtgError
+from vtg.features import VideoFeatures
+from vtg.r2.attention import attention_map
+from vtg.r2.postprocess import postprocess_windows
+from vtg.windows import central_window, join_curves, window_frames, window_starts
+
+if TYPE_CHECKING:
+    import torch
+
+    from vtg.r2 import QueryPass, R2Head, VideoProjection
+
+__all__ = ["ground_with_head", "moments_of"]
+
+MOST_MOMENTS = 50  # of one query in one video, as many as the published heads keep
+QUERIES = 64  # asked of all windows at once: beyond this they take memory and no less time
+
+
+def ground_with_head(
+    head: R2Head,
+    video: VideoFeatures,
+    queries: Sequence[str],
+    texts: Sequence[torch.Tensor],
+    query_pass: QueryPass | None = None,
+) -> list[Grounding]:
+    """Ground queries in a video by a head, from what is stored of it alone: no CLIP is needed.
+
+    A video longer than the head was trained on is cut into overlapping windows, whose moments are merged by the
+    recipe's suppression and whose curves are joined without a seam.
+
+    Args:
+        head: an R² head.
+        video: its features: layers [T, K, P, Cv], or what this head made of them, which is much quicker to ask.
+        queries: the sentences, for the answers.
+        texts: the layers of each, [L, K, Cq].
+        query_pass: the head's, where one is at hand already.
+
+    Returns:
+        One grounding a query, in their order.
+
+    Raises:
+        VtgError: the video has neither, or its layers are of another shape than the head reads.
+    """
+    from vtg.r2 import QueryPass
+
+    windows = _windows_of(head, video)
+    asked = query_pass or QueryPass(head)
+    groundings: list[Grounding] = []
+    for first in range(0, len(queries), QUERIES):
+        part = slice(first, first + QUERIES)
+        groundings += _ground(head, asked, windows, video, queries[part], texts[part])
+    return groundings
+
+
+def _ground(
+    head: R2Head,
+    asked: QueryPass,
+    windows: _Windows,
+    video: VideoFeatures,
+    queries: Sequence[str],
+    texts: Sequence[torch.Tensor],
+) -> list[Grounding]:
+    for text in texts:
+        head.check_query(text)
+    mapped = asked.map_queries(texts)
+    answers = [asked.answer(projection, mapped, video.fps) for projection in windows.projected()]
+    curves = np.concatenate([answer.saliency.float().cpu().numpy() for answer in answers])  # [V, N, W]
+    found = None
+    if parts := [answer.windows for answer in answers if answer.windows is not None]:
+        found = np.concatenate([part.float().cpu().numpy() for part in parts])  # [V, N, moments, 3]
+        found[..., :2] += np.array([start / video.fps for start in windows.starts], np.float32)[:, None, None, None]
+    groundings = []
+    for i, query in enumerate(queries):
+        moments = [] if found is None else moments_of(_merge(head, found[:, i].reshape(-1, 3), video.duration))
+        saliency = Saliency(video.times, join_curves(list(curves[:, i]), windows.starts))
+        look = _Look(windows, texts[i])
+        groundings.append(Grounding(query, video.name, video.duration, moments, saliency, look))
+    return groundings
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """The windows of one video, from whatever is stored of it.
+
+    Attributes:
+        head: that looks at them.
+        video: whose they are.
+        starts: first frames.
+        length: frames in each.
+    """
+
+    head: R2Head
+    video: VideoFeatures
+    starts: list[int]
+    length: int
+
+    def projected(self) -> Iterator[VideoProjection]:
+        """What the head made of them, all in one, or window by window as it makes it."""
+        if self.video.projection is not None:
+            yield self.video.projection.windows()
+            return
+        # One window at a time: what is mapped from the disk is in memory only while it is looked at.
+        for window in range(len(self.starts)):
+            yield self.head.project([self._layers(window)])
+
+    def attention(self, text: torch.Tensor, frame: int) -> torch.Tensor:
+        """Where the head looks at a frame, in the window that has it nearest to its middle: [K, 1, L, P - 1]."""
+        window = central_window(frame, self.starts, self.length)
+        inside = [frame - self.starts[window]]
+        if self.video.projection is not None:
+            return self.head.attention(self.video.projection.windows(slice(window, window + 1)), text, inside)
+        return self.head.attention(self._layers(window), text, inside)
+
+    def _layers(self, window: int) -> torch.Tensor:
+        import torch
+
+        assert self.video.layers is not None  # as there is no projection
+        start = self.starts[window]
+        # A copy: a file that is mapped for reading may not be handed to torch, which knows no read-only memory.
+        return torch.from_numpy(np.array(self.video.layers[start : start + self.length]))
+
+
+def _windows_of(head: R2Head, video: VideoFeatures) -> _Windows:
+    if video.projection is not None:
+        return _Windows(head, video, video.projection.starts, video.projection.length)
+    if video.layers is None:
+        raise VtgError(
+            f"{video.name}: has embeddings only for this head, as its layers were not kept; "
+            "index it again with this model, or once with --keep-layers for every head"
+        )
+    length, step = window_frames(head.config.window_seconds, head.config.step_seconds, video.fps)
+    starts = window_starts(len(video.layers), length, step)
+    return _Windows(head, video, starts, min(length, len(video.layers)))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Asks the head where it looks, when somebody wants to know."""
+
+    windows: _Windows
+    text: torch.Tensor
+
+    def __call__(self, frame: int, layer: int | None, word: int | None) -> np.ndarray:
+        return attention_map(self.windows.attention(self.text, frame).cpu().numpy(), layer, word)[0]
+
+
+def _merge(head: R2Head, windows: np.ndarray, duration: float) -> np.ndarray:
+    """Windows of all parts of a video as one list, post-processed as the head's recipe says."""
+    config = head.config
+    ordered = windows[np.argsort(-windows[:, 2], kind="stable")]
+    return postprocess_windows(
+        ordered,
+        duration,
+        unit=config.unit,
+        nms=config.nms,
+        threshold=config.nms_threshold,
+        sigma=config.nms_sigma,
+        at_most=MOST_MOMENTS,
+    )
+
+
+def moments_of(windows: np.ndarray) -> list[Moment]:
+    """[N, 3] start, end, score as moments."""
+    return [Moment(float(start), float(end), float(score)) for start, end, score in windows]

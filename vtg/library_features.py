@@ -1,0 +1,195 @@
+"""What a library keeps of a video beside its rows: knows which files there are, and that they come and go together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.errors import VtgError
+from vtg.features import FeatureKey, FeatureStore, FeatureWriter, VideoFeatures
+from vtg.projections import ProjectionKey, ProjectionStore, ProjectionWriter, head_fingerprint
+from vtg.settings import PRECISIONS, Storage
+
+if TYPE_CHECKING:
+    from vtg.r2 import R2Head
+
+__all__ = ["LibraryFeatures"]
+
+FRAMES = 64  # of stored layers projected at a time
+
+
+class LibraryFeatures(FeatureStore):
+    """The features of a library: embeddings always, what its head made of the layers, and the layers if it keeps them.
+
+    Args:
+        folder: the library's.
+        storage: what is kept of a video that is added.
+        head: name or checkpoint of the model's head; None for a model without.
+        load_head: gives that head; asked only when there is something to project.
+    """
+
+    def __init__(
+        self, folder: Path, storage: Storage, head: str | None, load_head: Callable[[], R2Head | None]
+    ) -> None:
+        super().__init__(folder / "features")
+        self.storage = storage
+        self.projections = ProjectionStore(folder / "projections")
+        self._head_name = head
+        self._load_head = load_head
+        self._fingerprint = ""
+
+    def __contains__(self, key: FeatureKey) -> bool:
+        """Whether all that this library keeps of a video is there, for its model as it is now."""
+        if not self.path(key).is_file():
+            return False
+        try:
+            has_layers = self.keeps_layers(key)
+        except VtgError:
+            return False  # damaged: it has to be made again
+        if has_layers:
+            return True  # whatever else is wanted follows from them
+        wanted = self._projection_key(key)
+        return not self.storage.keep_layers and (wanted is None or wanted in self.projections)
+
+    def open(self, key: FeatureKey, name: str = "") -> VideoFeatures:
+        """Map the features of a video, with their projection for the library's head where there is one.
+
+        Args:
+            key: what they are of.
+            name: to call the video by; its content key where empty.
+
+        Raises:
+            VtgError: they are not there, or a file is damaged.
+        """
+        features = super().open(key, name)
+        wanted = self._projection_key(key)
+        if wanted is None:
+            return features
+        kinds = [wanted.precision, *(kind for kind in PRECISIONS if kind != wanted.precision)]
+        found = next((own for kind in kinds if (own := replace(wanted, precision=kind)) in self.projections), None)
+        return features if found is None else replace(features, projection=self.projections.open(found))
+
+    def write(
+        self, key: FeatureKey, duration: float, layers: str | None = None, computed: str = "float32"
+    ) -> _VideoWriter:
+        """Open a writer of all that is kept; the files appear when it is left without an error.
+
+        Args:
+            key: what the features are of.
+            duration: of the video, seconds.
+            layers: how they are kept, one of `vtg.features.LAYER_KINDS`; None for what the library's settings say.
+            computed: what the encoder computed in.
+        """
+        head = self._head  # first: a head that is not on this disk yet is downloaded
+        wanted = self._projection_key(key)
+        if layers is None:
+            layers = self.storage.layers
+            if self._head_name is not None and head is None:
+                # Without the head the layers are all that it can be asked with later.
+                layers = replace(self.storage, keep_layers=True).layers
+        features = super().write(key, duration, layers, computed)
+        return _VideoWriter(features, None if wanted is None or head is None else self.projections.write(wanted, head))
+
+    def project(self, key: FeatureKey) -> None:
+        """Make up for a projection that is not there, where there are layers: a question would need it in any case.
+
+        Args:
+            key: what the features are of.
+
+        Raises:
+            VtgError: the features are not there, or damaged.
+        """
+        wanted = self._projection_key(key)
+        if wanted is None or wanted in self.projections or not self.keeps_layers(key) or self._head is None:
+            return
+        layers = super().open(key).layers
+        assert layers is not None  # as the file says
+        with self.projections.write(wanted, self._head) as writer:
+            for first in range(0, len(layers), FRAMES):
+                writer.append(layers[first : first + FRAMES])
+
+    def verify(self, key: FeatureKey) -> None:
+        """Read the files of a video whole and compare them with their checksums.
+
+        Raises:
+            VtgError: one is missing or damaged.
+        """
+        super().verify(key)
+        for own in self._projections_of(key):
+            self.projections.verify(own)
+
+    def remove(self, key: FeatureKey) -> None:
+        """Remove all that is kept of a key, of every head."""
+        super().remove(key)
+        for own in self._projections_of(key):
+            self.projections.remove(own)
+
+    def sweep(self) -> None:
+        """Remove unfinished files that a process left behind when it was killed."""
+        super().sweep()
+        self.projections.sweep()
+
+    def bytes_of(self, key: FeatureKey) -> int:
+        """What all that is kept of a key takes on the disk."""
+        projected = sum(self.projections.path(own).stat().st_size for own in self._projections_of(key))
+        return super().bytes_of(key) + projected
+
+    def _projections_of(self, key: FeatureKey) -> list[ProjectionKey]:
+        same = (key.video, key.encoder, key.fps)
+        return [own for own in self.projections if (own.video, own.encoder, own.fps) == same]
+
+    def _projection_key(self, key: FeatureKey) -> ProjectionKey | None:
+        """None where there is no head, or none on this disk."""
+        if self._head_name is None:
+            return None
+        self._fingerprint = self._fingerprint or head_fingerprint(self._head_name)
+        if not self._fingerprint:
+            return None
+        return ProjectionKey(key.video, key.encoder, key.fps, self._fingerprint, self.storage.precision)
+
+    @cached_property
+    def _head(self) -> R2Head | None:
+        if self._head_name is None:
+            return None
+        with contextlib.suppress(VtgError):  # a question will say what the matter is
+            return self._load_head()
+        return None
+
+
+class _VideoWriter(FeatureWriter):
+    """Writes features and their projection side by side; use it in a ``with`` statement."""
+
+    def __init__(self, features: FeatureWriter, projection: ProjectionWriter | None) -> None:
+        self._features = features
+        self._projection = projection
+        self._open = contextlib.ExitStack()
+
+    @property
+    def sha256(self) -> str:
+        """Of the features written so far."""
+        return self._features.sha256
+
+    def __enter__(self) -> _VideoWriter:
+        # The features, by which a video counts as stored, get their name last: the stack is left from its end.
+        self._open.enter_context(self._features)
+        if self._projection is not None:
+            self._open.enter_context(self._projection)
+        return self
+
+    def append(self, layers: np.ndarray, embedding: np.ndarray) -> None:
+        """Add frames; see `FeatureWriter.append` and `ProjectionWriter.append`."""
+        self._features.append(layers, embedding)
+        if self._projection is not None:
+            self._projection.append(layers)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)

@@ -1,0 +1,265 @@
+"""Projections on the disk: the only module that knows how what a head made of a video is stored and found again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.array_files import ArrayFileWriter, map_array, read_header, sweep, verify
+from vtg.hashing import file_sha256
+from vtg.windows import window_frames, window_starts
+
+if TYPE_CHECKING:
+    from vtg.r2 import R2Head, VideoProjection
+
+__all__ = ["ProjectionKey", "ProjectionStore", "ProjectionWriter", "StoredProjection", "head_fingerprint"]
+
+FORMAT = "vtg-projection-1"
+KINDS = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
+
+
+def head_fingerprint(name: str) -> str:
+    """16 hex digits that name a head by what is in its file; "" where it is not on this disk.
+
+    Args:
+        name: of the registry, or a checkpoint.
+    """
+    from vtg.models import registry
+
+    entry = registry().get(name)
+    path = Path(name).expanduser() if entry is None else entry.path
+    try:
+        content = file_sha256(path)
+    except OSError:
+        return ""
+    # A published file does not say how it is to be used: the registry does, and that is part of what a head is.
+    settings = "" if entry is None else repr((entry.window_seconds, entry.step_seconds))
+    return hashlib.sha256(f"{content} {settings}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ProjectionKey:
+    """What a projection is of, and of what kind.
+
+    Attributes:
+        video: from `vtg.features.content_key`.
+        encoder: fingerprint of the CLIP.
+        fps: frames a second; with the head's seconds it makes the windows.
+        head: from `head_fingerprint`.
+        precision: one of `vtg.r2.projection.PRECISIONS`.
+    """
+
+    video: str
+    encoder: str
+    fps: float
+    head: str
+    precision: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file in a store."""
+        return f"{self.video}.{self.encoder}.{self.head}.{self.precision}.{self.fps:g}fps.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredProjection:
+    """The projection of one video; from a store it is mapped, and what is not touched takes no memory.
+
+    Attributes:
+        values: [V, K, W, P, D] float32, float16 or int8.
+        scale: [V, K, W, P] float16 for int8; None otherwise.
+        frames: T, of the video.
+        starts: V first frames of the windows.
+    """
+
+    values: np.ndarray
+    scale: np.ndarray | None
+    frames: int
+    starts: list[int]
+
+    def __len__(self) -> int:
+        return self.frames
+
+    @property
+    def length(self) -> int:
+        """W, the frames of a window."""
+        return int(self.values.shape[2])
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes on the disk."""
+        return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    def windows(self, chosen: slice = slice(None)) -> VideoProjection:
+        """Some of the windows, as a head's `QueryPass` asks them; nothing is read yet."""
+        import torch
+
+        from vtg.r2 import VideoProjection
+
+        scale = None if self.scale is None else torch.from_numpy(self.scale[chosen])
+        return VideoProjection(torch.from_numpy(self.values[chosen]), scale)
+
+
+class ProjectionStore:
+    """A folder of projections, one safetensors file a key; a file that is there is whole.
+
+    Args:
+        root: the folder; made when first written to.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def path(self, key: ProjectionKey) -> Path:
+        """Where the projection of a key is, or would be."""
+        return self.root / key.file_name
+
+    def __contains__(self, key: ProjectionKey) -> bool:
+        return self.path(key).is_file()
+
+    def __iter__(self) -> Iterator[ProjectionKey]:
+        return (_key_of(path) for path in self.root.glob("*fps.safetensors"))
+
+    def write(self, key: ProjectionKey, head: R2Head) -> ProjectionWriter:
+        """Open a writer; the file appears under its name when the writer is left without an error.
+
+        Args:
+            key: what the projection is of.
+            head: the one that the key names.
+        """
+        return ProjectionWriter(self.path(key), key, head)
+
+    def open(self, key: ProjectionKey) -> StoredProjection:
+        """Map a projection.
+
+        Raises:
+            VtgError: it is not there, or the file is damaged.
+        """
+        path = self.path(key)
+        header = read_header(path)
+        values, scale = (map_array(path, header, name) for name in ("values", "scale"))
+        assert values is not None  # every file of this folder has them
+        frames, step = (int(header["__metadata__"][name]) for name in ("frames", "step"))
+        length = values.shape[2]  # of a short video, less than the head's step
+        return StoredProjection(values, scale, frames, window_starts(frames, length, min(step, length)))
+
+    def bytes_of(self, video: str) -> int:
+        """What all projections of a video take on the disk."""
+        return sum(path.stat().st_size for path in self.root.glob(f"{video}.*fps.safetensors"))
+
+    def verify(self, key: ProjectionKey) -> None:
+        """Read a file whole and compare it with its checksum.
+
+        Raises:
+            VtgError: it is missing or damaged.
+        """
+        verify(self.path(key))
+
+    def remove(self, key: ProjectionKey) -> None:
+        """Remove a projection, if it is there."""
+        self.path(key).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove unfinished files that a process left behind when it was killed."""
+        sweep(self.root)
+
+
+class ProjectionWriter:
+    """Projects a video as its layers come, window by window; use it in a ``with`` statement.
+
+    In memory it holds the layers of about one window. Whatever happens inside, the final name only ever holds a whole
+    file.
+
+    Args:
+        path: the final name.
+        key: what the projection is of.
+        head: projects.
+    """
+
+    def __init__(self, path: Path, key: ProjectionKey, head: R2Head) -> None:
+        self._key = key
+        self._head = head
+        self._length, self._step = window_frames(head.config.window_seconds, head.config.step_seconds, key.fps)
+        self._layers: np.ndarray | None = None  # frames from `_first` on
+        self._first = 0
+        self._received = 0
+        self._starts: list[int] = []
+        self._shape: tuple[int, ...] = ()
+        self._scales: list[np.ndarray] = []
+        self._file = ArrayFileWriter(path)
+
+    def __enter__(self) -> ProjectionWriter:
+        self._file.__enter__()
+        return self
+
+    def append(self, layers: np.ndarray) -> None:
+        """Add frames.
+
+        Args:
+            layers: [N, K, P, C].
+
+        Raises:
+            VtgError: of another shape than the head reads.
+        """
+        self._layers = layers if self._layers is None else np.concatenate((self._layers, layers))
+        self._received += len(layers)
+        # A window that ends before the last frame is final; where the last one begins is known at the end.
+        while (start := len(self._starts) * self._step) + self._length < self._received:
+            self._write_window(start)
+        kept = max(self._first, min(len(self._starts) * self._step, self._received - self._length))
+        self._layers, self._first = self._layers[kept - self._first :], kept
+
+    def _write_window(self, start: int) -> None:
+        import torch
+
+        assert self._layers is not None  # something was appended
+        begin = start - self._first
+        window = torch.from_numpy(np.array(self._layers[begin : begin + self._length]))
+        projection = self._head.project([window], self._key.precision)
+        self._shape = tuple(projection.values.shape[1:])
+        self._file.write(projection.values.cpu().numpy())
+        if projection.scale is not None:
+            self._scales.append(projection.scale.cpu().numpy())
+        self._starts.append(start)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._file.__exit__(kind, error, trace)
+
+    def _finish(self) -> None:
+        if not self._received:
+            raise ValueError(f"{self._key.file_name}: no frames were written")
+        self._write_window(max(0, self._received - self._length))
+        shape = (len(self._starts), *self._shape)
+        arrays: dict[str, tuple[str, tuple[int, ...]]] = {"values": (KINDS[self._key.precision], shape)}
+        if self._scales:
+            self._file.write(np.concatenate(self._scales))
+            arrays["scale"] = ("<f2", shape[:4])
+        metadata = {
+            "format": FORMAT,
+            "video": self._key.video,
+            "encoder": self._key.encoder,
+            "head": self._key.head,
+            "precision": self._key.precision,
+            "fps": repr(self._key.fps),
+            "frames": str(self._received),
+            "step": str(self._step),
+        }
+        self._file.finish(metadata, arrays)
+
+
+def _key_of(path: Path) -> ProjectionKey:
+    video, encoder, head, precision, rest = path.name.split(".", 4)
+    return ProjectionKey(video, encoder, float(rest.removesuffix("fps.safetensors")), head, precision)

@@ -1,0 +1,355 @@
+"""Searching: knows the order of operations from a question about many videos to moments in them, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.asking import Part, Question, Stretch, embed_question
+from vtg.calibration import Calibration
+from vtg.candidates import Candidate, WindowGrid, choose_windows, cut_window, every_window
+from vtg.errors import VtgError
+from vtg.grounding import Grounding, Moment
+from vtg.hits import Hit, Selection, best_hits, best_time, said_moments, where_said
+from vtg.intervals import non_maximum_suppression
+from vtg.table_rows import NearFrames, SaidLine, VideoEntry
+from vtg.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin
+
+if TYPE_CHECKING:
+    from vtg.clip import TextFeatures
+    from vtg.features import VideoFeatures
+    from vtg.grounding import Grounder
+    from vtg.tables import LibraryTables
+
+__all__ = ["Searcher"]
+
+# Frames x tokens x width that a head looks at for one sentence: 40 windows of a ViT-B/32 and 150 s, about a third of a
+# second on two cores.
+WORK = 40 * 75 * 50 * 256
+FEWEST_WINDOWS, MOST_WINDOWS = 8, 200
+WINDOWS_PER_VIDEO = 3
+NEAR_FRAMES = (256, 1024, 4096)  # that videos and windows are chosen by: more where these lie in too few
+VIDEOS = 20  # that are grounded by embeddings alone where there are too many to look at all
+ALL_FRAMES = 20_000  # up to here all videos are looked at
+OVERLAP = 0.5  # IoU of moments found in two windows, beyond which they are one
+RARE = 3.0  # standard deviations above the library's usual frame: as likely as not what a picture or a sum asks for
+TYPICAL_VIDEOS, TYPICAL_FRAMES = 64, 32  # evenly chosen, and frames of each, that stand for the library
+SAID_LINES = 1_000  # that are looked at for one question
+
+
+class Searcher:
+    """Answers questions about the videos of a library.
+
+    Args:
+        tables: the library's database.
+        grounder: what it is asked with.
+        calibration: of the grounder's head.
+        open_features: gives what is stored of a file.
+    """
+
+    def __init__(
+        self,
+        tables: LibraryTables,
+        grounder: Grounder,
+        calibration: Calibration,
+        open_features: Callable[[VideoEntry], VideoFeatures],
+    ) -> None:
+        self._tables = tables
+        self._grounder = grounder
+        self._calibration = calibration
+        self._open = open_features
+        self._typical: tuple[int, np.ndarray] = (-1, np.zeros((0, 0)))
+
+    def search(self, question: Question, selection: Selection, limit: int, min_score: float) -> list[Hit]:
+        """Find moments, best first.
+
+        Args:
+            question: what is looked for.
+            selection: where.
+            limit: how many at most.
+            min_score: leave out moments below, 0…1.
+
+        Raises:
+            VtgError: a picture cannot be read, or a stretch is of no video of the library.
+        """
+        said = self._find_said(question.said, selection) if question.said else None
+        if said is not None:
+            selection = selection.only(said)
+        if not question.parts:
+            hits = said_moments(said or {}, selection)
+        elif question.sentence is None:
+            hits = self._by_embedding(question.parts, selection)
+        elif self._grounder.head is not None:
+            hits = self._by_head(question.sentence, selection, said)
+        else:
+            # Where not every moment counts, the best ones may not be enough.
+            enough = limit if said is None else None
+            hits = self._by_clip(question.sentence, selection, enough, min_score)
+        if said is not None and question.parts:
+            hits = where_said(hits, said, selection)
+        return best_hits(hits, limit, min_score, selection.per_video)
+
+    def _by_head(self, sentence: str, selection: Selection, said: Mapping[str, list[SaidLine]] | None) -> list[Hit]:
+        text = self._grounder.encoder.encode_text(sentence)
+        hits = []
+        candidates = {candidate.video: candidate for candidate in self._windows(text, selection, said)}
+        unreadable: VtgError | None = None
+        for video, features in self._opened(candidates, selection):
+            try:
+                found = self._ground(features, candidates[video], sentence, text)
+            except VtgError as error:  # indexed for another head: the others can be searched all the same
+                unreadable = error
+            else:
+                hits += self._comparable(found, features, text)
+        if unreadable is not None and not hits:
+            raise unreadable
+        return hits
+
+    def _windows(
+        self, text: TextFeatures, selection: Selection, said: Mapping[str, list[SaidLine]] | None
+    ) -> list[Candidate]:
+        """What the head looks at: all there is of a few videos, of many the windows with the nearest frames."""
+        fps, grid = self._grounder.fps, self._grid
+        frames = {key: max(1, round(entry.duration * fps)) for key, entry in selection.entries.items()}
+        if len(frames) == 1 or sum(len(grid.starts(count)) for count in frames.values()) <= self._most_windows:
+            return every_window(frames, grid)
+        if said is not None:
+            lines = sorted(((line.score, key, line.start) for key in said for line in said[key]), reverse=True)
+            near = NearFrames(
+                [key for _, key, _ in lines], np.array([time for *_, time in lines]), np.zeros(len(lines))
+            )
+            return choose_windows(near, frames, fps, grid, self._most_windows, WINDOWS_PER_VIDEO)
+        chosen: list[Candidate] = []
+        for count in NEAR_FRAMES:
+            near = self._tables.nearest_frames(text.embedding.float().numpy(), count, selection.keys)
+            chosen = choose_windows(near, frames, fps, grid, self._most_windows, WINDOWS_PER_VIDEO)
+            if sum(len(candidate.starts) for candidate in chosen) >= self._most_windows or len(near.videos) < count:
+                break
+        return chosen
+
+    @cached_property
+    def _grid(self) -> WindowGrid:
+        assert self._grounder.head is not None
+        config, fps = self._grounder.head.config, self._grounder.fps
+        return WindowGrid(max(1, round(config.window_seconds * fps)), max(1, round(config.step_seconds * fps)))
+
+    @property
+    def _most_windows(self) -> int:
+        assert self._grounder.head is not None
+        window = self._grid.length * self._grounder.encoder.tokens * self._grounder.head.config.hidden_width
+        return min(MOST_WINDOWS, max(FEWEST_WINDOWS, WORK // window))
+
+    def _ground(self, features: VideoFeatures, candidate: Candidate, sentence: str, text: TextFeatures) -> list[_Found]:
+        """The moments of the candidate's windows, best first, those that two windows have found once."""
+        exact = self._grid.starts(len(features))
+        # The windows were chosen by what the video's duration says of its frames, which may be one off.
+        starts = {min(exact, key=lambda own: abs(own - start)) for start in candidate.starts}
+        if len(starts) == len(exact):
+            (grounding,) = self._grounder.ground_texts(features, [sentence], [text])
+            return _found(features.name, grounding, 0.0)
+        found = []
+        for start in sorted(starts):
+            part = cut_window(features, start, self._grid.length)
+            (grounding,) = self._grounder.ground_texts(part, [sentence], [text])
+            found += _found(features.name, grounding, start / features.fps)
+        windows = np.array([[one.hit.moment.start, one.hit.moment.end, one.hit.moment.score] for one in found])
+        kept = {tuple(row) for row in non_maximum_suppression(windows.reshape(-1, 3), OVERLAP).tolist()}
+        found = [one for one in found if (one.hit.moment.start, one.hit.moment.end, one.hit.moment.score) in kept]
+        return sorted(found, key=lambda one: -one.hit.moment.score)
+
+    def _comparable(self, found: list[_Found], features: VideoFeatures, text: TextFeatures) -> list[Hit]:
+        """A video's moments with scores that can be compared across videos.
+
+        How sure it is that the video has what is asked for at all follows from its best moment; the others are as much
+        less sure as the head says.
+        """
+        if not found or self._calibration.is_identity:
+            return [one.hit for one in found]
+        best = found[0]
+        margin = self._margin(features, text, best.hit.moment)
+        chance = self._calibration.chance(best.hit.moment.score, margin, best.saliency)
+        share = chance / best.hit.moment.score
+        return [
+            replace(one.hit, moment=replace(one.hit.moment, score=min(1.0, share * one.hit.moment.score)))
+            for one in found
+        ]
+
+    def evidence(self, sentence: str, videos: Iterable[VideoFeatures]) -> np.ndarray:
+        """What a calibration is fitted on.
+
+        Args:
+            sentence: what is asked.
+            videos: N videos' features.
+
+        Returns:
+            [N, 3]: score, margin and highest saliency of each video's best moment; zeros where none was found.
+        """
+        text = self._grounder.encoder.encode_text(sentence)
+        rows = []
+        for features in videos:
+            found = self._ground(
+                features, Candidate(features.name, tuple(self._grid.starts(len(features)))), sentence, text
+            )[:1]
+            rows += [
+                (one.hit.moment.score, self._margin(features, text, one.hit.moment), one.saliency) for one in found
+            ]
+            rows += [(0.0, 0.0, 0.0)] * (1 - len(found))
+        return np.array(rows)
+
+    def _margin(self, features: VideoFeatures, text: TextFeatures, moment: Moment) -> float:
+        if features.embedding is None:
+            return 0.0
+        first = min(len(features) - 1, int(moment.start * features.fps))
+        inside = np.asarray(features.embedding[first : max(first + 1, round(moment.end * features.fps))])
+        cosines = inside @ text.embedding.float().numpy()
+        return float(query_margin(cosines, inside @ self._background.T, self._grounder.encoder.logit_scale).mean())
+
+    @cached_property
+    def _background(self) -> np.ndarray:
+        texts = self._grounder.encoder.encode_texts(BACKGROUND_PROMPTS)
+        return np.stack([text.embedding.float().numpy() for text in texts])
+
+    def _by_clip(self, sentence: str, selection: Selection, limit: int | None, min_score: float) -> list[Hit]:
+        text = self._grounder.encoder.encode_text(sentence)
+        hits: list[Hit] = []
+        for bound, features in self._by_bound(text, selection):
+            worst = hits[-1].moment.score if limit is not None and len(hits) >= limit else 0.0
+            if bound < max(min_score, worst):
+                break
+            (grounding,) = self._grounder.ground_texts(features, [sentence], [text])
+            most = selection.per_video if limit is not None else None
+            hits += [one.hit for one in _found(features.name, grounding, 0.0)][:most]
+            hits = sorted(hits, key=lambda hit: -hit.moment.score)[:limit]
+        return hits
+
+    def _by_bound(self, text: TextFeatures, selection: Selection) -> list[tuple[float, VideoFeatures]]:
+        """Videos with what none of their moments can score above, which falls."""
+        videos = self._near_videos(text.embedding.float().numpy(), selection)
+        features = (video for _, video in self._opened(videos, selection))
+        bounds = [(self._grounder.score_bound(video, text), video) for video in features]
+        return sorted(bounds, key=lambda pair: (-pair[0], pair[1].name))
+
+    def _near_videos(self, embedding: np.ndarray, selection: Selection) -> list[str]:
+        """All videos, or where these are very many those with the nearest frames."""
+        frames = sum(entry.duration for entry in selection.entries.values()) * self._grounder.fps
+        if frames <= ALL_FRAMES:
+            return list(selection.entries)
+        videos: list[str] = []
+        for count in NEAR_FRAMES:
+            near = self._tables.nearest_frames(embedding, count, selection.keys)
+            videos = [video for video in dict.fromkeys(near.videos) if video in selection.entries][:VIDEOS]
+            if len(videos) == VIDEOS or len(near.videos) < count:
+                break
+        return videos
+
+    def _by_embedding(self, parts: Sequence[Part], selection: Selection) -> list[Hit]:
+        typical = self._typical_frames(selection)
+        question = embed_question(
+            parts,
+            self._grounder.encoder,
+            lambda stretch: self._embed_stretch(stretch, selection),
+            self._background.mean(axis=0),
+            typical.mean(axis=0),
+        )
+        usual = typical @ question
+        hits = []
+        for _, features in self._opened(self._near_videos(question, selection), selection):
+            assert features.embedding is not None
+            curve = (np.asarray(features.embedding @ question) - usual.mean()) / max(float(usual.std()), 1e-6) - RARE
+            for start, end, score in propose_moments(curve, features.fps, features.duration):
+                frames = curve[int(start * features.fps) : max(int(start * features.fps) + 1, int(end * features.fps))]
+                peak = (int(start * features.fps) + int(frames.argmax())) / features.fps
+                hits.append(Hit(features.name, Moment(float(start), float(end), float(score)), peak))
+        asked = [(self._key_of(stretch, selection), stretch) for part in parts if (stretch := _stretch(part))]
+        return [hit for hit in hits if not any(_is_of(hit, key, stretch, selection) for key, stretch in asked)]
+
+    def _opened(self, videos: Iterable[str], selection: Selection) -> Iterator[tuple[str, VideoFeatures]]:
+        """The features of those videos that are selected, but for what somebody has just removed from the library."""
+        for video in videos:
+            if (entry := selection.entries.get(video)) is None:
+                continue
+            try:
+                features = self._open(entry)
+            except VtgError:
+                if entry in self._tables.videos():
+                    raise
+                continue
+            yield video, features
+
+    def _typical_frames(self, selection: Selection) -> np.ndarray:
+        """[N, E], frames that stand for all those of the library."""
+        videos = list(selection.entries)
+        if self._typical[0] != hash(tuple(videos)):
+            chosen = [videos[i] for i in np.linspace(0, len(videos) - 1, min(len(videos), TYPICAL_VIDEOS)).astype(int)]
+            frames = []
+            for _, features in self._opened(chosen, selection):
+                embedding = features.embedding
+                assert embedding is not None
+                count = min(len(embedding), TYPICAL_FRAMES)
+                frames.append(embedding[np.linspace(0, len(embedding) - 1, count).astype(int)])
+            self._typical = hash(tuple(videos)), np.concatenate(frames)
+        return self._typical[1]
+
+    def _key_of(self, stretch: Stretch, selection: Selection) -> str | None:
+        return selection.paths.get(str(stretch.video.resolve()))
+
+    def _embed_stretch(self, stretch: Stretch, selection: Selection) -> np.ndarray:
+        path = str(stretch.video.resolve())
+        entry = next((entry for entry in self._tables.videos() if entry.path == path and entry.video), None)
+        if entry is None:
+            raise VtgError(f"{stretch.video}: not in the library; add it with: vtg index {stretch.video}")
+        if stretch.start >= entry.duration:
+            raise VtgError(f"{stretch.video}: {stretch.start:g} s is not in it; it is {entry.duration:.2f} s long")
+        features = self._open(entry)
+        assert features.embedding is not None
+        first = min(len(features) - 1, int(stretch.start * features.fps))
+        mean = features.embedding[first : max(first + 1, round(stretch.end * features.fps))].mean(axis=0)
+        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9))
+
+    def _find_said(self, words: str, selection: Selection) -> dict[str, list[SaidLine]]:
+        paths = None if selection.is_everything else list(selection.paths)
+        said: dict[str, dict[tuple[float, str], SaidLine]] = {}
+        for line in self._tables.find_said(words, SAID_LINES, paths):
+            if line.path in selection.paths:
+                # Two files of one content say the same.
+                said.setdefault(selection.paths[line.path], {}).setdefault((line.start, line.text), line)
+        return {video: sorted(lines.values(), key=lambda line: line.start) for video, lines in said.items()}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A moment of one video, as its head scores it.
+
+    Attributes:
+        hit: the moment.
+        saliency: the highest one in it.
+    """
+
+    hit: Hit
+    saliency: float
+
+
+def _found(name: str, grounding: Grounding, offset: float) -> list[_Found]:
+    """What a grounding of a video from a time on has found, best first, in the video's own time."""
+    found = []
+    for moment in grounding.moments:
+        if moment.score > 0:
+            peak = best_time(grounding, moment)
+            saliency = float(grounding.saliency.scores[int(np.searchsorted(grounding.saliency.times, peak))])
+            shifted = Moment(moment.start + offset, moment.end + offset, moment.score)
+            found.append(_Found(Hit(name, shifted, peak + offset), saliency))
+    return found
+
+
+def _stretch(part: Part) -> Stretch | None:
+    return part.what if isinstance(part.what, Stretch) else None
+
+
+def _is_of(hit: Hit, video: str | None, stretch: Stretch, selection: Selection) -> bool:
+    """Whether a hit only gives back the stretch that others are to be like."""
+    overlaps = hit.moment.start < stretch.end and stretch.start < hit.moment.end
+    return overlaps and video is not None and selection.paths.get(hit.video) == video

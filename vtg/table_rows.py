@@ -1,0 +1,123 @@
+"""The rows of a library's database: what they say, as Python and as Arrow know them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+__all__ = ["FAILED", "INDEXED", "NearFrames", "SaidLine", "VideoEntry", "frame_rows", "said_rows", "video_rows"]
+
+INDEXED, FAILED = "indexed", "failed"
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """What a library knows of one file.
+
+    Attributes:
+        path: absolute.
+        video: its content key; "" where it could not be read.
+        size: bytes.
+        modified: of the file, ns since 1970.
+        duration: seconds.
+        width: pixels, as displayed.
+        height: pixels, as displayed.
+        added: when it was indexed.
+        encoder: fingerprint of the encoder.
+        state: "indexed" or "failed".
+        failure: why it failed, "" otherwise.
+        subtitles: names what its said words were read from; "" where nobody has looked yet.
+    """
+
+    path: str
+    video: str
+    size: int
+    modified: int
+    duration: float
+    width: int
+    height: int
+    added: datetime
+    encoder: str
+    state: str
+    failure: str
+    subtitles: str = ""
+
+
+@dataclass(frozen=True)
+class SaidLine:
+    """Words that are said in a video.
+
+    Attributes:
+        path: the file.
+        start: seconds.
+        end: seconds.
+        text: one line.
+        score: how well they fit a question, higher is better; 0 where nothing was asked.
+    """
+
+    path: str
+    start: float
+    end: float
+    text: str
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class NearFrames:
+    """The frames nearest to an embedding, nearest first.
+
+    Attributes:
+        videos: [N] content keys.
+        times: [N] seconds.
+        cosines: [N] with the embedding.
+    """
+
+    videos: list[str]
+    times: np.ndarray
+    cosines: np.ndarray
+
+
+def video_rows(entries: list[VideoEntry]) -> Any:
+    import pyarrow as pa
+
+    schema = pa.schema(
+        [
+            ("path", pa.string()),
+            ("video", pa.string()),
+            ("size", pa.int64()),
+            ("modified", pa.int64()),
+            ("duration", pa.float64()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("added", pa.timestamp("us", tz="UTC")),
+            ("encoder", pa.string()),
+            ("state", pa.string()),
+            ("failure", pa.string()),
+            ("subtitles", pa.string()),
+        ]
+    )
+    return pa.Table.from_pylist([vars(entry) for entry in entries], schema=schema)
+
+
+def frame_rows(video: str, times: np.ndarray, embedding: np.ndarray) -> Any:
+    import pyarrow as pa
+
+    flat = pa.array(np.ascontiguousarray(embedding, np.float32).reshape(-1))
+    return pa.table(
+        {
+            "video": pa.array([video] * len(times), pa.string()),
+            "time": pa.array(times, pa.float64()),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, embedding.shape[1]),
+        }
+    )
+
+
+def said_rows(lines: Sequence[SaidLine]) -> Any:
+    import pyarrow as pa
+
+    schema = pa.schema([("path", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
+    return pa.Table.from_pylist([vars(line) for line in lines], schema=schema)

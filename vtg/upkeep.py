@@ -1,0 +1,177 @@
+"""Keeping a library in step with the disk: knows how moved files are found again, and what a sound library is."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vtg.errors import VtgError
+from vtg.features import FeatureKey, FeatureStore, content_key
+from vtg.sources import find_videos
+from vtg.tables import INDEXED, LibraryTables, VideoEntry
+
+if TYPE_CHECKING:
+    from vtg.library import IndexProgress, IndexReport, Library
+
+__all__ = ["Problem", "find_moved", "find_problems", "is_away", "watch"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about a library that is not as it should be.
+
+    Attributes:
+        where: the file of the library, or the video, that it is about.
+        what: what is wrong and what to do, in words that follow "where: ".
+    """
+
+    where: str
+    what: str
+
+
+def find_moved(vanished: Sequence[VideoEntry], known: Iterable[str], folders: Iterable[Path]) -> list[Path]:
+    """Find files that were moved or renamed: new paths with the contents of those that are not there any more.
+
+    Args:
+        vanished: files that are not there.
+        known: paths of all files of the library.
+        folders: where to look: in these with all below them, and in the folders of the known files.
+    """
+    contents = {entry.video for entry in vanished if entry.video}
+    sizes = {entry.size for entry in vanished if entry.video}
+    if not contents:
+        return []
+    known = set(known)
+    places = {Path(path).parent for path in known}
+    beside = [path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()]
+    below, _ = find_videos(folder for folder in folders if folder.is_dir())
+    moved = []
+    for path in dict.fromkeys([*below, *beside]):
+        # Reading a whole file takes time: only those of the right size are.
+        if str(path) not in known and path.stat().st_size in sizes and content_key(path) in contents:
+            moved.append(path)
+    return moved
+
+
+def is_away(path: str, folders: Iterable[str]) -> bool:
+    """Whether a file is not there because all of its folder is not, as when a disk is not plugged in.
+
+    Args:
+        path: of a file that is not there.
+        folders: those that were added as a whole.
+    """
+    above = [folder for folder in map(Path, folders) if Path(path).is_relative_to(folder)]
+    return not max(above, key=lambda folder: len(folder.parts), default=Path(path).parent).is_dir()
+
+
+def find_problems(
+    tables: LibraryTables,
+    features: FeatureStore,
+    key_of: Callable[[str], FeatureKey],
+    checksums: bool,
+    progress: Callable[[int, int], None],
+) -> list[Problem]:
+    """Compare everything in a library with everything else.
+
+    Args:
+        tables: its database.
+        features: its feature store.
+        key_of: the key of a content's features.
+        checksums: also read every file of features whole.
+        progress: told how many files are done, of how many.
+    """
+    entries = tables.videos()
+    times = tables.frame_times()
+    problems = []
+    for done, entry in enumerate(entries):
+        progress(done, len(entries))
+        for what in _problems_of(entry, times, features, key_of, checksums):
+            problems.append(Problem(entry.path, what))
+    known = {entry.video for entry in entries}
+    left = {key.video for key in features} | set(times)
+    for video in sorted(left - known):
+        problems.append(Problem(video, "belongs to no file: a run was killed; the next 'vtg index' removes it"))
+    paths = [entry.path for entry in entries]
+    for path in sorted({path for path in paths if paths.count(path) > 1} if len(set(paths)) < len(paths) else set()):
+        problems.append(Problem(path, "is listed twice; remove it and index it again"))
+    for path in sorted(set(tables.count_said()) - set(paths)):
+        problems.append(Problem(path, "has words and is not listed; index it again, or remove it"))
+    return problems
+
+
+def _problems_of(
+    entry: VideoEntry,
+    times: dict[str, list[float]],
+    features: FeatureStore,
+    key_of: Callable[[str], FeatureKey],
+    checksums: bool,
+) -> list[str]:
+    path = Path(entry.path)
+    if not path.exists():
+        return ["is not there any more; follow the disk with: vtg library refresh"]
+    status = path.stat()
+    if (status.st_size, status.st_mtime_ns) != (entry.size, entry.modified):
+        return ["has changed since it was indexed; follow the disk with: vtg library refresh"]
+    if entry.state != INDEXED:
+        return []
+    key = key_of(entry.video)
+    if entry.encoder != key.encoder:
+        return ["was indexed with other weights of the library's CLIP; do it again: vtg index PATH"]
+    try:
+        stored = features.open(key, entry.path)
+        if checksums:
+            features.verify(key)
+    except VtgError as error:
+        return [f"cannot be searched ({error})"]
+    in_database = times.get(entry.video, [])
+    if len(in_database) != len(stored) or len(set(in_database)) != len(in_database):
+        return [f"has {len(in_database)} frames in the database and {len(stored)} in its features; index it again"]
+    return []
+
+
+def watch(
+    library: Library,
+    folders: Sequence[Path],
+    seconds: float,
+    tell: Callable[[IndexReport], None],
+    progress: Callable[[IndexProgress], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Keep a library in step with folders, until somebody stops it: new, changed, moved and vanished files.
+
+    A file that has changed since the last look may still be on its way in, and waits for the next one.
+
+    Args:
+        library: the library.
+        folders: what to watch, with all below.
+        seconds: from one look to the next.
+        tell: told of every look that has changed something.
+        progress: told of every step of indexing.
+        stop: asked at every step; True ends it.
+
+    Raises:
+        VtgError: the encoder cannot be had, or the library cannot be written to.
+    """
+    before: dict[Path, tuple[int, int]] = {}
+    while not stop():
+        files, _ = find_videos(folder for folder in folders if folder.is_dir())
+        now = {path: (status.st_size, status.st_mtime_ns) for path in files if (status := _status(path))}
+        settled = [path for path, state in now.items() if before.get(path) == state]
+        before = now
+        for report in (library.add(settled, progress, stop=stop), library.refresh(progress, stop=stop)):
+            if report.added or report.removed or report.moved:
+                tell(report)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not stop():
+            time.sleep(min(0.2, seconds))
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
