@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commands import Result, vtg_in_process
 
-from vtg import cli
 from vtg.video import probe
-
-
-class Result:
-    """What one run of the command line said and did."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """Runs ``vtg`` in this process, on a library of the test's own."""
     monkeypatch.setenv("VTG_LIBRARY", str(tmp_path / "library"))
-
-    def run_vtg(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["vtg", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 0
-        return Result(status, *capsys.readouterr())
-
-    return run_vtg
+    return vtg_in_process(capsys, monkeypatch)
 
 
 @pytest.fixture

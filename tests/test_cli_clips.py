@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from commands import Result, vtg_in_process
 from PIL import Image
 
-from vtg import Library, cli
+from vtg import Library
 from vtg.demo import DemoVideo, make_videos
 from vtg.summary import find_highlights, shot_edges, summarize
 from vtg.video import probe
@@ -43,32 +41,11 @@ def library(folder: Path, films: list[DemoVideo]) -> Library:
     return made
 
 
-class Result:
-    """What one run of the command line said and did."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, library: Library) -> Callable[..., Result]:
     """Runs ``vtg`` in this process, on the library of the demo films."""
     monkeypatch.setenv("VTG_LIBRARY", str(library.folder))
-
-    def run_vtg(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["vtg", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 0
-        return Result(status, *capsys.readouterr())
-
-    return run_vtg
+    return vtg_in_process(capsys, monkeypatch)
 
 
 def test_shots_of_the_demo_world_are_found(library: Library, films: list[DemoVideo]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from vtg.table_rows import SaidLine
 from vtg.timecode import parse_time
 
-__all__ = ["SubtitleFolders", "parse_subtitles", "said_lines"]
+__all__ = ["SubtitleFolders", "captions_in_turn", "parse_subtitles", "said_lines"]
 
 SUFFIXES = (".srt", ".vtt")
 _TIME = r"((?:\d+:)?\d+:\d\d[.,]\d{1,3})"
@@ -99,3 +100,21 @@ def parse_subtitles(text: str, video: str | os.PathLike[str]) -> list[SaidLine]:
             if words and end > start:
                 found.append(SaidLine(os.fspath(video), start, end, words))
     return found
+
+
+def captions_in_turn(captions: Iterable[tuple[float, str]]) -> str:
+    """Writes captions (SRT) that follow each other from 0 on.
+
+    Args:
+        captions: for how many seconds each is shown, and its text.
+    """
+    text, begin = "", 0.0
+    for number, (seconds, words) in enumerate(captions, 1):
+        text += f"{number}\n{_srt_time(begin)} --> {_srt_time(begin + seconds)}\n{words}\n\n"
+        begin += seconds
+    return text
+
+
+def _srt_time(seconds: float) -> str:
+    whole, milliseconds = divmod(round(1000 * seconds), 1000)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{milliseconds:03d}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from vtg.errors import VtgError
 from vtg.hits import Hit
+from vtg.subtitles import captions_in_turn
 from vtg.summary.exports import write_text
 from vtg.timecode import format_time
 from vtg.video import probe
@@ -116,18 +117,9 @@ def _csv(query: str, hits: Sequence[Hit]) -> str:
 
 
 def _srt(query: str, hits: Sequence[Hit]) -> str:
-    text, begin = "", 0.0
-    for number, event in enumerate(_events(hits), 1):
-        end = begin + event.frames / event.rate
-        words = event.hit.said or query
-        text += f"{number}\n{_srt_time(begin)} --> {_srt_time(end)}\n{event.title}\n{' '.join(words.split())}\n\n"
-        begin = end
-    return text
-
-
-def _srt_time(seconds: float) -> str:
-    whole, milliseconds = divmod(round(1000 * seconds), 1000)
-    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{milliseconds:03d}"
+    return captions_in_turn(
+        (event.frames / event.rate, f"{event.title}\n{_one_line(event.hit.said or query)}") for event in _events(hits)
+    )
 
 
 def _edl(query: str, hits: Sequence[Hit]) -> str:

@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from vtg.subtitles import captions_in_turn
 from vtg.summary.choosing import Clip
 from vtg.summary.planning import Plan
 from vtg.timecode import format_time
@@ -87,18 +88,8 @@ def subtitles(plan: Plan, labels: Sequence[str] = ()) -> str:
         plan: the plan, its clips in the order of the reel.
         labels: one a clip, or none.
     """
-    text, begin = "", 0.0
-    for number, (clip, label) in enumerate(zip(plan.clips, labels or [""] * len(plan.clips), strict=True), 1):
-        end = begin + clip.seconds
-        text += f"{number}\n{_srt_time(begin)} --> {_srt_time(end)}\n{clip_caption(clip, label)}\n\n"
-        begin = end
-    return text
-
-
-def _srt_time(seconds: float) -> str:
-    milliseconds = round(1000 * seconds)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}"
+    labelled = zip(plan.clips, labels or [""] * len(plan.clips), strict=True)
+    return captions_in_turn((clip.seconds, clip_caption(clip, label)) for clip, label in labelled)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
