@@ -21,7 +21,7 @@ from vtg.extraction.claims import Claims
 from vtg.extraction.output import Output
 from vtg.extraction.places import LocalPlace
 from vtg.extraction.verify import verify
-from vtg.features import FeatureKey, FeatureStore, content_key
+from vtg.features import EncodedChunk, FeatureKey, FeatureStore, content_key
 from vtg.specs import EncoderSpec
 from vtg.video import sample_frames
 
@@ -227,6 +227,39 @@ def made_once(out: Path, run: Run) -> Path:
     return out
 
 
+def test_stretches_of_videos_are_kept_apart_and_swept(tmp_path: Path, run: Run) -> None:
+    settings = Output.open(str(made_once(tmp_path, run))).settings
+    output = Output(str(tmp_path), settings)
+    chunk = EncodedChunk(np.arange(2.0), np.ones((2, 4, 5, 64), np.float16), np.ones((2, 8), np.float32))
+    jobs = [VideoJob(name, "x.mp4", 1.0) for name in ("a", "a/b", "a.00000000")]  # one begins as another does
+    for job in jobs:
+        for first in (0, 2):
+            output.write_segment(job, first, chunk)
+    output.remove_segments(jobs[0], [0, 2])
+    for job in jobs[1:]:
+        assert [len(kept.times) for kept in output.read_segments(job, [2, 0])] == [2, 2]
+    output.begin()
+    output.sweep()
+    assert not [name for name in contents(tmp_path) if "segments" in name]
+
+
+def test_stretches_of_a_video_that_another_process_is_at_are_left_to_it(
+    tmp_path: Path, run: Run, other_process: Callable[[Path, list[str]], None]
+) -> None:
+    output = Output(str(tmp_path), Output.open(str(made_once(tmp_path, run))).settings)
+    chunk = EncodedChunk(np.arange(2.0), np.ones((2, 4, 5, 64), np.float16), np.ones((2, 8), np.float32))
+    for name in ("deep/a.b", "c"):
+        output.write_segment(VideoJob(name, "x.mp4", 1.0), 0, chunk)
+    (tmp_path / "extraction" / "segments" / "deep" / "a.b.00000002.safetensors.0a1b2c3d.part").touch()
+    other_process(tmp_path / "extraction" / "claims", ["video deep/a.b"])
+    output.begin()
+    output.sweep()
+    assert sorted(name for name in contents(tmp_path) if "segments" in name) == [
+        "extraction/segments/deep/a.b.00000000.safetensors",
+        "extraction/segments/deep/a.b.00000002.safetensors.0a1b2c3d.part",
+    ]
+
+
 def test_an_interrupted_write_leaves_no_half_file(
     tmp_path: Path, run: Run, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,6 +410,18 @@ def test_damage_is_found(tmp_path: Path, run: Run, spoil: Callable[[Path], None]
     assert reason in found
 
 
+def test_any_damage_to_a_header_is_found(tmp_path: Path, run: Run, films: Path) -> None:
+    work = Work("one", (VideoJob("a", str(films / "0.mp4"), 1.0),), (QueryJob("q", "a dog"),))
+    for layout, pattern in (("published", "clip_b32_vid_k4/a.npy"), ("store", "*.safetensors")):
+        run(tmp_path / layout, work, layout=layout)
+        assert verify(str(tmp_path / layout)).problems == []
+        (path,) = (tmp_path / layout).glob(pattern)
+        whole = path.read_bytes()
+        for place in (*range(0, 128, 3), *range(128, 600, 29)):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            assert len(verify(str(tmp_path / layout)).problems) == 1, f"{layout}, byte {place}"
+
+
 def rewrite_record(out: Path, name: str, **fields: object) -> None:
     path = out / "extraction" / "videos" / f"{name}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
@@ -405,6 +450,9 @@ def test_strays_and_damage_in_a_store_are_found(tmp_path: Path, run: Run) -> Non
         file.seek(5000)
         file.write(b"\xff\xff")
     (tmp_path / "x.npy.12345678.part").touch()
-    assert {file for file, _ in verify(str(tmp_path)).problems} == {path.name, "x.npy.12345678.part"}
+    moved = next(other for other in tmp_path.glob("*.safetensors") if other != path)
+    moved.rename(tmp_path / "another.safetensors")
+    found = {file for file, _ in verify(str(tmp_path)).problems}
+    assert found == {path.name, "x.npy.12345678.part", moved.name, "another.safetensors"}
     with pytest.raises(VtgError, match="nothing was extracted"):
         verify(str(tmp_path / "none"))

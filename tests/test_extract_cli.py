@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commands import Result, vtg_in_process
 
-from vtg import cli
-
-
-class Result:
-    """What one run of the command line said and did."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
+from vtg.errors import VtgError
+from vtg.extraction import Work
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_clip: Path) -> Callable[..., Result]:
     """Runs ``vtg extract`` in this process, with a tiny CLIP."""
+    run_vtg = vtg_in_process(capsys, monkeypatch, "extract")
 
-    def run_vtg(*words: object) -> Result:
+    def run_extract(*words: object) -> Result:
         options = [] if "--verify" in words else ["--model", "zero-shot", "--pretrained", tiny_clip, "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", ["vtg", "extract", *map(str, [*words, *options])])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 0
-        return Result(status, *capsys.readouterr())
+        return run_vtg(*words, *options)
 
-    return run_vtg
+    return run_extract
 
 
 @pytest.fixture
@@ -57,6 +41,7 @@ def test_extract_then_again_then_verify(run: Callable[..., Result], films: Path,
     second = run(films, tmp_path / "out", "--fps", 1)
     assert (second.status, second.out) == (0, "")
     assert "0 videos, 2 done before" in second.err
+    assert "2 files checked, 0 wrong\n" in run("--verify", tmp_path / "out").err
     checked = run("--verify", tmp_path / "out", "--json")
     assert checked.status == 0
     assert checked.json == {"out": str(tmp_path / "out"), "checked": 2, "problems": [], "failed": []}
@@ -104,14 +89,23 @@ def test_ray_may_be_named_without_an_address(
 ) -> None:
     asked = []
 
-    def note(*arguments: Any, **_: Any) -> Any:
-        asked.append(arguments[-2])
-        raise cli.VtgError("enough")
+    def note(work: Work, out: str, *_: object, ray: str | None, **__: object) -> None:
+        asked.append((work.source, out, ray))
+        raise VtgError("enough")
 
     monkeypatch.setattr("vtg.extraction.extract", note)
-    for words in (["--ray"], ["--ray", "10.0.0.1:6379"], ["--ray=auto"], []):
-        run(films, tmp_path / "out", *words)
-    assert asked == ["", "10.0.0.1:6379", "auto", None]
+    out = tmp_path / "out"
+    for words in (
+        [films, out, "--ray"],
+        [films, out, "--ray", "10.0.0.1:6379"],
+        [films, out, "--ray=auto"],
+        ["--ray", films, out],
+        [films, "--ray", "ray://head:10001", out],
+        [films, out],
+    ):
+        run(*words)
+    assert [ray for *_, ray in asked] == ["", "10.0.0.1:6379", "auto", "", "ray://head:10001", None]
+    assert {(source, place) for source, place, _ in asked} == {(str(films), str(out))}
 
 
 def test_features_of_queries_come_with_a_benchmarks_videos(

@@ -49,6 +49,29 @@ def test_a_single_video_and_a_pattern(folder: Path, monkeypatch: pytest.MonkeyPa
     assert ids(read_source((folder / "videos" / "deep").as_uri())) == ["a", "b"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there that few have")
+def test_a_link_gives_its_own_name(folder: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    (links / "deep").mkdir(parents=True)
+    (links / "one.mp4").symlink_to(folder / "videos" / "a.mp4")
+    (links / "deep" / "two.mp4").symlink_to(folder / "videos" / "deep" / "b.mp4")
+    assert sorted(ids(read_source(str(links)))) == ["deep/two", "one"]
+    assert ids(read_source(str(links / "one.mp4"))) == ["one"]
+    assert ids(read_source(str(links / "**" / "*.mp4"))) == ["deep/two", "one"]
+    assert read_source(str(links / "**" / "*.mp4")).problems == ()
+
+
+def test_a_video_may_have_any_ending(folder: Path, make_video: Callable[..., Path]) -> None:
+    made = make_video(folder / "holiday.mp4", seconds=2)
+    made.rename(folder / "holiday.dat")
+    assert ids(read_source(str(folder / "holiday.dat"))) == ["holiday"]
+    (folder / "list").write_text("holiday.dat\n")
+    assert ids(read_source(str(folder / "list"))) == ["holiday"]
+    (folder / "wide.txt").write_text("holiday.dat\n", encoding="utf-16")
+    with pytest.raises(VtgError, match="not a text file"):
+        read_source(str(folder / "wide.txt"))
+
+
 def test_two_videos_of_one_name_are_told(folder: Path) -> None:
     (folder / "videos" / "a.avi").touch()
     (problem,) = read_source(str(folder / "videos")).problems
@@ -117,12 +140,14 @@ def test_everything_wrong_in_a_manifest_is_told_with_its_line(folder: Path) -> N
         '{"path": "videos/deep/b.mp4", "id": "../b"}',
         '{"path": "videos/deep/b.mp4", "id": [1]}',
         '{"path": "videos/deep/b.mp4", "start": NaN}',
+        '{"path": 5}',
+        '{"path": "videos/deep", "id": "z"}',
     ]
     manifest.write_text("\n".join(lines))
     work = read_source(str(manifest))
     problems = [*work.problems, *missing_files(work, source_sizes(work.videos))]
     reasons = {int(problem.removeprefix(f"{manifest}:").split(":")[0]): problem for problem in problems}
-    assert sorted(reasons) == [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert sorted(reasons) == list(range(2, 13))
     for line, words in (
         (2, "not valid JSON"),
         (3, "no path"),
@@ -133,6 +158,8 @@ def test_everything_wrong_in_a_manifest_is_told_with_its_line(folder: Path) -> N
         (8, "dotted part"),
         (9, "the id must be"),
         (10, "start must be seconds"),
+        (11, "the path must be a text, not 5"),
+        (12, "a folder, not a video"),
     ):
         assert words in reasons[line]
 
@@ -273,7 +300,7 @@ def pretend_finished(output: Output, work: Work) -> None:
 def test_a_query_record_is_read_as_it_was_written() -> None:
     from vtg.extraction.records import from_json
 
-    record = QueryRecord("1", "ein Hund – läuft", "clip_b32_txt_k4/1.npy", 10, "0" * 64, (5, 4, 64))
+    record = QueryRecord("1", "ein Hund – läuft", "clip_b32_txt_k4/1.npy", 10, "0" * 64, "1" * 64, (5, 4, 64))
     assert from_json(QueryRecord, to_json(record)) == record
     assert from_json(QueryRecord, to_json(record)[:-5]) is None
     assert from_json(QueryRecord, None) is None

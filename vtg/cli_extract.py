@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["add_extract_command"]
 
 OWN_CLUSTER = "own"  # what --ray without an address means
+ADDRESS = re.compile(r"auto|local|ray://\S+|[\w.-]+:\d+")  # what may follow --ray; anything else is SOURCE or OUT
 LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal: in the log of a job
 
 
@@ -28,7 +29,7 @@ class _Command(typer.core.TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for place, word in enumerate(args):
-            if word == "--ray" and (place + 1 == len(args) or args[place + 1].startswith("-")):
+            if word == "--ray" and not (place + 1 < len(args) and ADDRESS.fullmatch(args[place + 1])):
                 args = [*args[:place], f"--ray={OWN_CLUSTER}", *args[place + 1 :]]
         return super().parse_args(ctx, args)
 
@@ -113,14 +114,14 @@ def extract(
                 work,
                 out,
                 spec.encoder,
-                form,
-                device,
-                workers,
-                part,
-                retry_failed,
-                skip_wrong,
-                "" if ray == OWN_CLUSTER else ray,
-                _teller(step),
+                layout=form,
+                device=device,
+                workers=workers,
+                shard=part,
+                retry_failed=retry_failed,
+                skip_wrong=skip_wrong,
+                ray="" if ray == OWN_CLUSTER else ray,
+                progress=_teller(step),
             )
         except WrongWorkError as error:
             for problem in error.problems:
@@ -142,9 +143,9 @@ def _verify(out: str, as_json: bool) -> None:
         messages.print(f"{file}: {reason}", style="red", markup=False, soft_wrap=True)
     if as_json:
         print_json({"out": out, **report.to_dict()})
+    failed = f"; {_count(len(report.failed), 'video')} without, because they failed" if report.failed else ""
     messages.print(
-        f"{out}: {report.checked} files checked, {len(report.problems)} wrong; "
-        f"{len(report.failed)} videos have none because they failed",
+        f"{out}: {_count(report.checked, 'file')} checked, {len(report.problems)} wrong{failed}",
         markup=False,
         soft_wrap=True,
     )
@@ -189,10 +190,14 @@ def _print_summary(report: ExtractionReport, out: str) -> None:
         messages.print(f"vtg: {record.source}: {record.failure}", style="red", markup=False, soft_wrap=True)
     for problem in report.problems:
         messages.print(f"left out: {problem}", markup=False, soft_wrap=True)
-    parts = [f"{report.videos} videos"]
-    parts += [f"{report.queries} queries"] if report.queries else []
+    parts = [_count(report.videos, "video")]
+    parts += [_count(report.queries, "query", "queries")] if report.queries else []
     parts += [f"{report.finished} done before"] if report.finished else []
     parts += [f"{report.elsewhere} in the hands of another process"] if report.elsewhere else []
     parts += [f"{len(report.failed)} failed (again with --retry-failed)"] if report.failed else []
-    speed = f", {report.frames} frames in {format_time(report.seconds)}" if report.frames else ""
+    speed = f", {_count(report.frames, 'frame')} in {format_time(report.seconds)}" if report.frames else ""
     messages.print(f"{out}: {', '.join(parts)}{speed}", markup=False, soft_wrap=True)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

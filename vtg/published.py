@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import secrets
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -73,7 +74,7 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
-    except (ValueError, OSError, EOFError):
+    except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError):  # the last two: of a damaged header
         raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
     if array.ndim != dimensions or not math.prod(array.shape):
         raise VtgError(f"{path}: has shape {list(array.shape)}, not {dimensions} dimensions; extract it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -242,7 +243,7 @@ def _pipeline(
     frames = rows.flat_map(
         functools.partial(_decode, size=size, with_content=with_content),
         num_cpus=DECODE_CPUS_BESIDE_GPU if with_gpu else DECODE_CPUS,
-        compute=ray.data.TaskPoolStrategy(size=max(1, cpus)),
+        compute=ray.data.TaskPoolStrategy(size=max(1, min(cpus, len(tasks)))),
     )
     features = frames.map(
         _Encode,
@@ -314,27 +315,40 @@ class _Stretch:
 def _write(row: dict[str, Any], where: tuple[str, OutputSettings]) -> dict[str, Any]:
     """Write a short video whole, or one stretch of a long one."""
     features: _Features = row["features"]
-    frames, chunk = features.frames, features.chunk
-    output, job, size = Output(*where), frames.task.job, frames.task.source_bytes
+    with _opened(where) as output:
+        return {"result": _written(output, features.frames, features.chunk)}
+
+
+@contextlib.contextmanager
+def _opened(where: tuple[str, OutputSettings]) -> Iterator[Output]:
+    """The output in a worker, which has locks of its own: who started it holds those of the videos only."""
+    output = Output(*where)
+    output.place.make()
+    try:
+        yield output
+    finally:
+        output.place.claims.close()
+
+
+def _written(output: Output, frames: _Frames, chunk: EncodedChunk | None) -> VideoRecord | _Stretch:
+    job, size = frames.task.job, frames.task.source_bytes
     if frames.failure:
-        return {"result": output.write_failure(job, size, frames.failure)}
-    if frames.first == 0 and frames.is_last:
-        try:
-            chunks = [] if chunk is None else [chunk]
-            return {"result": output.write_video(job, size, frames.duration, frames.content, chunks)}
-        except VideoError as error:
-            return {"result": output.write_failure(job, size, error.reason)}
-    assert chunk is not None
-    output.write_segment(job, frames.first, chunk)
-    length = len(chunk.times)
-    stretch = _Stretch(frames.task, frames.duration, frames.content, frames.first, length, frames.is_last)
-    return {"result": stretch}
+        return output.write_failure(job, size, frames.failure)
+    if chunk is not None and not (frames.first == 0 and frames.is_last):
+        output.write_segment(job, frames.first, chunk)
+        return _Stretch(frames.task, frames.duration, frames.content, frames.first, len(chunk.times), frames.is_last)
+    try:
+        chunks = [] if chunk is None else [chunk]
+        return output.write_video(job, size, frames.duration, frames.content, chunks)
+    except VideoError as error:
+        return output.write_failure(job, size, error.reason)
 
 
 def _join(video: _LongVideo, where: tuple[str, OutputSettings]) -> VideoRecord:
     """Make one file of the stretches of a long video."""
-    output, job = Output(*where), video.task.job
-    chunks = output.read_segments(job, video.lengths)
-    record = output.write_video(job, video.task.source_bytes, video.duration, video.content, chunks)
-    output.remove_segments(job)
+    job = video.task.job
+    with _opened(where) as output:
+        chunks = output.read_segments(job, video.lengths)
+        record = output.write_video(job, video.task.source_bytes, video.duration, video.content, chunks)
+        output.remove_segments(job, video.lengths)
     return record

@@ -78,8 +78,10 @@ def _fields(line: str) -> dict[str, Any]:
 
 def _job(fields: dict[str, Any], line: int, resolve: Callable[[str], str], fps: float | None) -> VideoJob:
     path = fields.get("path")
-    if not isinstance(path, str) or not path.strip():
+    if path is None:
         raise _WrongLineError("no path")
+    if not isinstance(path, str) or not path.strip():
+        raise _WrongLineError(f"the path must be a text, not {path!r}")
     job_id = fields.get("id", _stem(path))
     if isinstance(job_id, bool) or not isinstance(job_id, (str, int)):
         raise _WrongLineError(f"the id must be a text or a whole number, not {job_id!r}")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,16 +15,18 @@ from vtg.extraction.jobs import QueryJob, VideoJob
 from vtg.extraction.places import PART, Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
 from vtg.features import EncodedChunk, FeatureKey, FeatureStore
-from vtg.published import NpyWriter
+from vtg.published import NPY_HEADER_BYTES, NpyWriter
 
-__all__ = ["FAILURES", "Output", "query_claim", "stretch_key"]
+__all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "stretch_key"]
 
 FORMAT = 1  # of what lies in OUT beside the features; a later one is refused
 SETTINGS = "extraction/settings.json"
 VIDEOS = "extraction/videos"
 QUERIES = "extraction/queries"
 SEGMENTS = "extraction/segments"
+SEGMENT_SUFFIX = ".safetensors"
 FAILURES = "failures.jsonl"
+LONGEST_HEADER = 1 << 20  # bytes: a damaged file may say that its header is longer than memory
 
 
 class Output:
@@ -127,14 +130,16 @@ class Output:
             file, sha256, shape = self._write_to_store(job, rate, duration, content, chunks)
         else:
             file, sha256, shape = self._write_npy(job, chunks)
+        written = self.place.path(file)
         record = VideoRecord.of(
             job,
             source_bytes,
             rate=rate,
             duration=duration,
             file=file,
-            file_bytes=self.place.path(file).stat().st_size,
+            file_bytes=written.stat().st_size,
             sha256=sha256,
+            header_sha256=header_sha256(written),
             shape=shape,
         )
         self.place.publish(file)
@@ -179,8 +184,9 @@ class Output:
         file = f"{self.settings.queries}/{job.id}.npy"
         with NpyWriter(self.place.path(file)) as writer:
             writer.append(layers)
-        bytes_written = self.place.path(file).stat().st_size
-        record = QueryRecord(job.id, job.text, file, bytes_written, writer.sha256, writer.shape)
+        written = self.place.path(file)
+        file_bytes = written.stat().st_size
+        record = QueryRecord(job.id, job.text, file, file_bytes, writer.sha256, header_sha256(written), writer.shape)
         self.place.publish(file)
         self.place.write(f"{QUERIES}/{job.id}.json", to_json(record))
         return record
@@ -204,10 +210,10 @@ class Output:
             tensors = load(self.place.read([name])[name])
             yield EncodedChunk(tensors["times"], tensors["layers"], tensors["embedding"])
 
-    def remove_segments(self, job: VideoJob) -> None:
-        """Remove all stretches of a video."""
-        for name in self.place.sizes(f"{SEGMENTS}/{job.id}"):
-            self.place.remove(name)
+    def remove_segments(self, job: VideoJob, firsts: Iterable[int]) -> None:
+        """Remove the stretches of a video."""
+        for first in firsts:
+            self.place.remove(_segment(job.id, first))
 
     def write_failures(self, records: Iterable[VideoRecord]) -> None:
         """Bring ``failures.jsonl`` up to date: one line for each video that failed; none, and there is no file.
@@ -240,11 +246,11 @@ class Output:
 
     def _unfinished_of(self, name: str) -> str:
         """The claim that whoever writes an unfinished file has; "" for a finished one."""
-        if name.startswith(f"{SEGMENTS}/"):
-            return _video_claim(name.removeprefix(f"{SEGMENTS}/").rpartition("/")[0])
-        if not name.endswith(PART):
+        final = name.removesuffix(PART).rpartition(".")[0] if name.endswith(PART) else name
+        if final.startswith(f"{SEGMENTS}/"):
+            return _video_claim(final.removeprefix(f"{SEGMENTS}/").removesuffix(SEGMENT_SUFFIX).rpartition(".")[0])
+        if final == name:
             return ""
-        final = name.removesuffix(PART).rpartition(".")[0]
         for folder, suffix in ((self.settings.videos, ".npy"), (VIDEOS, ".json")):
             if final.startswith(f"{folder}/"):
                 return _video_claim(final.removeprefix(f"{folder}/").removesuffix(suffix))
@@ -279,6 +285,23 @@ def stretch_key(content: str, start: float, end: float | None) -> str:
     return hashlib.sha256(f"{content} {start!r} {end!r}".encode()).hexdigest()[: len(content)]
 
 
+def header_sha256(path: Path) -> str:
+    """The SHA-256, in 64 hex digits, of what a file of features has before its values.
+
+    Args:
+        path: a ``.npy`` file or one of safetensors.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if path.suffix == ".npy":
+            return hashlib.sha256(file.read(NPY_HEADER_BYTES)).hexdigest()
+        length = file.read(8)
+        rest = file.read(min(int.from_bytes(length, "little"), LONGEST_HEADER))
+        return hashlib.sha256(length + rest).hexdigest()
+
+
 def query_claim(query: str) -> str:
     """What whoever writes a query's features has claimed."""
     return f"query {query}"
@@ -289,7 +312,8 @@ def _video_claim(video: str) -> str:
 
 
 def _segment(video: str, first: int) -> str:
-    return f"{SEGMENTS}/{video}/{first:08d}.safetensors"
+    # Not in a folder of the video's own: an id may be the beginning of another one, "a" of "a/b".
+    return f"{SEGMENTS}/{video}.{first:08d}{SEGMENT_SUFFIX}"
 
 
 def _no_frames(job: VideoJob) -> VideoError:

@@ -204,8 +204,7 @@ class RemotePlace:
             raise VtgError(f"{self.name}: cannot be written to ({error}); choose another OUT") from None
 
     def make(self) -> None:
-        """See `Place`."""
-        self._system.makedirs(self._root, exist_ok=True)
+        """Nothing: a folder elsewhere comes with its first file."""
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """See `Place`."""

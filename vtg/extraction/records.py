@@ -66,6 +66,7 @@ class VideoRecord:
         file: of the features, below OUT.
         file_bytes: its size.
         sha256: of the values in it, without its header.
+        header_sha256: of what is before them.
         shape: of the layers, [T, K, P, Cv].
         failure: why there are no features; "" where there are.
     """
@@ -82,6 +83,7 @@ class VideoRecord:
     file: str = ""
     file_bytes: int = 0
     sha256: str = ""
+    header_sha256: str = ""
     shape: tuple[int, ...] = ()
     failure: str = ""
 
@@ -106,6 +108,7 @@ class QueryRecord:
         file: of the features, below OUT.
         file_bytes: its size.
         sha256: of the values in it, without its header.
+        header_sha256: of what is before them.
         shape: [L, K, Cq].
     """
 
@@ -114,6 +117,7 @@ class QueryRecord:
     file: str
     file_bytes: int
     sha256: str
+    header_sha256: str
     shape: tuple[int, ...]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from vtg.sources import VIDEO_SUFFIXES, find_videos
 __all__ = ["missing_files", "read_source", "source_sizes"]
 
 MANIFEST_SUFFIXES = frozenset({".txt", ".tsv", ".jsonl", ".ndjson", ".json"})
+BINARY_BYTES = 1024  # every container of videos has a zero in its first bytes
+NO_BINARIES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")  # beginnings of gzip and of UTF-16, which have zeros too
 UNASKED = ("http", "https")  # of these, whether 10,000 files are there is not asked beforehand
 
 
@@ -56,8 +59,8 @@ def read_source(
         return _files_work(
             source, [str(file) for file in find_videos([path])[0]], str(path.resolve()), fps or default_fps
         )
-    if path.suffix.lower() in VIDEO_SUFFIXES and path.exists():
-        return _files_work(source, [str(path.resolve())], str(path.resolve().parent), fps or default_fps)
+    if path.is_file() and (path.suffix.lower() in VIDEO_SUFFIXES or _is_binary(path)):
+        return _files_work(source, [str(path.absolute())], str(path.absolute().parent), fps or default_fps)
     if path.is_file():
         return _listed_work(path, fps, default_fps, videos, dataset, split)
     if glob.has_magic(source):
@@ -83,6 +86,13 @@ def _listed_work(
     return Work(str(path), tuple(jobs), problems=tuple(problems))
 
 
+def _is_binary(path: Path) -> bool:
+    """Whether a file is neither text nor packed text: a video, whatever its name ends in."""
+    with path.open("rb") as file:
+        head = file.read(BINARY_BYTES)
+    return b"\0" in head and not head.startswith(NO_BINARIES)
+
+
 def _files_work(source: str, files: list[str], root: str, fps: float) -> Work:
     """One job a file, named by its path below the root without its ending."""
     if not files:
@@ -98,8 +108,9 @@ def _matching_files(pattern: str) -> tuple[list[str], str]:
         if glob.has_magic(part):
             break
         fixed /= part
-    found = [Path(file).resolve() for file in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - may begin with /
-    return sorted(str(file) for file in found if file.is_file()), str(fixed.resolve())
+    # Not resolved: what a link is called is what its features are to be called.
+    found = [Path(file).absolute() for file in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - may begin with /
+    return sorted(str(file) for file in found if file.is_file()), str(fixed.absolute())
 
 
 def _checked(source: str, jobs: list[VideoJob]) -> Work:
@@ -174,14 +185,15 @@ def _size(source: str) -> int | None:
         status = os.stat(source)  # noqa: PTH116 - 10,000 of these, each half as slow as a Path's
     except OSError:
         return None
-    return status.st_size
+    return None if stat.S_ISDIR(status.st_mode) else status.st_size
 
 
 def missing_files(work: Work, sizes: Mapping[str, int | None]) -> list[str]:
-    """A line for each job whose file is not there."""
+    """A line for each job whose file is not there, or is a folder."""
     lines = []
     for job in work.videos:
         if sizes[job.source] is None:
             where = f"{work.source}:{job.line}: " if job.line else ""
-            lines.append(f"{where}{job.source}: no such file")
+            why = "a folder, not a video" if Path(job.source).is_dir() else "no such file"
+            lines.append(f"{where}{job.source}: {why}")
     return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from vtg.errors import VtgError
-from vtg.extraction.output import Output
+from vtg.extraction.output import Output, header_sha256
 from vtg.extraction.places import PART
 from vtg.extraction.records import QueryRecord, VideoRecord
-from vtg.features import FeatureStore
+from vtg.features import FeatureKey, FeatureStore
+from vtg.hashing import file_sha256
 from vtg.published import NPY_HEADER_BYTES, read_npy
 
 __all__ = ["VerificationReport", "verify"]
@@ -97,8 +97,8 @@ def _why_wrong(output: Output, record: Record, size: int | None) -> str:
         return f"has {size} bytes instead of {record.file_bytes}; extract again"
     try:
         with output.place.as_file(record.file) as path:
-            if output.settings.layout == "store":
-                return _why_wrong_in_store(path, record)
+            if output.settings.layout == "store" and isinstance(record, VideoRecord):
+                return _why_wrong_in_store(path, record, output.settings.encoder)
             return _why_wrong_npy(path, record)
     except (VtgError, OSError) as error:
         return str(error).removeprefix(f"{record.file}: ").removeprefix(f"{output.place.name}/{record.file}: ")
@@ -109,21 +109,21 @@ def _why_wrong_npy(path: Path, record: Record) -> str:
     array = read_npy(path, dimensions)
     if array.dtype != np.dtype("<f2"):
         return f"has the type {array.dtype}, not float16"
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        file.seek(NPY_HEADER_BYTES)
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    if digest.hexdigest() != record.sha256:
+    if array.shape != record.shape:
+        return _wrong_shape(array, record)
+    if header_sha256(path) != record.header_sha256:
+        return "has a damaged header; extract again"
+    if file_sha256(path, NPY_HEADER_BYTES) != record.sha256:
         return "does not match its checksum; extract again"
     return _why_wrong_values(array, record)
 
 
-def _why_wrong_in_store(path: Path, record: Record) -> str:
-    store = FeatureStore(path.parent)
-    key = next((key for key in store if key.file_name == path.name), None)
-    if key is None:
-        return "has the name of no features"
+def _why_wrong_in_store(path: Path, record: VideoRecord, encoder: str) -> str:
+    store, key = FeatureStore(path.parent), FeatureKey(path.name.partition(".")[0], encoder, record.rate)
+    if key.file_name != path.name:
+        return f"has another name than its record says, {key.file_name}; extract again"
+    if header_sha256(path) != record.header_sha256:
+        return "has a damaged header; extract again"
     store.verify(key)
     features = store.open(key)
     if features.layers is None or features.embedding is None:
@@ -133,7 +133,7 @@ def _why_wrong_in_store(path: Path, record: Record) -> str:
 
 def _why_wrong_values(array: np.ndarray, record: Record) -> str:
     if array.shape != record.shape:
-        return f"has shape {list(array.shape)} instead of {list(record.shape)}"
+        return _wrong_shape(array, record)
     if isinstance(record, VideoRecord):
         until = record.duration if record.end is None else min(record.end, record.duration)
         expected = (until - record.start) * record.rate
@@ -142,6 +142,10 @@ def _why_wrong_values(array: np.ndarray, record: Record) -> str:
         if not max(1.0, fewest) <= len(array) <= max(1.0, expected + TOLERATED_FRAMES):
             return f"has {len(array)} frames where {until - record.start:.1f} s should give {expected:.1f}"
     return _why_not_finite(array)
+
+
+def _wrong_shape(array: np.ndarray, record: Record) -> str:
+    return f"has shape {list(array.shape)} instead of {list(record.shape)}"
 
 
 def _why_not_finite(array: np.ndarray) -> str:
