@@ -271,7 +271,7 @@ def test_an_interrupted_write_leaves_no_half_file(
         original(place, name, data)
 
     monkeypatch.setattr(LocalPlace, "write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(VtgError, match=r"videos/3\.json: No space left on device; what is finished is kept"):
         run(tmp_path)
     assert not [name for name in contents(tmp_path) if name.endswith(".part")]
     monkeypatch.setattr(LocalPlace, "write", original)
@@ -313,6 +313,9 @@ def test_features_of_another_clip_or_layout_are_not_mixed(
         extract(read_source(str(films), 1.0), str(tmp_path), EncoderSpec(pretrained="demo"))
     with pytest.raises(VtgError, match="layout"):
         run(tmp_path, layout="store")
+    Output(str(tmp_path / "begun"), Output.open(str(tmp_path)).settings).begin()
+    with pytest.raises(VtgError, match="nothing is in it yet"):
+        run(tmp_path / "begun", layout="store")
     shutil.copy(encoder.pretrained, tmp_path / "copy.safetensors")
     copied = EncoderSpec(pretrained=str(tmp_path / "copy.safetensors"))
     assert extract(read_source(str(films), 1.0), str(tmp_path), copied).finished == 6

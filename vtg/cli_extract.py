@@ -143,7 +143,7 @@ def _verify(out: str, as_json: bool) -> None:
         messages.print(f"{file}: {reason}", style="red", markup=False, soft_wrap=True)
     if as_json:
         print_json({"out": out, **report.to_dict()})
-    failed = f"; {_count(len(report.failed), 'video')} without, because they failed" if report.failed else ""
+    failed = f"; {_count(len(report.failed), 'video')} failed" if report.failed else ""
     messages.print(
         f"{out}: {_count(report.checked, 'file')} checked, {len(report.problems)} wrong{failed}",
         markup=False,

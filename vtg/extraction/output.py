@@ -55,7 +55,9 @@ class Output:
         if found is None and any(name.endswith(".npy") for name in self.place.sizes(self.settings.videos)):
             raise VtgError(f"{self.out}: has features that were not extracted by vtg; choose another OUT")
         if found is not None and replace(found, clip=self.settings.clip) != self.settings:  # copies of weights are one
-            raise VtgError(f"{self.out}: {found.difference(self.settings)}; choose another OUT")
+            is_empty = not (self.place.sizes(VIDEOS) or self.place.sizes(QUERIES))
+            mend = f"nothing is in it yet: remove {SETTINGS} there, or choose" if is_empty else "choose"
+            raise VtgError(f"{self.out}: {found.difference(self.settings)}; {mend} another OUT")
 
     def begin(self) -> None:
         """Make the folder, if it is not there, and say what is to be in it."""

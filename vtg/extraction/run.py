@@ -162,6 +162,9 @@ def extract(
             output.write_failures(output.video_records().values())
         else:
             output.write_failures(plan.records)
+    except OSError as error:
+        place, reason = error.filename or out, error.strerror or " ".join(str(error).split())
+        raise VtgError(f"{place}: {reason}; what is finished is kept, the same command goes on from there") from error
     finally:
         output.place.claims.close()
     report.seconds = time.monotonic() - began
