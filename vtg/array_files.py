@@ -3,59 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.hashing import file_sha256
+from vtg.whole_files import WholeFileWriter
 
 __all__ = ["ABANDONED_SECONDS", "HEADER_BYTES", "ArrayFileWriter", "map_array", "read_header", "sweep", "verify"]
 
 HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
 ABANDONED_SECONDS = 3600.0  # an unfinished file that nobody has written to for so long belongs to nobody
-READ_BYTES = 1 << 22
 KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1"}  # safetensors' names, numpy's
 
 
-class ArrayFileWriter:
+class ArrayFileWriter(WholeFileWriter):
     """Writes one safetensors file piece by piece; use it in a ``with`` statement.
 
-    Whatever happens inside, the final name only ever holds a whole file: the pieces go to a file beside it, which is
-    checked and renamed by `finish`, or removed.
+    Whatever happens inside, the final name only ever holds a whole file: see `finish`.
 
     Args:
         path: the final name; its folder is made.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-        self._digest = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """Of the values written so far, which the header gets in the end, in 64 hex digits."""
-        return self._digest.hexdigest()
+        super().__init__(path, HEADER_BYTES)
 
     def __enter__(self) -> ArrayFileWriter:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._part.open("wb")
-        self._file.write(bytes(HEADER_BYTES))
+        self.open()
         return self
-
-    def write(self, array: np.ndarray) -> None:
-        """Append the values of an array, which is C-contiguous and little-endian."""
-        data = array.reshape(-1).view(np.uint8).data
-        self._digest.update(data)
-        self._file.write(data)
 
     def finish(self, metadata: Mapping[str, str], arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
         """Give the file its header and its name.
@@ -72,19 +53,8 @@ class ArrayFileWriter:
             header[name] = {"dtype": names[kind], "shape": list(shape), "data_offsets": [begin, end]}
             begin = end
         text = json.dumps(header).encode()
-        self._file.seek(0)
-        self._file.write((HEADER_BYTES - 8).to_bytes(8, "little") + text.ljust(HEADER_BYTES - 8))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        read_header(self._part)
-        self._part.replace(self._path)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        length = (HEADER_BYTES - 8).to_bytes(8, "little")
+        self.complete(length + text.ljust(HEADER_BYTES - 8), read_header)
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -128,12 +98,7 @@ def verify(path: Path) -> None:
         VtgError: it is missing or damaged.
     """
     expected = read_header(path)["__metadata__"]["sha256"]
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        file.seek(HEADER_BYTES)
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    if digest.hexdigest() != expected:
+    if file_sha256(path, HEADER_BYTES) != expected:
         raise VtgError(f"{path}: does not match its checksum; remove it and index its video again")
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import secrets
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.whole_files import WholeFileWriter
 
 __all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
 
@@ -81,20 +80,18 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
     return array
 
 
-class NpyWriter:
+class NpyWriter(WholeFileWriter):
     """Writes a float16 ``.npy`` file chunk by chunk along its first axis; use it in a ``with`` statement.
 
-    Whatever happens inside, the final name only ever holds a whole file: the chunks go to a file beside it, which is
-    renamed at the end, or removed after an error.
+    Whatever happens inside, the final name only ever holds a whole file: it appears when the statement is left without
+    an error.
 
     Args:
         path: the file to write; its folder is made.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-        self._digest = hashlib.sha256()
+        super().__init__(path, NPY_HEADER_BYTES)
         self._rest: tuple[int, ...] | None = None
         self._length = 0
 
@@ -103,15 +100,8 @@ class NpyWriter:
         """Of what has been written so far."""
         return (self._length, *(self._rest or ()))
 
-    @property
-    def sha256(self) -> str:
-        """Of the values written so far, without the file's header, in 64 hex digits."""
-        return self._digest.hexdigest()
-
     def __enter__(self) -> NpyWriter:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._part.open("wb")
-        self._file.write(bytes(NPY_HEADER_BYTES))
+        self.open()
         return self
 
     def append(self, values: np.ndarray) -> None:
@@ -125,29 +115,18 @@ class NpyWriter:
             raise ValueError(f"{self._path.name}: shape {values.shape} does not continue {self.shape}")
         self._rest = values.shape[1:]
         self._length += len(values)
-        data = values.reshape(-1).view(np.uint8).data
-        self._digest.update(data)
-        self._file.write(data)
+        self.write(values)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                if not math.prod(self.shape):
+                    raise ValueError(f"{self._path}: nothing was written")
+                self.complete(_npy_header(self.shape))
         finally:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        if not math.prod(self.shape):
-            raise ValueError(f"{self._path}: nothing was written")
-        self._file.seek(0)
-        self._file.write(_npy_header(self.shape))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._part.replace(self._path)
+            super().__exit__(kind, error, trace)
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:
