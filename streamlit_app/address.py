@@ -7,20 +7,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-__all__ = ["OpenMoment", "SearchState", "VideoState", "read_search", "read_video"]
+__all__ = ["OpenMoment", "SearchState", "VideoState", "read_moment", "read_search", "read_video"]
 
-USUAL_SCORE = 0.05  # what scores less is next to nothing
 LIMITS = (12, 24, 48, 96)  # how many cards a visitor may ask for
 PARTS = ("curves", "highlights", "summary")  # of the page of one video
 MOST_QUERIES = 6  # curves that can be told apart
 SHORTEST_ID = 12  # digits of a content key in an address
-_MOMENT = re.compile(r"([0-9a-f]{12,64})_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?)")
+_TIME = r"(\d+(?:\.\d+)?)"
+_MOMENT = re.compile(rf"([0-9a-f]{{12,64}})_{_TIME}_{_TIME}")
+_LIKE = re.compile(rf"([0-9a-f]{{12,64}})@{_TIME}-{_TIME}")
 _KEY = re.compile(r"[0-9a-f]{12,64}")
 
 
 @dataclass(frozen=True)
 class OpenMoment:
-    """The moment in the player.
+    """The moment in the player, or one that others are to be like.
 
     Attributes:
         video: the beginning of its content key.
@@ -35,15 +36,24 @@ class OpenMoment:
     def __str__(self) -> str:
         return f"{self.video[:SHORTEST_ID]}_{self.start:g}_{self.end:g}"
 
+    @property
+    def as_stretch(self) -> str:
+        """As the command line writes a stretch, with the beginning of the content key for the file."""
+        return f"{self.video[:SHORTEST_ID]}@{self.start:g}-{self.end:g}"
+
 
 @dataclass(frozen=True)
 class SearchState:
     """What the search page shows.
 
     Attributes:
-        query: the sentence; "" before the first.
+        query: the sentence; "" for none.
+        said: words that are said there; "" for any.
+        like: the moment that others are to be like.
+        picture: names a picture that this visitor has chosen (`asked.Picture.digest`); "" for none. An address cannot
+            hold the picture itself.
         places: what is searched: beginnings of content keys, and names of folders; empty for all.
-        min_score: 0…1.
+        min_score: 0…1; None for the one from which on the model takes a moment for found.
         limit: cards at most.
         shortest: of the moments, seconds.
         longest: of the moments, seconds; 0 for any.
@@ -54,8 +64,11 @@ class SearchState:
     """
 
     query: str = ""
+    said: str = ""
+    like: OpenMoment | None = None
+    picture: str = ""
     places: tuple[str, ...] = ()
-    min_score: float = USUAL_SCORE
+    min_score: float | None = None
     limit: int = LIMITS[0]
     shortest: float = 0.0
     longest: float = 0.0
@@ -67,16 +80,14 @@ class SearchState:
     def to_params(self) -> dict[str, str | list[str]]:
         """As query parameters; what is as usual is left out."""
         params: dict[str, str | list[str]] = {}
-        if self.query:
-            params["q"] = self.query
+        like = self.like.as_stretch if self.like else ""
+        for name, text in (("q", self.query), ("said", self.said), ("like", like), ("picture", self.picture)):
+            if text:
+                params[name] = text
         if self.places:
             params["in"] = list(self.places)
-        for name, value, usual in (
-            ("min", self.min_score, USUAL_SCORE),
-            ("from", self.shortest, 0.0),
-            ("to", self.longest, 0.0),
-        ):
-            if value != usual:
+        for name, value in (("min", self.min_score), ("from", self.shortest or None), ("to", self.longest or None)):
+            if value is not None:
                 params[name] = f"{value:g}"
         if self.limit != LIMITS[0]:
             params["n"] = str(self.limit)
@@ -86,6 +97,15 @@ class SearchState:
             if self.at is not None:
                 params["t"] = f"{self.at:g}"
         return params
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is looked for."""
+        return bool(self.query or self.said or self.like or self.picture)
+
+    def asks_the_same_as(self, other: SearchState) -> bool:
+        """Whether another state looks for the same thing."""
+        return all(getattr(self, name) == getattr(other, name) for name in ("query", "said", "like", "picture"))
 
     @property
     def filters(self) -> int:
@@ -136,10 +156,14 @@ def read_search(params: Mapping[str, list[str]]) -> SearchState:
     Args:
         params: all values of each query parameter.
     """
+    least, picture = _number(params, "min", -1.0), _last(params, "picture")
     state = SearchState(
         query=_last(params, "q"),
+        said=_last(params, "said"),
+        like=_moment(_LIKE, _last(params, "like")),
+        picture=picture if _KEY.fullmatch(picture) else "",
         places=tuple(params.get("in", ())),
-        min_score=min(1.0, _number(params, "min", USUAL_SCORE)),
+        min_score=min(1.0, least) if least >= 0 else None,
         shortest=_number(params, "from", 0.0),
         longest=_number(params, "to", 0.0),
         grouped=_last(params, "group") == "1",
@@ -147,12 +171,22 @@ def read_search(params: Mapping[str, list[str]]) -> SearchState:
     )
     limit = int(_number(params, "n", LIMITS[0]))
     state = replace(state, limit=limit if limit in LIMITS else LIMITS[0])
-    match = _MOMENT.fullmatch(_last(params, "open"))
-    if match and float(match[2]) < float(match[3]):
+    if opened := read_moment(_last(params, "open")):
         at = _number(params, "t", -1.0)
-        moment = OpenMoment(match[1], float(match[2]), float(match[3]))
-        state = replace(state, open=moment, at=at if at >= 0 else None)
+        state = replace(state, open=opened, at=at if at >= 0 else None)
     return state
+
+
+def read_moment(text: str) -> OpenMoment | None:
+    """The moment that an address or a card names; None where it makes no sense."""
+    return _moment(_MOMENT, text)
+
+
+def _moment(form: re.Pattern[str], text: str) -> OpenMoment | None:
+    match = form.fullmatch(text)
+    if match is None or float(match[2]) >= float(match[3]):
+        return None
+    return OpenMoment(match[1], float(match[2]), float(match[3]))
 
 
 def read_video(params: Mapping[str, list[str]]) -> VideoState:

@@ -17,6 +17,8 @@ from vtg.errors import VtgError
 from vtg.library import Library
 from vtg.tables import INDEXED, VideoEntry
 
+from .asked import Asked
+from .exports import KeptResults
 from .jobs import Worker
 from .roots import Roots
 from .store import MadeFiles
@@ -31,6 +33,7 @@ __all__ = ["FAILED", "LOADING", "NOTHING", "READY", "Backend", "Options", "Readi
 NOTHING, LOADING, READY, FAILED = "nothing", "loading", "ready", "failed"
 LONGEST_QUERY = 500  # characters; CLIP reads 77 tokens, about 50 words
 REMEMBERED = 256  # answers kept: a reload, a filter or another visitor's same question costs nothing
+FAINT = 0.05  # what scores less is next to nothing, where the model has no threshold of its own
 FRESH_SECONDS = 1.0  # for which the list of videos is taken as it was read
 EXAMPLES = 6
 Answer = TypeVar("Answer")
@@ -89,6 +92,7 @@ class Backend:
         self.copies = Worker("vtg-copies")
         self.films = Worker("vtg-films")
         self.model_lock = threading.Lock()  # held while the model is loaded: no two threads do
+        self.results = KeptResults()
         self._list_lock = threading.Lock()
         self._answers: OrderedDict[Hashable, Any] = OrderedDict()
         self._answers_lock = threading.Lock()
@@ -174,37 +178,49 @@ class Backend:
                 return entry
         raise VtgError("this video is not in the library any more")
 
+    @property
+    def usual_score(self) -> float:
+        """From which score on a moment counts as found, unless a visitor says otherwise; 0…1."""
+        return self.library.threshold or FAINT
+
     def search(
         self,
-        query: str,
+        asked: Asked,
         limit: int,
-        min_score: float = 0.0,
         places: Sequence[str] = (),
         lengths: tuple[float, float | None] = (0.0, None),
     ) -> list[Hit]:
-        """Find moments; see `vtg.Library.search`.
+        """Find moments, however unlikely; see `vtg.Library.search`.
 
         Args:
-            query: the sentence.
+            asked: what is looked for.
             limit: how many at most.
-            min_score: leave out moments below this score, 0…1.
             places: paths of files or folders to search; none for all.
             lengths: of the moments, seconds: at least, and at most (None for any).
 
         Raises:
-            VtgError: nothing can be searched, or the query is empty or too long.
+            VtgError: nothing can be searched, or what is asked for is empty or too long.
         """
-        self._check_question(query)
+        for text in (asked.words, asked.said):
+            self._check_length(text)
+        self._check_state()
         shortest, longest = lengths
         narrow = shortest > 0 or longest is not None
 
         def ask() -> list[Hit]:
             # Those of the wrong length are only known once they are found.
-            found = self.library.search(query, limit * 8 if narrow else limit, min_score, places or None)
+            most = limit * 8 if narrow else limit
+            with asked.question(self.library.folder) as question:
+                found = self.library.search(question, most, videos=places or None)
             fitting = [hit for hit in found if shortest <= hit.moment.end - hit.moment.start <= (longest or 1e9)]
             return fitting[:limit]
 
-        return self.remembered(("search", query, limit, min_score, tuple(places), lengths), ask)
+        return self.remembered(("search", asked, limit, tuple(places), lengths), ask)
+
+    @property
+    def has_words(self) -> bool:
+        """Whether anything is known of what is said in the library's videos."""
+        return bool(self.remembered(("words",), lambda: self.library.describe()["said_lines"]))
 
     def ground(self, video: str, queries: Sequence[str]) -> list[Grounding]:
         """Curves and moments of one video, one answer a query.
@@ -251,13 +267,19 @@ class Backend:
         return self.entry(video).path
 
     def _check_question(self, query: str) -> None:
+        self._check_length(query)
+        if not query.strip():
+            raise VtgError("The question is empty: say what to look for.")
+        self._check_state()
+
+    def _check_length(self, query: str) -> None:
         if len(query) > LONGEST_QUERY:
             raise VtgError(
                 f"This question has {len(query):,} characters, and the model reads about 50 words: "
                 f"describe the moment in one sentence, of {LONGEST_QUERY} characters at most."
             )
-        if not query.strip():
-            raise VtgError("The question is empty: say what to look for.")
+
+    def _check_state(self) -> None:
         if self.gone:
             raise VtgError(f"The library {self.library.folder} is not there any more.")
         if self.readiness.state == FAILED:

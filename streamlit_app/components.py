@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-__all__ = ["ICON", "Card", "CardGroup", "Film", "Mark", "cards", "player", "questions", "uploader"]
+__all__ = ["ICON", "Card", "CardGroup", "Film", "Mark", "asked", "cards", "player", "questions", "uploader"]
 
 FRONTEND = Path(__file__).with_name("frontend")
 ICON = FRONTEND / "icon.svg"
@@ -28,6 +28,8 @@ class Card:
         poster: address of a picture.
         preview: address of a short film, "" for none.
         score: 0…1, None for none.
+        said: words that are said there, "" for none.
+        like: says, in words, that others like it can be looked for; "" where they cannot.
     """
 
     id: str
@@ -37,6 +39,8 @@ class Card:
     poster: str
     preview: str = ""
     score: float | None = None
+    said: str = ""
+    like: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,39 @@ def _component(name: str) -> Callable[..., Any]:
     return mount
 
 
-def cards(key: str, groups: list[CardGroup], query: str, chosen: str, choose: Callable[[str], None]) -> None:
+def asked(
+    key: str,
+    picture: str,
+    like: tuple[str, str] | None,
+    news: int,
+    take: Callable[[dict[str, str]], None],
+    drop: Callable[[str], None],
+) -> None:
+    """Show what is asked besides words, and take a picture.
+
+    Browsers keep the pictures that they have sent, as long as their tab is open: after a reload they send them again.
+
+    Args:
+        key: of this place on the page.
+        picture: digest of the one that is asked by, "" for none.
+        like: a moment that others are to be like: in words, and the address of its picture; None for none.
+        news: another number where the page is to be scrolled to this.
+        take: called with digest, name and content (base64) of a picture: a new one has no digest yet, one that the
+            browser does not have has no content.
+        drop: called with what is not to be asked any more: "picture" or "like".
+    """
+    moment = {"label": like[0], "poster": like[1]} if like else None
+    _mount("asked", key, {"picture": picture, "like": moment, "news": news}, width="content", taken=take, dropped=drop)
+
+
+def cards(
+    key: str,
+    groups: list[CardGroup],
+    query: str,
+    chosen: str,
+    choose: Callable[[str], None],
+    find_like: Callable[[str], None],
+) -> None:
     """Show cards.
 
     Args:
@@ -115,9 +151,10 @@ def cards(key: str, groups: list[CardGroup], query: str, chosen: str, choose: Ca
         query: that they answer.
         chosen: id of the one that is open.
         choose: called with the id of the one that is clicked.
+        find_like: called with the id of the one that others are to be like.
     """
     data = {"groups": [asdict(group) for group in groups], "query": query, "open": chosen}
-    _mount("cards", key, data, "chosen", choose)
+    _mount("cards", key, data, chosen=choose, liked=find_like)
 
 
 def player(key: str, film: Film, refused: Callable[[str], None]) -> None:
@@ -132,7 +169,7 @@ def player(key: str, film: Film, refused: Callable[[str], None]) -> None:
     data["moments"] = data.pop("marks")
     data["jump"] = {"to": film.jump[0], "count": film.jump[1]} if film.jump else None
     data["clip"] = {"href": film.clip[0], "name": film.clip[1]} if film.clip else None
-    _mount("player", key, data, "refused", refused)
+    _mount("player", key, data, refused=refused)
 
 
 def questions(key: str, library: str, examples: tuple[str, ...], asked: str, ask: Callable[[str], None]) -> None:
@@ -145,7 +182,7 @@ def questions(key: str, library: str, examples: tuple[str, ...], asked: str, ask
         asked: the one that was just answered, "" for none: it is remembered.
         ask: called with the one that is clicked.
     """
-    _mount("questions", key, {"library": library, "examples": list(examples), "asked": asked}, "ask", ask)
+    _mount("questions", key, {"library": library, "examples": list(examples), "asked": asked}, ask=ask)
 
 
 def uploader(
@@ -163,13 +200,17 @@ def uploader(
         uploaded: called with name and job of one that has arrived.
     """
     data = {"url": url, "limit": limit, "hint": hint, "tooLarge": too_large, "accept": accept}
-    _mount("uploader", key, data, "uploaded", uploaded)
+    _mount("uploader", key, data, uploaded=uploaded)
 
 
-def _mount(name: str, key: str, data: dict[str, Any], event: str, tell: Callable[[Any], None]) -> None:
-    def on_event() -> None:
-        value = getattr(st.session_state.get(key), event, None)
-        if value is not None:
-            tell(value)
+def _mount(name: str, key: str, data: dict[str, Any], width: str = "stretch", **events: Callable[[Any], None]) -> None:
+    def teller(event: str, tell: Callable[[Any], None]) -> Callable[[], None]:
+        def on_event() -> None:
+            value = getattr(st.session_state.get(key), event, None)
+            if value is not None:
+                tell(value)
 
-    _component(name)(key=key, data=data, **{f"on_{event}_change": on_event})
+        return on_event
+
+    told = {f"on_{event}_change": teller(event, tell) for event, tell in events.items()}
+    _component(name)(key=key, data=data, width=width, **told)

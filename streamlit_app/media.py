@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .backend import Backend
 
-__all__ = ["clip_name", "media_routes", "media_url", "result_url"]
+__all__ = ["clip_name", "export_url", "media_routes", "media_url", "result_url"]
 
 WHY_SIDE = 480  # pixels
 JPEG_QUALITY = 82
@@ -64,6 +64,17 @@ def result_url(backend: Backend, job: int) -> str:
         job: its number.
     """
     return f"/vtg/{backend.secret}/result/{job}"
+
+
+def export_url(backend: Backend, results: str, form: str) -> str:
+    """The address of a search's results in a form for editors and tables.
+
+    Args:
+        backend: who keeps them.
+        results: what `KeptResults.keep` has called them.
+        form: one of `exports.FORMS`.
+    """
+    return f"/vtg/{backend.secret}/export/{results}/{form.removeprefix('.')}"
 
 
 def clip_name(path: str, start: float, end: float) -> str:
@@ -116,6 +127,7 @@ def media_routes(backend: Callable[[], Backend]) -> list[Route]:
         route("clip/{video}/{start:float}/{end:float}", _clip),
         route("why/{video}/{start:float}/{end:float}", _why),
         route("result/{job:int}", _result),
+        route("export/{results}/{form}", _export),
     ]
 
 
@@ -230,6 +242,14 @@ def _result(backend: Backend, request: Request) -> Response:
     if not path.is_file():
         raise VtgError("this file is not there any more: make it again")
     return _file(path, "video/mp4", name, keep=False)
+
+
+def _export(backend: Backend, request: Request) -> Response:
+    from starlette.responses import Response as Answer
+
+    export = backend.results.export(request.path_params["results"], f".{request.path_params['form']}")
+    headers = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(export.name)}", "Cache-Control": "no-store"}
+    return Answer(export.text, media_type=export.media_type, headers=headers)
 
 
 def _span(request: Request) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from .address import SearchState, VideoState
 
-__all__ = ["arrive", "begin", "current", "keep"]
+__all__ = ["arrive", "begin", "current", "keep", "known", "prepare"]
 
 State = TypeVar("State", SearchState, VideoState)
 
@@ -51,6 +51,16 @@ def begin(page: str, read: Callable[[Mapping[str, list[str]]], State], fill: Cal
 def current(page: str) -> Any:
     """The state that a page shows."""
     return st.session_state[f"visit.{page}.state"]
+
+
+def known(page: str) -> Any:
+    """The state in which a visitor has left another page; None where they have not been there."""
+    return st.session_state.get(f"visit.{page}.state")
+
+
+def prepare(page: str, state: SearchState | VideoState) -> None:
+    """Take a state as what another page shows when its visitor comes to it."""
+    st.session_state[f"visit.{page}.state"] = state
 
 
 def keep(page: str, state: State) -> State:

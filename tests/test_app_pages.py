@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 import time
@@ -10,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import streamlit_app
 from streamlit_app import backend as backend_room
+from streamlit_app.asked import read_picture
 from streamlit_app.backend import READY, Backend, Options
-from vtg.library import Library
+from vtg.calibration import Calibration
+from vtg.library import Library, Part, Question, Stretch
 from vtg.specs import model_spec
 
 APP = str(Path(streamlit_app.__file__).with_name("app.py"))
@@ -129,6 +134,80 @@ def test_filters_narrow_the_answer(backend: Backend) -> None:
     lengths = [[float(part) for part in card["id"].split("_")[1:]] for card in short]
     assert short
     assert all(end - start <= 4 for start, end in lengths)
+
+
+def test_more_like_a_moment_is_looked_for(backend: Backend) -> None:
+    entry = backend.indexed()[0]
+    app = run(like=f"{entry.video[:12]}@2-6")
+    expected = backend.library.search(Question((Part(Stretch(Path(entry.path), 2, 6)),)), 12)
+    assert [card["score"] for card in cards(app)] == [pytest.approx(hit.moment.score) for hit in expected]
+    assert expected
+    told = component(app, "asked")
+    assert told is not None
+    assert told["like"]["label"] == f"{Path(entry.path).name} 00:02–00:06"
+    assert "/poster/" in told["like"]["poster"]
+    app = run(like="000000000000@2-6")
+    assert "not in the library any more" in app.error[0].value
+
+
+def test_a_moment_that_others_are_like_has_no_curve_of_a_sentence(backend: Backend) -> None:
+    entry = backend.indexed()[0]
+    app = run(q="a dog", like=f"{entry.video[:12]}@2-6", open=f"{entry.video[:12]}_2_6", why="1")
+    assert component(app, "player")
+    assert not app.get("vega_lite_chart")
+    assert not app.get("arrow_vega_lite_chart")
+    assert all("/poster/" in card["poster"] for card in cards(app))
+
+
+def test_a_picture_that_the_address_cannot_hold_is_asked_of_the_browser(backend: Backend) -> None:
+    app = run(picture="0123456789abcdef", min="0")
+    assert cards(app) == []
+    assert component(app, "asked")["picture"] == "0123456789abcdef"  # type: ignore[index]
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(file, "JPEG")
+    picture = read_picture("lake.jpg", base64.b64encode(file.getvalue()).decode())
+    app = AppTest.from_file(APP, default_timeout=PATIENCE)
+    app.session_state["search.pictures"] = {picture.digest: picture}
+    app.query_params["picture"] = picture.digest
+    app.run()
+    assert not app.exception
+    assert cards(app)
+    assert not list(backend.library.folder.glob(".picture-*"))
+
+
+def test_what_nobody_says_is_told_so(backend: Backend) -> None:
+    app = run(said="lake")
+    assert cards(app) == []
+    assert any("they have no subtitles" in element.value for element in app.markdown)
+    assert app.text_input(key="search.said").value == "lake"
+
+
+def test_nothing_likely_enough_is_said_with_the_nearest_as_a_choice(backend: Backend) -> None:
+    backend.library.calibration = Calibration(threshold=1.0)
+    app = run(q="a red circle")
+    assert cards(app) == []
+    assert app.slider(key="search.min").value == 1.0
+    assert any("Nothing found" in element.value for element in app.markdown)
+    app.button(key="search.nearest").click().run()
+    assert not app.exception
+    assert len(cards(app)) == len(backend.library.search("a red circle", 12))
+    assert param(app, "min") == "0"
+    app.slider(key="search.min").set_value(1.0).run()
+    assert "min" not in app.query_params
+    # What is known of scores is about sentences.
+    app.query_params["like"] = f"{backend.indexed()[0].video[:12]}@2-6"
+    app.run()
+    assert app.slider(key="search.min").value == 0.0
+    assert cards(app)
+
+
+def test_results_can_be_exported_in_every_form(backend: Backend) -> None:
+    app = run(q="a red circle", min="0")
+    urls = [button.proto.url for button in app.get("link_button")]
+    assert [url.rsplit("/", 1)[1] for url in urls] == ["json", "csv", "srt", "edl", "otio"]
+    name = urls[0].split("/")[-2]
+    found = json.loads(backend.results.export(name, ".json").text)["results"]
+    assert [result["score"] for result in found] == [pytest.approx(card["score"]) for card in cards(app)]
 
 
 def test_why_shows_the_attention_in_place_of_the_posters(backend: Backend) -> None:

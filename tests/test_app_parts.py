@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
+import json
 import os
 import threading
 from pathlib import Path
@@ -12,10 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from streamlit_app.address import LIMITS, OpenMoment, SearchState, VideoState, read_search, read_video
+from streamlit_app.asked import Asked, read_picture
 from streamlit_app.charts import JUMP, clicked_time, curve_chart, stacked_chart
 from streamlit_app.examples import rank_phrases
+from streamlit_app.exports import KeptResults
 from streamlit_app.jobs import CANCELLED, DONE, FAILED, Job, Worker
 from streamlit_app.roots import Roots
 from streamlit_app.store import MadeFiles
@@ -24,6 +29,8 @@ from streamlit_app.views.parts import escape
 from streamlit_app.views.video import moments_csv
 from vtg.errors import VtgError
 from vtg.grounding import Grounding, Moment, Saliency
+from vtg.library import Hit, Stretch
+from vtg.timelines import results_document
 
 TENTHS = st.integers(0, 10_000).map(lambda number: number / 10)
 KEYS = st.text("0123456789abcdef", min_size=12, max_size=32)
@@ -36,11 +43,15 @@ def as_lists(params: dict[str, str | list[str]]) -> dict[str, list[str]]:
 @st.composite
 def search_states(draw: st.DrawFn) -> SearchState:
     start = draw(TENTHS)
-    opened = draw(st.none() | KEYS.map(lambda key: OpenMoment(key[:12], start, start + 0.5)))
+    moments = KEYS.map(lambda key: OpenMoment(key[:12], start, start + 0.5))
+    opened = draw(st.none() | moments)
     return SearchState(
         query=draw(st.text(max_size=80)),
+        said=draw(st.text(max_size=20)),
+        like=draw(st.none() | moments),
+        picture=draw(st.just("") | KEYS),
         places=tuple(draw(st.lists(st.text(min_size=1, max_size=20), max_size=3))),
-        min_score=draw(st.integers(0, 20)) / 20,
+        min_score=draw(st.none() | st.integers(0, 20).map(lambda number: number / 20)),
         limit=draw(st.sampled_from(LIMITS)),
         shortest=draw(TENTHS),
         longest=draw(TENTHS),
@@ -56,7 +67,7 @@ def test_a_search_is_what_its_address_says(state: SearchState) -> None:
     assert read_search(as_lists(state.to_params())) == state
 
 
-NAMES = ["q", "in", "min", "from", "to", "n", "group", "why", "open", "t", "v", "ratio"]
+NAMES = ["q", "said", "like", "picture", "in", "min", "from", "to", "n", "group", "why", "open", "t", "v", "ratio"]
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.lists(st.text(max_size=30), min_size=1, max_size=3)))
@@ -288,6 +299,57 @@ def test_moments_are_a_table_without_formulas() -> None:
     rows = list(csv.DictReader(io.StringIO(text)))
     assert rows[0] == {"query": "'=HYPERLINK(1)", "start": "4.00", "end": "8.00", "score": "0.9000"}
     assert rows[2]["query"] == 'a "dog", running'
+
+
+def encoded(kind: str, side: int = 8) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (side, 8), "red").save(file, kind)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_a_picture_is_known_by_its_content_and_asked_for_as_a_file(tmp_path: Path) -> None:
+    picture = read_picture("C:\\lake\u202e <b>.png", encoded("PNG"))
+    assert picture == read_picture("other.png", encoded("PNG"))
+    assert picture != read_picture("lake.png", encoded("PNG", 9))
+    asked = Asked("snow", like=Stretch(Path("/films/a.mp4"), 60, 70), picture=picture)
+    assert asked.sentence is None
+    assert str(asked) == "snow + lake_ _b_.png + a.mp4@01:00-01:10"
+    with asked.question(tmp_path) as question:
+        (path,) = (part.what for part in question.parts if isinstance(part.what, Path))
+        assert path.read_bytes() == picture.content
+        assert path.is_relative_to(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("no base64!", "not a picture"),
+        (base64.b64encode(b"no picture").decode(), "not a picture"),
+        (encoded("GIF"), "not a picture"),
+        ("A" * 2_100_000, "too large"),
+        (encoded("PNG", 5000), "5000×8 pixels"),
+    ],
+)
+def test_what_is_no_small_picture_is_refused(content: str, reason: str) -> None:
+    with pytest.raises(VtgError, match=f"notes.txt: .*{reason}"):
+        read_picture("../notes.txt", content)
+
+
+def test_results_are_exported_as_long_as_they_are_kept() -> None:
+    results = KeptResults()
+    hits = [Hit("/films/a.mp4", Moment(1, 2, 0.5), 1.0)]
+    name = results.keep('a "dog" / <b>', hits)
+    assert results.keep('a "dog" / <b>', list(hits)) == name
+    export = results.export(name, ".json")
+    assert export.name == "a dog b.json"
+    assert json.loads(export.text) == results_document('a "dog" / <b>', hits)
+    with pytest.raises(VtgError, match="exported as"):
+        results.export(name, ".exe")
+    for number in range(100):
+        results.keep(str(number), hits)
+    with pytest.raises(VtgError, match="not kept any more"):
+        results.export(name, ".csv")
 
 
 def test_text_is_shown_as_it_is() -> None:

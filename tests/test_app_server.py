@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from streamlit_app.asked import Asked
 from streamlit_app.backend import READY, Backend, Options
-from streamlit_app.media import media_routes, media_url, result_url
+from streamlit_app.exports import FORMS
+from streamlit_app.media import export_url, media_routes, media_url, result_url
 from streamlit_app.server import open_port
 from streamlit_app.tasks import add_videos, make_film, playable
 from streamlit_app.uploads import upload_route, upload_url
@@ -122,6 +124,18 @@ def test_what_is_played_as_it_is_needs_no_copy_until_a_browser_refuses_it(shop: 
     assert client.get(media_url(shop, "recoded", video)).headers["content-type"] == "video/mp4"
 
 
+def test_results_are_sent_as_files(shop: Backend, client: Any) -> None:
+    name = shop.results.keep("a red circle / <b>", shop.search(Asked("a red circle"), 12))
+    for form in FORMS:
+        answer = client.get(export_url(shop, name, form))
+        assert answer.status_code == 200, answer.text
+        assert f"a%20red%20circle%20b{form}" in answer.headers["content-disposition"]
+        assert "a film.mp4" in answer.text.replace("%20", " ")
+    assert client.get(export_url(shop, "none", ".json")).status_code == 404
+    assert client.get(export_url(shop, name, ".exe")).status_code == 404
+    assert client.get(export_url(shop, name, ".json").replace(shop.secret, "guess")).status_code == 403
+
+
 def test_uploads_are_checked_kept_and_indexed(
     shop: Backend, client: Any, tmp_path: Path, make_video: Callable[..., Path]
 ) -> None:
@@ -156,25 +170,27 @@ def test_answers_are_remembered_until_the_library_changes(
 ) -> None:
     asked: list[str] = []
     search = shop.library.search
-    monkeypatch.setattr(shop.library, "search", lambda query, *rest: asked.append(query) or search(query, *rest))
-    first = shop.search("a green star", 12)
-    assert shop.search("a green star", 12) == first
+    monkeypatch.setattr(
+        shop.library, "search", lambda query, *rest, **more: asked.append(str(query)) or search(query, *rest, **more)
+    )
+    first = shop.search(Asked("a green star"), 12)
+    assert shop.search(Asked("a green star"), 12) == first
     assert asked == ["a green star"]
     make_video(tmp_path / "c.mp4", seconds=4, seed=7)
     job = add_videos(shop, [tmp_path / "c.mp4"], "c")
     wait_for(lambda: not job.active)
-    shop.search("a green star", 12)
+    shop.search(Asked("a green star"), 12)
     assert asked == ["a green star"] * 2
     shop.remove([str(tmp_path / "c.mp4")])
 
 
 def test_lengths_are_filtered_and_questions_checked(shop: Backend) -> None:
-    for hit in shop.search("a red circle", 50, lengths=(3.0, 5.0)):
+    for hit in shop.search(Asked("a red circle"), 50, lengths=(3.0, 5.0)):
         assert 3 <= hit.moment.end - hit.moment.start <= 5
     with pytest.raises(VtgError, match="5,000 characters"):
-        shop.search("x" * 5000, 12)
+        shop.search(Asked("x" * 5000), 12)
     with pytest.raises(VtgError, match="empty"):
-        shop.search("  ", 12)
+        shop.search(Asked(), 12)
 
 
 def test_a_taken_port_is_one_line() -> None:

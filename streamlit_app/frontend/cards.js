@@ -25,7 +25,7 @@ function picture(card) {
   return frame;
 }
 
-function playOnHover(button, frame, source) {
+function playOnHover(item, button, frame, source) {
   if (!source || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   let waiting, film;
   const begin = () => {
@@ -49,13 +49,23 @@ function playOnHover(button, frame, source) {
       film = undefined;
     }
   };
-  button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && begin());
-  button.addEventListener("pointerleave", end);
+  item.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && begin());
+  item.addEventListener("pointerleave", end);
   button.addEventListener("focus", () => button.matches(":focus-visible") && begin());
   button.addEventListener("blur", end);
 }
 
-function drawCard(card, chosen, choose) {
+function likeButton(card, findLike) {
+  const like = element("button", "like", "More like this");
+  like.type = "button";
+  like.dataset.testid = "like";
+  like.title = card.like;
+  like.setAttribute("aria-label", card.like);
+  like.addEventListener("click", () => findLike(card.id));
+  return like;
+}
+
+function drawCard(card, chosen, choose, findLike) {
   const item = element("li");
   const button = element("button", "card");
   button.type = "button";
@@ -78,10 +88,17 @@ function drawCard(card, chosen, choose) {
     score.append(track, element("span", "", card.score.toFixed(2)));
     about.append(score);
   }
+  if (card.said) {
+    const said = element("div", "said", card.said);
+    said.dir = "auto";
+    said.title = card.said;
+    about.append(said);
+  }
   button.append(frame, about);
   button.addEventListener("click", () => choose(card.id));
-  playOnHover(button, frame, card.preview);
+  playOnHover(item, button, frame, card.preview);
   item.append(button);
+  if (card.like) item.append(likeButton(card, findLike));
   return item;
 }
 
@@ -111,7 +128,9 @@ export default function ({ parentElement, data, setTriggerValue }) {
       section.append(heading);
     }
     const list = element("ul", "grid");
-    list.append(...group.cards.map((card) => drawCard(card, data.open, (id) => setTriggerValue("chosen", id))));
+    const choose = (id) => setTriggerValue("chosen", id);
+    const findLike = (id) => setTriggerValue("liked", id);
+    list.append(...group.cards.map((card) => drawCard(card, data.open, choose, findLike)));
     section.append(list);
     return section;
   });

@@ -18,7 +18,7 @@ from vtg.timecode import format_time
 
 from .. import backend as backend_room
 from .. import visit
-from ..address import MOST_QUERIES, PARTS, SHORTEST_ID, VideoState, read_video
+from ..address import MOST_QUERIES, PARTS, SHORTEST_ID, OpenMoment, SearchState, VideoState, read_video
 from ..backend import Backend
 from ..charts import JUMP, clicked_time, stacked_chart
 from ..components import Card, CardGroup, cards
@@ -26,6 +26,7 @@ from ..jobs import DONE
 from ..media import media_url, result_url
 from ..tasks import make_film
 from . import library as library_view
+from . import search as search_view
 from .parts import (
     POLL_SECONDS,
     count,
@@ -43,6 +44,7 @@ __all__ = ["show"]
 
 PAGE = "video"
 TITLES = {"curves": "Curves", "highlights": "Highlights", "summary": "Summary"}
+LEAVING = "video.leaving"  # whether a click has made a search of a clip
 TOP, CLIP_SECONDS = 6, 8.0  # highlights shown, and how long each is
 
 
@@ -116,6 +118,8 @@ def _name(entry: VideoEntry, entries: Sequence[VideoEntry]) -> str:
 
 
 def _part(entry: VideoEntry, queries: tuple[str, ...]) -> None:
+    if st.session_state.pop(LEAVING, False):
+        st.switch_page(st.session_state["pages"]["search"])
     backend = backend_room.current()
     state: VideoState = visit.current(PAGE)
     with errors_shown():
@@ -204,6 +208,14 @@ def _summary(backend: Backend, entry: VideoEntry, query: str | None) -> None:
 
 def _clips(backend: Backend, entry: VideoEntry, plan: Plan, key: str) -> None:
     """The clips of a plan as cards; in a summary, in the order of the video, they are its storyboard."""
+    ends = {f"{clip.start:.3f}": clip.end for clip in plan.clips}
+
+    def find_like(start: str) -> None:
+        moment = OpenMoment(entry.video, float(start), ends[start])
+        before = visit.known(search_view.PAGE) or SearchState()
+        visit.prepare(search_view.PAGE, search_view.state_like(moment, before))
+        st.session_state[LEAVING] = True
+
     made = tuple(
         Card(
             id=f"{clip.start:.3f}",
@@ -213,12 +225,14 @@ def _clips(backend: Backend, entry: VideoEntry, plan: Plan, key: str) -> None:
             poster=media_url(backend, "poster", entry.video, min(clip.peak, entry.duration)),
             preview=media_url(backend, "preview", entry.video, clip.start, clip.end),
             score=clip.score,
+            like=f"More like clip {place}, {span(clip.start, clip.end)}",
         )
         for place, clip in enumerate(plan.clips, 1)
     )
     at = visit.current(PAGE).at
     chosen = f"{at:.3f}" if at is not None else ""
-    cards(f"video.{key}", [CardGroup("", "", made)], plan.query or "", chosen, lambda start: _jump_to(float(start)))
+    groups = [CardGroup("", "", made)]
+    cards(f"video.{key}", groups, plan.query or "", chosen, lambda start: _jump_to(float(start)), find_like)
 
 
 def _downloads(backend: Backend, entry: VideoEntry, plan: Plan, kind: str, label: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PATIENCE = 60_000  # ms that anything may take on a busy machine
 LOADING = 180_000  # ms that a model may take to load there
 SECONDS = 24.0  # of each demo video
+SAID = "and now we jump into the <i>lake</i>"  # in the second of them
 PICTURES = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 
 
@@ -58,11 +59,13 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four short demo videos."""
+    """Four short demo videos; in one of them something is said, by its subtitles."""
     from vtg.demo import make_videos
 
     folder = tmp_path_factory.mktemp("films")
-    make_videos(folder, count=4, seconds=SECONDS)
+    videos = make_videos(folder, count=4, seconds=SECONDS)
+    lines = f"1\n00:00:05,000 --> 00:00:08,000\n{SAID}\n"
+    videos[1].path.with_suffix(".srt").write_text(lines, encoding="utf-8")
     return folder
 
 

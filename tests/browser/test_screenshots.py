@@ -35,6 +35,8 @@ def test_every_page_fits_and_is_pictured(demo: DemoPage, visit: Callable[..., Pa
     addresses = {
         "search": f"/?q={a_question()}&min=0",
         "moment": f"/?q={a_question()}&min=0&open={video}_4_10",
+        "like": f"/?like={video}@4-10",
+        "said": "/?said=lake",
         "nothing": "/?q=a+red+circle&min=1",
         "video": f"/video?v={video}&q={a_question()}&q=a+black+ring&q=a+green+star",
         "summary": f"/video?v={video}&q={a_question()}&part=summary",
@@ -59,6 +61,8 @@ def settled(page: Page, name: str) -> None:
     landmark = {
         "search": "[data-testid=card]",
         "moment": "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg",
+        "like": "[data-testid=card]",
+        "said": "[data-testid=card]",
         "nothing": ".st-key-empty",
         "video": "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg",
         "summary": "[data-testid=card]",

@@ -180,7 +180,7 @@ def test_any_text_is_a_question(demo: DemoPage, visit: Callable[..., Page], ques
     assert parse_qs(urlsplit(page.url).query)["q"] == [question]
     page.reload()
     page.wait_for_selector("[data-testid=cards], .st-key-empty")
-    assert page.get_by_label("Ask for a moment").input_value() == question
+    page.wait_for_function("question => document.querySelector('.st-key-ask input').value === question", arg=question)
     assert page.locator("img[src=x]").count() == 0
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
 PATIENCE = 120_000  # ms
-VISITORS, VISITORS_SEARCHES = 5, 200
+VISITORS = 5
 LARGE_BYTES = 2 << 30
 QUERIES = [f"a {colour} {shape}" for shape in SHAPES for colour in COLOURS]
 # Time runs from the key until the cards are painted.
@@ -81,14 +81,14 @@ async def measure_alone(browser: Browser, address: str, searches: int) -> dict[s
     return {"first_ms": first, **summary("later", later)}
 
 
-async def measure_crowd(browser: Browser, address: str) -> dict[str, float]:
-    """Several visitors at once, each asking one question after the other."""
+async def measure_crowd(browser: Browser, address: str, searches: int) -> dict[str, float]:
+    """Several visitors at once, each asking one question after the other; so many of all together."""
     pages = [await open_page(browser, address) for _ in range(VISITORS)]
 
     async def visit(number: int) -> list[float]:
         # Each in an order of its own, and with words of its own: no answer is remembered from another visitor.
         own = [f"{query}, please {number}" for query in QUERIES[number:] + QUERIES[:number]]
-        return [await search(pages[number], query) for query in own[: VISITORS_SEARCHES // VISITORS]]
+        return [await search(pages[number], query) for query in own[: searches // VISITORS]]
 
     times = [ms for visitor in await asyncio.gather(*map(visit, range(VISITORS))) for ms in visitor]
     return {"crowd_searches": float(len(times)), **summary("crowd", times)}
@@ -177,12 +177,14 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, floa
     figures: dict[str, float] = {}
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=find_chromium(), args=BROWSER_OPTIONS)
-        if arguments.only in (None, "searches"):
+        if arguments.only != "large":
             home = arguments.library or make_library(folder / "small", arguments.videos)
             with PageServer(home, "--device", "cpu") as server:
                 figures["videos"] = float(len(Library(home).videos()))
-                figures |= await measure_alone(browser, server.address, arguments.searches)
-                figures |= await measure_crowd(browser, server.address)
+                if arguments.only != "crowd":
+                    figures |= await measure_alone(browser, server.address, arguments.searches)
+                if arguments.only != "alone":
+                    figures |= await measure_crowd(browser, server.address, arguments.crowd)
                 if "Traceback" in server.said:
                     raise SystemExit(server.said)
         if arguments.only in (None, "large"):
@@ -197,7 +199,8 @@ def main() -> None:
     parser.add_argument("--library", type=Path, help="one that is there, instead of demo videos")
     parser.add_argument("--videos", type=int, default=200)
     parser.add_argument("--searches", type=int, default=30, help="of one visitor, after the first")
-    parser.add_argument("--only", choices=["searches", "large"], help="measure just this")
+    parser.add_argument("--crowd", type=int, default=200, help="searches of five visitors at once, all together")
+    parser.add_argument("--only", choices=["alone", "crowd", "large"], help="measure just this")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,117 @@
+"""What a visitor asks: the only module that knows how words, a picture and a moment become the library's question."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import io
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vtg.asking import Part, Question, Stretch
+from vtg.errors import VtgError
+
+__all__ = ["Asked", "Picture", "read_picture"]
+
+LARGEST_PICTURE = 1_500_000  # bytes; browsers send what is scaled down to far less
+LARGEST_SIDE = 4096  # pixels
+KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+DIGEST_DIGITS = 16
+LONGEST_NAME = 80  # characters
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\u202a-\u202e\u2066-\u2069]+')
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of what is looked for; it is kept as long as its visitor stays, in memory alone.
+
+    Attributes:
+        digest: names its content, 16 hexadecimal digits.
+        name: of the visitor's file, for people.
+        suffix: of its kind.
+        content: of the file.
+    """
+
+    digest: str
+    name: str = field(compare=False)
+    suffix: str = field(compare=False)
+    content: bytes = field(compare=False, repr=False)
+
+
+def read_picture(name: str, encoded: str) -> Picture:
+    """Take a picture that a browser has sent.
+
+    Args:
+        name: of the visitor's file.
+        encoded: its content in base64.
+
+    Raises:
+        VtgError: it is none, or too large.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    shown = _UNSAFE.sub("_", re.split(r"[/\\]", name)[-1])[-LONGEST_NAME:].strip(" .") or "picture"
+    if len(encoded) > LARGEST_PICTURE * 4 / 3:
+        raise VtgError(f"{shown}: is too large; choose a smaller picture")
+    try:
+        content = base64.b64decode(encoded, validate=True)
+        with Image.open(io.BytesIO(content), formats=list(KINDS)) as image:
+            kind, sides = str(image.format), image.size
+            image.verify()
+    except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise VtgError(f"{shown}: is not a picture that can be read; save it as JPEG or PNG") from None
+    if max(sides) > LARGEST_SIDE:
+        raise VtgError(f"{shown}: has {sides[0]}×{sides[1]} pixels; choose a smaller picture")
+    return Picture(hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS], shown, KINDS[kind], content)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked for.
+
+    Attributes:
+        words: the sentence; "" for none.
+        said: words that are said there; "" for any.
+        like: the stretch that others are to be like.
+        picture: of what is looked for.
+    """
+
+    words: str = ""
+    said: str = ""
+    like: Stretch | None = None
+    picture: Picture | None = None
+
+    @property
+    def sentence(self) -> str | None:
+        """The sentence, where it is all that is to be seen: only then are there curves, and a head that looked."""
+        return self.words if self.words and not (self.like or self.picture) else None
+
+    def __str__(self) -> str:
+        return str(self._question(Path(self.picture.name) if self.picture else None))
+
+    @contextlib.contextmanager
+    def question(self, folder: Path) -> Iterator[Question]:
+        """The library's question, as long as it is being asked.
+
+        Args:
+            folder: where a picture lies meanwhile.
+
+        Raises:
+            VtgError: nothing is asked for.
+        """
+        if self.picture is None:
+            yield self._question(None)
+            return
+        with tempfile.TemporaryDirectory(prefix=".picture-", dir=folder) as home:
+            path = Path(home) / f"picture{self.picture.suffix}"
+            path.write_bytes(self.picture.content)
+            yield self._question(path)
+
+    def _question(self, picture: Path | None) -> Question:
+        parts = [Part(what) for what in (self.words, picture, self.like) if what]
+        return Question(tuple(parts), self.said)
