@@ -15,7 +15,7 @@ import numpy as np
 from vtg.answers import Grounding, Moment, Saliency
 from vtg.errors import VtgError
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures
-from vtg.head_windows import ground_with_head, moments_of
+from vtg.head_windows import check_askable, ground_each_with_head, ground_with_head, moments_of
 from vtg.specs import EncoderSpec, model_spec
 from vtg.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin, relevance
 
@@ -132,13 +132,49 @@ class Grounder:
         Raises:
             VtgError: features of another CLIP.
         """
+        return self.ground_each([video], queries, texts)[0]
+
+    def ground_each(
+        self, videos: Sequence[VideoFeatures], queries: Sequence[str], texts: Sequence[TextFeatures]
+    ) -> list[list[Grounding]]:
+        """Find the moments of encoded sentences in several videos; together they are quicker than one by one.
+
+        Args:
+            videos: their features.
+            queries: the sentences, for the answers.
+            texts: their features.
+
+        Returns:
+            For each video one grounding a sentence.
+
+        Raises:
+            VtgError: `check_askable` refuses a video.
+        """
+        if not queries:
+            return [[] for _ in videos]
+        for video in videos:
+            self._check_encoder(video)
+        if self.head is not None:
+            layers = [text.layers for text in texts]
+            return ground_each_with_head(self.head, videos, queries, layers, self._query_pass)
+        return [
+            [self._ground_by_embedding(video, query, text) for query, text in zip(queries, texts, strict=True)]
+            for video in videos
+        ]
+
+    def check_askable(self, video: VideoFeatures) -> None:
+        """Whether this model can be asked about a video from what is stored of it.
+
+        Raises:
+            VtgError: it has features of another CLIP, or not those that the head reads.
+        """
+        self._check_encoder(video)
+        if self.head is not None:
+            check_askable(self.head, video)
+
+    def _check_encoder(self, video: VideoFeatures) -> None:
         if video.encoder and video.encoder != self.encoder.fingerprint:
             raise VtgError(f"{video.name}: has features of another CLIP than this model's; extract them with this one")
-        if not queries:
-            return []
-        if self.head is None:
-            return [self._ground_by_embedding(video, query, text) for query, text in zip(queries, texts, strict=True)]
-        return ground_with_head(self.head, video, queries, [text.layers for text in texts], self._query_pass)
 
     def _ground_by_embedding(self, video: VideoFeatures, query: str, text: TextFeatures) -> Grounding:
         margin = self._margin(video, text)

@@ -1,4 +1,4 @@
-"""Asking a head: knows how a long video falls into windows that are asked at once, and how their answers join."""
+"""Asking a head: knows how videos fall into windows that are asked at once, and how their answers join."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import torch
 
     from vtg.r2 import QueryPass, R2Head, VideoProjection
+    from vtg.r2.query_pass import Answers, MappedQueries
 
-__all__ = ["ground_with_head", "moments_of"]
+__all__ = ["check_askable", "ground_each_with_head", "ground_with_head", "moments_of"]
 
 MOST_MOMENTS = 50  # of one query in one video, as many as the published heads keep
 QUERIES = 64  # asked of all windows at once: beyond this they take memory and no less time
@@ -51,41 +52,72 @@ def ground_with_head(
     Raises:
         VtgError: the video has neither, or its layers are of another shape than the head reads.
     """
+    return ground_each_with_head(head, [video], queries, texts, query_pass)[0]
+
+
+def ground_each_with_head(
+    head: R2Head,
+    videos: Sequence[VideoFeatures],
+    queries: Sequence[str],
+    texts: Sequence[torch.Tensor],
+    query_pass: QueryPass | None = None,
+) -> list[list[Grounding]]:
+    """Ground queries in several videos as `ground_with_head` does in one; short ones are asked together.
+
+    Returns:
+        For each video one grounding a query, in their order.
+
+    Raises:
+        VtgError: `check_askable` refuses a video.
+    """
     from vtg.r2 import QueryPass
 
-    windows = _windows_of(head, video)
+    windows = [_windows_of(head, video) for video in videos]
+    for text in texts:
+        head.check_query(text)
     asked = query_pass or QueryPass(head)
-    groundings: list[Grounding] = []
+    groundings: list[list[Grounding]] = [[] for _ in videos]
     for first in range(0, len(queries), QUERIES):
         part = slice(first, first + QUERIES)
-        groundings += _ground(head, asked, windows, video, queries[part], texts[part])
+        mapped = asked.map_queries(texts[part])
+        for found, own, answers in zip(groundings, windows, _answers(asked, windows, mapped), strict=True):
+            found += _groundings(own, answers, queries[part], texts[part])
     return groundings
 
 
-def _ground(
-    head: R2Head,
-    asked: QueryPass,
-    windows: _Windows,
-    video: VideoFeatures,
-    queries: Sequence[str],
-    texts: Sequence[torch.Tensor],
-) -> list[Grounding]:
-    for text in texts:
-        head.check_query(text)
-    mapped = asked.map_queries(texts)
-    answers = [asked.answer(projection, mapped, video.fps) for projection in windows.projected()]
+def check_askable(head: R2Head, video: VideoFeatures) -> None:
+    """Whether a head can be asked about a video from what is stored of it.
+
+    Raises:
+        VtgError: there are neither layers nor what this head made of them, or layers of another shape than it reads.
+    """
+    _windows_of(head, video)
+
+
+def _answers(asked: QueryPass, windows: Sequence[_Windows], queries: MappedQueries) -> Iterator[list[Answers]]:
+    """What was found in each video's windows."""
+    if all(own.video.projection is not None for own in windows) and len({own.video.fps for own in windows}) == 1:
+        projections = [projection for own in windows for projection in own.projected()]
+        yield from ([answer] for answer in asked.answer_each(projections, queries, windows[0].video.fps))
+        return
+    for own in windows:
+        yield [asked.answer(projection, queries, own.video.fps) for projection in own.projected()]
+
+
+def _groundings(
+    windows: _Windows, answers: Sequence[Answers], queries: Sequence[str], texts: Sequence[torch.Tensor]
+) -> Iterator[Grounding]:
+    """One video's answers as groundings."""
+    video = windows.video
     curves = np.concatenate([answer.saliency.float().cpu().numpy() for answer in answers])  # [V, N, W]
     found = None
     if parts := [answer.windows for answer in answers if answer.windows is not None]:
         found = np.concatenate([part.float().cpu().numpy() for part in parts])  # [V, N, moments, 3]
         found[..., :2] += np.array([start / video.fps for start in windows.starts], np.float32)[:, None, None, None]
-    groundings = []
     for i, query in enumerate(queries):
-        moments = [] if found is None else moments_of(_merge(head, found[:, i].reshape(-1, 3), video.duration))
+        moments = [] if found is None else moments_of(_merge(windows.head, found[:, i].reshape(-1, 3), video.duration))
         saliency = Saliency(video.times, join_curves(list(curves[:, i]), windows.starts))
-        look = _Look(windows, texts[i])
-        groundings.append(Grounding(query, video.name, video.duration, moments, saliency, look))
-    return groundings
+        yield Grounding(query, video.name, video.duration, moments, saliency, _Look(windows, texts[i]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,4 +203,4 @@ def _merge(head: R2Head, windows: np.ndarray, duration: float) -> np.ndarray:
 
 def moments_of(windows: np.ndarray) -> list[Moment]:
     """[N, 3] start, end, score as moments."""
-    return [Moment(float(start), float(end), float(score)) for start, end, score in windows]
+    return [Moment(*window) for window in windows.tolist()]

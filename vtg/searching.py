@@ -84,7 +84,7 @@ class Searcher:
         elif question.sentence is None:
             hits = self._by_embedding(question.parts, selection)
         elif self._grounder.head is not None:
-            hits = self._by_head(question.sentence, selection, said)
+            hits = self._by_head(question.sentence, selection, said, limit)
         else:
             # Where not every moment counts, the best ones may not be enough.
             enough = limit if said is None else None
@@ -93,21 +93,29 @@ class Searcher:
             hits = where_said(hits, said, selection)
         return best_hits(hits, limit, min_score, selection.per_video)
 
-    def _by_head(self, sentence: str, selection: Selection, said: Mapping[str, list[SaidLine]] | None) -> list[Hit]:
+    def _by_head(
+        self, sentence: str, selection: Selection, said: Mapping[str, list[SaidLine]] | None, limit: int
+    ) -> list[Hit]:
         text = self._grounder.encoder.encode_text(sentence)
-        hits = []
         candidates = {candidate.video: candidate for candidate in self._windows(text, selection, said)}
+        videos = []
         unreadable: VtgError | None = None
         for video, features in self._opened(candidates, selection):
             try:
-                found = self._ground(features, candidates[video], sentence, text)
+                self._grounder.check_askable(features)
             except VtgError as error:  # indexed for another head: the others can be searched all the same
                 unreadable = error
             else:
-                hits += self._comparable(found, features, text)
-        if unreadable is not None and not hits:
+                videos.append((features, candidates[video]))
+        if unreadable is not None and not videos:
             raise unreadable
-        return hits
+        # Where not every moment counts, the best ones of each video are enough.
+        found = self._ground(videos, sentence, text, limit if said is None else None)
+        return [
+            hit
+            for (features, _), own in zip(videos, found, strict=True)
+            for hit in self._comparable(own, features, text)
+        ]
 
     def _windows(
         self, text: TextFeatures, selection: Selection, said: Mapping[str, list[SaidLine]] | None
@@ -143,23 +151,32 @@ class Searcher:
         window = self._grid.length * self._grounder.encoder.tokens * self._grounder.head.config.hidden_width
         return min(MOST_WINDOWS, max(FEWEST_WINDOWS, WORK // window))
 
-    def _ground(self, features: VideoFeatures, candidate: Candidate, sentence: str, text: TextFeatures) -> list[_Found]:
-        """The moments of the candidate's windows, best first, those that two windows have found once."""
+    def _ground(
+        self, videos: Sequence[tuple[VideoFeatures, Candidate]], sentence: str, text: TextFeatures, most: int | None
+    ) -> list[list[_Found]]:
+        """The moments of each candidate's windows, best first, those that two windows have found once.
+
+        Args:
+            videos: features, and which windows to look at.
+            sentence: what is asked.
+            text: its features.
+            most: moments of a window that are looked at closely; None for all.
+        """
+        parts = [list(self._parts(features, candidate)) for features, candidate in videos]
+        asked = [part for own in parts for part, _ in own]
+        groundings = iter(self._grounder.ground_each(asked, [sentence], [text]))
+        return [_best_of([(next(groundings)[0], offset) for _, offset in own], most) for own in parts]
+
+    def _parts(self, features: VideoFeatures, candidate: Candidate) -> Iterator[tuple[VideoFeatures, float]]:
+        """All of a video, or each of its windows, with the second where it begins."""
         exact = self._grid.starts(len(features))
         # The windows were chosen by what the video's duration says of its frames, which may be one off.
         starts = {min(exact, key=lambda own: abs(own - start)) for start in candidate.starts}
         if len(starts) == len(exact):
-            (grounding,) = self._grounder.ground_texts(features, [sentence], [text])
-            return _found(features.name, grounding, 0.0)
-        found = []
+            yield features, 0.0
+            return
         for start in sorted(starts):
-            part = cut_window(features, start, self._grid.length)
-            (grounding,) = self._grounder.ground_texts(part, [sentence], [text])
-            found += _found(features.name, grounding, start / features.fps)
-        windows = np.array([[one.hit.moment.start, one.hit.moment.end, one.hit.moment.score] for one in found])
-        kept = {tuple(row) for row in non_maximum_suppression(windows.reshape(-1, 3), OVERLAP).tolist()}
-        found = [one for one in found if (one.hit.moment.start, one.hit.moment.end, one.hit.moment.score) in kept]
-        return sorted(found, key=lambda one: -one.hit.moment.score)
+            yield cut_window(features, start, self._grid.length), start / features.fps
 
     def _comparable(self, found: list[_Found], features: VideoFeatures, text: TextFeatures) -> list[Hit]:
         """A video's moments with scores that can be compared across videos.
@@ -189,15 +206,11 @@ class Searcher:
             [N, 3]: score, margin and highest saliency of each video's best moment; zeros where none was found.
         """
         text = self._grounder.encoder.encode_text(sentence)
+        whole = [(each, Candidate(each.name, tuple(self._grid.starts(len(each))))) for each in videos]
         rows = []
-        for features in videos:
-            found = self._ground(
-                features, Candidate(features.name, tuple(self._grid.starts(len(features)))), sentence, text
-            )[:1]
-            rows += [
-                (one.hit.moment.score, self._margin(features, text, one.hit.moment), one.saliency) for one in found
-            ]
-            rows += [(0.0, 0.0, 0.0)] * (1 - len(found))
+        for (features, _), found in zip(whole, self._ground(whole, sentence, text, 1), strict=True):
+            best = [(one.hit.moment.score, self._margin(features, text, one.hit.moment), one.saliency) for one in found]
+            rows += best[:1] or [(0.0, 0.0, 0.0)]
         return np.array(rows)
 
     def _margin(self, features: VideoFeatures, text: TextFeatures, moment: Moment) -> float:
@@ -222,7 +235,7 @@ class Searcher:
                 break
             (grounding,) = self._grounder.ground_texts(features, [sentence], [text])
             most = selection.per_video if limit is not None else None
-            hits += [one.hit for one in _found(features.name, grounding, 0.0)][:most]
+            hits += [one.hit for one in _found(grounding, 0.0, most)]
             hits = sorted(hits, key=lambda hit: -hit.moment.score)[:limit]
         return hits
 
@@ -333,15 +346,30 @@ class _Found:
     saliency: float
 
 
-def _found(name: str, grounding: Grounding, offset: float) -> list[_Found]:
-    """What a grounding of a video from a time on has found, best first, in the video's own time."""
+def _best_of(groundings: Sequence[tuple[Grounding, float]], most: int | None) -> list[_Found]:
+    """What groundings of a video's windows have found, best first, and once what two of them have found.
+
+    Args:
+        groundings: with the second where each window begins.
+        most: moments of one window that are looked at; None for all.
+    """
+    found = [one for grounding, offset in groundings for one in _found(grounding, offset, most)]
+    if len(groundings) > 1:
+        windows = np.array([[one.hit.moment.start, one.hit.moment.end, one.hit.moment.score] for one in found])
+        kept = {tuple(row) for row in non_maximum_suppression(windows.reshape(-1, 3), OVERLAP).tolist()}
+        found = [one for one in found if (one.hit.moment.start, one.hit.moment.end, one.hit.moment.score) in kept]
+    return sorted(found, key=lambda one: -one.hit.moment.score)
+
+
+def _found(grounding: Grounding, offset: float, most: int | None) -> list[_Found]:
+    """What a grounding of a video from a second on has found, best first, in the video's own time."""
     found = []
-    for moment in grounding.moments:
+    for moment in grounding.moments[:most]:
         if moment.score > 0:
             peak = best_time(grounding, moment)
             saliency = float(grounding.saliency.scores[int(np.searchsorted(grounding.saliency.times, peak))])
             shifted = Moment(moment.start + offset, moment.end + offset, moment.score)
-            found.append(_Found(Hit(name, shifted, peak + offset), saliency))
+            found.append(_Found(Hit(grounding.video, shifted, peak + offset), saliency))
     return found
 
 

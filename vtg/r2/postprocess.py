@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from vtg.intervals import interval_iou
-
 __all__ = ["postprocess_windows", "suppress"]
 
 Windows = npt.NDArray[np.float32]
@@ -32,23 +30,29 @@ def suppress(
     Raises:
         ValueError: another `kind`.
     """
-    windows = np.array(windows, dtype=np.float32)
-    for place in range(len(windows) if at_most is None else min(at_most, len(windows))):
-        best = place + int(windows[place:, 2].argmax())
-        windows[[place, best]] = windows[[best, place]]
-        overlap = interval_iou(windows[place : place + 1], windows[place + 1 :])[0].astype(np.float32)
-        if kind == "normal":
-            factor = np.where(overlap >= np.float32(threshold), np.float32(0), np.float32(1))
-        elif kind == "linear":
-            factor = 1 - overlap
-        elif kind == "gaussian":
-            factor = np.exp(-(overlap**2) / np.float32(sigma))
-        else:
-            raise ValueError(f"unknown suppression {kind!r}")
-        if windows[place, 2] <= 0:
+    if kind not in ("normal", "linear", "gaussian"):
+        raise ValueError(f"unknown suppression {kind!r}")
+    start, end, score = columns = np.array(windows, dtype=np.float32).reshape(-1, 3).T.copy()
+    length = end - start
+    for place in range(len(score) if at_most is None else min(at_most, len(score))):
+        best = place + int(score[place:].argmax())
+        if best != place:
+            columns[:, [place, best]] = columns[:, [best, place]]
+            length[[place, best]] = length[[best, place]]
+        if score[place] <= 0:
             break  # all that are left are repeats, in no order
-        windows[place + 1 :, 2] *= factor
-    return windows[np.argsort(-windows[:, 2], kind="stable")][:at_most]
+        rest = slice(place + 1, None)
+        shared = np.minimum(end[rest], end[place]) - np.maximum(start[rest], start[place])
+        np.maximum(shared, 0, out=shared)
+        union = length[rest] + length[place] - shared
+        overlap = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+        if kind == "normal":
+            score[rest] *= overlap < np.float32(threshold)
+        elif kind == "linear":
+            score[rest] *= 1 - overlap
+        else:
+            score[rest] *= np.exp(-(overlap**2) / np.float32(sigma))
+    return np.ascontiguousarray(columns[:, np.argsort(-score, kind="stable")][:, :at_most].T)
 
 
 def postprocess_windows(

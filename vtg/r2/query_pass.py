@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vtg.r2.block import temporal_positions
 from vtg.r2.head import R2Head
+from vtg.r2.pooling import LookingWords, Pooling
 from vtg.r2.projection import VideoProjection
 from vtg.r2.readout import Readout
-from vtg.r2.threads import run_in_threads
+from vtg.r2.refinement import Refinement
+from vtg.r2.threads import Ahead, run_in_threads
 
 __all__ = ["Answers", "MappedQueries", "QueryPass"]
 
-CHUNK_BYTES = 1 << 20  # of tokens widened at a time, and of what is pooled from them: they stay in the cache
 ROWS = (
     768  # frames times queries refined together by one thread: enough for quick products, little enough for its cache
 )
@@ -44,15 +42,13 @@ class MappedQueries:
     """N queries in the block's space: all of the work on them that no video changes.
 
     Attributes:
-        keys: [K, N, L, D] what a token's similarity to a word is taken with (the key map is folded into it).
-        words: [K, N, L, D] what is added to what a word has pooled; −∞ for padding, which takes no part.
+        words: as they look at tokens.
         attended: [K, N, L, 2, D] keys and values of the cross-attention.
         mask: [N, L], true where a token is real; None if all are.
         pooled: [N, D] the query as one feature.
     """
 
-    keys: Tensor
-    words: Tensor
+    words: LookingWords
     attended: Tensor
     mask: Tensor | None
     pooled: Tensor
@@ -62,12 +58,24 @@ class MappedQueries:
 
     def __getitem__(self, queries: slice) -> MappedQueries:
         return MappedQueries(
-            self.keys[:, queries],
-            self.words[:, queries],
+            self.words[queries],
             self.attended[:, queries],
             None if self.mask is None else self.mask[queries],
             self.pooled[queries],
         )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What one thread answers in one go.
+
+    Attributes:
+        windows: of equal length: number of a projection, and which of its windows.
+        queries: which.
+    """
+
+    windows: tuple[tuple[int, int], ...]
+    queries: slice
 
 
 class QueryPass:
@@ -75,7 +83,7 @@ class QueryPass:
 
     The same function as `R2Head.predict`, in fewer and larger products: keys folded into the query's side, one product
     for what shares an input, positions and biases added once. Differences are those of rounding; where the processor
-    multiplies matrices of bfloat16, the refinement of int8 projections uses that: it rounds less than they did.
+    multiplies matrices of int8 and bfloat16, int8 projections are read that way: it rounds less than they did.
 
     Args:
         head: in eval mode, on any device.
@@ -85,16 +93,15 @@ class QueryPass:
         self._config = head.config
         self._like = head.level_scale.detach()
         self._block = head.block
-        self._pooling = head.pooling
+        self._query_pooling = head.pooling
         with torch.no_grad():
-            block = head.block
-            self._pools = block.spatial_pooling
-            self._scale = block.scale.tanh().tolist() if self._pools else []
-            self._gate = [] if block.gate is None else block.gate.sigmoid().tolist()
-            self._refine = self._refine_compact = _Refinement(head, self._like.dtype)
-            if self._like.device.type == "cpu" and self._like.dtype == torch.float32 and _multiplies_bfloat16():
-                self._refine_compact = _Refinement(head, torch.bfloat16)
-            self._readout = Readout(head)
+            gate = head.block.gate
+            self._gate = [] if gate is None else gate.sigmoid().tolist()
+            compact = self._like.device.type == "cpu" and self._like.dtype == torch.float32 and _has_tiles()
+            self._pool = Pooling(head.block, compact)
+            self._wide = self._compact = Refinement(head, self._like.dtype), Readout(head, self._like.dtype)
+            if compact:
+                self._compact = Refinement(head, torch.bfloat16), Readout(head, torch.bfloat16)
 
     @torch.no_grad()
     def map_queries(self, queries: Sequence[Tensor]) -> MappedQueries:
@@ -108,16 +115,9 @@ class QueryPass:
         present = (torch.arange(padded.shape[1]) < lengths[:, None]).to(self._like.device)
         mask = None if present.all() else present
         words: Tensor = self._block.query_map(padded.permute(2, 0, 1, 3))  # [K, N, L, D]
-        keys = words
-        if self._pools:
-            keys = self._block.query_key(words) / math.sqrt(words.shape[-1]) @ self._block.video_key.weight
-        pooled = self._pooling(words[0], mask)
-        attended = self._refine.attended(words)
-        if mask is not None:
-            words = words.masked_fill(~mask[:, :, None], -math.inf)
-        return MappedQueries(keys.contiguous(), words.contiguous(), attended, mask, pooled)
+        pooled = self._query_pooling(words[0], mask)
+        return MappedQueries(self._pool.look(words, mask), self._wide[0].attended(words), mask, pooled)
 
-    @torch.no_grad()
     def answer(self, projection: VideoProjection, queries: MappedQueries, fps: float) -> Answers:
         """Asks every query of every window.
 
@@ -126,186 +126,102 @@ class QueryPass:
             queries: N of them.
             fps: of the windows' frames.
         """
-        windows, count, frames = len(projection), len(queries), projection.frames
-        threads = torch.get_num_threads() if projection.values.device.type == self._like.device.type == "cpu" else 1
-        if windows * count < threads:
-            return self._answer(projection, queries, fps, threads)  # the operators split the rest of the work
+        return self.answer_each([projection], queries, fps)[0]
 
-        def run(part: tuple[slice, slice]) -> None:
-            of_windows, of_queries = part
-            found = self._answer(projection[of_windows], queries[of_queries], fps, threads=1)
-            saliency[part] = found.saliency
-            if moments is not None and found.windows is not None:
-                moments[part] = found.windows
+    @torch.no_grad()
+    def answer_each(self, projections: Sequence[VideoProjection], queries: MappedQueries, fps: float) -> list[Answers]:
+        """Asks every query of every window of several projections; windows of one length are asked together.
 
-        saliency = self._like.new_empty(windows, count, frames)
-        kept = self._readout.moments(frames)
-        moments = self._like.new_empty(windows, count, kept, 3) if kept else None
-        run_in_threads(run, _parts(windows, count, frames, threads), threads)
-        return Answers(moments, saliency)
+        Args:
+            projections: of this head's.
+            queries: N of them.
+            fps: of all their frames.
+        """
+        answers = [self._empty(projection, len(queries)) for projection in projections]
+        on_cpu = self._like.device.type == "cpu" and all(each.values.device.type == "cpu" for each in projections)
+        threads = torch.get_num_threads() if on_cpu else 1
+        pieces = _pieces(projections, len(queries), threads)
+        # Fewer pieces than threads: other threads pool for the one that refines.
+        ahead = threads if len(pieces) < threads else 1
+
+        def run(piece: _Piece) -> None:
+            found = self._answer(_gathered(projections, piece.windows), queries[piece.queries], fps, ahead)
+            for row, (number, window) in enumerate(piece.windows):
+                answers[number].saliency[window, piece.queries] = found.saliency[row]
+                if found.windows is not None:
+                    answers[number].windows[window, piece.queries] = found.windows[row]  # type: ignore[index]
+
+        run_in_threads(run, pieces, threads)
+        return answers
+
+    def _empty(self, projection: VideoProjection, queries: int) -> Answers:
+        kept = self._wide[1].moments(projection.frames)
+        moments = self._like.new_empty(len(projection), queries, kept, 3) if kept else None
+        return Answers(moments, self._like.new_empty(len(projection), queries, projection.frames))
 
     def _answer(self, projection: VideoProjection, queries: MappedQueries, fps: float, threads: int) -> Answers:
-        seen = self._pool(projection, queries, threads)
-        refine = self._refine if projection.scale is None else self._refine_compact
+        windows, layers, frames, _, width = projection.values.shape
+        seen = self._like.new_empty(layers, len(queries), windows, frames, width)
+
+        def pool(part: tuple[int, int, slice]) -> None:
+            layer, window, own = part
+            self._pool(projection, window, layer, own, queries.words, seen[layer, :, window, own])
+
+        # No layer's pooling waits for another: the thread that refines one finds the next one pooled.
+        share = -(-frames // threads)
+        parts = [
+            (layer, window, slice(first, min(first + share, frames)))
+            for layer in reversed(range(layers))
+            for window in range(windows)
+            for first in range(0, frames, share)
+        ]
+        pooled = Ahead(pool, parts, here=1, threads=threads)
+        refine, read = self._wide if projection.scale is None else self._compact
         state: Tensor | None = None
-        for layer in reversed(range(self._config.layers)):
+        place = 0
+        for layer in reversed(range(layers)):
+            while place < len(parts) and parts[place][0] == layer:
+                pooled.take(place)
+                place += 1
             entering = seen[layer]  # [N, V, T, D]
             if state is not None and self._gate:
                 entering = torch.lerp(state, entering, self._gate[layer])
-            state = refine(entering, queries, layer)
+            state = refine(entering, queries.attended[layer], queries.mask)
         assert state is not None  # there is at least one layer
-        windows, saliency = self._readout(state.relu_(), queries.pooled, fps)
-        return Answers(None if windows is None else windows.transpose(0, 1), saliency.transpose(0, 1))
-
-    def _pool(self, projection: VideoProjection, queries: MappedQueries, threads: int) -> Tensor:
-        """What enters the recurrence, [K, N, V, T, D]: here no layer waits for another, and no frame for the next."""
-        windows, layers, frames, tokens, width = projection.values.shape
-        count, length = queries.keys.shape[1:3]
-        seen = self._like.new_empty(layers, count, windows, frames, width)
-        if not self._pools:
-            class_tokens = projection.values[:, :, :, 0].to(self._like)  # [V, K, T, D]
-            if projection.scale is not None:
-                class_tokens = class_tokens * projection.scale[:, :, :, 0, None].to(self._like)
-            return seen.copy_(class_tokens.transpose(0, 1)[:, None])
-        each = max(1, CHUNK_BYTES // (4 * width * (tokens + count * length)))
-
-        def run(chunks: list[tuple[int, int, slice]]) -> None:
-            widened = self._like.new_empty(min(each, frames), tokens, width)
-            for window, layer, part in chunks:
-                chunk = projection.values[window, layer, part]
-                scale = None if projection.scale is None else projection.scale[window, layer, part].to(self._like)
-                if chunk.dtype != widened.dtype or chunk.device != widened.device:
-                    chunk = widened[: len(chunk)].copy_(chunk)
-                seen[layer, :, window, part] = self._pool_chunk(chunk, scale, queries, layer).transpose(0, 1)
-
-        chunks = [
-            (window, layer, slice(start, start + each))
-            for window in range(windows)
-            for layer in range(layers)
-            for start in range(0, frames, each)
-        ]
-        run_in_threads(run, [chunks[first::threads] for first in range(threads)], threads)
-        return seen
-
-    def _pool_chunk(self, chunk: Tensor, scale: Tensor | None, queries: MappedQueries, layer: int) -> Tensor:
-        """Query-modulated spatial pooling (Sec. 3) of some frames [F, P, D], with the scales [F, P]: [F, N, D]."""
-        count, length, width = queries.keys.shape[1:]
-        keys, words = queries.keys[layer].flatten(0, 1), queries.words[layer].flatten(0, 1)  # [N·L, D]
-        similarity = (keys @ chunk.flatten(0, 1).T).view(len(keys), *chunk.shape[:2])
-        class_tokens = chunk[:, 0]
-        if scale is None:
-            weights = similarity.softmax(dim=2)
-        else:
-            # A token's scale is a factor of its similarity and of its share: its D values need no product.
-            weights = similarity.mul_(scale).softmax(dim=2).mul_(scale)
-            class_tokens = class_tokens * scale[:, :1]
-        looked = torch.baddbmm(words[None], weights.transpose(0, 1), chunk)  # [F, N·L, D]
-        pooled = looked.view(-1, count, length, width).amax(dim=2)
-        return torch.add(class_tokens[:, None], pooled, alpha=self._scale[layer])
+        found, saliency = read(state.relu_(), queries.pooled, fps)
+        return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))
 
 
-class _Refinement:
-    """`TemporalRefinement` without dropping: one product for what shares its input.
-
-    Args:
-        head: whose weights are taken.
-        dtype: of its products; sums and norms are in the head's.
-    """
-
-    def __init__(self, head: R2Head, dtype: torch.dtype) -> None:
-        layer = head.block.refinement
-        cross, own = layer.cross_attention, layer.self_attention
-        self._heads = head.config.attention_heads
-        self._cross_query = cross.query.weight.T.contiguous()
-        self._cross_query_bias = cross.query.bias
-        self._cross_keys = (
-            torch.cat((cross.key.weight, cross.value.weight)),
-            torch.cat((cross.key.bias, cross.value.bias)),
-        )
-        self._cross_output = _taken(cross.output, dtype)
-        self._own_query_key = torch.cat((own.query.weight, own.key.weight)).T.contiguous()
-        self._own = torch.cat((own.query.weight, own.key.weight, own.value.weight)).T.contiguous()
-        self._own_bias = torch.cat((own.query.bias, own.key.bias, own.value.bias))
-        self._own_output = _taken(own.output, dtype)
-        expand, _, contract = layer.feed_forward
-        assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
-        self._expand = _taken(expand, dtype)
-        self._contract = _taken(contract, dtype)
-        self._norms = [
-            ((norm.weight.shape[0],), norm.weight, norm.bias, norm.eps)
-            for norm in (layer.cross_norm, layer.self_norm, layer.feed_forward_norm)
-        ]
-        self._product_weights = self._cross_query.to(dtype), self._own.to(dtype)
-        self._placed = lru_cache(maxsize=8)(self._place)
-
-    def attended(self, words: Tensor) -> Tensor:
-        """Keys and values of the cross-attention, [K, N, L, 2, D], of mapped words [K, N, L, D]."""
-        return F.linear(words, *self._cross_keys).unflatten(-1, (2, -1))
-
-    def _place(self, frames: int) -> tuple[Tensor, Tensor]:
-        """What a frame's position and the biases add to the queries of the first attention, and to all of the second.
-
-        The positions are added before the products, and the products are linear: what they add can be known before.
-        """
-        with torch.no_grad():
-            width = len(self._cross_query)
-            position = temporal_positions(frames, width, like=self._cross_query)
-            cross = torch.addmm(self._cross_query_bias, position, self._cross_query)
-            own = self._own_bias.repeat(frames, 1)
-            own[:, : 2 * width] += position @ self._own_query_key
-        return cross, own
-
-    def __call__(self, video: Tensor, queries: MappedQueries, layer: int) -> Tensor:
-        """[N, V, T, D] → [N, V, T, D], the new state."""
-        shape = video.shape
-        count, _, frames, width = shape
-        cross_place, own_place = self._placed(frames)
-        flat = video.reshape(-1, width)
-        asked = _product(flat, self._product_weights[0]).view(-1, frames, width).add(cross_place).view(count, -1, width)
-        keys, values = queries.attended[layer].unbind(dim=2)
-        mask = None if queries.mask is None else queries.mask[:, None, None]
-        looked = self._attend(asked, keys, values, mask)
-        flat = F.layer_norm(_linear(looked, self._cross_output).add(flat), *self._norms[0])
-        own = _product(flat, self._product_weights[1]).view(-1, frames, 3 * width).add(own_place)
-        asked, keys, values = own.split(width, dim=2)
-        looked = self._attend(asked, keys, values, None)
-        flat = F.layer_norm(_linear(looked, self._own_output).add(flat), *self._norms[1])
-        inner = _linear(flat, self._expand).relu_()
-        flat = F.layer_norm(_linear(inner, self._contract).add(flat), *self._norms[2])
-        return flat.view(shape)
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, T, D] → [B·T, D]."""
-        query, key, value = (part.unflatten(-1, (self._heads, -1)).transpose(1, 2) for part in (query, key, value))
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return attended.transpose(1, 2).reshape(-1, query.shape[1] * query.shape[3])
-
-
-def _taken(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return linear.bias.to(dtype), linear.weight.T.contiguous().to(dtype)  # transposed: small products read it quicker
-
-
-def _linear(inputs: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-    return torch.addmm(weights[0], inputs.to(weights[1].dtype), weights[1])
-
-
-def _product(inputs: Tensor, weights: Tensor) -> Tensor:
-    return inputs.to(weights.dtype) @ weights
-
-
-def _multiplies_bfloat16() -> bool:
-    """Whether the processor has tiles for matrices of bfloat16; without, they are no quicker than float32."""
+def _has_tiles() -> bool:
+    """Whether the processor has tiles for matrices of bfloat16 and int8; without, they are no quicker than float32."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # torch has no public way to ask
     return bool(supported and supported())
 
 
-def _parts(windows: int, queries: int, frames: int, threads: int) -> list[tuple[slice, slice]]:
-    """Pieces of V windows × N queries of about `ROWS` rows each, and enough of them for every thread."""
-    pairs = min(max(1, ROWS // frames), -(-windows * queries // threads))
-    of_queries = min(queries, pairs)
-    of_windows = max(1, pairs // of_queries)
-    return [
-        (slice(first, min(first + of_windows, windows)), slice(begin, min(begin + of_queries, queries)))
-        for first in range(0, windows, of_windows)
-        for begin in range(0, queries, of_queries)
-    ]
+def _pieces(projections: Sequence[VideoProjection], queries: int, threads: int) -> list[_Piece]:
+    """All windows × N queries in pieces of about `ROWS` rows each, and enough of them for every thread."""
+    total = queries * sum(len(projection) for projection in projections)
+    alike: dict[tuple[int, bool], list[tuple[int, int]]] = {}
+    for number, projection in enumerate(projections):
+        kind = projection.frames, projection.scale is None
+        alike.setdefault(kind, []).extend((number, window) for window in range(len(projection)))
+    pieces = []
+    for (frames, _), windows in alike.items():
+        pairs = min(max(1, ROWS // frames), -(-total // threads))
+        of_queries = min(queries, pairs)
+        of_windows = max(1, pairs // of_queries)
+        pieces += [
+            _Piece(tuple(windows[first : first + of_windows]), slice(begin, min(begin + of_queries, queries)))
+            for first in range(0, len(windows), of_windows)
+            for begin in range(0, queries, of_queries)
+        ]
+    return pieces
+
+
+def _gathered(projections: Sequence[VideoProjection], windows: Sequence[tuple[int, int]]) -> VideoProjection:
+    """Some windows as one projection; those that follow each other in one stay where they are."""
+    runs = [
+        (number, [window for _, window in run]) for number, run in groupby(windows, key=lambda one: one[0])
+    ]  # ascending, as `_pieces` makes them
+    parts = [projections[number][own[0] : own[-1] + 1] for number, own in runs]
+    return parts[0] if len(parts) == 1 else VideoProjection.joined(parts)

@@ -41,16 +41,18 @@ class Readout:
 
     Args:
         head: whose weights are taken as they are now.
+        dtype: of its large products; norms and all that leads to scores are in the head's.
     """
 
-    def __init__(self, head: R2Head) -> None:
+    def __init__(self, head: R2Head, dtype: torch.dtype) -> None:
         self._config = head.config
+        self._dtype = dtype
         self._level_scale = head.level_scale.detach()
         self._pyramid = [
             [
                 (
-                    step.convolution.weight.permute(2, 1, 0).flatten(0, 1).contiguous(),  # [2·D, D]
-                    _bias(step.convolution),
+                    step.convolution.weight.permute(2, 1, 0).flatten(0, 1).contiguous().to(dtype),  # [2·D, D]
+                    _bias(step.convolution).to(dtype),
                     (step.norm.weight, step.norm.bias, step.norm.eps),
                 )
                 for step in level.children()
@@ -61,8 +63,8 @@ class Readout:
         heads = [head.class_head] if head.coordinate_head is None else [head.class_head, head.coordinate_head]
         convolutions = [[layer for layer in module if isinstance(layer, nn.Conv1d)] for module in heads]
         first = torch.cat([before.weight for before, _ in convolutions])  # [heads·D, D, 3]
-        self._first = [first[:, :, tap].T.contiguous() for tap in range(3)]
-        self._first_bias = torch.cat([_bias(before) for before, _ in convolutions])
+        self._first = first.permute(2, 1, 0).flatten(0, 1).contiguous().to(dtype)  # [3·D, heads·D]
+        self._first_bias = torch.cat([_bias(before) for before, _ in convolutions]).to(dtype)
         # Each head's second convolution reads its own share of what the first ones gave.
         second = [torch.block_diag(*(after.weight[:, :, tap] for _, after in convolutions)) for tap in range(3)]
         self._outputs = len(second[0])
@@ -107,6 +109,7 @@ class Readout:
         batch, _, width = video.shape
         rows = len(places.rows) + len(places.gaps)
         # One zero row before the first level of all: the neighbour that a convolution looks for.
+        video = video.to(self._dtype)
         stacked = video.new_empty(batch * rows + 1, width)
         stacked[0] = 0
         levels = stacked[1:].view(batch, rows, width)
@@ -116,11 +119,12 @@ class Readout:
             for weight, bias, norm in steps:
                 half = level.shape[1] // 2
                 pairs = level[:, : 2 * half].reshape(-1, 2 * width)
-                level = F.layer_norm(torch.addmm(bias, pairs, weight), (width,), *norm).relu_().view(batch, half, width)
+                wide = torch.addmm(bias, pairs, weight).to(self._level_scale)
+                level = F.layer_norm(wide, (width,), *norm).relu_().to(video).view(batch, half, width)
             levels[:, first : first + count] = level
-        middle = stacked[1:-1]  # the last row is a gap: nobody asks for what lies around it
-        inner = torch.addmm(self._first_bias, middle, self._first[1])
-        inner = inner.addmm_(stacked[:-2], self._first[0]).addmm_(stacked[2:], self._first[2]).relu_()
+        # The last row is a gap: nobody asks for what lies around it.
+        around = torch.cat((stacked[:-2], stacked[1:-1], stacked[2:]), dim=1)
+        inner = torch.addmm(self._first_bias, around, self._first).relu_().to(self._level_scale)
         whole = F.pad(inner, (0, 0, 0, 1)).view(batch, rows, -1)
         whole[:, places.gaps] = 0
         taps = (whole.view(batch * rows, -1) @ self._second).view(batch, rows, 3, self._outputs)

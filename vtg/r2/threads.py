@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
-__all__ = ["run_in_threads"]
+__all__ = ["Ahead", "run_in_threads"]
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -28,16 +29,53 @@ def run_in_threads(run: Callable[[Piece], Result], pieces: Iterable[Piece], thre
     Returns:
         What `run` gave, in the order of the pieces.
     """
-    inference = torch.is_inference_mode_enabled()
-
-    def quietly(piece: Piece) -> Result:
-        # All three are settings of a thread.
-        with torch.inference_mode(inference), torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return run(piece)
-
+    quietly = _quiet(run)
     if threads <= 1:
         return [quietly(piece) for piece in pieces]
     return list(_threads(threads, os.getpid()).map(quietly, pieces))
+
+
+class Ahead(Generic[Piece, Result]):
+    """Pieces of work that other threads do ahead of the one that needs them, which meanwhile does something else.
+
+    A piece that has not begun when it is needed is done by whoever needs it: no thread ever waits for one that is busy
+    elsewhere.
+
+    Args:
+        run: is given a piece.
+        pieces: in the order in which they will be needed; the first ones are needed at once.
+        here: how many of them nobody else is to begin.
+        threads: as `run_in_threads` has.
+    """
+
+    def __init__(self, run: Callable[[Piece], Result], pieces: Sequence[Piece], here: int, threads: int) -> None:
+        self._run = _quiet(run)
+        self._pieces = pieces
+        self._here = here
+        pool = _threads(threads, os.getpid()) if threads > 1 else None
+        self._begun = [] if pool is None else [pool.submit(self._run, piece) for piece in pieces[here:]]
+
+    def take(self, place: int) -> Result:
+        """What `run` gives for the piece at a place, which is taken once."""
+        begun = self._begun[place - self._here] if self._begun and place >= self._here else None
+        if begun is None or begun.cancel():
+            return self._run(self._pieces[place])
+        return begun.result()
+
+
+def _quiet(run: Callable[[Piece], Result]) -> Callable[[Piece], Result]:
+    inference = torch.is_inference_mode_enabled()
+
+    def quietly(piece: Piece) -> Result:
+        # All three are settings of a thread. Leaving an autocast that nobody entered takes longer than a small piece.
+        with contextlib.ExitStack() as settings:
+            settings.enter_context(torch.inference_mode(inference))
+            settings.enter_context(torch.no_grad())
+            if torch.is_autocast_enabled("cpu"):
+                settings.enter_context(torch.autocast("cpu", enabled=False))
+            return run(piece)
+
+    return quietly
 
 
 @lru_cache(maxsize=1)
