@@ -130,7 +130,9 @@ def search(
         ensure_indexed(target, video)
     chosen = [*(places or []), *([video] if video is not None else [])] or None
     nearest_hits = target.search(question, limit, 0.0, chosen, since=since, until=until, per_video=per_video)
-    least = 0.0 if nearest else target.threshold if min_score is None else min_score
+    # What a model knows of its scores is about sentences: what is like a picture comes nearest first, however far.
+    usual = target.threshold if question.sentence is not None else 0.0
+    least = 0.0 if nearest else usual if min_score is None else min_score
     hits = [hit for hit in nearest_hits if hit.moment.score >= least]
     if explain is not None:
         _explain(target, question, hits, explain)
