@@ -265,9 +265,11 @@ def test_videos_that_cannot_be_among_the_best_are_passed_over(
         features, text = library.open_features(entry.path), grounder.encoder.encode_text("a dog")
         assert library.ground(entry.path, "a dog").moments[0].score <= grounder.score_bound(features, text) + 1e-6
     grounded: list[str] = []
-    ground = grounder.ground_texts
+    ground = grounder.ground_each
     monkeypatch.setattr(
-        grounder, "ground_texts", lambda video, *rest: grounded.append(video.name) or ground(video, *rest)
+        grounder,
+        "ground_each",
+        lambda videos, *rest: grounded.extend(video.name for video in videos) or ground(videos, *rest),
     )
     for limit in (1, 2, 50):
         grounded.clear()

@@ -138,3 +138,36 @@ def test_a_full_size_frame_takes_at_most_110_kilobytes_with_its_overlap() -> Non
     mapped = torch.zeros(1, published.layers, 2, published.tokens or 50, published.hidden_width)
     assert VideoProjection.of(mapped, "int8").nbytes / 2 * overlap <= 110_000
     assert VideoProjection.of(mapped, "float16").nbytes / 2 * overlap <= 160_000
+
+
+def test_windows_of_several_videos_are_asked_together() -> None:
+    head = lively()
+    shapes = [(2, 7), (1, 5), (3, 7), (1, 7), (1, 2)]  # windows, frames: some alike, some not
+    queries = random_input(head, 1, 2, [4, 6])[1]
+    for precision in ("float32", "int8"):
+        videos = [random_input(head, windows, frames, [1])[0] for windows, frames in shapes]
+        query_pass = QueryPass(head)
+        mapped = query_pass.map_queries(queries)
+        projections = [head.project(video, precision) for video in videos]
+        together = query_pass.answer_each(projections, mapped, 0.5)
+        for projection, answers in zip(projections, together, strict=True):
+            alone = query_pass.answer(projection, mapped, 0.5)
+            assert answers.windows is not None and alone.windows is not None
+            torch.testing.assert_close(answers.saliency, alone.saliency, atol=1e-4, rtol=0)
+            torch.testing.assert_close(answers.windows, alone.windows, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("case", ["tiny.t13", "tiny.t75", "full.t12"])
+def test_whole_numbers_read_as_they_are_find_what_wide_ones_do(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, video, query = parity(case)
+    projection = head.project([video], "int8")
+    found = []
+    for has_tiles in (True, False):  # both ways work on every processor, each is the quicker one on some
+        monkeypatch.setattr("vtg.r2.query_pass._has_tiles", lambda has_tiles=has_tiles: has_tiles)
+        query_pass = QueryPass(head)
+        found.append(query_pass.answer(projection, query_pass.map_queries([query, query[:2]]), 0.5))
+    compact, wide = found
+    assert compact.windows is not None and wide.windows is not None
+    torch.testing.assert_close(compact.saliency, wide.saliency, atol=5e-3, rtol=0)
+    top, other = (answers.windows[0, :, 0, :2].numpy() for answers in (compact, wide))
+    assert (interval_iou(top, other).diagonal() >= 0.98).all()

@@ -15,7 +15,7 @@ import numpy as np
 from vtg.answers import Grounding, Moment, Saliency
 from vtg.errors import VtgError
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures
-from vtg.head_windows import check_askable, ground_each_with_head, ground_with_head, moments_of
+from vtg.head_windows import MOST_MOMENTS, check_askable, ground_each_with_head, ground_with_head, moments_of
 from vtg.specs import EncoderSpec, model_spec
 from vtg.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin, relevance
 
@@ -135,7 +135,11 @@ class Grounder:
         return self.ground_each([video], queries, texts)[0]
 
     def ground_each(
-        self, videos: Sequence[VideoFeatures], queries: Sequence[str], texts: Sequence[TextFeatures]
+        self,
+        videos: Sequence[VideoFeatures],
+        queries: Sequence[str],
+        texts: Sequence[TextFeatures],
+        most: int | None = None,
     ) -> list[list[Grounding]]:
         """Find the moments of encoded sentences in several videos; together they are quicker than one by one.
 
@@ -143,6 +147,7 @@ class Grounder:
             videos: their features.
             queries: the sentences, for the answers.
             texts: their features.
+            most: moments of a video that are wanted; None for all that the model gives.
 
         Returns:
             For each video one grounding a sentence.
@@ -156,9 +161,10 @@ class Grounder:
             self._check_encoder(video)
         if self.head is not None:
             layers = [text.layers for text in texts]
-            return ground_each_with_head(self.head, videos, queries, layers, self._query_pass)
+            count = MOST_MOMENTS if most is None else most
+            return ground_each_with_head(self.head, videos, queries, layers, self._query_pass, count)
         return [
-            [self._ground_by_embedding(video, query, text) for query, text in zip(queries, texts, strict=True)]
+            [self._ground_by_embedding(video, query, text, most) for query, text in zip(queries, texts, strict=True)]
             for video in videos
         ]
 
@@ -176,11 +182,11 @@ class Grounder:
         if video.encoder and video.encoder != self.encoder.fingerprint:
             raise VtgError(f"{video.name}: has features of another CLIP than this model's; extract them with this one")
 
-    def _ground_by_embedding(self, video: VideoFeatures, query: str, text: TextFeatures) -> Grounding:
+    def _ground_by_embedding(self, video: VideoFeatures, query: str, text: TextFeatures, most: int | None) -> Grounding:
         margin = self._margin(video, text)
         windows = propose_moments(margin, video.fps, video.duration)
         saliency = Saliency(video.times, relevance(margin))
-        return Grounding(query, video.name, video.duration, moments_of(windows), saliency)
+        return Grounding(query, video.name, video.duration, moments_of(windows[:most]), saliency)
 
     def _margin(self, video: VideoFeatures, text: TextFeatures) -> np.ndarray:
         if video.embedding is None:

@@ -61,8 +61,17 @@ def ground_each_with_head(
     queries: Sequence[str],
     texts: Sequence[torch.Tensor],
     query_pass: QueryPass | None = None,
+    most: int = MOST_MOMENTS,
 ) -> list[list[Grounding]]:
     """Ground queries in several videos as `ground_with_head` does in one; short ones are asked together.
+
+    Args:
+        head: an R² head.
+        videos: their features.
+        queries: the sentences, for the answers.
+        texts: the layers of each, [L, K, Cq].
+        query_pass: the head's, where one is at hand already.
+        most: moments of one query in one video.
 
     Returns:
         For each video one grounding a query, in their order.
@@ -81,7 +90,7 @@ def ground_each_with_head(
         part = slice(first, first + QUERIES)
         mapped = asked.map_queries(texts[part])
         for found, own, answers in zip(groundings, windows, _answers(asked, windows, mapped), strict=True):
-            found += _groundings(own, answers, queries[part], texts[part])
+            found += _groundings(own, answers, queries[part], texts[part], most)
     return groundings
 
 
@@ -105,7 +114,11 @@ def _answers(asked: QueryPass, windows: Sequence[_Windows], queries: MappedQueri
 
 
 def _groundings(
-    windows: _Windows, answers: Sequence[Answers], queries: Sequence[str], texts: Sequence[torch.Tensor]
+    windows: _Windows,
+    answers: Sequence[Answers],
+    queries: Sequence[str],
+    texts: Sequence[torch.Tensor],
+    most: int,
 ) -> Iterator[Grounding]:
     """One video's answers as groundings."""
     video = windows.video
@@ -115,7 +128,8 @@ def _groundings(
         found = np.concatenate([part.float().cpu().numpy() for part in parts])  # [V, N, moments, 3]
         found[..., :2] += np.array([start / video.fps for start in windows.starts], np.float32)[:, None, None, None]
     for i, query in enumerate(queries):
-        moments = [] if found is None else moments_of(_merge(windows.head, found[:, i].reshape(-1, 3), video.duration))
+        merged = None if found is None else _merge(windows.head, found[:, i].reshape(-1, 3), video.duration, most)
+        moments = [] if merged is None else moments_of(merged)
         saliency = Saliency(video.times, join_curves(list(curves[:, i]), windows.starts))
         yield Grounding(query, video.name, video.duration, moments, saliency, _Look(windows, texts[i]))
 
@@ -186,7 +200,7 @@ class _Look:
         return attention_map(self.windows.attention(self.text, frame).cpu().numpy(), layer, word)[0]
 
 
-def _merge(head: R2Head, windows: np.ndarray, duration: float) -> np.ndarray:
+def _merge(head: R2Head, windows: np.ndarray, duration: float, most: int) -> np.ndarray:
     """Windows of all parts of a video as one list, post-processed as the head's recipe says."""
     config = head.config
     ordered = windows[np.argsort(-windows[:, 2], kind="stable")]
@@ -197,7 +211,7 @@ def _merge(head: R2Head, windows: np.ndarray, duration: float) -> np.ndarray:
         nms=config.nms,
         threshold=config.nms_threshold,
         sigma=config.nms_sigma,
-        at_most=MOST_MOMENTS,
+        at_most=most,
     )
 
 

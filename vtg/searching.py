@@ -160,12 +160,12 @@ class Searcher:
             videos: features, and which windows to look at.
             sentence: what is asked.
             text: its features.
-            most: moments of a window that are looked at closely; None for all.
+            most: moments of a window that are wanted; None for all.
         """
         parts = [list(self._parts(features, candidate)) for features, candidate in videos]
         asked = [part for own in parts for part, _ in own]
-        groundings = iter(self._grounder.ground_each(asked, [sentence], [text]))
-        return [_best_of([(next(groundings)[0], offset) for _, offset in own], most) for own in parts]
+        groundings = iter(self._grounder.ground_each(asked, [sentence], [text], most))
+        return [_best_of([(next(groundings)[0], offset) for _, offset in own]) for own in parts]
 
     def _parts(self, features: VideoFeatures, candidate: Candidate) -> Iterator[tuple[VideoFeatures, float]]:
         """All of a video, or each of its windows, with the second where it begins."""
@@ -233,9 +233,9 @@ class Searcher:
             worst = hits[-1].moment.score if limit is not None and len(hits) >= limit else 0.0
             if bound < max(min_score, worst):
                 break
-            (grounding,) = self._grounder.ground_texts(features, [sentence], [text])
             most = selection.per_video if limit is not None else None
-            hits += [one.hit for one in _found(grounding, 0.0, most)]
+            ((grounding,),) = self._grounder.ground_each([features], [sentence], [text], most)
+            hits += [one.hit for one in _found(grounding, 0.0)]
             hits = sorted(hits, key=lambda hit: -hit.moment.score)[:limit]
         return hits
 
@@ -346,14 +346,13 @@ class _Found:
     saliency: float
 
 
-def _best_of(groundings: Sequence[tuple[Grounding, float]], most: int | None) -> list[_Found]:
+def _best_of(groundings: Sequence[tuple[Grounding, float]]) -> list[_Found]:
     """What groundings of a video's windows have found, best first, and once what two of them have found.
 
     Args:
         groundings: with the second where each window begins.
-        most: moments of one window that are looked at; None for all.
     """
-    found = [one for grounding, offset in groundings for one in _found(grounding, offset, most)]
+    found = [one for grounding, offset in groundings for one in _found(grounding, offset)]
     if len(groundings) > 1:
         windows = np.array([[one.hit.moment.start, one.hit.moment.end, one.hit.moment.score] for one in found])
         kept = {tuple(row) for row in non_maximum_suppression(windows.reshape(-1, 3), OVERLAP).tolist()}
@@ -361,10 +360,10 @@ def _best_of(groundings: Sequence[tuple[Grounding, float]], most: int | None) ->
     return sorted(found, key=lambda one: -one.hit.moment.score)
 
 
-def _found(grounding: Grounding, offset: float, most: int | None) -> list[_Found]:
+def _found(grounding: Grounding, offset: float) -> list[_Found]:
     """What a grounding of a video from a second on has found, best first, in the video's own time."""
     found = []
-    for moment in grounding.moments[:most]:
+    for moment in grounding.moments:
         if moment.score > 0:
             peak = best_time(grounding, moment)
             saliency = float(grounding.saliency.scores[int(np.searchsorted(grounding.saliency.times, peak))])

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from vtg.r2.block import R2Block
-from vtg.r2.projection import VideoProjection
 
 __all__ = ["LookingWords", "Pooling"]
 
 CHUNK_BYTES = 1 << 20  # of tokens widened at a time, and of what is pooled from them: they stay in the cache
-WHOLE_CHUNK_BYTES = 1 << 22  # of int8 tokens as bfloat16: those of 100 s, as every product of a chunk has its own cost
+WHOLE_CHUNK_BYTES = 1 << 22  # of int8 tokens as bfloat16: every product of a chunk has its own cost
 LARGEST = 127  # of an int8, on both sides of zero
 FINER = 254  # how many times as fine as a key's first whole number its second is
 
@@ -80,44 +79,40 @@ class Pooling:
         second = ((steps - first) * FINER).round_().clamp_(-LARGEST, LARGEST)
         return LookingWords(keys, words, torch.stack((first, second), dim=2).to(torch.int8), unit)
 
-    def chunk_frames(self, projection: VideoProjection, words: LookingWords) -> int:
-        """How many frames at a time are pooled quickest."""
-        tokens, width = projection.values.shape[3:]
-        rows = words.keys[0, ..., 0].numel()
-        if self._reads_whole(projection.values, words):
-            return max(1, WHOLE_CHUNK_BYTES // (width * (2 * tokens + 6 * rows)))
-        return max(1, CHUNK_BYTES // (4 * width * (tokens + rows)))
-
-    @staticmethod
-    def _reads_whole(tokens: Tensor, words: LookingWords) -> bool:
-        return words.whole is not None and tokens.dtype == torch.int8
-
-    def __call__(
-        self, projection: VideoProjection, window: int, layer: int, frames: slice, words: LookingWords, out: Tensor
-    ) -> None:
-        """Pools some frames of one layer of a window.
+    def __call__(self, tokens: Tensor, scale: Tensor | None, words: LookingWords, layer: int, out: Tensor) -> None:
+        """Pools frames of one layer.
 
         Args:
-            projection: of the window.
-            window: which of the projection's.
-            layer: which of the K.
-            frames: which F of the window's.
+            tokens: [F, P, D] projected, the class token first.
+            scale: [F, P], what int8 tokens are multiplied by; None for others.
             words: of N queries.
+            layer: which of the K.
             out: [N, F, D] to write what enters the recurrence to.
         """
-        tokens = projection.values[window, layer, frames]
-        scale = None if projection.scale is None else projection.scale[window, layer, frames].to(out)
+        scale = None if scale is None else scale.to(out)
         class_tokens = tokens[:, 0].to(out)
         if scale is not None:
             class_tokens *= scale[:, :1]
         if not self._pools:
             out.copy_(class_tokens.expand_as(out))
             return
-        for first in range(0, len(tokens), each := self.chunk_frames(projection, words)):
+        for first in range(0, len(tokens), each := self._chunk_frames(tokens, words)):
             part = slice(first, first + each)
             own = None if scale is None else scale[part]
             pooled = self._pool(tokens[part], own, words, layer, like=out)  # [F, N, D]
             torch.add(class_tokens[part], pooled.transpose(0, 1), alpha=self._scale[layer], out=out[:, part])
+
+    def _chunk_frames(self, tokens: Tensor, words: LookingWords) -> int:
+        """How many frames at a time are pooled quickest."""
+        count, width = tokens.shape[1:]
+        rows = words.keys[0, ..., 0].numel()
+        if self._reads_whole(tokens, words):
+            return max(1, WHOLE_CHUNK_BYTES // (width * (2 * count + 6 * rows)))
+        return max(1, CHUNK_BYTES // (4 * width * (count + rows)))
+
+    @staticmethod
+    def _reads_whole(tokens: Tensor, words: LookingWords) -> bool:
+        return words.whole is not None and tokens.dtype == torch.int8
 
     def _pool(self, tokens: Tensor, scale: Tensor | None, words: LookingWords, layer: int, like: Tensor) -> Tensor:
         """The strongest word's look at each of F frames [F, P, D], with the scales [F, P]: [F, N, D]."""

@@ -163,17 +163,18 @@ class QueryPass:
         windows, layers, frames, _, width = projection.values.shape
         seen = self._like.new_empty(layers, len(queries), windows, frames, width)
 
-        def pool(part: tuple[int, int, slice]) -> None:
-            layer, window, own = part
-            self._pool(projection, window, layer, own, queries.words, seen[layer, :, window, own])
+        def pool(part: tuple[int, slice, slice]) -> None:
+            layer, of_windows, own = part
+            tokens = projection.values[of_windows, layer].flatten(0, 1)[own]
+            scale = None if projection.scale is None else projection.scale[of_windows, layer].flatten(0, 1)[own]
+            self._pool(tokens, scale, queries.words, layer, seen[layer, :, of_windows].flatten(1, 2)[:, own])
 
         # No layer's pooling waits for another: the thread that refines one finds the next one pooled.
-        share = -(-frames // threads)
         parts = [
-            (layer, window, slice(first, min(first + share, frames)))
+            (layer, of_windows, own)
             for layer in reversed(range(layers))
-            for window in range(windows)
-            for first in range(0, frames, share)
+            for of_windows in _adjacent(projection.values[:, layer])
+            for own in _shares((of_windows.stop - of_windows.start) * frames, threads)
         ]
         pooled = Ahead(pool, parts, here=1, threads=threads)
         refine, read = self._wide if projection.scale is None else self._compact
@@ -190,6 +191,17 @@ class QueryPass:
         assert state is not None  # there is at least one layer
         found, saliency = read(state.relu_(), queries.pooled, fps)
         return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))
+
+
+def _adjacent(values: Tensor) -> list[slice]:
+    """Which windows of [V, T, P, D] lie next to each other in memory: all, or none."""
+    count = len(values)
+    return [slice(0, count)] if values.is_contiguous() else [slice(one, one + 1) for one in range(count)]
+
+
+def _shares(count: int, threads: int) -> list[slice]:
+    each = -(-count // threads)
+    return [slice(first, min(first + each, count)) for first in range(0, count, each)]
 
 
 def _has_tiles() -> bool:
