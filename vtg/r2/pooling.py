@@ -13,7 +13,7 @@ from vtg.r2.block import R2Block
 __all__ = ["LookingWords", "Pooling"]
 
 CHUNK_BYTES = 1 << 20  # of tokens widened at a time, and of what is pooled from them: they stay in the cache
-WHOLE_CHUNK_BYTES = 1 << 22  # of int8 tokens as bfloat16: every product of a chunk has its own cost
+WHOLE_CHUNK_BYTES = 5 << 20  # of int8 tokens as bfloat16: every product of a chunk has its own cost
 LARGEST = 127  # of an int8, on both sides of zero
 FINER = 254  # how many times as fine as a key's first whole number its second is
 
@@ -54,10 +54,14 @@ class Pooling:
     """
 
     def __init__(self, block: R2Block, compact: bool) -> None:
-        self._block = block
         self._compact = compact
         self._pools = block.spatial_pooling
-        self._scale = block.scale.detach().tanh().tolist() if self._pools else []
+        if self._pools:
+            self._scale = block.scale.detach().tanh().tolist()
+            # The bias of the key map adds the same to all of a word's similarities: the softmax does not see it.
+            weight, bias = block.query_key.weight.detach(), block.query_key.bias.detach()
+            key_map = block.video_key.weight.detach() / math.sqrt(len(weight))
+            self._key_weight, self._key_bias = weight.T @ key_map, bias @ key_map
 
     def look(self, words: Tensor, mask: Tensor | None) -> LookingWords:
         """Makes words ready to look.
@@ -68,7 +72,7 @@ class Pooling:
         """
         if not self._pools:
             return LookingWords(words, words, None, None)
-        keys = self._block.query_key(words) / math.sqrt(words.shape[-1]) @ self._block.video_key.weight
+        keys = words @ self._key_weight + self._key_bias
         if mask is not None:
             words = words.masked_fill(~mask[:, :, None], -math.inf)
         if not self._compact:

@@ -21,6 +21,7 @@ __all__ = ["Answers", "MappedQueries", "QueryPass"]
 ROWS = (
     768  # frames times queries refined together by one thread: enough for quick products, little enough for its cache
 )
+LEAST_SHARE = 256  # frames that a thread pools in one go: threads that change hands often wait for each other
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +104,16 @@ class QueryPass:
             if compact:
                 self._compact = Refinement(head, torch.bfloat16), Readout(head, torch.bfloat16)
 
-    @torch.no_grad()
     def map_queries(self, queries: Sequence[Tensor]) -> MappedQueries:
         """Brings queries into the block's space.
 
         Args:
             queries: N × [L, K, Cq], of any lengths; at least one.
         """
+        # In one thread: its products are too small to be split.
+        return run_in_threads(self._map, [queries], self._threads())[0]
+
+    def _map(self, queries: Sequence[Tensor]) -> MappedQueries:
         lengths = torch.tensor([len(query) for query in queries])
         padded = nn.utils.rnn.pad_sequence(list(queries), batch_first=True).to(self._like)
         present = (torch.arange(padded.shape[1]) < lengths[:, None]).to(self._like.device)
@@ -138,8 +142,7 @@ class QueryPass:
             fps: of all their frames.
         """
         answers = [self._empty(projection, len(queries)) for projection in projections]
-        on_cpu = self._like.device.type == "cpu" and all(each.values.device.type == "cpu" for each in projections)
-        threads = torch.get_num_threads() if on_cpu else 1
+        threads = self._threads()
         pieces = _pieces(projections, len(queries), threads)
         # Fewer pieces than threads: other threads pool for the one that refines.
         ahead = threads if len(pieces) < threads else 1
@@ -153,6 +156,9 @@ class QueryPass:
 
         run_in_threads(run, pieces, threads)
         return answers
+
+    def _threads(self) -> int:
+        return torch.get_num_threads() if self._like.device.type == "cpu" else 1
 
     def _empty(self, projection: VideoProjection, queries: int) -> Answers:
         kept = self._wide[1].moments(projection.frames)
@@ -200,7 +206,7 @@ def _adjacent(values: Tensor) -> list[slice]:
 
 
 def _shares(count: int, threads: int) -> list[slice]:
-    each = -(-count // threads)
+    each = max(-(-count // threads), LEAST_SHARE)
     return [slice(first, min(first + each, count)) for first in range(0, count, each)]
 
 

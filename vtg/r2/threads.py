@@ -90,6 +90,7 @@ def _threads(count: int, process: int) -> ThreadPoolExecutor:
     barrier = threading.Barrier(count)
 
     def single() -> None:
+        torch.get_num_threads()  # a thread takes over the process's number when first asked, and would do so later
         torch.set_num_threads(1)
         barrier.wait()  # so that each of them comes by here
 
