@@ -18,7 +18,7 @@ import pytest
 from timecode import Codecs, beeps, ffmpeg, ffmpeg_pick, read_code, read_codes, render
 
 from vtg.errors import VideoError, VtgError
-from vtg.video import concat, cut, probe, probing, sample_frames, sampling, thumbnail, with_decord
+from vtg.video import concat, cut, probe, probing, sample_frames, sampling, thumbnail, with_pyav
 from vtg.video.process import ffmpeg_binary
 
 SIZE = 64
@@ -45,11 +45,11 @@ def expected(count: int, rate: Fraction, fps: float) -> list[int]:
     return [max(0, math.ceil((i + Fraction(1, 2)) / grid * rate) - 1) for i in range(samples)]
 
 
-@pytest.fixture(params=["decord", "ffmpeg"])
+@pytest.fixture(params=["pyav", "ffmpeg"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to decode must give the same."""
     if request.param == "ffmpeg":
-        monkeypatch.setattr(with_decord, "can_decode", lambda track: False)
+        monkeypatch.setattr(with_pyav, "can_decode", lambda track: False)
     return str(request.param)
 
 
@@ -87,7 +87,7 @@ def test_every_sample_is_the_right_picture(codec: str, fps: float, coded: dict[s
     assert codes == expected(100, Fraction(25), fps)
     assert codes == ffmpeg_pick(path, fps)
     assert times == pytest.approx([i / fps for i in range(len(codes))])
-    assert with_decord.can_decode(probing.survey(path)) == (engine == "decord" and codec != "hevc")
+    assert with_pyav.can_decode(probing.survey(path)) == (engine == "pyav" and codec != "hevc")
 
 
 @pytest.mark.parametrize("rate", ["30000/1001", "12", "60"])
@@ -143,10 +143,10 @@ def test_a_long_video_is_decoded_in_stretches(codec: str, folder: Path, monkeypa
         stretches.append(1)
         return cut_out(*arguments)
 
-    cut_out = with_decord._cut_out
-    monkeypatch.setattr(with_decord, "_cut_out", counted)
+    cut_out = with_pyav._cut_out
+    monkeypatch.setattr(with_pyav, "_cut_out", counted)
     monkeypatch.setattr(probing, "SMALL_FILE", 0)
-    monkeypatch.setattr(with_decord, "STRETCH_BYTES", path.stat().st_size // 3)
+    monkeypatch.setattr(with_pyav, "STRETCH_BYTES", path.stat().st_size // 3)
     monkeypatch.setattr(
         sampling, "_decode_with_ffmpeg", lambda track, rate, first, stop, *_: iter([] if first == stop else [None])
     )
@@ -163,7 +163,7 @@ def test_a_long_video_without_jumps_is_left_to_ffmpeg(folder: Path, monkeypatch:
     path = render(folder / "long-open.mp4", 300, encode=open_groups)
     one_group = render(folder / "long-group.mp4", 300, encode=["-c:v", "libx264", "-g", "600"])
     monkeypatch.setattr(probing, "SMALL_FILE", 0)
-    monkeypatch.setattr(with_decord, "STRETCH_BYTES", 2000)
+    monkeypatch.setattr(with_pyav, "STRETCH_BYTES", 2000)
     for video in (path, one_group):
         assert probe(video).duration == 12
         assert sampled(video, 5)[1] == expected(300, Fraction(25), 5)
@@ -406,10 +406,10 @@ def test_nothing_reaches_the_terminal(plain: Path, folder: Path) -> None:
 def test_what_decord_cannot_go_on_with_ffmpeg_does(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_half_way(*arguments: object) -> Iterator[np.ndarray]:
         yield next(real(*arguments))
-        raise with_decord.DecordError("lost a picture")
+        raise with_pyav.PyavError("lost a picture")
 
-    real = with_decord.decode
-    monkeypatch.setattr(with_decord, "decode", fails_half_way)
+    real = with_pyav.decode
+    monkeypatch.setattr(with_pyav, "decode", fails_half_way)
     assert sampled(plain, 25)[1] == list(range(100))
 
 
@@ -662,7 +662,7 @@ def test_decoding_before_torch_is_imported_leaves_torch_whole(folder: Path) -> N
     command = [ffmpeg_binary(), "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=s=64x48:d=2", "-c:v", "libx264"]
     subprocess.run([*command, str(path)], check=True)
     code = (
-        "import sys; from vtg.video import sample_frames; from vtg.video import with_decord; "
+        "import sys; from vtg.video import sample_frames; from vtg.video import with_pyav; "
         f"frames = list(sample_frames({str(path)!r}, 2.0, 32)); "
         "assert 'decord' in sys.modules and 'torch' not in sys.modules; "
         "import torch; assert (torch.ones(64, 64) @ torch.ones(64, 64)).sum() == 64 ** 3"
