@@ -152,7 +152,9 @@ def _decode(
                 done += len(frames)
         except with_pyav.PyavError:
             pass  # what is left is ffmpeg's, which tells a damaged picture from a lost one by its time
-    for frames in _decode_with_ffmpeg(track, rate, done, stop, filters, (size, size)):
+    # Of a video shorter than half an interval ffmpeg would give nothing.
+    hold = track.duration * rate < Fraction(1, 2)
+    for frames in _decode_with_ffmpeg(track, rate, done, stop, filters, (size, size), hold):
         yield _times(done, len(frames), rate), frames
         done += len(frames)
 

@@ -85,6 +85,7 @@ def decode(
     """
     import av
 
+    av.logging.set_level(None)  # other libraries turn its messages on, which would reach the terminal
     wanted = _Samples(track, rate, first, stop)
     try:
         with av.open(absolute(track.info.path), metadata_errors="ignore") as container:
