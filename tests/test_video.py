@@ -200,14 +200,28 @@ def test_frames_do_not_depend_on_the_number_of_threads(codec: str, coded: dict[s
         assert all(np.array_equal(alone, other) for other in others)
 
 
-@pytest.mark.parametrize("codec", ["h264", "vp9"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("plain", ["-pix_fmt", "yuv420p", "-c:v", "libx264"]),
+        ("full range", ["-vf", "scale=out_range=pc,format=yuvj420p", "-c:v", "libx264", "-color_range", "pc"]),
+        ("bt709", ["-vf", "scale=out_color_matrix=bt709,format=yuv420p", "-c:v", "libx264", "-colorspace", "bt709"]),
+        ("interlaced", ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-flags", "+ildct+ilme"]),
+        ("all colours", ["-vf", "format=yuv444p", "-c:v", "libx264"]),
+        ("ten bits", ["-vf", "format=yuv420p10le", "-c:v", "libx265", "-x265-params", "log-level=error"]),
+    ],
+)
 def test_both_ways_to_decode_give_the_same_bytes(
-    codec: str, coded: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    kind: str, options: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = np.concatenate([frames for _, frames in sample_frames(coded[codec], 5, 48)])
+    path = folder / f"colours-{kind}.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=192x108:rate=25:duration=2", *options, str(path))
+    with monkeypatch.context() as only_pyav:
+        forbid_ffmpeg(only_pyav)
+        ours = np.concatenate([frames for _, frames in sample_frames(path, 3, 56)])
     monkeypatch.setattr(with_pyav, "can_decode", lambda track: False)
-    theirs = np.concatenate([frames for _, frames in sample_frames(coded[codec], 5, 48)])
-    assert np.abs(ours.astype(int) - theirs).max() <= 1  # none, where both come from the same release of ffmpeg
+    theirs = np.concatenate([frames for _, frames in sample_frames(path, 3, 56)])
+    assert np.abs(ours.astype(int) - theirs).max() <= 1  # 0, as measured, but releases of ffmpeg may round otherwise
 
 
 def test_what_was_surveyed_before_is_not_surveyed_again(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
