@@ -120,7 +120,7 @@ def test_help_teaches_by_an_example(run: Callable[..., Result], command: str) ->
 
 
 def test_importing_and_help_wait_for_no_model() -> None:
-    heavy = {"torch", "open_clip", "lancedb", "decord", "matplotlib"}
+    heavy = {"torch", "open_clip", "lancedb", "av", "matplotlib"}
     code = f"import sys, vtg, vtg.cli; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -16,8 +16,10 @@ import pytest
 from vtg.clip import ClipEncoder
 from vtg.errors import VtgError
 from vtg.extraction import ExtractionReport, QueryJob, VideoJob, Work, WrongWorkError, extract, read_source
+from vtg.extraction import encoders as encoders_module
 from vtg.extraction import machine as machine_module
 from vtg.extraction.claims import Claims
+from vtg.extraction.encoders import EncoderPool
 from vtg.extraction.output import Output
 from vtg.extraction.places import LocalPlace
 from vtg.extraction.verify import verify
@@ -101,9 +103,9 @@ def count_opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     original = machine_module.open_video
 
-    def counted(job: VideoJob, size: int, with_content: bool) -> Any:
+    def counted(job: VideoJob, size: int, with_content: bool, threads: int) -> Any:
         opened.append(job.id)
-        return original(job, size, with_content)
+        return original(job, size, with_content, threads)
 
     monkeypatch.setattr(machine_module, "open_video", counted)
     return opened
@@ -351,6 +353,14 @@ def test_progress_tells_of_every_job_and_frame(tmp_path: Path, run: Run) -> None
     assert (states[-1].jobs_done, states[-1].frames) == (7, 104)
     frames = [state.frames for state in states]
     assert frames == sorted(frames)
+
+
+def test_cores_decode_one_video_together_and_many_videos_apart(
+    tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders_module, "_cores", lambda: 8)
+    with EncoderPool(EncoderSpec(pretrained=str(tiny_clip)), "cpu", workers=4) as pool:
+        assert [pool.decoding_threads(videos) for videos in (0, 1, 2, 3, 4, 100)] == [4, 4, 4, 2, 2, 2]
 
 
 def test_an_output_elsewhere_gets_the_same_files(run: Run, undisturbed: dict[str, bytes]) -> None:

@@ -42,11 +42,11 @@ def extract_slowly(films: Path, out: Path, weights: Path, log: Path, seconds: fl
 
     original = machine.open_video
 
-    def noted(job: VideoJob, size: int, with_content: bool) -> Any:
+    def noted(job: VideoJob, size: int, with_content: bool, threads: int) -> Any:
         with log.open("a") as file:
             file.write(f"{job.id}\n")
         time.sleep(seconds)
-        return original(job, size, with_content)
+        return original(job, size, with_content, threads)
 
     machine.open_video = noted  # type: ignore[assignment]
     extract(read_source(str(films), 1.0), str(out), EncoderSpec(pretrained=str(weights)), device="cpu", workers=2)

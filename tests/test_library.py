@@ -76,7 +76,7 @@ def test_a_second_run_imports_no_model(library: Library, folder: Path) -> None:
         "import sys; from vtg.library import Library; "
         f"report = Library({str(library.folder)!r}).add([{str(folder)!r}]); "
         "assert len(report.unchanged) == 2 and not report.added, report; "
-        "assert not {'torch', 'open_clip', 'decord'} & set(sys.modules)"
+        "assert not {'torch', 'open_clip', 'av'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -11,7 +11,8 @@ from vtg.errors import VideoError
 from vtg.extraction.jobs import VideoJob
 from vtg.extraction.remote import fetched, is_url
 from vtg.features import content_key
-from vtg.video import Chunk, probe, sample_frames
+from vtg.video import Chunk, sample_frames
+from vtg.video.probing import survey
 
 __all__ = ["OpenedVideo", "open_video"]
 
@@ -33,23 +34,24 @@ class OpenedVideo:
 
 
 @contextlib.contextmanager
-def open_video(job: VideoJob, size: int, with_content: bool) -> Iterator[OpenedVideo]:
+def open_video(job: VideoJob, size: int, with_content: bool, threads: int = 1) -> Iterator[OpenedVideo]:
     """Open the file of a job, fetching it first where it lies elsewhere.
 
     Args:
         job: the job.
         size: side of a frame, pixels.
         with_content: whether its content key is wanted, for which all of it is read.
+        threads: that decode; one where other videos are decoded at the same time. The frames do not depend on it.
 
     Raises:
         VtgError: the file cannot be had or read, here or while its chunks are taken.
     """
     if not is_url(job.source):
-        with _opened(job, Path(job.source), size, with_content) as video:
+        with _opened(job, Path(job.source), size, with_content, threads) as video:
             yield video
         return
     try:
-        with fetched(job.source) as path, _opened(job, path, size, with_content) as video:
+        with fetched(job.source) as path, _opened(job, path, size, with_content, threads) as video:
             yield video
     except VideoError as error:
         # The reader of the message knows the URL, not the copy.
@@ -57,8 +59,9 @@ def open_video(job: VideoJob, size: int, with_content: bool) -> Iterator[OpenedV
 
 
 @contextlib.contextmanager
-def _opened(job: VideoJob, path: Path, size: int, with_content: bool) -> Iterator[OpenedVideo]:
-    duration = probe(path).duration
-    chunks = sample_frames(path, job.rate(duration), size, job.start, job.end)
+def _opened(job: VideoJob, path: Path, size: int, with_content: bool, threads: int) -> Iterator[OpenedVideo]:
+    track = survey(path)
+    duration = track.info.duration
+    chunks = sample_frames(path, job.rate(duration), size, job.start, job.end, track=track, threads=threads)
     with contextlib.closing(chunks):  # type: ignore[type-var]
         yield OpenedVideo(duration, content_key(path) if with_content else "", chunks)

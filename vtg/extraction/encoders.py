@@ -22,6 +22,7 @@ from vtg.video import Chunk
 
 __all__ = ["EncoderPool", "devices", "load_encoder", "single_threaded"]
 
+MOST_DECODING_THREADS = 4  # for one video; more do not make it faster
 GPU_BATCH = 32  # frames: as many as a chunk has, whatever memory is free, so that batches are the same everywhere
 
 Result = TypeVar("Result")
@@ -99,6 +100,10 @@ class EncoderPool:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._stack.close()
+
+    def decoding_threads(self, videos: int) -> int:
+        """Threads for each decoder so that all cores decode when so many videos are to be done, at most 4."""
+        return min(MOST_DECODING_THREADS, max(1, _cores() // max(1, min(self.decoders, videos))))
 
     def encode_frames(self, chunk: Chunk, is_wanted: Callable[[], bool]) -> Future[EncodedChunk] | None:
         """Encode a chunk as soon as an encoder is free; waits while too many others wait already.

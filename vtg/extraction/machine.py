@@ -19,7 +19,6 @@ from vtg.extraction.records import Elsewhere, Step, VideoRecord
 from vtg.features import EncodedChunk
 from vtg.specs import EncoderSpec
 from vtg.video import Chunk
-from vtg.video.with_decord import import_decord
 
 __all__ = ["extract_here"]
 
@@ -49,7 +48,6 @@ def extract_here(
         VtgError: the encoder cannot be had.
         OSError: features cannot be written.
     """
-    import_decord()  # here: it is not made to be imported by several threads at a time
     with EncoderPool(encoder, device, workers) as encoders:
         yield from _Run(plan, output, encoders).steps()
 
@@ -61,6 +59,7 @@ class _Run:
         self._sizes = plan.sizes
         self._output = output
         self._encoders = encoders
+        self._decoding_threads = encoders.decoding_threads(len(plan.videos))
         self._jobs: Iterator[VideoJob | QueryJob] = iter([*plan.videos, *plan.queries])
         self._next_job = threading.Lock()
         self._told: queue.SimpleQueue[Step | BaseException | None] = queue.SimpleQueue()  # None: a thread has ended
@@ -118,7 +117,7 @@ class _Run:
 
     def _extract(self, job: VideoJob, size: int) -> VideoRecord:
         with_content = self._output.settings.layout == "store"
-        with open_video(job, self._encoders.image_size, with_content) as video:
+        with open_video(job, self._encoders.image_size, with_content, self._decoding_threads) as video:
             chunks = self._encoded(video.chunks)
             with contextlib.closing(chunks):
                 return self._output.write_video(job, size, video.duration, video.content, chunks)

@@ -1,4 +1,4 @@
-"""The room that alone knows containers and codecs: decord, and ffmpeg where decord cannot."""
+"""The room that alone knows containers and codecs: PyAV, and ffmpeg where PyAV cannot."""
 
 from vtg.video.editing import Cut, cut
 from vtg.video.joining import Reel, Span, concat, write_reel

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtg.errors import VideoError, VtgError
-from vtg.video import with_decord
+from vtg.video import with_pyav
 from vtg.video.probing import PictureTrack, VideoInfo, survey
 from vtg.video.process import Pipe, absolute, explain, ffmpeg_binary
 from vtg.video.seeking import jump_before
@@ -28,7 +28,14 @@ Chunk = tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]
 
 
 def sample_frames(
-    path: str | os.PathLike[str], fps: float, size: int, start: float = 0.0, end: float | None = None
+    path: str | os.PathLike[str],
+    fps: float,
+    size: int,
+    start: float = 0.0,
+    end: float | None = None,
+    *,
+    track: PictureTrack | None = None,
+    threads: int | None = None,
 ) -> Iterator[Chunk]:
     """Decodes one frame for each interval of 1/fps seconds, small and square.
 
@@ -44,6 +51,9 @@ def sample_frames(
         start: only samples whose whole interval lies at or after this time, seconds; the grid itself does not move.
         end: only samples whose whole interval lies at or before this time; None, or a time at or after the end of the
             video: up to the last sample, whose interval may reach beyond the video.
+        track: what `survey` has found out about the file, where somebody asked before.
+        threads: that decode; None: one a core, at most 4. Fewer are better where several videos are sampled at a time;
+            the frames do not depend on it.
 
     Returns:
         An iterator over chunks of at most 32 samples: times [N] float64, seconds, i/fps; frames [N, size, size, 3]
@@ -60,10 +70,10 @@ def sample_frames(
         raise VtgError(f"frames of {size} pixels cannot be made: give a size of 1 or more")
     if not (start >= 0 and (end is None or end > start)):
         raise VtgError(f"nothing lies between {start} s and {end} s: give a start of 0 or more and an end after it")
-    track = survey(path)
+    track = track or survey(path)
     rate = as_rate(fps)
     first, stop = sample_range(track.duration, rate, start, end)
-    return _decode(track, rate, size, first, stop)
+    return _decode(track, rate, size, first, stop, threads)
 
 
 def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArray[np.uint8]:
@@ -126,21 +136,25 @@ def fitted_size(info: VideoInfo, size: int) -> tuple[int, int]:
     return (fitted_long, size) if info.width >= info.height else (size, fitted_long)
 
 
-def _decode(track: PictureTrack, rate: Fraction, size: int, first: int, stop: int) -> Iterator[Chunk]:
+def _decode(
+    track: PictureTrack, rate: Fraction, size: int, first: int, stop: int, threads: int | None
+) -> Iterator[Chunk]:
     """Chunks of the samples first…stop-1."""
     done = first
     width, height = fitted_size(track.info, size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     filters = f"scale={width}:{height}:flags=bicubic,format=rgb24,crop={size}:{size}:{left}:{top}"
-    if first < stop and with_decord.can_decode(track):
+    if first < stop and with_pyav.can_decode(track):
         try:
-            for whole in with_decord.decode(track, rate, first, stop, width, height, CHUNK):
+            for whole in with_pyav.decode(track, rate, first, stop, width, height, CHUNK, threads):
                 frames = np.ascontiguousarray(whole[:, top : top + size, left : left + size])
                 yield _times(done, len(frames), rate), frames
                 done += len(frames)
-        except with_decord.DecordError:
+        except with_pyav.PyavError:
             pass  # what is left is ffmpeg's, which tells a damaged picture from a lost one by its time
-    for frames in _decode_with_ffmpeg(track, rate, done, stop, filters, (size, size)):
+    # Of a video shorter than half an interval ffmpeg would give nothing.
+    hold = track.duration * rate < Fraction(1, 2)
+    for frames in _decode_with_ffmpeg(track, rate, done, stop, filters, (size, size), hold):
         yield _times(done, len(frames), rate), frames
         done += len(frames)
 

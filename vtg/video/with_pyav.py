@@ -1,0 +1,334 @@
+"""Decodes with PyAV, the libraries of ffmpeg in this process, and only what is needed for the pictures asked for.
+
+Packets tell when their pictures are shown before anything is decoded. So it is known which of them are sampled; the
+ones that are not, and that no other refers to, are skipped, and so is everything between a sampled picture and the
+next keyframe that can be started from. Each picture handed over is checked to be the one shown last before its time:
+what is lost or comes out of order ends its turn, and is never replaced by another picture.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import os
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vtg.video.probing import PictureTrack
+from vtg.video.process import absolute
+from vtg.video.seeking import RUN_UPS
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+__all__ = ["PyavError", "can_decode", "decode"]
+
+MOST_THREADS = 4
+DATED_PICTURES = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one picture with its own time
+INDEXED = re.compile(r"\b(mp4|matroska)\b")  # containers that date every packet, and in which a jump finds a keyframe
+LOOK_AHEAD = 32  # packets; no codec lets a picture be overtaken by more than 16 others
+SECTION_PACKETS = 64  # read at a time
+MOST_PACKETS = 1024  # read without finding a place at which what comes before is shown before what comes after
+SHORTEST_JUMP = 12  # packets; to start anew for fewer costs more than decoding them
+HELD_BYTES = 16 << 20  # of packets kept undecoded because the next keyframe may make them unnecessary
+TOLERATED_SHORTFALL = Fraction(1)  # seconds by which packets may end before the duration known
+
+
+class PyavError(Exception):
+    """PyAV could not decode, or not what was expected."""
+
+
+def can_decode(track: PictureTrack) -> bool:
+    """Whether PyAV may try: a codec and a container in which a picture is known by the time of its packet."""
+    return (
+        track.seekable
+        and track.info.codec in DATED_PICTURES
+        and INDEXED.search(track.container) is not None
+        and track.info.rotation == 0
+    )
+
+
+def decode(
+    track: PictureTrack,
+    rate: Fraction,
+    first: int,
+    stop: int,
+    width: int,
+    height: int,
+    chunk: int,
+    threads: int | None = None,
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yields the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
+
+    Args:
+        track: the video.
+        rate: samples a second.
+        first: the first sample.
+        stop: the one after the last.
+        width: of a frame, pixels.
+        height: the same.
+        chunk: frames yielded at a time.
+        threads: for decoding; None: one a core, at most 4. Frames do not depend on it.
+
+    Raises:
+        PyavError: a picture cannot be decoded, or is not there; what was yielded before is right.
+    """
+    import av
+
+    av.logging.set_level(None)  # other libraries turn its messages on, which would reach the terminal
+    wanted = _Samples(track, rate, first, stop)
+    try:
+        with av.open(absolute(track.info.path), metadata_errors="ignore") as container:
+            stream = _picture_stream(container, track)
+            decoder = _Decoder(stream, width, height, threads or min(os.cpu_count() or 1, MOST_THREADS))
+            frames = _frames(wanted, _sections(_packets(container, stream, wanted)), decoder)
+            while batch := list(itertools.islice(frames, chunk)):
+                yield np.stack(batch)
+    except (av.FFmpegError, ValueError, OSError, MemoryError) as error:
+        raise PyavError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The samples first…stop-1, `rate` a second."""
+
+    track: PictureTrack
+    rate: Fraction
+    first: int
+    stop: int
+
+    def middle(self, sample: int) -> Fraction:
+        """Middle of a sample's interval, in ticks: its picture is the last one shown strictly before."""
+        return self.track.first + (sample + Fraction(1, 2)) / self.rate / self.track.clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """A coded picture: when it is shown and when that ends, in ticks; whether it is a keyframe, and shown at all."""
+
+    packet: av.Packet
+    time: int
+    end: int
+    is_key: bool
+    is_shown: bool
+
+
+def _picture_stream(container: InputContainer, track: PictureTrack) -> VideoStream:
+    # By codec: a cover picture is a stream, too, and may be the first.
+    for stream in container.streams.video:
+        if stream.codec_context is not None and stream.codec_context.codec.canonical_name == track.info.codec:
+            if stream.time_base != track.clock:
+                raise PyavError(f"counts time in {stream.time_base} s where {track.clock} s was found")
+            return stream
+    raise PyavError(f"has no decoder for {track.info.codec}")
+
+
+def _packets(container: InputContainer, stream: VideoStream, wanted: _Samples) -> Iterator[_Coded]:
+    """The coded pictures in decoding order, from a keyframe shown before the first sample on."""
+    if wanted.first == 0:
+        return _read(container, stream)
+    middle = wanted.middle(wanted.first)
+    for run_up in RUN_UPS:
+        # Not just before: some demuxers find keyframes by decoding time, which runs ahead of the time shown.
+        at = math.floor(middle - Fraction(run_up) / wanted.track.clock)
+        if at <= wanted.track.first:
+            break
+        container.seek(at, stream=stream)
+        packets = _read(container, stream)
+        packet = next(packets, None)
+        if packet is not None and packet.is_key and packet.time < middle:
+            return itertools.chain([packet], packets)
+    container.seek(wanted.track.first, stream=stream)
+    return _read(container, stream)
+
+
+def _read(container: InputContainer, stream: VideoStream) -> Iterator[_Coded]:
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            return  # the end
+        if packet.pts is None:
+            raise PyavError("does not tell when each picture is shown")
+        end = packet.pts + (packet.duration or 0)
+        yield _Coded(packet, packet.pts, end, packet.is_keyframe, not packet.is_discard)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Coded pictures next to each other, all shown before those that come later.
+
+    Attributes:
+        packets: in decoding order.
+        entries: numbers of the keyframes that decoding can start from: all later pictures are shown later.
+        bound: when the next section begins to be shown, in ticks; None if there is none.
+    """
+
+    packets: list[_Coded]
+    entries: frozenset[int]
+    bound: int | None
+
+
+def _sections(packets: Iterator[_Coded]) -> Iterator[_Section]:
+    window: list[_Coded] = []
+    bound: int | None = None
+    ended = False
+    while not ended:
+        more = list(itertools.islice(packets, SECTION_PACKETS))
+        ended = not more
+        window += more
+        times = [packet.time for packet in window]
+        earliest = list(itertools.accumulate(reversed(times), min))[::-1]  # of a packet and all after it
+        latest = list(itertools.accumulate(times, max))  # of a packet and all before it
+        if bound is not None and times and earliest[0] < bound:
+            raise PyavError("keeps its pictures in an order that is not understood")
+        clean = [0, *(number for number in range(1, len(times)) if latest[number - 1] < earliest[number])]
+        end = len(window) if ended else max(number for number in clean if number <= max(0, len(window) - LOOK_AHEAD))
+        if end == 0 and not ended:
+            if len(window) > MOST_PACKETS:
+                raise PyavError("shows pictures very late")
+            continue
+        bound = None if ended else earliest[end]
+        entries = frozenset(
+            number for number in clean if number < end and window[number].is_key and times[number] == earliest[number]
+        )
+        yield _Section(window[:end], entries, bound)
+        del window[:end]
+
+
+def _frames(wanted: _Samples, sections: Iterator[_Section], decoder: _Decoder) -> Iterator[npt.NDArray[np.uint8]]:
+    """One frame a sample."""
+    held: list[_Coded] = []  # what comes after the last sampled picture: needed only for one that may refer to it
+    held_bytes = 0
+    sample = wanted.first
+    for section in sections:
+        sampled = _sampled(wanted, sample, section)
+        sample += sum(sampled.values())
+        decoder.expect(sampled)
+        for number, packet in enumerate(section.packets):
+            if number in section.entries and len(held) >= SHORTEST_JUMP:
+                held, held_bytes = [], 0
+                yield from decoder.restart()
+            held.append(packet)
+            held_bytes += packet.packet.size
+            if packet.time in sampled or held_bytes > HELD_BYTES:
+                for needed in held:
+                    yield from decoder.decode(needed.packet, needed.time in sampled)
+                held, held_bytes = [], 0
+        if sample == wanted.stop:
+            break
+    yield from decoder.finish()
+
+
+def _sampled(wanted: _Samples, sample: int, section: _Section) -> dict[int, int]:
+    """When those pictures of a section are shown that are sampled, in ticks, ascending, and how often each is."""
+    track = wanted.track
+    if section.bound is None:
+        end = max((packet.end for packet in section.packets), default=track.first)
+        if (end - track.first) * track.clock + TOLERATED_SHORTFALL < track.duration:
+            raise PyavError("ends early")
+    shown = sorted(packet.time for packet in section.packets if packet.is_shown and packet.time >= track.first)
+    sampled: dict[int, int] = {}
+    while sample < wanted.stop and (section.bound is None or wanted.middle(sample) <= section.bound):
+        picture = bisect.bisect_left(shown, wanted.middle(sample)) - 1
+        if picture < 0:
+            raise PyavError("has no picture where one is expected")
+        sampled[shown[picture]] = sampled.get(shown[picture], 0) + 1
+        sample += 1
+    return sampled
+
+
+class _Decoder:
+    """Turns packets into frames: gives those expected, each as often as it is sampled, and no other.
+
+    Args:
+        stream: whose packets they are.
+        width: of a frame, pixels.
+        height: the same.
+        threads: for decoding.
+    """
+
+    def __init__(self, stream: VideoStream, width: int, height: int, threads: int) -> None:
+        self._stream = stream
+        self._context = stream.codec_context
+        self._context.thread_count = threads
+        if threads > 1:
+            self._context.thread_type = "AUTO"
+        self._context.open(strict=False)
+        self._size = (width, height)
+        self._fitting: Any = None
+        self._kind: tuple[int, int, str] | None = None
+        self._expected: deque[tuple[int, int]] = deque()
+        self._newest: int | None = None
+        self._is_fresh = True
+
+    def expect(self, sampled: dict[int, int]) -> None:
+        """Tells of pictures to come: when they are shown, in ticks, ascending, and how often each is sampled."""
+        self._expected.extend(sampled.items())
+
+    def decode(self, packet: av.Packet, is_sampled: bool) -> Iterator[npt.NDArray[np.uint8]]:
+        """Gives the frames that are ready after one more packet."""
+        self._is_fresh = False
+        self._context.skip_frame = "DEFAULT" if is_sampled else "NONREF"
+        yield from self._taken(self._context.decode(packet))
+
+    def restart(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Gives what is left inside and forgets what was decoded: the next packet is a keyframe's."""
+        if not self._is_fresh:
+            yield from self._taken(self._context.decode(None))
+            self._context.flush_buffers()
+            self._is_fresh = True
+
+    def finish(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Gives what is left inside.
+
+        Raises:
+            PyavError: something that was expected did not come.
+        """
+        yield from self.restart()
+        if self._expected:
+            raise PyavError("lost a picture")
+
+    def _taken(self, pictures: list[av.VideoFrame]) -> Iterator[npt.NDArray[np.uint8]]:
+        for picture in pictures:
+            if picture.pts is None or (self._newest is not None and picture.pts <= self._newest):
+                raise PyavError("pictures come out of order")
+            self._newest = picture.pts
+            if self._expected and picture.pts >= self._expected[0][0]:
+                expected, often = self._expected.popleft()
+                if picture.pts > expected:
+                    raise PyavError("lost a picture")
+                yield from itertools.repeat(self._fitted(picture), often)
+
+    def _fitted(self, picture: av.VideoFrame) -> npt.NDArray[np.uint8]:
+        kind = (picture.width, picture.height, picture.format.name)
+        if self._fitting is None:
+            self._kind = kind
+            self._fitting = _fitting(self._stream, *self._size)
+        if kind != self._kind:
+            raise PyavError("pictures change their size or kind on the way")
+        self._fitting.push(picture)
+        frame: npt.NDArray[np.uint8] = self._fitting.pull().to_ndarray()
+        return frame
+
+
+def _fitting(stream: VideoStream, width: int, height: int) -> Any:
+    """The filters of ffmpeg, which resize to the very pixels that the ffmpeg binary gives."""
+    from av.filter import Graph
+
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        graph.add("scale", f"{width}:{height}:flags=bicubic:threads=1"),
+        graph.add("format", "rgb24"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
