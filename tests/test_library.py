@@ -64,7 +64,7 @@ def test_search_equals_grounding_the_file(library: Library, folder: Path) -> Non
 
 def test_a_second_run_does_nothing(library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library.add([folder])
-    monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
     report = library.add([folder])
     assert report.added == []
     assert names(report.unchanged) == ["a.mp4", "b.MKV"]
@@ -113,7 +113,7 @@ def test_a_copy_and_a_renamed_file_are_not_encoded_again(
 ) -> None:
     library.add([folder])
     shutil.copy(folder / "a.mp4", folder / "copy.mp4")
-    monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
     report = library.add([folder])
     assert names(report.added) == ["copy.mp4"]
     assert report.seconds == 0
@@ -160,9 +160,9 @@ def test_what_failed_is_tried_again_when_asked_or_changed(
     make_video(folder / "text.mp4", seed=9)
     assert names(library.add([folder]).added) == ["text.mp4"]
     probed: list[str] = []
-    from vtg.video import probe
+    from vtg.video.probing import survey
 
-    monkeypatch.setattr("vtg.pipeline.probe", lambda path: probed.append(path.name) or probe(path))
+    monkeypatch.setattr("vtg.pipeline.survey", lambda path: probed.append(path.name) or survey(path))
     library.add([folder])
     assert probed == []
     library.add([folder], retry_failed=True)

@@ -29,11 +29,11 @@ def index_slowly(folder: Path, weights: Path, films: Path, log: Path, seconds: f
 
     original = pipeline.sample_frames
 
-    def noted(path: Path, *options: Any) -> Any:
+    def noted(path: Path, *options: Any, **more: Any) -> Any:
         with log.open("a") as file:
             file.write(f"{path.name}\n")
         time.sleep(seconds)
-        return original(path, *options)
+        return original(path, *options, **more)
 
     pipeline.sample_frames = noted  # type: ignore[assignment]
     report = open_library(folder, weights).add([films])

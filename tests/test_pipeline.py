@@ -111,7 +111,7 @@ def test_an_encoder_that_fails_ends_the_decoding(tmp_path: Path, make_video: Cal
 def test_an_unforeseen_error_while_decoding_reaches_the_caller(
     tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("vtg.pipeline.sample_frames", broken)

@@ -16,7 +16,8 @@ import torch
 from vtg.clip import FrameFeatures
 from vtg.errors import VtgError
 from vtg.features import EncodedChunk, content_key
-from vtg.video import VideoInfo, probe, sample_frames
+from vtg.video import VideoInfo, sample_frames
+from vtg.video.probing import survey
 
 __all__ = [
     "EncodedChunk",
@@ -189,8 +190,9 @@ def _decode(
                 if skip(key):
                     begun = _put(waiting, _Begin(path, key, skipped=True), stop)
                 else:
-                    begun = _put(waiting, _Begin(path, key, probe(path)), stop)
-                    for times, frames in sample_frames(path, fps, size):
+                    track = survey(path)
+                    begun = _put(waiting, _Begin(path, key, track.info), stop)
+                    for times, frames in sample_frames(path, fps, size, track=track):
                         if not _put(waiting, (times, frames), stop):
                             return
             except VtgError as error:
