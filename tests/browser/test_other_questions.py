@@ -96,6 +96,10 @@ def test_more_like_a_highlight(demo: DemoPage, visit: Callable[..., Page]) -> No
     page.get_by_test_id("asked-like").wait_for()
     assert parameter(page, "like").startswith(f"{first_video(demo)}@{start:g}-")
     shown(page)
+    page.go_back()
+    page.wait_for_url("**/video?v=*part=highlights*")
+    card.wait_for()
+    assert parameter(page, "v") == first_video(demo)
 
 
 @pytest.fixture

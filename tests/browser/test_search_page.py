@@ -126,12 +126,21 @@ def test_other_pages_and_going_back_keep_the_question(demo: DemoPage, visit: Cal
     page.wait_for_selector("[data-testid=cards][data-query='a blue square']")
     assert page.get_by_label("Ask for a moment").input_value() == "a blue square"
     assert "q=a+blue+square" in page.url
-    page.go_back()
-    page.get_by_test_id("examples").wait_for()  # the page as it was before its question came back
+    # Each step back is one that the visitor took: no other page and no empty one lies between.
     page.go_back()
     page.get_by_role("heading", name="Library").wait_for()
     page.go_back()
     page.wait_for_selector("[data-testid=cards][data-query='a blue square']")
+    page.go_back()
+    page.wait_for_selector("[data-testid=cards][data-query='a red circle']")
+    assert page.get_by_label("Ask for a moment").input_value() == "a red circle"
+    page.go_forward()
+    page.wait_for_selector("[data-testid=cards][data-query='a blue square']")
+    page.go_forward()
+    page.get_by_role("heading", name="Library").wait_for()
+    page.go_forward()
+    page.wait_for_selector("[data-testid=cards][data-query='a blue square']")
+    assert page.get_by_label("Ask for a moment").input_value() == "a blue square"
 
 
 def test_examples_and_history_ask(demo: DemoPage, visit: Callable[..., Page]) -> None:
