@@ -99,6 +99,11 @@ class SearchState:
         return params
 
     @property
+    def says(self) -> bool:
+        """Whether it is another state than that of an address without parameters."""
+        return self != SearchState()
+
+    @property
     def asks(self) -> bool:
         """Whether anything is looked for."""
         return bool(self.query or self.said or self.like or self.picture)
@@ -148,6 +153,11 @@ class VideoState:
         if self.at is not None:
             params["t"] = f"{self.at:g}"
         return params
+
+    @property
+    def says(self) -> bool:
+        """Whether it names a video; without one the rest says nothing."""
+        return bool(self.video)
 
 
 def read_search(params: Mapping[str, list[str]]) -> SearchState:

@@ -18,6 +18,11 @@ pages = {
     "models": st.Page(models.show, title="Models", icon=":material/neurology:", url_path="models"),
 }
 st.session_state["pages"] = pages
-chosen = st.navigation(list(pages.values()), position="top")
-visit.arrive(next(name for name, page in pages.items() if page is chosen or page.url_path == chosen.url_path))
+# Streamlit's own links to pages know nothing of what was seen there: each would first be a step to an empty page.
+chosen = st.navigation(list(pages.values()), position="hidden")
+here = next(name for name, page in pages.items() if page is chosen or page.url_path == chosen.url_path)
+visit.arrive(here)
+with st.container(horizontal=True, key="pages"):
+    for name, page in pages.items():
+        st.page_link(page, query_params=visit.address(name), disabled=name == here)
 chosen.run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import secrets
 import threading
@@ -123,6 +125,7 @@ class Backend:
             library.search("a warm-up", limit=1)
             import_module("altair")  # takes seconds, which the first to open a moment would wait
             examples = _examples(library)
+            _set_aside()
         except VtgError as error:
             outcome = Readiness(FAILED, str(error))
         except Exception as error:
@@ -339,6 +342,19 @@ class Backend:
     def uploads(self) -> Path:
         """Where uploaded files are kept: inside the library, so that one folder is all there is."""
         return self.library.folder.resolve() / "uploads"
+
+
+def _set_aside() -> None:
+    """Take what is loaded by now, for good, out of what the collector of garbage looks through.
+
+    Streamlit has it look through everything after each run of the script. With a model and its libraries loaded that is
+    a fifth of a second or more in which no other thread runs, and the cards wait for their way to the browser.
+    """
+    gc.unfreeze()  # of a library that was looked at before nothing has to stay
+    gc.collect()
+    gc.freeze()
+    atexit.unregister(gc.unfreeze)
+    atexit.register(gc.unfreeze)  # some libraries complain of what is not collected in the end
 
 
 def _examples(library: Library) -> tuple[str, ...]:

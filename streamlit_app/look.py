@@ -33,8 +33,13 @@ THEME = {
 # Our own words and no visitor's: the only HTML on the page.
 RULES = """
 <style>
-.stMainBlockContainer { max-width: 76rem; padding-block: 4.5rem 4rem; }
-@media (max-width: 40rem) { .stMainBlockContainer { padding-inline: 1rem; padding-block-start: 4.25rem; } }
+.stMainBlockContainer { max-width: 76rem; padding-block: 3.5rem 4rem; }
+@media (max-width: 40rem) { .stMainBlockContainer { padding-inline: 1rem; padding-block-start: 3.25rem; } }
+.st-key-pages { position: fixed; inset: 1.1rem auto auto 1rem; z-index: 1000000; width: auto; gap: 0.25rem; }
+.st-key-pages a { padding-inline: 0.5rem; }
+.st-key-pages a[disabled] { background: rgba(139, 131, 120, 0.16); pointer-events: none; } /* where one is */
+.st-key-pages a[disabled], .st-key-pages a[disabled] * { color: inherit !important; }
+@media (max-width: 40rem) { .st-key-pages { inset-inline-start: 0.5rem; gap: 0; } }
 .st-key-ask input { font-size: 1.15rem; padding-block: 0.8rem; }
 .st-key-empty { text-align: center; padding-block: 2.5rem; }
 .st-key-empty p, .st-key-empty h2, .st-key-empty h3 { text-align: center; }

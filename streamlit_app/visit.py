@@ -9,7 +9,7 @@ import streamlit as st
 
 from .address import SearchState, VideoState
 
-__all__ = ["arrive", "begin", "current", "keep", "known", "prepare"]
+__all__ = ["address", "arrive", "begin", "current", "keep", "known", "prepare"]
 
 State = TypeVar("State", SearchState, VideoState)
 
@@ -28,7 +28,7 @@ def begin(page: str, read: Callable[[Mapping[str, list[str]]], State], fill: Cal
     """The state that a page is to show in this run.
 
     The address counts where it is another than the one that the page itself wrote: a shared link, a reload, a step
-    back. Who comes from another page finds this one as it was left.
+    back. Who comes from another page finds this one as it was left, unless the address says what else to show.
 
     Args:
         page: its name.
@@ -39,8 +39,9 @@ def begin(page: str, read: Callable[[Mapping[str, list[str]]], State], fill: Cal
     here = st.session_state.get("visit.before") == page
     written = st.session_state.get(f"visit.{page}.params")
     state: State | None = st.session_state.get(f"visit.{page}.state")
-    if state is None or (params != written and (params or here)):
-        state = read(params)
+    named = read(params)
+    if state is None or (params != written and (here or named.says)):
+        state = named
         fill(state)
     elif not here:
         fill(state)
@@ -56,6 +57,12 @@ def current(page: str) -> Any:
 def known(page: str) -> Any:
     """The state in which a visitor has left another page; None where they have not been there."""
     return st.session_state.get(f"visit.{page}.state")
+
+
+def address(page: str) -> dict[str, str | list[str]]:
+    """The query parameters with which another page is found as its visitor has left it."""
+    state = known(page)
+    return state.to_params() if state is not None else {}
 
 
 def prepare(page: str, state: SearchState | VideoState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import json
 import shutil
@@ -286,6 +287,10 @@ def test_models_says_what_is_used_and_what_can_be_had(backend: Backend) -> None:
     app = run("models")
     assert any("tiny" in metric.value for metric in app.metric)
     assert "r2-qvhighlights" in set(app.dataframe[0].value["Model"])
+
+
+def test_what_is_loaded_is_not_looked_through_for_garbage_after_each_run(backend: Backend) -> None:
+    assert gc.get_freeze_count() > 10 * len(gc.get_objects())
 
 
 def test_with_nothing_indexed_the_first_steps_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -188,9 +189,10 @@ def _said(before: SearchState) -> str:
 
 def _place_names(entries: Sequence[VideoEntry]) -> dict[str, str]:
     """What can be searched, by its name in the address: folders where there are several, and videos."""
-    folders = sorted({str(Path(entry.path).parent) for entry in entries})
+    # Of thousands of videos in each run: paths as texts are many times quicker than as `Path`.
+    folders = sorted({os.path.dirname(entry.path) for entry in entries})  # noqa: PTH120
     names = {f"{FOLDER}{folder}": f"📁 {folder}" for folder in folders} if len(folders) > 1 else {}
-    return names | {entry.video[:SHORTEST_ID]: Path(entry.path).name for entry in entries}
+    return names | {entry.video[:SHORTEST_ID]: os.path.basename(entry.path) for entry in entries}  # noqa: PTH119
 
 
 def _questions(backend: Backend, state: SearchState) -> None:

@@ -119,7 +119,7 @@ def _name(entry: VideoEntry, entries: Sequence[VideoEntry]) -> str:
 
 def _part(entry: VideoEntry, queries: tuple[str, ...]) -> None:
     if st.session_state.pop(LEAVING, False):
-        st.switch_page(st.session_state["pages"]["search"])
+        st.switch_page(st.session_state["pages"]["search"], query_params=visit.address(search_view.PAGE))
     backend = backend_room.current()
     state: VideoState = visit.current(PAGE)
     with errors_shown():

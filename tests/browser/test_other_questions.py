@@ -16,7 +16,7 @@ from vtg.library import Library, Part, Question, Stretch
 from vtg.video import sample_frames
 
 from .conftest import DemoPage
-from .test_search_page import a_question, opened_span
+from .test_search_page import a_question, opened_span, wait_for_question
 from .test_video_page import first_video
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_more_like_a_card(demo: DemoPage, visit: Callable[..., Page]) -> None:
     assert "q" not in parse_qs(urlsplit(page.url).query)
     chip = page.get_by_test_id("asked-like")
     chip.wait_for()
-    assert page.get_by_label("Ask for a moment").input_value() == ""
+    wait_for_question(page, "")
     path = next(entry.path for entry in Library(demo.library).videos() if entry.video.startswith(video))
     like = Stretch(Path(path), float(start), float(end))
     page.locator(f"[data-testid=card][data-id='{expected(demo, Question((Part(like),)))[0]}']").wait_for()
@@ -79,7 +79,8 @@ def test_more_like_a_card_by_keyboard_and_from_the_player(demo: DemoPage, visit:
     seen = "like => new Promise(done => setInterval(() => getComputedStyle(like).opacity === '1' && done(), 20))"
     page.locator("[data-testid=like]:focus").evaluate(seen)
     page.keyboard.press("Enter")
-    page.wait_for_url("**like=*")
+    # Cards of the question before are still there for a moment, and lead nowhere any more.
+    page.wait_for_selector("[data-testid=cards][data-query=''] [data-testid=card]")
     page.get_by_test_id("card").first.click()
     start, end = opened_span(page)
     page.locator(".st-key-open").get_by_role("button", name="More like this").click()
@@ -96,6 +97,10 @@ def test_more_like_a_highlight(demo: DemoPage, visit: Callable[..., Page]) -> No
     page.get_by_test_id("asked-like").wait_for()
     assert parameter(page, "like").startswith(f"{first_video(demo)}@{start:g}-")
     shown(page)
+    page.go_back()
+    page.wait_for_url("**/video?v=*part=highlights*")
+    card.wait_for()
+    assert parameter(page, "v") == first_video(demo)
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_every_page_fits_and_is_pictured(demo: DemoPage, visit: Callable[..., Pa
         page.goto(demo.address + address)
         settled(page, name)
         picture = folder / f"{name} {look}.png"
-        page.screenshot(path=picture)
+        page.screenshot(path=picture, animations="disabled")
         assert picture.stat().st_size > 10_000
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= LOOKS[look]["viewport"]["width"], f"{name} is {width} pixels wide"
@@ -77,4 +77,4 @@ def settled(page: Page, name: str) -> None:
         page.get_by_test_id("video").evaluate(
             "video => new Promise(done => video.readyState > 1 ? done() : video.oncanplay = done)"
         )
-    page.wait_for_timeout(700)
+    page.locator("[data-stale=true]").first.wait_for(state="detached")

@@ -33,6 +33,11 @@ def ask(page: Page, question: str) -> None:
     page.wait_for_selector(f"[data-testid=cards][data-query={question!r}] [data-testid=card]")
 
 
+def wait_for_question(page: Page, question: str) -> None:
+    """Wait until the box says what is asked."""
+    page.wait_for_function("question => document.querySelector('.st-key-ask input').value === question", arg=question)
+
+
 def opened_span(page: Page) -> tuple[float, float]:
     """Start and end of the moment that the address names."""
     page.wait_for_url("**open=*")
@@ -108,7 +113,7 @@ def test_the_address_brings_back_what_was_seen(demo: DemoPage, visit: Callable[.
     shared = page.url
 
     other = visit(shared)
-    assert other.get_by_label("Ask for a moment").input_value() == a_question()
+    wait_for_question(other, a_question())
     other.get_by_role("heading", level=3).first.wait_for()
     chosen = other.locator("[data-testid=card][aria-pressed=true]")
     chosen.wait_for()
@@ -124,14 +129,23 @@ def test_other_pages_and_going_back_keep_the_question(demo: DemoPage, visit: Cal
     page.get_by_role("heading", name="Library").wait_for()
     page.get_by_role("link", name="Search").click()
     page.wait_for_selector("[data-testid=cards][data-query='a blue square']")
-    assert page.get_by_label("Ask for a moment").input_value() == "a blue square"
+    wait_for_question(page, "a blue square")
     assert "q=a+blue+square" in page.url
-    page.go_back()
-    page.get_by_test_id("examples").wait_for()  # the page as it was before its question came back
+    # Each step back is one that the visitor took: no other page and no empty one lies between.
     page.go_back()
     page.get_by_role("heading", name="Library").wait_for()
     page.go_back()
     page.wait_for_selector("[data-testid=cards][data-query='a blue square']")
+    page.go_back()
+    page.wait_for_selector("[data-testid=cards][data-query='a red circle']")
+    wait_for_question(page, "a red circle")
+    page.go_forward()
+    page.wait_for_selector("[data-testid=cards][data-query='a blue square']")
+    page.go_forward()
+    page.get_by_role("heading", name="Library").wait_for()
+    page.go_forward()
+    page.wait_for_selector("[data-testid=cards][data-query='a blue square']")
+    wait_for_question(page, "a blue square")
 
 
 def test_examples_and_history_ask(demo: DemoPage, visit: Callable[..., Page]) -> None:
@@ -180,7 +194,7 @@ def test_any_text_is_a_question(demo: DemoPage, visit: Callable[..., Page], ques
     assert parse_qs(urlsplit(page.url).query)["q"] == [question]
     page.reload()
     page.wait_for_selector("[data-testid=cards], .st-key-empty")
-    page.wait_for_function("question => document.querySelector('.st-key-ask input').value === question", arg=question)
+    wait_for_question(page, question)
     assert page.locator("img[src=x]").count() == 0
 
 
