@@ -35,7 +35,7 @@ def ask(page: Page, question: str) -> None:
 
 def wait_for_question(page: Page, question: str) -> None:
     """Wait until the box says what is asked."""
-    page.wait_for_function("question => document.querySelector('.st-key-ask input').value === question", arg=question)
+    page.wait_for_function("question => document.querySelector('.st-key-ask input')?.value === question", arg=question)
 
 
 def opened_span(page: Page) -> tuple[float, float]:
