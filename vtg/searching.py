@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Searcher"]
 
-# Frames x tokens x width that a head looks at for one sentence: 40 windows of a ViT-B/32 and 150 s, about a third of a
+# Frames x tokens x width that a head looks at for one sentence: 25 windows of a ViT-B/32 and 150 s, about a fifth of a
 # second on two cores.
-WORK = 40 * 75 * 50 * 256
+WORK = 25 * 75 * 50 * 256
 FEWEST_WINDOWS, MOST_WINDOWS = 8, 200
 WINDOWS_PER_VIDEO = 3
-NEAR_FRAMES = (256, 1024, 4096)  # that videos and windows are chosen by: more where these lie in too few
+NEAR_FRAMES = (1024, 4096)  # that videos and windows are chosen by: more where these lie in too few
 VIDEOS = 20  # that are grounded by embeddings alone where there are too many to look at all
 ALL_FRAMES = 20_000  # up to here all videos are looked at
 OVERLAP = 0.5  # IoU of moments found in two windows, beyond which they are one

@@ -15,11 +15,7 @@ function picture(card) {
   poster.alt = "";
   poster.loading = "lazy";
   poster.decoding = "async";
-  poster.onload = () => frame.classList.add("settled");
-  poster.onerror = () => {
-    frame.classList.add("settled");
-    poster.replaceWith(element("span", "missing", "no picture: the file may have moved"));
-  };
+  poster.onerror = () => poster.replaceWith(element("span", "missing", "no picture: the file may have moved"));
   poster.src = card.poster;
   frame.append(poster, element("span", "span", card.span));
   return frame;

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from vtg.errors import VideoError, VtgError
 from vtg.video.editing import cut
 from vtg.video.probing import PictureTrack, VideoInfo, probe, survey
 from vtg.video.process import absolute, explain, ffmpeg_binary, run, written_whole
 from vtg.video.seeking import file_time
+from vtg.video.with_pyav import PyavError, picture_near
 
 __all__ = ["browsers_play", "write_poster", "write_preview", "write_proxy"]
 
+JPEG_QUALITY = 88
 POSTER_SIDE = 480  # pixels, the longer side of a poster
 PREVIEW_SIDE = 640  # pixels, the longer side of a preview
 PROXY_SIDE = 960  # pixels, the longer side of a proxy
@@ -66,6 +71,11 @@ def write_poster(
         VideoError: `path` cannot be read.
     """
     target = Path(out)
+    with contextlib.suppress(PyavError):
+        picture = picture_near(path, max(0.0, time), side)
+        with written_whole(target) as beside:
+            _write_jpeg(picture, beside)
+        return target
     fit = f"scale=w='min({side},iw*sar)':h='min({side},ih)':force_original_aspect_ratio=decrease,setsar=1"
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", "-y", "-ss", f"{max(0.0, time):.3f}"]
     command += ["-i", absolute(path), "-map", "0:V:0", "-frames:v", "1", "-vf", fit, "-q:v", "4", "-f", "mjpeg"]
@@ -78,12 +88,19 @@ def write_poster(
 
 
 def _write_exact_poster(path: str | os.PathLike[str], time: float, out: Path, side: int) -> None:
-    from PIL import Image
-
     from vtg.video.sampling import thumbnail
 
     info = probe(path)
-    Image.fromarray(thumbnail(path, time, min(side, max(info.width, info.height)))).save(out, format="jpeg")
+    _write_jpeg(thumbnail(path, time, min(side, max(info.width, info.height))), out)
+
+
+def _write_jpeg(picture: np.ndarray, out: Path) -> None:
+    from PIL import Image
+
+    try:
+        Image.fromarray(picture).save(out, format="jpeg", quality=JPEG_QUALITY)
+    except OSError as error:
+        raise VideoError(out, f"cannot be written: {error.strerror}; free some room, or check the folder") from None
 
 
 def write_preview(

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["PyavError", "can_decode", "decode"]
+__all__ = ["PyavError", "can_decode", "decode", "picture_near"]
 
 MOST_THREADS = 4
 DATED_PICTURES = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one picture with its own time
@@ -95,6 +96,53 @@ def decode(
             while batch := list(itertools.islice(frames, chunk)):
                 yield np.stack(batch)
     except (av.FFmpegError, ValueError, OSError, MemoryError) as error:
+        raise PyavError(str(error)) from error
+
+
+def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDArray[np.uint8]:
+    """The picture shown about a time, quickly: one that others refer to may stand in for one that none does.
+
+    Args:
+        path: the video.
+        time: seconds from where the file begins.
+        side: the longer side at most, pixels.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+
+    Raises:
+        PyavError: it cannot be had in this way; the ffmpeg binary may know another.
+    """
+    import av
+    from av.stream import Disposition
+
+    av.logging.set_level(None)
+    try:
+        with av.open(absolute(Path(path)), metadata_errors="ignore") as container:
+            stream = next(one for one in container.streams.video if not one.disposition & Disposition.attached_pic)
+            context = stream.codec_context
+            dated = INDEXED.search(container.format.name) and context.codec.canonical_name in DATED_PICTURES
+            if not dated or stream.sample_aspect_ratio not in (None, 0, 1):
+                raise PyavError("cannot be jumped in, or has no square pixels")
+            context.skip_frame = "NONREF"
+            context.thread_count = 1
+            at = math.floor((Fraction(time) + Fraction(container.start_time or 0, av.time_base)) / stream.time_base)
+            container.seek(at, stream=stream)
+            found = None
+            for picture in container.decode(stream):
+                if picture.pts is None or picture.rotation:
+                    raise PyavError("shows its pictures turned, or at no time")
+                if picture.pts > at and found is not None:
+                    break
+                found = picture
+            else:
+                if found is None or found.pts + (found.duration or 0) < at:
+                    raise PyavError("has no picture there")
+            scale = min(1.0, side / max(found.width, found.height))
+            size = (max(1, round(length * scale)) for length in (found.width, found.height))
+            frame: npt.NDArray[np.uint8] = found.reformat(*size, format="rgb24", interpolation="BICUBIC").to_ndarray()
+            return frame
+    except (av.FFmpegError, StopIteration, ValueError, OSError, MemoryError) as error:
         raise PyavError(str(error)) from error
 
 
