@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from vtg.intervals import interval_iou
 from vtg.r2 import HeadConfig, QueryPass, R2Head, VideoProjection, read_head
 from vtg.r2.query_pass import ROWS
+from vtg.r2.threads import Ahead, run_in_threads
 
 HERE = Path(__file__).parent / "data" / "r2"
 SHARED = Path(__file__).parents[2] / "shared" / "parity"
@@ -171,3 +173,34 @@ def test_whole_numbers_read_as_they_are_find_what_wide_ones_do(case: str, monkey
     torch.testing.assert_close(compact.saliency, wide.saliency, atol=5e-3, rtol=0)
     top, other = (answers.windows[0, :, 0, :2].numpy() for answers in (compact, wide))
     assert (interval_iou(top, other).diagonal() >= 0.98).all()
+
+
+def test_threads_that_share_work_do_not_split_it_again() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        tokens = torch.randn(64, 256, 64)
+        seen = run_in_threads(lambda _: (tokens.relu(), torch.get_num_threads())[1], range(8), 2)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1] * 8
+
+
+def test_work_done_ahead_is_done_once_and_by_whoever_comes_first() -> None:
+    began = threading.Event()
+    release = threading.Event()
+    done: list[int] = []
+
+    def run(piece: int) -> int:
+        if piece == 1:
+            began.set()
+            assert release.wait(30)
+        done.append(piece)
+        return piece * piece
+
+    ahead = Ahead(run, range(6), here=1, threads=2)
+    assert began.wait(30)
+    assert ahead.take(0) == 0
+    release.set()
+    assert [ahead.take(place) for place in range(1, 6)] == [1, 4, 9, 16, 25]
+    assert sorted(done) == list(range(6))
