@@ -11,6 +11,7 @@ import numpy as np
 from vtg.answers import Grounding, Moment, Saliency
 from vtg.errors import VtgError
 from vtg.features import VideoFeatures
+from vtg.memory import give_memory_back
 from vtg.r2.attention import attention_map
 from vtg.r2.postprocess import postprocess_windows
 from vtg.windows import central_window, join_curves, window_frames, window_starts
@@ -158,6 +159,7 @@ class _Windows:
         # One window at a time: what is mapped from the disk is in memory only while it is looked at.
         for window in range(len(self.starts)):
             yield self.head.project([self._layers(window)])
+            give_memory_back()
 
     def attention(self, text: torch.Tensor, frame: int) -> torch.Tensor:
         """Where the head looks at a frame, in the window that has it nearest to its middle: [K, 1, L, P - 1]."""
