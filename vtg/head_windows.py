@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["check_askable", "ground_each_with_head", "ground_with_head", "moments_of"]
 
 MOST_MOMENTS = 50  # of one query in one video, as many as the published heads keep
+GIVEN_BACK_EVERY = 8  # windows: more often costs time, as what was given back has to be asked for again
 QUERIES = 64  # asked of all windows at once: beyond this they take memory and no less time
 
 
@@ -159,7 +160,8 @@ class _Windows:
         # One window at a time: what is mapped from the disk is in memory only while it is looked at.
         for window in range(len(self.starts)):
             yield self.head.project([self._layers(window)])
-            give_memory_back()
+            if window % GIVEN_BACK_EVERY == GIVEN_BACK_EVERY - 1:
+                give_memory_back()
 
     def attention(self, text: torch.Tensor, frame: int) -> torch.Tensor:
         """Where the head looks at a frame, in the window that has it nearest to its middle: [K, 1, L, P - 1]."""
