@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import vtg
 from vtg.errors import VtgError
 from vtg.features import FeatureStore
+from vtg.indexing import Indexer
 from vtg.library import IndexProgress, Library
 from vtg.settings import Storage
 from vtg.specs import model_spec
@@ -406,3 +408,21 @@ class TestHeads:
         bare = Library(with_head.folder, library.model, device="cpu")
         with pytest.raises(VtgError, match="looks at no patches"):
             bare.explain("a red circle", hit)
+
+
+def test_what_another_run_has_done_since_the_files_were_looked_at_is_not_done_again(
+    library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Library(library.folder, library.model, device="cpu")
+    index = Indexer.index
+
+    def late(indexer: Indexer, *arguments: Any) -> None:
+        monkeypatch.setattr(Indexer, "index", index)
+        assert other.add([folder]).added
+        monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        index(indexer, *arguments)
+
+    monkeypatch.setattr(Indexer, "index", late)
+    report = library.add([folder])
+    assert not report.added and not report.failed
+    assert len(report.unchanged) == len(library.videos())

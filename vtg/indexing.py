@@ -109,6 +109,7 @@ class Indexer:
         self._subtitles = SubtitleFolders()
         self._at_work: Counter[str] = Counter()  # files in hand, by the content key that this run has claimed for them
         self._judged: deque[bool] = deque()  # of the files in hand, in order: whether another run has claimed them
+        self._touched: list[VideoEntry] = []  # of files that were known and come again
         self._postponed: dict[Path, str] = {}  # files that another run is at work on, with their content keys
 
     def sort_by_need(self, files: list[Path], report: IndexReport, retry_failed: bool) -> list[Path]:
@@ -126,6 +127,8 @@ class Indexer:
                 self._listen(entry)
             else:
                 waiting.append(path)
+        # By what was known just now: what another run enters from here on is done.
+        self._touched = [known[str(path)] for path in waiting if str(path) in known]
         return waiting
 
     def _listen(self, entry: VideoEntry) -> None:
@@ -192,7 +195,7 @@ class Indexer:
                 raise _Stopped
             progress(step)
 
-        encoded = encode_videos(files, encoder, self._model.fps, skip=self._knows_already(files))
+        encoded = encode_videos(files, encoder, self._model.fps, skip=self._knows_already)
         with contextlib.closing(encoded):
             for done, video in enumerate(encoded):
                 step = IndexProgress(video.path, done, len(files))
@@ -250,28 +253,22 @@ class Indexer:
         """Contents that have features and no file: a run was killed before it entered theirs."""
         return {key.video for key in self._features} - {entry.video for entry in self._tables.videos()}
 
-    def _knows_already(self, files: list[Path]) -> Callable[[str], bool]:
-        """Whether a file need not be encoded: another has its content, or another run is at work on it."""
-        at_work = {str(path) for path in files}
-        # A file that is known and comes again was touched: that is how its owner asks for it to be done again.
-        touched = [entry for entry in self._tables.videos() if entry.path in at_work]
+    def _knows_already(self, key: str) -> bool:
+        """Whether a content need not be encoded: another file has it, or another run is at work on it."""
+        if self._at_work[key]:
+            known, is_others = True, False
+        else:
+            is_others = not self._tables.begin_work(key)
+            known = is_others or self._is_stored(key)
+        self._judged.append(is_others)
+        if not is_others:
+            self._at_work[key] += 1
+        return known
 
-        def knows(key: str) -> bool:
-            if self._at_work[key]:
-                known, is_others = True, False
-            else:
-                is_others = not self._tables.begin_work(key)
-                known = is_others or self._is_stored(key, touched)
-            self._judged.append(is_others)
-            if not is_others:
-                self._at_work[key] += 1
-            return known
-
-        return knows
-
-    def _is_stored(self, video: str, touched: list[VideoEntry]) -> bool:
+    def _is_stored(self, video: str) -> bool:
         entries = [entry for entry in self._tables.videos() if entry.video == video and entry.state == INDEXED]
-        return any(entry not in touched for entry in entries) and self._key(video) in self._features
+        # A file that is known and comes again was touched: that is how its owner asks for it to be done again.
+        return any(entry not in self._touched for entry in entries) and self._key(video) in self._features
 
     def _let_go(self, video: str) -> None:
         self._at_work[video] -= 1
