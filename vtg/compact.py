@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["compact_tokens"]
+__all__ = ["LARGEST", "compact_tokens"]
 
 LARGEST = 127  # of an int8, on both sides of zero
 ROUNDED_UP = 1 + 2**-10  # a float16 is off by half of this at most: a scale that is rounded is never too small

@@ -19,10 +19,10 @@ from vtg.features import EncodedChunk
 from vtg.pipeline import encode_chunk, to_float16
 from vtg.specs import EncoderSpec
 from vtg.video import Chunk
+from vtg.video.with_pyav import MOST_THREADS
 
 __all__ = ["EncoderPool", "devices", "load_encoder", "single_threaded"]
 
-MOST_DECODING_THREADS = 4  # for one video; more do not make it faster
 GPU_BATCH = 32  # frames: as many as a chunk has, whatever memory is free, so that batches are the same everywhere
 
 Result = TypeVar("Result")
@@ -103,7 +103,7 @@ class EncoderPool:
 
     def decoding_threads(self, videos: int) -> int:
         """Threads for each decoder so that all cores decode when so many videos are to be done, at most 4."""
-        return min(MOST_DECODING_THREADS, max(1, _cores() // max(1, min(self.decoders, videos))))
+        return min(MOST_THREADS, max(1, _cores() // max(1, min(self.decoders, videos))))
 
     def encode_frames(self, chunk: Chunk, is_wanted: Callable[[], bool]) -> Future[EncodedChunk] | None:
         """Encode a chunk as soon as an encoder is free; waits while too many others wait already.

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vtg.compact import LARGEST
 from vtg.r2.block import R2Block
 
 __all__ = ["LookingWords", "Pooling"]
 
 CHUNK_BYTES = 1 << 20  # of tokens widened at a time, and of what is pooled from them: they stay in the cache
 WHOLE_CHUNK_BYTES = 5 << 20  # of int8 tokens as bfloat16: every product of a chunk has its own cost
-LARGEST = 127  # of an int8, on both sides of zero
 FINER = 254  # how many times as fine as a key's first whole number its second is
 
 

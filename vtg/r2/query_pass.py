@@ -18,9 +18,8 @@ from vtg.r2.threads import Ahead, run_in_threads
 
 __all__ = ["Answers", "MappedQueries", "QueryPass"]
 
-ROWS = (
-    768  # frames times queries refined together by one thread: enough for quick products, little enough for its cache
-)
+# Frames times queries refined together by one thread: enough for quick products, little enough for its cache.
+ROWS = 768
 LEAST_SHARE = 256  # frames that a thread pools in one go: threads that change hands often wait for each other
 
 

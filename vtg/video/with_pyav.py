@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["PyavError", "can_decode", "decode", "picture_near"]
+__all__ = ["MOST_THREADS", "PyavError", "can_decode", "decode", "picture_near"]
 
-MOST_THREADS = 4
+MOST_THREADS = 4  # for one video; more do not make it faster
 DATED_PICTURES = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one picture with its own time
 INDEXED = re.compile(r"\b(mp4|matroska)\b")  # containers that date every packet, and in which a jump finds a keyframe
 LOOK_AHEAD = 32  # packets; no codec lets a picture be overtaken by more than 16 others
