@@ -13,7 +13,7 @@ from vtg.r2.head import R2Head
 from vtg.r2.pooling import LookingWords, Pooling
 from vtg.r2.projection import VideoProjection
 from vtg.r2.readout import Readout
-from vtg.r2.refinement import Refinement
+from vtg.r2.refinement import AttendedWords, Refinement
 from vtg.r2.threads import Ahead, run_in_threads
 
 __all__ = ["Answers", "MappedQueries", "QueryPass"]
@@ -43,13 +43,13 @@ class MappedQueries:
 
     Attributes:
         words: as they look at tokens.
-        attended: [K, N, L, 2, D] keys and values of the cross-attention.
+        attended: as frames attend to them.
         mask: [N, L], true where a token is real; None if all are.
         pooled: [N, D] the query as one feature.
     """
 
     words: LookingWords
-    attended: Tensor
+    attended: AttendedWords
     mask: Tensor | None
     pooled: Tensor
 
@@ -59,7 +59,7 @@ class MappedQueries:
     def __getitem__(self, queries: slice) -> MappedQueries:
         return MappedQueries(
             self.words[queries],
-            self.attended[:, queries],
+            self.attended[queries],
             None if self.mask is None else self.mask[queries],
             self.pooled[queries],
         )
@@ -119,7 +119,7 @@ class QueryPass:
         mask = None if present.all() else present
         words: Tensor = self._block.query_map(padded.permute(2, 0, 1, 3))  # [K, N, L, D]
         pooled = self._query_pooling(words[0], mask)
-        return MappedQueries(self._pool.look(words, mask), self._wide[0].attended(words), mask, pooled)
+        return MappedQueries(self._pool.look(words, mask), self._wide[0].attended(words, mask), mask, pooled)
 
     def answer(self, projection: VideoProjection, queries: MappedQueries, fps: float) -> Answers:
         """Asks every query of every window.
@@ -192,7 +192,7 @@ class QueryPass:
             entering = seen[layer]  # [N, V, T, D]
             if state is not None and self._gate:
                 entering = torch.lerp(state, entering, self._gate[layer])
-            state = refine(entering, queries.attended[layer], queries.mask)
+            state = refine(entering, queries.attended, layer)
         assert state is not None  # there is at least one layer
         found, saliency = read(state.relu_(), queries.pooled, fps)
         return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))

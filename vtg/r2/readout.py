@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,29 +11,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtg.r2.head import R2Head
+from vtg.r2.packed import PackedLinear
 from vtg.r2.pyramid import Downsampling, level_points
 
 __all__ = ["Readout"]
 
+SMALLEST_LENGTH = 1e-8  # of a feature, below which it is similar to nothing
+
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Where the levels of a window of T frames lie when they stand one after the other, a zero row around each.
+    """Where the levels of a window of T frames lie when they stand one after the other, a zero row after each.
 
     Attributes:
         levels: first row and number of rows of each.
-        gaps: the zero rows.
         rows: those of the points, level by level.
-        points: [points, 4], of `level_points`.
-        scale: [points, 1] each level's.
+        real: [rows, 1], 0 for the zero rows, 1 for others.
+        position: [points, 1], in frames.
+        reach: [points, 2], how many frames to the start and to the end a coordinate of 1 is.
         stretched: [levels, T] which point each frame's score is read from.
     """
 
     levels: tuple[tuple[int, int], ...]
-    gaps: Tensor
     rows: Tensor
-    points: Tensor
-    scale: Tensor
+    real: Tensor
+    position: Tensor
+    reach: Tensor
     stretched: Tensor
 
 
@@ -48,23 +52,17 @@ class Readout:
         self._config = head.config
         self._dtype = dtype
         self._level_scale = head.level_scale.detach()
-        self._pyramid = [
-            [
-                (
-                    step.convolution.weight.permute(2, 1, 0).flatten(0, 1).contiguous().to(dtype),  # [2·D, D]
-                    _bias(step.convolution).to(dtype),
-                    (step.norm.weight, step.norm.bias, step.norm.eps),
-                )
-                for step in level.children()
-                if isinstance(step, Downsampling)
-            ]
-            for level in head.pyramid.levels
-        ]
-        heads = [head.class_head] if head.coordinate_head is None else [head.class_head, head.coordinate_head]
+        self._width = head.config.hidden_width
+        levels = [[step for step in level if isinstance(step, Downsampling)] for level in head.pyramid.levels]
+        # The first steps of all levels read the same frames: they are one product.
+        self._first_steps = _halving([steps[0] for steps in levels if steps], dtype)
+        self._steps = [[(_halving([step], dtype), _norm(step)) for step in steps[1:]] for steps in levels]
+        self._first_norms = [_norm(steps[0]) if steps else None for steps in levels]
+        heads = [head.class_head] if head.coordinate_head is None else [head.coordinate_head, head.class_head]
         convolutions = [[layer for layer in module if isinstance(layer, nn.Conv1d)] for module in heads]
         first = torch.cat([before.weight for before, _ in convolutions])  # [heads·D, D, 3]
-        self._first = first.permute(2, 1, 0).flatten(0, 1).contiguous().to(dtype)  # [3·D, heads·D]
-        self._first_bias = torch.cat([_bias(before) for before, _ in convolutions]).to(dtype)
+        first_bias = torch.cat([_bias(before) for before, _ in convolutions])
+        self._first = PackedLinear(first.transpose(1, 2).flatten(1), first_bias, dtype, rectified=True)
         # Each head's second convolution reads its own share of what the first ones gave.
         second = [torch.block_diag(*(after.weight[:, :, tap] for _, after in convolutions)) for tap in range(3)]
         self._outputs = len(second[0])
@@ -93,67 +91,94 @@ class Readout:
         count, windows, frames, _ = video.shape
         places = self._places(frames)
         predicted = self._predict(video.flatten(0, 1), places)  # [B, points, outputs]
-        score = predicted[..., 0].sigmoid()
+        score = predicted[..., -1].sigmoid_()
         saliency = score[:, places.stretched].amax(dim=1).view(count, windows, frames)
         if not self._config.moment_retrieval:
             return None, saliency
-        saliency = saliency * F.cosine_similarity(video, pooled_query[:, None, None], dim=-1)
-        distance = predicted[..., 1:].exp() * places.scale * places.points[:, 3:]  # in frames
-        position = places.points[:, 0]
-        found = torch.stack(((position - distance[..., 0]) / fps, (position + distance[..., 1]) / fps, score), dim=2)
+        saliency = saliency * _similarity(video, pooled_query)
+        predicted[..., :2].exp_().mul_(places.reach).add_(places.position).div_(fps)
         best = score.argsort(dim=1, descending=True, stable=True)[:, : self._config.max_windows]
-        chosen = found.gather(1, best[:, :, None].expand(-1, -1, 3))
+        chosen = predicted.gather(1, best[:, :, None].expand(-1, -1, 3))
         return chosen.unflatten(0, (count, windows)), saliency
 
     def _predict(self, video: Tensor, places: _Places) -> Tensor:
-        batch, _, width = video.shape
-        rows = len(places.rows) + len(places.gaps)
-        # One zero row before the first level of all: the neighbour that a convolution looks for.
-        video = video.to(self._dtype)
-        stacked = video.new_empty(batch * rows + 1, width)
-        stacked[0] = 0
-        levels = stacked[1:].view(batch, rows, width)
-        levels[:, places.gaps] = 0
-        for (first, count), steps in zip(places.levels, self._pyramid, strict=False):
-            level = video
-            for weight, bias, norm in steps:
-                half = level.shape[1] // 2
-                pairs = level[:, : 2 * half].reshape(-1, 2 * width)
-                wide = torch.addmm(bias, pairs, weight).to(self._level_scale)
-                level = F.layer_norm(wide, (width,), *norm).relu_().to(video).view(batch, half, width)
+        """Rectified frames [B, T, D] → [B, points, outputs], the class last."""
+        batch, rows = len(video), len(places.real)
+        # A zero row before the first level of all and after the last: the neighbours that a convolution looks for.
+        stacked = video.new_zeros(batch * rows + 2, self._width, dtype=self._dtype)
+        levels = stacked[1:-1].view(batch, rows, self._width)
+        for (first, count), level in zip(places.levels, self._pyramid(video.to(self._dtype)), strict=False):
             levels[:, first : first + count] = level
-        # The last row is a gap: nobody asks for what lies around it.
         around = torch.cat((stacked[:-2], stacked[1:-1], stacked[2:]), dim=1)
-        inner = torch.addmm(self._first_bias, around, self._first).relu_().to(self._level_scale)
-        whole = F.pad(inner, (0, 0, 0, 1)).view(batch, rows, -1)
-        whole[:, places.gaps] = 0
-        taps = (whole.view(batch * rows, -1) @ self._second).view(batch, rows, 3, self._outputs)
-        at = places.rows
-        before = F.pad(taps[:, :, 0], (0, 0, 1, 0))[:, :-1]  # a level's row before its first is a gap, or nothing
-        after = taps[:, at + 1, 2]
-        return before[:, at] + taps[:, at, 1] + after + self._second_bias
+        taps = (self._first(around).to(self._second) @ self._second).view(batch, rows, -1).mul_(places.real)
+        before, here, after = taps.flatten(0, 1).split(self._outputs, dim=1)
+        here[1:] += before[:-1]
+        here[:-1] += after[1:]
+        return here.view(batch, rows, -1)[:, places.rows] + self._second_bias
+
+    def _pyramid(self, video: Tensor) -> Iterator[Tensor]:
+        """The levels [B, ⌊T/s⌋, D] of [B, T, D], as many as T has."""
+        halved: Iterator[Tensor] = iter(())
+        if video.shape[1] > 1 and self._first_steps is not None:
+            halved = iter(_halve(video, self._first_steps).split(self._width, dim=-1))
+        for stride, norm, steps in zip(self._config.strides, self._first_norms, self._steps, strict=True):
+            if stride > video.shape[1]:
+                return
+            level = video
+            if norm is not None:
+                level = F.layer_norm(next(halved), *norm).relu_()
+            for step, own_norm in steps:
+                level = F.layer_norm(_halve(level, step), *own_norm).relu_()
+            yield level
 
     def _place(self, frames: int) -> _Places:
         strides = [stride for stride in self._config.strides if stride <= frames]
         device = self._level_scale.device
-        levels, gaps, rows, scale, stretched = [], [], [], [], []
+        levels, rows, scale, stretched = [], [], [], []
         first = points = 0
         for number, stride in enumerate(strides):
             count = frames // stride
             levels.append((first, count))
             rows.append(torch.arange(first, first + count))
-            gaps.append(first + count)
             scale.append(self._level_scale[number].expand(count))
             stretched.append(points + (torch.arange(frames) // (frames // count)).clamp(max=count - 1))
             first, points = first + count + 1, points + count
+        real = torch.zeros(first, 1)
+        real[torch.cat(rows)] = 1
+        placed = level_points(frames, self._config.strides, like=self._level_scale)
+        reach = torch.cat(scale)[:, None] * placed[:, 3:]
         return _Places(
             tuple(levels),
-            torch.tensor(gaps, device=device),
             torch.cat(rows).to(device),
-            level_points(frames, self._config.strides, like=self._level_scale),
-            torch.cat(scale)[:, None],
+            real.to(self._level_scale),
+            placed[:, :1],
+            torch.cat((-reach, reach), dim=1),
             torch.stack(stretched).to(device),
         )
+
+
+def _similarity(video: Tensor, query: Tensor) -> Tensor:
+    """The cosine of frames [N, V, T, D] and queries [N, D]: [N, V, T]."""
+    query = F.normalize(query, dim=-1)[:, None, :, None]
+    return (video @ query)[..., 0].div_(torch.linalg.vector_norm(video, dim=-1).clamp_(min=SMALLEST_LENGTH))
+
+
+def _halving(steps: Sequence[Downsampling], dtype: torch.dtype) -> PackedLinear | None:
+    """The convolutions of several steps that read the same as one product of pairs of frames; None of none."""
+    if not steps:
+        return None
+    weight = torch.cat([step.convolution.weight.transpose(1, 2).flatten(1) for step in steps])  # [steps·D, 2·D]
+    return PackedLinear(weight, torch.cat([_bias(step.convolution) for step in steps]), dtype)
+
+
+def _halve(level: Tensor, product: PackedLinear) -> Tensor:
+    batch, frames, width = level.shape
+    half = frames // 2
+    return product(level[:, : 2 * half].reshape(-1, 2 * width)).view(batch, half, -1)
+
+
+def _norm(step: Downsampling) -> tuple[tuple[int, ...], Tensor, Tensor, float]:
+    return (len(step.norm.weight),), step.norm.weight, step.norm.bias, step.norm.eps
 
 
 def _bias(convolution: nn.Conv1d) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -10,11 +11,32 @@ from torch.nn import functional as F
 
 from vtg.r2.block import temporal_positions
 from vtg.r2.head import R2Head
+from vtg.r2.packed import PackedLinear
 
-__all__ = ["Refinement"]
+__all__ = ["AttendedWords", "Refinement"]
 
 KEPT_LENGTHS = 32  # of windows, whose positions are kept
 SHORT = 256  # frames, up to which a table of all pairs is quicker than doing without one
+
+
+@dataclass(frozen=True, eq=False)
+class AttendedWords:
+    """The words of N queries, as frames attend to them: their similarity to a frame is keys · frame + bias.
+
+    Attributes:
+        keys: [K, N, L·heads, D], the query map folded in.
+        bias: [K, N, L·heads, 1], −∞ for padding.
+        values: [K, N, L·heads, D], the output map and its bias folded in.
+        length: L.
+    """
+
+    keys: Tensor
+    bias: Tensor
+    values: Tensor
+    length: int
+
+    def __getitem__(self, queries: slice) -> AttendedWords:
+        return AttendedWords(self.keys[:, queries], self.bias[:, queries], self.values[:, queries], self.length)
 
 
 class Refinement:
@@ -32,96 +54,98 @@ class Refinement:
         self._dtype = dtype
         width = head.config.hidden_width
         even = (width / self._heads) ** -0.5  # what attention divides similarities by goes into its queries
-        self._cross_query = (cross.query.weight.T * even).contiguous()
-        self._cross_query_bias = cross.query.bias * even
         self._cross_keys = (
             torch.cat((cross.key.weight, cross.value.weight)),
             torch.cat((cross.key.bias, cross.value.bias)),
         )
-        self._cross_output = _taken(cross.output, dtype)
-        self._own = torch.cat((own.query.weight * even, own.key.weight, own.value.weight)).T.contiguous()
-        self._own_bias = torch.cat((own.query.bias * even, own.key.bias, own.value.bias))
-        self._own_output = _taken(own.output, dtype)
+        # The maps of queries and of what was attended to, head by head: they are folded into the words.
+        self._cross_query = (cross.query.weight * even).unflatten(0, (self._heads, -1)).contiguous()  # [heads, d, D]
+        self._cross_query_bias = (cross.query.bias * even).unflatten(0, (self._heads, -1, 1))
+        self._cross_output = cross.output.weight.T.unflatten(0, (self._heads, -1)).contiguous()  # [heads, d, D]
+        self._cross_output_bias = cross.output.bias / self._heads  # shares of a head sum to 1
+        own_weight = torch.cat((own.query.weight * even, own.key.weight, own.value.weight))
+        own_bias = torch.cat((own.query.bias * even, own.key.bias, own.value.bias))
+        self._own = PackedLinear(own_weight, torch.zeros_like(own_bias), dtype)
+        self._own_placed = own_weight[: 2 * width].T, own_bias
+        self._own_output = PackedLinear(own.output.weight, own.output.bias, dtype)
         expand, _, contract = layer.feed_forward
         assert isinstance(expand, nn.Linear) and isinstance(contract, nn.Linear)
-        self._expand = _taken(expand, dtype)
-        self._contract = _taken(contract, dtype)
+        self._expand = PackedLinear(expand.weight, expand.bias, dtype, rectified=True)
+        self._contract = PackedLinear(contract.weight, contract.bias, dtype)
         self._norms = [
             ((norm.weight.shape[0],), norm.weight, norm.bias, norm.eps)
             for norm in (layer.cross_norm, layer.self_norm, layer.feed_forward_norm)
         ]
-        self._product_weights = self._cross_query.to(dtype), self._own.to(dtype)
         self._placed = lru_cache(maxsize=KEPT_LENGTHS)(self._place)
 
-    def attended(self, words: Tensor) -> Tensor:
-        """Keys and values of the cross-attention, [K, N, L, 2, D], of mapped words [K, N, L, D]."""
-        return F.linear(words, *self._cross_keys).unflatten(-1, (2, -1))
+    def attended(self, words: Tensor, mask: Tensor | None) -> AttendedWords:
+        """What frames attend to.
+
+        Args:
+            words: [K, N, L, D], mapped.
+            mask: [N, L], true where a token is real; None if all are.
+        """
+        layers, count, length, width = words.shape
+        keys, values = (
+            part.unflatten(-1, (self._heads, -1)).flatten(0, 2).transpose(0, 1)  # [heads, K·N·L, d]
+            for part in F.linear(words, *self._cross_keys).split(width, dim=-1)
+        )
+        bias = (keys @ self._cross_query_bias)[..., 0].T.reshape(layers, count, length, self._heads)
+        if mask is not None:
+            bias = bias.masked_fill(~mask[:, :, None], -torch.inf)
+        folded = [
+            (part @ weight).transpose(0, 1).reshape(layers, count, -1, width)
+            for part, weight in ((keys, self._cross_query), (values, self._cross_output))
+        ]
+        return AttendedWords(folded[0], bias.flatten(2)[..., None], folded[1].add_(self._cross_output_bias), length)
 
     def _place(self, frames: int) -> tuple[Tensor, Tensor]:
-        """What a frame's position and the biases add to the queries of the first attention, and to all of the second.
+        """Positions [T, D], and what they and the biases add to queries, keys and values of the self-attention.
 
-        The positions are added before the products, and the products are linear: what they add can be known before.
+        The positions are added before the product, which is linear: what they add can be known before.
         """
         with torch.no_grad():
-            width = len(self._cross_query)
-            position = temporal_positions(frames, width, like=self._cross_query)
-            cross = torch.addmm(self._cross_query_bias, position, self._cross_query)
-            own = self._own_bias.repeat(frames, 1)
-            own[:, : 2 * width] += position @ self._own[:, : 2 * width]
-        return cross, own
+            weight, bias = self._own_placed
+            position = temporal_positions(frames, len(weight), like=weight)
+            own = bias.repeat(frames, 1)
+            own[:, : weight.shape[1]] += position @ weight
+        return position, own
 
-    def __call__(self, video: Tensor, attended: Tensor, mask: Tensor | None) -> Tensor:
+    def __call__(self, video: Tensor, attended: AttendedWords, layer: int) -> Tensor:
         """Refines the frames of V windows for N queries.
 
         Args:
             video: [N, V, T, D] what enters.
-            attended: [N, L, 2, D], one layer of what `attended` gave.
-            mask: [N, L], true where a token is real; None if all are.
+            attended: by N queries' words.
+            layer: which of the K.
 
         Returns:
             [N, V, T, D], the new state.
         """
-        shape = video.shape
-        count, _, frames, width = shape
-        cross_place, own_place = self._placed(frames)
-        flat = video.reshape(-1, width)
-        asked = _product(flat, self._product_weights[0]).view(-1, frames, width).add(cross_place).view(count, -1, width)
-        keys, values = attended.unbind(dim=2)
-        looked = self._attend(asked, keys, values, mask)
-        flat = F.layer_norm(_linear(looked, self._cross_output).add(flat), *self._norms[0])
-        own = _product(flat, self._product_weights[1]).view(-1, frames, 3 * width).add(own_place)
-        asked, keys, values = own.split(width, dim=2)
-        looked = self._attend(asked, keys, values, None)
-        flat = F.layer_norm(_linear(looked, self._own_output).add(flat), *self._norms[1])
-        inner = _linear(flat, self._expand).relu_()
-        flat = F.layer_norm(_linear(inner, self._contract).add(flat), *self._norms[2])
-        return flat.view(shape)
+        count, _, frames, width = video.shape
+        position, own_place = self._placed(frames)
+        placed = (video + position).flatten(1, 2)
+        # Words first and frames last: a softmax along anything but the last dimension needs no sums across the lanes of
+        # a register, and an outer dimension no strides.
+        similarity = torch.baddbmm(attended.bias[layer], attended.keys[layer], placed.transpose(1, 2))
+        shares = similarity.view(count, attended.length, -1).softmax(dim=1).view_as(similarity)
+        looked = torch.baddbmm(video.flatten(1, 2), shares.transpose(1, 2), attended.values[layer]).view(-1, width)
+        flat = F.layer_norm(looked, *self._norms[0])
+        own = self._own(flat).to(flat).view(-1, frames, 3 * width).add_(own_place)
+        looked = self._own_output(self._attend(own)).to(flat).add_(flat)
+        flat = F.layer_norm(looked, *self._norms[1])
+        inner = self._contract(self._expand(flat)).to(flat).add_(flat)
+        return F.layer_norm(inner, *self._norms[2]).view(video.shape)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, T, D], [B, S, D], [B, S, D], [B, S] → [B·T, D]."""
-        frames, width = query.shape[1:]
-        query, key, value = (part.unflatten(-1, (self._heads, -1)).transpose(1, 2) for part in (query, key, value))
-        if max(frames, key.shape[2]) > SHORT:
-            shown = None if mask is None else mask[:, None, None]
-            query, key, value = (part.to(self._dtype) for part in (query, key, value))
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=shown, scale=1.0)
-            return attended.transpose(1, 2).reshape(-1, width)
-        # The other way round, with the frames last: a softmax along anything but the last dimension needs no
-        # sums across the lanes of a register.
-        similarity = key @ query.transpose(2, 3)  # [B, heads, S, T]
-        if mask is not None:
-            similarity.masked_fill_(~mask[:, None, :, None], -torch.inf)
-        attended = similarity.softmax(dim=2).transpose(2, 3) @ value
+    def _attend(self, own: Tensor) -> Tensor:
+        """Queries, keys and values [B, T, 3·D] → [B·T, D]."""
+        frames, width = own.shape[1], own.shape[2] // 3
+        parts = own.unflatten(-1, (3, self._heads, -1))  # [B, T, 3, heads, d]
+        if frames > SHORT:
+            query, key, value = parts.to(self._dtype).transpose(1, 3).unbind(dim=2)  # [B, heads, T, d]
+            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        else:
+            query, key, value = parts.transpose(1, 3).flatten(0, 1).unbind(dim=1)  # [B·heads, T, d]
+            attended = torch.bmm(torch.bmm(query, key.transpose(1, 2)).softmax(dim=2), value)
+            attended = attended.unflatten(0, (-1, self._heads))
         return attended.transpose(1, 2).reshape(-1, width)
-
-
-def _taken(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return linear.bias.to(dtype), linear.weight.T.contiguous().to(dtype)  # transposed: small products read it quicker
-
-
-def _linear(inputs: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-    return torch.addmm(weights[0], inputs.to(weights[1].dtype), weights[1])
-
-
-def _product(inputs: Tensor, weights: Tensor) -> Tensor:
-    return inputs.to(weights.dtype) @ weights
