@@ -21,6 +21,7 @@ __all__ = ["Answers", "MappedQueries", "QueryPass"]
 # Frames times queries refined together by one thread: enough for quick products, little enough for its cache.
 ROWS = 768
 LEAST_SHARE = 256  # frames that a thread pools in one go: threads that change hands often wait for each other
+PART_FRAMES = 200  # of layers together that are pooled in one go, ahead of the thread that needs them
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,27 +167,24 @@ class QueryPass:
 
     def _answer(self, projection: VideoProjection, queries: MappedQueries, fps: float, threads: int) -> Answers:
         windows, layers, frames, _, width = projection.values.shape
+        values = projection.values.transpose(0, 1)  # [K, V, T, P, D]
+        scale = None if projection.scale is None else projection.scale.transpose(0, 1)
         seen = self._like.new_empty(layers, len(queries), windows, frames, width)
 
-        def pool(part: tuple[int, slice, slice]) -> None:
-            layer, of_windows, own = part
-            tokens = projection.values[of_windows, layer].flatten(0, 1)[own]
-            scale = None if projection.scale is None else projection.scale[of_windows, layer].flatten(0, 1)[own]
-            self._pool(tokens, scale, queries.words, layer, seen[layer, :, of_windows].flatten(1, 2)[:, own])
+        def pool(part: _Part) -> None:
+            tokens = values[part.layers, part.windows].flatten(1, 2)[:, part.frames]
+            scales = None if scale is None else scale[part.layers, part.windows].flatten(1, 2)[:, part.frames]
+            into = seen[part.layers, :, part.windows].flatten(2, 3)[:, :, part.frames]
+            self._pool(tokens, scales, queries.words, part.layers, into)
 
         # No layer's pooling waits for another: the thread that refines one finds the next one pooled.
-        parts = [
-            (layer, of_windows, own)
-            for layer in reversed(range(layers))
-            for of_windows in _adjacent(projection.values[:, layer])
-            for own in _shares((of_windows.stop - of_windows.start) * frames, threads)
-        ]
+        parts = _parts(values, threads)
         pooled = Ahead(pool, parts, here=1, threads=threads)
         refine, read = self._wide if projection.scale is None else self._compact
         state: Tensor | None = None
         place = 0
         for layer in reversed(range(layers)):
-            while place < len(parts) and parts[place][0] == layer:
+            while place < len(parts) and layer < parts[place].layers.stop:
                 pooled.take(place)
                 place += 1
             entering = seen[layer]  # [N, V, T, D]
@@ -198,10 +196,35 @@ class QueryPass:
         return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))
 
 
-def _adjacent(values: Tensor) -> list[slice]:
-    """Which windows of [V, T, P, D] lie next to each other in memory: all, or none."""
-    count = len(values)
-    return [slice(0, count)] if values.is_contiguous() else [slice(one, one + 1) for one in range(count)]
+@dataclass(frozen=True)
+class _Part:
+    """What is pooled in one go.
+
+    Attributes:
+        layers: which, next to each other.
+        windows: which, next to each other in memory.
+        frames: of these windows, counted through.
+    """
+
+    layers: slice
+    windows: slice
+    frames: slice
+
+
+def _parts(values: Tensor, threads: int) -> list[_Part]:
+    """The tokens [K, V, T, P, D] in parts, in the order in which they are needed; the first is of one layer."""
+    layers, windows, frames = values.shape[:3]
+    together = values[0].is_contiguous()  # all windows lie next to each other in memory, or none
+    of_windows = [slice(0, windows)] if together else [slice(one, one + 1) for one in range(windows)]
+    length = frames * (windows if together else 1)
+    of_layers, stop = [slice(layers - 1, layers)], layers - 1
+    while stop > 0:
+        first = max(0, stop - max(1, PART_FRAMES // length)) if threads > 1 else stop - 1
+        of_layers.append(slice(first, stop))
+        stop = first
+    return [
+        _Part(own, some, share) for own in of_layers for some in of_windows for share in _shares(length, threads)
+    ]
 
 
 def _shares(count: int, threads: int) -> list[slice]:
