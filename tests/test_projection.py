@@ -151,7 +151,7 @@ def test_windows_of_several_videos_are_asked_together() -> None:
         query_pass = QueryPass(head)
         mapped = query_pass.map_queries(queries)
         projections = [head.project(video, precision) for video in videos]
-        together = query_pass.answer_each(projections, mapped, 0.5)
+        together = query_pass.ask_each(projections, queries, 0.5)
         for projection, answers in zip(projections, together, strict=True):
             alone = query_pass.answer(projection, mapped, 0.5)
             assert answers.windows is not None and alone.windows is not None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from vtg.r2 import QueryPass, R2Head, VideoProjection
-    from vtg.r2.query_pass import Answers, MappedQueries
+    from vtg.r2.query_pass import Answers
 
 __all__ = ["check_askable", "ground_each_with_head", "ground_with_head", "moments_of"]
 
@@ -90,8 +90,7 @@ def ground_each_with_head(
     groundings: list[list[Grounding]] = [[] for _ in videos]
     for first in range(0, len(queries), QUERIES):
         part = slice(first, first + QUERIES)
-        mapped = asked.map_queries(texts[part])
-        for found, own, answers in zip(groundings, windows, _answers(asked, windows, mapped), strict=True):
+        for found, own, answers in zip(groundings, windows, _answers(asked, windows, texts[part]), strict=True):
             found += _groundings(own, answers, queries[part], texts[part], most)
     return groundings
 
@@ -105,14 +104,17 @@ def check_askable(head: R2Head, video: VideoFeatures) -> None:
     _windows_of(head, video)
 
 
-def _answers(asked: QueryPass, windows: Sequence[_Windows], queries: MappedQueries) -> Iterator[list[Answers]]:
+def _answers(
+    asked: QueryPass, windows: Sequence[_Windows], queries: Sequence[torch.Tensor]
+) -> Iterator[list[Answers]]:
     """What was found in each video's windows."""
     if all(own.video.projection is not None for own in windows) and len({own.video.fps for own in windows}) == 1:
         projections = [projection for own in windows for projection in own.projected()]
-        yield from ([answer] for answer in asked.answer_each(projections, queries, windows[0].video.fps))
+        yield from ([answer] for answer in asked.ask_each(projections, queries, windows[0].video.fps))
         return
+    mapped = asked.map_queries(queries)
     for own in windows:
-        yield [asked.answer(projection, queries, own.video.fps) for projection in own.projected()]
+        yield [asked.answer(projection, mapped, own.video.fps) for projection in own.projected()]
 
 
 def _groundings(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vtg.r2.head import R2Head
-from vtg.r2.pooling import LookingWords, Pooling
+from vtg.r2.pooling import LookingWords, Pooling, ReadyTokens
 from vtg.r2.projection import VideoProjection
 from vtg.r2.readout import Readout
 from vtg.r2.refinement import AttendedWords, Refinement
@@ -21,7 +21,7 @@ __all__ = ["Answers", "MappedQueries", "QueryPass"]
 # Frames times queries refined together by one thread: enough for quick products, little enough for its cache.
 ROWS = 768
 LEAST_SHARE = 256  # frames that a thread pools in one go: threads that change hands often wait for each other
-PART_FRAMES = 200  # of layers together that are pooled in one go, ahead of the thread that needs them
+READY_AHEAD = 2  # parts whose tokens are made ready while queries are mapped, which takes about as long
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,25 +130,33 @@ class QueryPass:
             queries: N of them.
             fps: of the windows' frames.
         """
-        return self.answer_each([projection], queries, fps)[0]
+        return self._answer_each([projection], len(queries), lambda: queries, fps)[0]
 
-    @torch.no_grad()
-    def answer_each(self, projections: Sequence[VideoProjection], queries: MappedQueries, fps: float) -> list[Answers]:
-        """Asks every query of every window of several projections; windows of one length are asked together.
+    def ask_each(self, projections: Sequence[VideoProjection], queries: Sequence[Tensor], fps: float) -> list[Answers]:
+        """Maps queries and asks them of every window of several projections; windows of one length are asked together.
 
         Args:
             projections: of this head's.
-            queries: N of them.
+            queries: N × [L, K, Cq], of any lengths; at least one.
             fps: of all their frames.
         """
-        answers = [self._empty(projection, len(queries)) for projection in projections]
+        return self._answer_each(projections, len(queries), lambda: self._map(queries), fps)
+
+    @torch.no_grad()
+    def _answer_each(
+        self, projections: Sequence[VideoProjection], count: int, queries: Callable[[], MappedQueries], fps: float
+    ) -> list[Answers]:
+        answers = [self._empty(projection, count) for projection in projections]
         threads = self._threads()
-        pieces = _pieces(projections, len(queries), threads)
+        pieces = _pieces(projections, count, threads)
+        if len(pieces) > 1:
+            mapped = run_in_threads(lambda _: queries(), [None], threads)[0]
+            queries = lambda: mapped  # noqa: E731 - what takes its place is as short
         # Fewer pieces than threads: other threads pool for the one that refines.
         ahead = threads if len(pieces) < threads else 1
 
         def run(piece: _Piece) -> None:
-            found = self._answer(_gathered(projections, piece.windows), queries[piece.queries], fps, ahead)
+            found = self._answer(_gathered(projections, piece.windows), queries, piece.queries, fps, ahead)
             for row, (number, window) in enumerate(piece.windows):
                 answers[number].saliency[window, piece.queries] = found.saliency[row]
                 if found.windows is not None:
@@ -165,35 +173,48 @@ class QueryPass:
         moments = self._like.new_empty(len(projection), queries, kept, 3) if kept else None
         return Answers(moments, self._like.new_empty(len(projection), queries, projection.frames))
 
-    def _answer(self, projection: VideoProjection, queries: MappedQueries, fps: float, threads: int) -> Answers:
+    def _answer(
+        self,
+        projection: VideoProjection,
+        queries: Callable[[], MappedQueries],
+        chosen: slice,
+        fps: float,
+        threads: int,
+    ) -> Answers:
+        parts = _parts(projection, threads)
+        # Tokens are made ready while the queries are mapped. No layer's pooling waits for another: the thread that
+        # refines one finds the next one pooled.
+        tokens = Ahead(lambda part: self._ready(projection, part), parts[:READY_AHEAD], here=0, threads=threads)
+        mapped = queries()[chosen]
         windows, layers, frames, _, width = projection.values.shape
-        values = projection.values.transpose(0, 1)  # [K, V, T, P, D]
-        scale = None if projection.scale is None else projection.scale.transpose(0, 1)
-        seen = self._like.new_empty(layers, len(queries), windows, frames, width)
+        seen = self._like.new_empty(layers, len(mapped), windows, frames, width)
 
-        def pool(part: _Part) -> None:
-            tokens = values[part.layers, part.windows].flatten(1, 2)[:, part.frames]
-            scales = None if scale is None else scale[part.layers, part.windows].flatten(1, 2)[:, part.frames]
-            into = seen[part.layers, :, part.windows].flatten(2, 3)[:, :, part.frames]
-            self._pool(tokens, scales, queries.words, part.layers, into)
+        def pool(place: int) -> None:
+            part = parts[place]
+            ready = tokens.take(place) if place < READY_AHEAD else self._ready(projection, part)
+            self._pool(ready, mapped.words, part.layer, seen[part.layer, :, part.windows].flatten(1, 2)[:, part.frames])
 
-        # No layer's pooling waits for another: the thread that refines one finds the next one pooled.
-        parts = _parts(values, threads)
-        pooled = Ahead(pool, parts, here=1, threads=threads)
+        pooled = Ahead(pool, range(len(parts)), here=1, threads=threads)
         refine, read = self._wide if projection.scale is None else self._compact
         state: Tensor | None = None
         place = 0
         for layer in reversed(range(layers)):
-            while place < len(parts) and layer < parts[place].layers.stop:
+            while place < len(parts) and parts[place].layer == layer:
                 pooled.take(place)
                 place += 1
             entering = seen[layer]  # [N, V, T, D]
             if state is not None and self._gate:
                 entering = torch.lerp(state, entering, self._gate[layer])
-            state = refine(entering, queries.attended, layer)
+            state = refine(entering, mapped.attended, layer)
         assert state is not None  # there is at least one layer
-        found, saliency = read(state.relu_(), queries.pooled, fps)
+        found, saliency = read(state.relu_(), mapped.pooled, fps)
         return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))
+
+    def _ready(self, projection: VideoProjection, part: _Part) -> ReadyTokens:
+        values = projection.values[part.windows, part.layer].flatten(0, 1)[part.frames]
+        if projection.scale is None:
+            return self._pool.ready(values, None)
+        return self._pool.ready(values, projection.scale[part.windows, part.layer].flatten(0, 1)[part.frames])
 
 
 @dataclass(frozen=True)
@@ -201,30 +222,23 @@ class _Part:
     """What is pooled in one go.
 
     Attributes:
-        layers: which, next to each other.
+        layer: which of the K.
         windows: which, next to each other in memory.
         frames: of these windows, counted through.
     """
 
-    layers: slice
+    layer: int
     windows: slice
     frames: slice
 
 
-def _parts(values: Tensor, threads: int) -> list[_Part]:
-    """The tokens [K, V, T, P, D] in parts, in the order in which they are needed; the first is of one layer."""
-    layers, windows, frames = values.shape[:3]
-    together = values[0].is_contiguous()  # all windows lie next to each other in memory, or none
-    of_windows = [slice(0, windows)] if together else [slice(one, one + 1) for one in range(windows)]
-    length = frames * (windows if together else 1)
-    of_layers, stop = [slice(layers - 1, layers)], layers - 1
-    while stop > 0:
-        first = max(0, stop - max(1, PART_FRAMES // length)) if threads > 1 else stop - 1
-        of_layers.append(slice(first, stop))
-        stop = first
-    return [
-        _Part(own, some, share) for own in of_layers for some in of_windows for share in _shares(length, threads)
-    ]
+def _parts(projection: VideoProjection, threads: int) -> list[_Part]:
+    """All tokens in parts, in the order in which they are needed."""
+    count, layers, frames = projection.values.shape[:3]
+    together = projection.values[:, 0].is_contiguous()  # a layer's windows lie next to each other in memory, or none
+    of_windows = [slice(0, count)] if together else [slice(one, one + 1) for one in range(count)]
+    shares = _shares(frames * (count if together else 1), threads)
+    return [_Part(layer, own, share) for layer in reversed(range(layers)) for own in of_windows for share in shares]
 
 
 def _shares(count: int, threads: int) -> list[slice]:
