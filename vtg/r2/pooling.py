@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vtg.r2.block import R2Block
+from vtg.r2.projection import VideoProjection
 
-__all__ = ["LookingWords", "Pooling"]
+__all__ = ["LookingWords", "Pooling", "TokenPart"]
 
 CHUNK_BYTES = 1 << 20  # of tokens widened at a time, and of what is pooled from them: they stay in the cache
 COMPACT_CHUNK_BYTES = 5 << 20  # of what is pooled from bfloat16 tokens at a time: every operator has its own cost
@@ -34,18 +36,18 @@ class LookingWords:
 
 
 @dataclass(frozen=True, eq=False)
-class ReadyTokens:
-    """The tokens of F frames of one layer, ready to be looked at.
+class TokenPart:
+    """Some frames of one layer.
 
     Attributes:
-        values: [F, P, D] of any type; of bfloat16 the scale is a factor already.
-        scale: [F, P], what other int8 values are multiplied by; None for none.
-        class_tokens: [F, D].
+        layer: which of the K.
+        tokens: [F, P, D], the class token first.
+        scale: [F, P, 1] what they are multiplied by; None for nothing.
     """
 
-    values: Tensor
+    layer: int
+    tokens: Tensor
     scale: Tensor | None
-    class_tokens: Tensor
 
 
 class Pooling:
@@ -61,6 +63,7 @@ class Pooling:
         self._compact = compact
         self._like = block.scale.detach() if block.spatial_pooling else next(block.parameters()).detach()
         self._pools = block.spatial_pooling
+        self._scale = [0.0] * block.layers
         if self._pools:
             self._scale = block.scale.detach().tanh().tolist()
             # The bias of the key map adds the same to all of a word's similarities: the softmax does not see it.
@@ -80,66 +83,74 @@ class Pooling:
         keys = words @ self._key_weight + self._key_bias
         return LookingWords(keys, words if mask is None else words.masked_fill(~mask[:, :, None], -math.inf))
 
-    def ready(self, tokens: Tensor, scale: Tensor | None) -> ReadyTokens:
-        """Makes tokens ready, as far as no query is needed.
+    def scales(self, projection: VideoProjection) -> Tensor | None:
+        """[V, K, T, P, 1], what `ready` wants beside the tokens of a projection."""
+        if projection.scale is None:
+            return None
+        return projection.scale.to(torch.bfloat16 if self._compact else self._like.dtype)[..., None]
 
-        Args:
-            tokens: [F, P, D] projected, the class token first.
-            scale: [F, P], what int8 tokens are multiplied by; None for others.
-        """
-        class_tokens = tokens[:, 0].to(self._like)
-        if scale is None:
-            return ReadyTokens(tokens, None, class_tokens)
-        class_tokens *= scale[:, :1]
-        if self._compact and self._pools:
-            return ReadyTokens(tokens.bfloat16().mul_(scale.bfloat16()[..., None]), None, class_tokens)
-        return ReadyTokens(tokens, scale.to(self._like), class_tokens)
+    def class_tokens(self, projection: VideoProjection) -> Tensor:
+        """[K, V·T, D], of all windows."""
+        tokens = projection.values[:, :, :, 0].to(self._like)
+        if projection.scale is not None:
+            tokens *= projection.scale[:, :, :, :1]
+        return tokens.transpose(0, 1).flatten(1, 2)
 
-    def __call__(self, tokens: ReadyTokens, words: LookingWords, layer: int, out: Tensor) -> None:
-        """Pools frames of one layer.
+    def ready(self, part: TokenPart) -> TokenPart:
+        """Makes tokens ready to be looked at, as far as no query is needed."""
+        if part.scale is None or not self._compact or not self._pools:
+            return part
+        return TokenPart(part.layer, part.tokens.bfloat16().mul_(part.scale), None)
 
-        Args:
-            tokens: of F frames.
-            words: of N queries.
-            layer: which of the K.
-            out: [N, F, D] to write what enters the recurrence to.
-        """
+    def __call__(self, part: TokenPart, words: LookingWords) -> Tensor:
+        """What the strongest word of each of N queries sees in each of F frames, which are ready: [F, N, D]."""
+        tokens, layer = part.tokens, part.layer
+        count, length, width = words.keys.shape[1:]
         if not self._pools:
-            out.copy_(tokens.class_tokens.expand_as(out))
-            return
-        values = tokens.values
-        keys, words_seen = words.keys[layer].flatten(0, 1), words.values[layer].flatten(0, 1)  # [N·L, D]
-        compact = values.dtype == torch.bfloat16
-        each = _chunk_frames(values, len(keys), compact)
-        for first in range(0, len(values), each):
-            part = slice(first, first + each)
-            if compact:
-                looked = _look_compact(values[part], keys)
-            else:
-                looked = _look(values[part], None if tokens.scale is None else tokens.scale[part], keys)
-            strongest = looked.add_(words_seen).unflatten(1, words.keys.shape[1:3]).amax(dim=2)  # [F, N, D]
-            class_tokens = tokens.class_tokens[part]
-            torch.add(class_tokens, strongest.transpose(0, 1), alpha=self._scale[layer], out=out[:, part])
+            return words.values.new_zeros(()).expand(len(tokens), count, width)
+        keys, values = words.keys[layer].view(-1, width), words.values[layer].view(-1, width)  # [N·L, D]
+        each = _chunk_frames(tokens, len(keys))
+        strongest = []
+        for first in range(0, len(tokens), each):
+            chunk = slice(first, first + each)
+            looked = _look(tokens[chunk], None if part.scale is None else part.scale[chunk], keys).add_(values)
+            strongest.append(looked.view(-1, count, length, width).amax(dim=2))
+        return strongest[0] if len(strongest) == 1 else torch.cat(strongest)
+
+    def entering(self, class_tokens: Tensor, strongest: Sequence[Tensor], layer: int) -> Tensor:
+        """What enters the recurrence.
+
+        Args:
+            class_tokens: [F, D] of one layer.
+            strongest: parts of [F, N, D], what `Pooling` gave.
+            layer: which of the K.
+
+        Returns:
+            [N, F, D].
+        """
+        looked = (strongest[0] if len(strongest) == 1 else torch.cat(strongest)).transpose(0, 1)
+        return torch.add(class_tokens, looked, alpha=self._scale[layer])
 
 
-def _chunk_frames(tokens: Tensor, rows: int, compact: bool) -> int:
+def _chunk_frames(tokens: Tensor, rows: int) -> int:
     """How many frames at a time are pooled quickest by so many words."""
     count, width = tokens.shape[1:]
-    if compact:
+    if tokens.dtype == torch.bfloat16:
         return max(1, COMPACT_CHUNK_BYTES // (6 * width * rows))
     return max(1, CHUNK_BYTES // (4 * width * (count + rows)))
 
 
 def _look(tokens: Tensor, scale: Tensor | None, keys: Tensor) -> Tensor:
-    """What words [R, D] see in each of the frames [F, P, D], with the scales [F, P]: [F, R, D]."""
+    """What words [R, D] see in each of the frames [F, P, D], with the scales [F, P, 1]: [F, R, D]."""
+    if tokens.dtype == torch.bfloat16:
+        asking = keys.bfloat16().expand(1, len(tokens), -1, -1)
+        tokens = tokens[None]
+        return F.scaled_dot_product_attention(asking, tokens, tokens, scale=1.0)[0].to(keys.dtype)
     tokens = tokens.to(keys)
     similarity = (keys @ tokens.flatten(0, 1).T).unflatten(1, tokens.shape[:2])  # [R, F, P]
     # A token's scale is a factor of its similarity and of its share: its D values need no product.
-    shares = similarity.softmax(dim=2) if scale is None else similarity.mul_(scale).softmax(dim=2).mul_(scale)
+    if scale is None:
+        shares = similarity.softmax(dim=2)
+    else:
+        shares = similarity.mul_(scale[..., 0]).softmax(dim=2).mul_(scale[..., 0])
     return torch.bmm(shares.transpose(0, 1), tokens)
-
-
-def _look_compact(tokens: Tensor, keys: Tensor) -> Tensor:
-    """The same of bfloat16 tokens, in one long operator, which other threads can work beside."""
-    asking = keys.bfloat16().expand(1, len(tokens), -1, -1)
-    return F.scaled_dot_product_attention(asking, tokens[None], tokens[None], scale=1.0)[0].to(keys.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vtg.r2.head import R2Head
-from vtg.r2.pooling import LookingWords, Pooling, ReadyTokens
+from vtg.r2.pooling import LookingWords, Pooling, TokenPart
 from vtg.r2.projection import VideoProjection
 from vtg.r2.readout import Readout
 from vtg.r2.refinement import AttendedWords, Refinement
@@ -21,7 +21,8 @@ __all__ = ["Answers", "MappedQueries", "QueryPass"]
 # Frames times queries refined together by one thread: enough for quick products, little enough for its cache.
 ROWS = 768
 LEAST_SHARE = 256  # frames that a thread pools in one go: threads that change hands often wait for each other
-READY_AHEAD = 2  # parts whose tokens are made ready while queries are mapped, which takes about as long
+LEAST_FIRST_SHARE = 32  # the same of the layer that is needed first, when there is nothing to refine yet
+READY_AHEAD = 3  # parts whose tokens are made ready while queries are mapped, which takes about as long
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,68 +182,52 @@ class QueryPass:
         fps: float,
         threads: int,
     ) -> Answers:
-        parts = _parts(projection, threads)
+        parts = _parts(projection, self._pool.scales(projection), threads)
         # Tokens are made ready while the queries are mapped. No layer's pooling waits for another: the thread that
-        # refines one finds the next one pooled.
-        tokens = Ahead(lambda part: self._ready(projection, part), parts[:READY_AHEAD], here=0, threads=threads)
+        # refines one finds the next one pooled. All that need not be done beside another thread is done here: two that
+        # call many small operators at once wait for each other at every one.
+        tokens = Ahead(self._pool.ready, parts[1 : 1 + READY_AHEAD], here=0, threads=threads)
+        class_tokens = self._pool.class_tokens(projection)
         mapped = queries()[chosen]
-        windows, layers, frames, _, width = projection.values.shape
-        seen = self._like.new_empty(layers, len(mapped), windows, frames, width)
 
-        def pool(place: int) -> None:
-            part = parts[place]
-            ready = tokens.take(place) if place < READY_AHEAD else self._ready(projection, part)
-            self._pool(ready, mapped.words, part.layer, seen[part.layer, :, part.windows].flatten(1, 2)[:, part.frames])
+        def pool(place: int) -> Tensor:
+            early = 1 <= place <= READY_AHEAD
+            ready = tokens.take(place - 1) if early else self._pool.ready(parts[place])
+            return self._pool(ready, mapped.words)
 
         pooled = Ahead(pool, range(len(parts)), here=1, threads=threads)
         refine, read = self._wide if projection.scale is None else self._compact
+        windows, layers, frames = projection.values.shape[:3]
         state: Tensor | None = None
-        place = 0
         for layer in reversed(range(layers)):
-            while place < len(parts) and parts[place].layer == layer:
-                pooled.take(place)
-                place += 1
-            entering = seen[layer]  # [N, V, T, D]
+            strongest = [pooled.take(place) for place, part in enumerate(parts) if part.layer == layer]
+            entering = self._pool.entering(class_tokens[layer], strongest, layer).unflatten(1, (windows, frames))
             if state is not None and self._gate:
                 entering = torch.lerp(state, entering, self._gate[layer])
-            state = refine(entering, mapped.attended, layer)
+            state = refine(entering, mapped.attended, layer)  # [N, V, T, D]
         assert state is not None  # there is at least one layer
         found, saliency = read(state.relu_(), mapped.pooled, fps)
         return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))
 
-    def _ready(self, projection: VideoProjection, part: _Part) -> ReadyTokens:
-        values = projection.values[part.windows, part.layer].flatten(0, 1)[part.frames]
-        if projection.scale is None:
-            return self._pool.ready(values, None)
-        return self._pool.ready(values, projection.scale[part.windows, part.layer].flatten(0, 1)[part.frames])
 
-
-@dataclass(frozen=True)
-class _Part:
-    """What is pooled in one go.
-
-    Attributes:
-        layer: which of the K.
-        windows: which, next to each other in memory.
-        frames: of these windows, counted through.
-    """
-
-    layer: int
-    windows: slice
-    frames: slice
-
-
-def _parts(projection: VideoProjection, threads: int) -> list[_Part]:
-    """All tokens in parts, in the order in which they are needed."""
+def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> list[TokenPart]:
+    """All tokens in parts, in the order in which they are needed; all threads share the first ones that are."""
     count, layers, frames = projection.values.shape[:3]
     together = projection.values[:, 0].is_contiguous()  # a layer's windows lie next to each other in memory, or none
     of_windows = [slice(0, count)] if together else [slice(one, one + 1) for one in range(count)]
-    shares = _shares(frames * (count if together else 1), threads)
-    return [_Part(layer, own, share) for layer in reversed(range(layers)) for own in of_windows for share in shares]
+    length = frames * (count if together else 1)
+    parts = []
+    for layer in reversed(range(layers)):
+        shares = _shares(length, threads, LEAST_SHARE if layer < layers - 1 else LEAST_FIRST_SHARE)
+        for own in of_windows:
+            tokens = projection.values[own, layer].flatten(0, 1)
+            factors = None if scale is None else scale[own, layer].flatten(0, 1)
+            parts += [TokenPart(layer, tokens[share], None if factors is None else factors[share]) for share in shares]
+    return parts
 
 
-def _shares(count: int, threads: int) -> list[slice]:
-    each = max(-(-count // threads), LEAST_SHARE)
+def _shares(count: int, threads: int, least: int) -> list[slice]:
+    each = max(-(-count // threads), least)
     return [slice(first, min(first + each, count)) for first in range(0, count, each)]
 
 
