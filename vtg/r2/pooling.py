@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from vtg.r2.block import R2Block
 from vtg.r2.projection import VideoProjection
 
-__all__ = ["LookingWords", "Pooling", "TokenPart"]
+__all__ = ["LayerWords", "LookingWords", "Pooling", "TokenPart"]
 
 CHUNK_BYTES = 1 << 20  # of tokens widened at a time, and of what is pooled from them: they stay in the cache
 COMPACT_CHUNK_BYTES = 5 << 20  # of what is pooled from bfloat16 tokens at a time: every operator has its own cost
@@ -36,13 +36,28 @@ class LookingWords:
 
 
 @dataclass(frozen=True, eq=False)
+class LayerWords:
+    """The words of N queries, as they look at the tokens of one layer.
+
+    Attributes:
+        keys: [N·L, D], bfloat16 where tokens are looked at as such.
+        values: [N·L, D].
+        shape: N, L, D.
+    """
+
+    keys: Tensor
+    values: Tensor
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class TokenPart:
     """Some frames of one layer.
 
     Attributes:
         layer: which of the K.
-        tokens: [F, P, D], the class token first.
-        scale: [F, P, 1] what they are multiplied by; None for nothing.
+        tokens: [1, F, P, D], the class token first.
+        scale: [1, F, P, 1] what they are multiplied by; None for nothing.
     """
 
     layer: int
@@ -102,20 +117,26 @@ class Pooling:
             return part
         return TokenPart(part.layer, part.tokens.bfloat16().mul_(part.scale), None)
 
-    def __call__(self, part: TokenPart, words: LookingWords) -> Tensor:
+    def of_layer(self, words: LookingWords, layer: int, compact: bool) -> LayerWords:
+        """The words as they look at one layer, at int8 tokens or at others."""
+        keys = words.keys[layer].flatten(0, 1)
+        if compact and self._compact:
+            keys = keys.bfloat16()
+        return LayerWords(keys, words.values[layer].flatten(0, 1), words.keys.shape[1:])
+
+    def __call__(self, part: TokenPart, words: LayerWords) -> Tensor:
         """What the strongest word of each of N queries sees in each of F frames, which are ready: [F, N, D]."""
-        tokens, layer = part.tokens, part.layer
-        count, length, width = words.keys.shape[1:]
+        tokens, scale = part.tokens, part.scale
+        frames, (count, _, width) = tokens.shape[1], words.shape
         if not self._pools:
-            return words.values.new_zeros(()).expand(len(tokens), count, width)
-        keys, values = words.keys[layer].view(-1, width), words.values[layer].view(-1, width)  # [N·L, D]
-        each = _chunk_frames(tokens, len(keys))
-        strongest = []
-        for first in range(0, len(tokens), each):
-            chunk = slice(first, first + each)
-            looked = _look(tokens[chunk], None if part.scale is None else part.scale[chunk], keys).add_(values)
-            strongest.append(looked.view(-1, count, length, width).amax(dim=2))
-        return strongest[0] if len(strongest) == 1 else torch.cat(strongest)
+            return words.values.new_zeros(()).expand(frames, count, width)
+        each = _chunk_frames(tokens, len(words.keys))
+        if each >= frames:
+            return _strongest(tokens, scale, words)
+        chunks = (slice(first, first + each) for first in range(0, frames, each))
+        return torch.cat(
+            [_strongest(tokens[:, own], None if scale is None else scale[:, own], words) for own in chunks]
+        )
 
     def entering(self, class_tokens: Tensor, strongest: Sequence[Tensor], layer: int) -> Tensor:
         """What enters the recurrence.
@@ -134,19 +155,25 @@ class Pooling:
 
 def _chunk_frames(tokens: Tensor, rows: int) -> int:
     """How many frames at a time are pooled quickest by so many words."""
-    count, width = tokens.shape[1:]
+    count, width = tokens.shape[2:]
     if tokens.dtype == torch.bfloat16:
         return max(1, COMPACT_CHUNK_BYTES // (6 * width * rows))
     return max(1, CHUNK_BYTES // (4 * width * (count + rows)))
 
 
-def _look(tokens: Tensor, scale: Tensor | None, keys: Tensor) -> Tensor:
-    """What words [R, D] see in each of the frames [F, P, D], with the scales [F, P, 1]: [F, R, D]."""
+def _strongest(tokens: Tensor, scale: Tensor | None, words: LayerWords) -> Tensor:
+    """[F, N, D], of [1, F, P, D] and [1, F, P, 1]."""
     if tokens.dtype == torch.bfloat16:
-        asking = keys.bfloat16().expand(1, len(tokens), -1, -1)
-        tokens = tokens[None]
-        return F.scaled_dot_product_attention(asking, tokens, tokens, scale=1.0)[0].to(keys.dtype)
-    tokens = tokens.to(keys)
+        # One long operator: other threads, which call many small ones, do not have to wait for this one in between.
+        asking = words.keys.expand(1, tokens.shape[1], -1, -1)
+        looked = F.scaled_dot_product_attention(asking, tokens, tokens, scale=1.0).to(words.values.dtype)
+    else:
+        looked = _look(tokens[0].to(words.keys), scale, words.keys)
+    return looked.add_(words.values).view(-1, *words.shape).amax(dim=2)
+
+
+def _look(tokens: Tensor, scale: Tensor | None, keys: Tensor) -> Tensor:
+    """What words [R, D] see in each of the frames [F, P, D], with the scales [1, F, P, 1]: [F, R, D]."""
     similarity = (keys @ tokens.flatten(0, 1).T).unflatten(1, tokens.shape[:2])  # [R, F, P]
     # A token's scale is a factor of its similarity and of its share: its D values need no product.
     if scale is None:

@@ -188,16 +188,18 @@ class QueryPass:
         # call many small operators at once wait for each other at every one.
         tokens = Ahead(self._pool.ready, parts[1 : 1 + READY_AHEAD], here=0, threads=threads)
         class_tokens = self._pool.class_tokens(projection)
+        windows, layers, frames = projection.values.shape[:3]
         mapped = queries()[chosen]
+        compact = projection.scale is not None
+        words = [self._pool.of_layer(mapped.words, layer, compact) for layer in range(layers)]
 
         def pool(place: int) -> Tensor:
             early = 1 <= place <= READY_AHEAD
-            ready = tokens.take(place - 1) if early else self._pool.ready(parts[place])
-            return self._pool(ready, mapped.words)
+            part = tokens.take(place - 1) if early else self._pool.ready(parts[place])
+            return self._pool(part, words[part.layer])
 
         pooled = Ahead(pool, range(len(parts)), here=1, threads=threads)
-        refine, read = self._wide if projection.scale is None else self._compact
-        windows, layers, frames = projection.values.shape[:3]
+        refine, read = self._compact if compact else self._wide
         state: Tensor | None = None
         for layer in reversed(range(layers)):
             strongest = [pooled.take(place) for place, part in enumerate(parts) if part.layer == layer]
@@ -220,9 +222,11 @@ def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> l
     for layer in reversed(range(layers)):
         shares = _shares(length, threads, LEAST_SHARE if layer < layers - 1 else LEAST_FIRST_SHARE)
         for own in of_windows:
-            tokens = projection.values[own, layer].flatten(0, 1)
-            factors = None if scale is None else scale[own, layer].flatten(0, 1)
-            parts += [TokenPart(layer, tokens[share], None if factors is None else factors[share]) for share in shares]
+            tokens = projection.values[own, layer].flatten(0, 1)[None]
+            factors = None if scale is None else scale[own, layer].flatten(0, 1)[None]
+            parts += [
+                TokenPart(layer, tokens[:, share], None if factors is None else factors[:, share]) for share in shares
+            ]
     return parts
 
 
