@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Generic, TypeVar
 
@@ -39,7 +39,7 @@ class Ahead(Generic[Piece, Result]):
     """Pieces of work that other threads do ahead of the one that needs them, which meanwhile does something else.
 
     A piece that has not begun when it is needed is done by whoever needs it: no thread ever waits for one that is busy
-    elsewhere.
+    elsewhere. Another thread is called once, not for each piece: while it is told what to do, nobody else can go on.
 
     Args:
         run: is given a piece.
@@ -49,18 +49,28 @@ class Ahead(Generic[Piece, Result]):
     """
 
     def __init__(self, run: Callable[[Piece], Result], pieces: Sequence[Piece], here: int, threads: int) -> None:
-        self._run = _quiet(run)
+        self._run = run
         self._pieces = pieces
-        self._here = here
-        pool = _threads(threads, os.getpid()) if threads > 1 else None
-        self._begun = [] if pool is None else [pool.submit(self._run, piece) for piece in pieces[here:]]
+        self._claims = [threading.Lock() for _ in pieces]
+        self._done: list[Future[Result]] = [Future() for _ in pieces]
+        if threads > 1 and len(pieces) > here:
+            pool = _threads(threads, os.getpid())
+            for _ in range(min(threads - 1, len(pieces) - here)):
+                pool.submit(_quiet(self._help), here)
 
     def take(self, place: int) -> Result:
         """What `run` gives for the piece at a place, which is taken once."""
-        begun = self._begun[place - self._here] if self._begun and place >= self._here else None
-        if begun is None or begun.cancel():
+        if self._claims[place].acquire(blocking=False):
             return self._run(self._pieces[place])
-        return begun.result()
+        return self._done[place].result()
+
+    def _help(self, first: int) -> None:
+        for place in range(first, len(self._pieces)):
+            if self._claims[place].acquire(blocking=False):
+                try:
+                    self._done[place].set_result(self._run(self._pieces[place]))
+                except BaseException as error:  # whoever needs the piece is told
+                    self._done[place].set_exception(error)
 
 
 def _quiet(run: Callable[[Piece], Result]) -> Callable[[Piece], Result]:
