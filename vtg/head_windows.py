@@ -104,9 +104,7 @@ def check_askable(head: R2Head, video: VideoFeatures) -> None:
     _windows_of(head, video)
 
 
-def _answers(
-    asked: QueryPass, windows: Sequence[_Windows], queries: Sequence[torch.Tensor]
-) -> Iterator[list[Answers]]:
+def _answers(asked: QueryPass, windows: Sequence[_Windows], queries: Sequence[torch.Tensor]) -> Iterator[list[Answers]]:
     """What was found in each video's windows."""
     if all(own.video.projection is not None for own in windows) and len({own.video.fps for own in windows}) == 1:
         projections = [projection for own in windows for projection in own.projected()]

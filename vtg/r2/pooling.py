@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -138,7 +137,7 @@ class Pooling:
             [_strongest(tokens[:, own], None if scale is None else scale[:, own], words) for own in chunks]
         )
 
-    def entering(self, class_tokens: Tensor, strongest: Sequence[Tensor], layer: int) -> Tensor:
+    def entering(self, class_tokens: Tensor, strongest: list[Tensor], layer: int) -> Tensor:
         """What enters the recurrence.
 
         Args:

@@ -143,16 +143,12 @@ class QueryPass:
         """
         return self._answer_each(projections, len(queries), lambda: self._map(queries), fps)
 
-    @torch.no_grad()
     def _answer_each(
         self, projections: Sequence[VideoProjection], count: int, queries: Callable[[], MappedQueries], fps: float
     ) -> list[Answers]:
         answers = [self._empty(projection, count) for projection in projections]
         threads = self._threads()
         pieces = _pieces(projections, count, threads)
-        if len(pieces) > 1:
-            mapped = run_in_threads(lambda _: queries(), [None], threads)[0]
-            queries = lambda: mapped  # noqa: E731 - what takes its place is as short
         # Fewer pieces than threads: other threads pool for the one that refines.
         ahead = threads if len(pieces) < threads else 1
 
@@ -163,7 +159,11 @@ class QueryPass:
                 if found.windows is not None:
                     answers[number].windows[window, piece.queries] = found.windows[row]  # type: ignore[index]
 
-        run_in_threads(run, pieces, threads)
+        with torch.inference_mode():  # nothing but the answers leaves: small operators take a tenth less
+            if len(pieces) > 1:
+                mapped = run_in_threads(lambda _: queries(), [None], threads)[0]
+                queries = lambda: mapped  # noqa: E731 - a function of two lines would say no more
+            run_in_threads(run, pieces, threads)
         return answers
 
     def _threads(self) -> int:

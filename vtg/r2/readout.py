@@ -53,9 +53,12 @@ class Readout:
         self._dtype = dtype
         self._level_scale = head.level_scale.detach()
         self._width = head.config.hidden_width
-        levels = [[step for step in level if isinstance(step, Downsampling)] for level in head.pyramid.levels]
+        levels = [
+            [step for step in level.children() if isinstance(step, Downsampling)] for level in head.pyramid.levels
+        ]
         # The first steps of all levels read the same frames: they are one product.
-        self._first_steps = _halving([steps[0] for steps in levels if steps], dtype)
+        firsts = [steps[0] for steps in levels if steps]
+        self._first_steps = _halving(firsts, dtype) if firsts else None
         self._steps = [[(_halving([step], dtype), _norm(step)) for step in steps[1:]] for steps in levels]
         self._first_norms = [_norm(steps[0]) if steps else None for steps in levels]
         heads = [head.class_head] if head.coordinate_head is None else [head.coordinate_head, head.class_head]
@@ -163,10 +166,8 @@ def _similarity(video: Tensor, query: Tensor) -> Tensor:
     return (video @ query)[..., 0].div_(torch.linalg.vector_norm(video, dim=-1).clamp_(min=SMALLEST_LENGTH))
 
 
-def _halving(steps: Sequence[Downsampling], dtype: torch.dtype) -> PackedLinear | None:
-    """The convolutions of several steps that read the same as one product of pairs of frames; None of none."""
-    if not steps:
-        return None
+def _halving(steps: Sequence[Downsampling], dtype: torch.dtype) -> PackedLinear:
+    """The convolutions of several steps that read the same, as one product of pairs of frames."""
     weight = torch.cat([step.convolution.weight.transpose(1, 2).flatten(1) for step in steps])  # [steps·D, 2·D]
     return PackedLinear(weight, torch.cat([_bias(step.convolution) for step in steps]), dtype)
 
