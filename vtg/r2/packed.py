@@ -29,6 +29,9 @@ class PackedLinear:
         self._rectified = rectified
         self._bias = bias.detach().to(dtype)
         self._packed = _packed(weight.detach().to(dtype))
+        if self._packed is not None:
+            self._product = torch.ops.mkldnn._linear_pointwise.default
+            self._after = "relu" if rectified else "none"
         # Transposed: small products of other types read it quicker.
         self._weight = None if self._packed is not None else weight.detach().T.contiguous().to(dtype)
 
@@ -36,8 +39,8 @@ class PackedLinear:
         """[rows, in], any float dtype → [rows, out] of the product's dtype."""
         inputs = inputs.to(self.dtype)
         if self._packed is not None:
-            after = "relu" if self._rectified else "none"
-            return torch.ops.mkldnn._linear_pointwise.default(inputs, self._packed, self._bias, after, [], "")
+            packed: Tensor = self._product(inputs, self._packed, self._bias, self._after, [], "")
+            return packed
         assert self._weight is not None  # one of both is there
         product = torch.addmm(self._bias, inputs, self._weight)
         return product.relu_() if self._rectified else product

@@ -115,10 +115,11 @@ class QueryPass:
         return run_in_threads(self._map, [queries], self._threads())[0]
 
     def _map(self, queries: Sequence[Tensor]) -> MappedQueries:
-        lengths = torch.tensor([len(query) for query in queries])
         padded = nn.utils.rnn.pad_sequence(list(queries), batch_first=True).to(self._like)
-        present = (torch.arange(padded.shape[1]) < lengths[:, None]).to(self._like.device)
-        mask = None if present.all() else present
+        lengths = [len(query) for query in queries]
+        mask = None
+        if min(lengths) < max(lengths):
+            mask = (torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]).to(self._like.device)
         words: Tensor = self._block.query_map(padded.permute(2, 0, 1, 3))  # [K, N, L, D]
         pooled = self._query_pooling(words[0], mask)
         return MappedQueries(self._pool.look(words, mask), self._wide[0].attended(words, mask), mask, pooled)
@@ -203,7 +204,9 @@ class QueryPass:
         state: Tensor | None = None
         for layer in reversed(range(layers)):
             strongest = [pooled.take(place) for place, part in enumerate(parts) if part.layer == layer]
-            entering = self._pool.entering(class_tokens[layer], strongest, layer).unflatten(1, (windows, frames))
+            entering = self._pool.entering(class_tokens[layer], strongest, layer).view(
+                -1, windows, frames, self._config.hidden_width
+            )
             if state is not None and self._gate:
                 entering = torch.lerp(state, entering, self._gate[layer])
             state = refine(entering, mapped.attended, layer)  # [N, V, T, D]

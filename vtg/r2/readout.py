@@ -129,9 +129,9 @@ class Readout:
                 return
             level = video
             if norm is not None:
-                level = F.layer_norm(next(halved), *norm).relu_()
+                level = torch.layer_norm(next(halved), *norm).relu_()
             for step, own_norm in steps:
-                level = F.layer_norm(_halve(level, step), *own_norm).relu_()
+                level = torch.layer_norm(_halve(level, step), *own_norm).relu_()
             yield level
 
     def _place(self, frames: int) -> _Places:

@@ -59,10 +59,10 @@ class Refinement:
             torch.cat((cross.key.bias, cross.value.bias)),
         )
         # The maps of queries and of what was attended to, head by head: they are folded into the words.
-        self._cross_query = (cross.query.weight * even).unflatten(0, (self._heads, -1)).contiguous()  # [heads, d, D]
-        self._cross_query_bias = (cross.query.bias * even).unflatten(0, (self._heads, -1, 1))
-        self._cross_output = cross.output.weight.T.unflatten(0, (self._heads, -1)).contiguous()  # [heads, d, D]
-        self._cross_output_bias = cross.output.bias / self._heads  # shares of a head sum to 1
+        self._cross_query_bias = cross.query.bias * even
+        self._folds = torch.cat((cross.query.weight * even, cross.output.weight.T)).view(2 * self._heads, -1, width)
+        share = cross.output.bias / self._heads  # shares of a head sum to 1
+        self._fold_biases = torch.stack((torch.zeros_like(share), share)).repeat_interleave(self._heads, dim=0)[:, None]
         own_weight = torch.cat((own.query.weight * even, own.key.weight, own.value.weight))
         own_bias = torch.cat((own.query.bias * even, own.key.bias, own.value.bias))
         self._own = PackedLinear(own_weight, torch.zeros_like(own_bias), dtype)
@@ -86,18 +86,14 @@ class Refinement:
             mask: [N, L], true where a token is real; None if all are.
         """
         layers, count, length, width = words.shape
-        keys, values = (
-            part.unflatten(-1, (self._heads, -1)).flatten(0, 2).transpose(0, 1)  # [heads, K·N·L, d]
-            for part in F.linear(words, *self._cross_keys).split(width, dim=-1)
-        )
-        bias = (keys @ self._cross_query_bias)[..., 0].T.reshape(layers, count, length, self._heads)
+        both = F.linear(words, *self._cross_keys).view(-1, 2 * self._heads, width // self._heads)  # [K·N·L, 2·heads, d]
+        folded = torch.baddbmm(self._fold_biases, both.transpose(0, 1), self._folds)  # [2·heads, K·N·L, D]
+        folded = folded.view(2, self._heads, -1, width).transpose(1, 2).contiguous()
+        keys, values = folded.view(2, layers, count, length * self._heads, width).unbind()
+        bias = (both[:, : self._heads] * self._cross_query_bias.view(self._heads, -1)).sum(dim=2)  # [K·N·L, heads]
         if mask is not None:
-            bias = bias.masked_fill(~mask[:, :, None], -torch.inf)
-        folded = [
-            (part @ weight).transpose(0, 1).reshape(layers, count, -1, width)
-            for part, weight in ((keys, self._cross_query), (values, self._cross_output))
-        ]
-        return AttendedWords(folded[0], bias.flatten(2)[..., None], folded[1].add_(self._cross_output_bias), length)
+            bias = bias.view(layers, count, length, -1).masked_fill(~mask[:, :, None], -torch.inf)
+        return AttendedWords(keys, bias.view(layers, count, -1, 1), values, length)
 
     def _place(self, frames: int) -> tuple[Tensor, Tensor]:
         """Positions [T, D], and what they and the biases add to queries, keys and values of the self-attention.
@@ -130,22 +126,22 @@ class Refinement:
         similarity = torch.baddbmm(attended.bias[layer], attended.keys[layer], placed.transpose(1, 2))
         shares = similarity.view(count, attended.length, -1).softmax(dim=1).view_as(similarity)
         looked = torch.baddbmm(video.flatten(1, 2), shares.transpose(1, 2), attended.values[layer]).view(-1, width)
-        flat = F.layer_norm(looked, *self._norms[0])
+        flat = torch.layer_norm(looked, *self._norms[0])
         own = self._own(flat).to(flat).view(-1, frames, 3 * width).add_(own_place)
         looked = self._own_output(self._attend(own)).to(flat).add_(flat)
-        flat = F.layer_norm(looked, *self._norms[1])
+        flat = torch.layer_norm(looked, *self._norms[1])
         inner = self._contract(self._expand(flat)).to(flat).add_(flat)
-        return F.layer_norm(inner, *self._norms[2]).view(video.shape)
+        return torch.layer_norm(inner, *self._norms[2]).view(video.shape)
 
     def _attend(self, own: Tensor) -> Tensor:
         """Queries, keys and values [B, T, 3·D] → [B·T, D]."""
         frames, width = own.shape[1], own.shape[2] // 3
-        parts = own.unflatten(-1, (3, self._heads, -1))  # [B, T, 3, heads, d]
+        parts = own.view(-1, frames, 3, self._heads, width // self._heads)
         if frames > SHORT:
             query, key, value = parts.to(self._dtype).transpose(1, 3).unbind(dim=2)  # [B, heads, T, d]
             attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         else:
             query, key, value = parts.transpose(1, 3).flatten(0, 1).unbind(dim=1)  # [B·heads, T, d]
             attended = torch.bmm(torch.bmm(query, key.transpose(1, 2)).softmax(dim=2), value)
-            attended = attended.unflatten(0, (-1, self._heads))
+            attended = attended.view(-1, self._heads, frames, width // self._heads)
         return attended.transpose(1, 2).reshape(-1, width)
