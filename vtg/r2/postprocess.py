@@ -67,11 +67,11 @@ def _suppress_repeats(windows: Windows, threshold: float) -> Windows:
     np.maximum(shared, 0, out=shared)
     union = length[:, None] + length - shared
     overlap = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    differs = overlap < np.float32(threshold)
+    repeats = np.triu(overlap >= np.float32(threshold), 1)
     kept = windows[:, 2] > 0
-    for place in range(len(windows) - 1):
+    for place in np.flatnonzero(repeats.any(axis=1)):
         if kept[place]:
-            kept[place + 1 :] &= differs[place, place + 1 :]
+            kept &= ~repeats[place]
     windows[~kept, 2] = 0
     return np.concatenate((windows[kept], windows[~kept]))
 
