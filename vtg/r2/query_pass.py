@@ -21,8 +21,7 @@ __all__ = ["Answers", "MappedQueries", "QueryPass"]
 # Frames times queries refined together by one thread: enough for quick products, little enough for its cache.
 ROWS = 768
 LEAST_SHARE = 256  # frames that a thread pools in one go: threads that change hands often wait for each other
-LEAST_FIRST_SHARE = 32  # the same of the layer that is needed first, when there is nothing to refine yet
-READY_AHEAD = 3  # parts whose tokens are made ready while queries are mapped, which takes about as long
+READY_AHEAD = 3  # parts whose tokens are made ready while queries are mapped: it takes about as long
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +186,7 @@ class QueryPass:
         # Tokens are made ready while the queries are mapped. No layer's pooling waits for another: the thread that
         # refines one finds the next one pooled. All that need not be done beside another thread is done here: two that
         # call many small operators at once wait for each other at every one.
-        tokens = Ahead(self._pool.ready, parts[1 : 1 + READY_AHEAD], here=0, threads=threads)
+        tokens = Ahead(self._pool.ready, parts[:READY_AHEAD], here=0, threads=threads)
         class_tokens = self._pool.class_tokens(projection)
         windows, layers, frames = projection.values.shape[:3]
         mapped = queries()[chosen]
@@ -195,8 +194,7 @@ class QueryPass:
         words = [self._pool.of_layer(mapped.words, layer, compact) for layer in range(layers)]
 
         def pool(place: int) -> Tensor:
-            early = 1 <= place <= READY_AHEAD
-            part = tokens.take(place - 1) if early else self._pool.ready(parts[place])
+            part = tokens.take(place) if place < READY_AHEAD else self._pool.ready(parts[place])
             return self._pool(part, words[part.layer])
 
         pooled = Ahead(pool, range(len(parts)), here=1, threads=threads)
@@ -216,14 +214,13 @@ class QueryPass:
 
 
 def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> list[TokenPart]:
-    """All tokens in parts, in the order in which they are needed; all threads share the first ones that are."""
+    """All tokens in parts, in the order in which they are needed."""
     count, layers, frames = projection.values.shape[:3]
     together = projection.values[:, 0].is_contiguous()  # a layer's windows lie next to each other in memory, or none
     of_windows = [slice(0, count)] if together else [slice(one, one + 1) for one in range(count)]
-    length = frames * (count if together else 1)
+    shares = _shares(frames * (count if together else 1), threads)
     parts = []
     for layer in reversed(range(layers)):
-        shares = _shares(length, threads, LEAST_SHARE if layer < layers - 1 else LEAST_FIRST_SHARE)
         for own in of_windows:
             tokens = projection.values[own, layer].flatten(0, 1)[None]
             factors = None if scale is None else scale[own, layer].flatten(0, 1)[None]
@@ -233,8 +230,8 @@ def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> l
     return parts
 
 
-def _shares(count: int, threads: int, least: int) -> list[slice]:
-    each = max(-(-count // threads), least)
+def _shares(count: int, threads: int) -> list[slice]:
+    each = max(-(-count // threads), LEAST_SHARE)
     return [slice(first, min(first + each, count)) for first in range(0, count, each)]
 
 
