@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from vtg.intervals import interval_iou
 from vtg.r2 import HeadConfig, QueryPass, R2Head, VideoProjection, read_head
+from vtg.r2.packed import PackedLinear
 from vtg.r2.query_pass import ROWS
 from vtg.r2.threads import Ahead, run_in_threads
 
@@ -160,7 +161,7 @@ def test_windows_of_several_videos_are_asked_together() -> None:
 
 
 @pytest.mark.parametrize("case", ["tiny.t13", "tiny.t75", "full.t12"])
-def test_whole_numbers_read_as_they_are_find_what_wide_ones_do(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_tokens_read_as_bfloat16_find_what_wide_ones_do(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     head, video, query = parity(case)
     projection = head.project([video], "int8")
     found = []
@@ -173,6 +174,33 @@ def test_whole_numbers_read_as_they_are_find_what_wide_ones_do(case: str, monkey
     torch.testing.assert_close(compact.saliency, wide.saliency, atol=5e-3, rtol=0)
     top, other = (answers.windows[0, :, 0, :2].numpy() for answers in (compact, wide))
     assert (interval_iou(top, other).diagonal() >= 0.98).all()
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_a_packed_map_is_the_public_one(rectified: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias, inputs = (torch.randn(*shape, generator=generator) for shape in ((24, 40), (24,), (7, 40)))
+    wide = PackedLinear(weight, bias, torch.float32, rectified)(inputs)
+    assert (wide < 0).any() != rectified
+    torch.testing.assert_close(wide, (inputs @ weight.T + bias).clamp(min=0 if rectified else -torch.inf))
+    packed = PackedLinear(weight, bias, torch.bfloat16, rectified)(inputs)
+    monkeypatch.setattr("vtg.r2.packed._packed", lambda _: None)  # as where torch has no such operator
+    public = PackedLinear(weight, bias, torch.bfloat16, rectified)(inputs)
+    torch.testing.assert_close(packed, public, atol=0.05, rtol=0.01)
+    torch.testing.assert_close(public.float(), wide, atol=0.2, rtol=0.02)
+
+
+def test_a_piece_that_failed_ahead_fails_where_it_is_needed() -> None:
+    began = threading.Event()
+
+    def fail(piece: int) -> int:
+        began.set()
+        raise ValueError(piece)
+
+    ahead = Ahead(fail, range(2), here=1, threads=2)
+    assert began.wait(30)
+    with pytest.raises(ValueError, match="1"):
+        ahead.take(1)
 
 
 def test_threads_that_share_work_do_not_split_it_again() -> None:

@@ -74,3 +74,17 @@ def test_no_windows_stay_none():
 def test_unknown_suppression_is_an_error():
     with pytest.raises(ValueError, match="median"):
         suppress(np.zeros((2, 3), dtype=np.float32), "median")
+
+
+def test_repeats_found_all_at_once_are_those_found_one_after_the_other(monkeypatch):
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0, 50, 60)
+    windows = np.stack((start, start + rng.uniform(1, 30, 60), np.sort(rng.uniform(0, 1, 60))[::-1]), axis=1)
+    at_once = suppress(windows, "normal", threshold=0.5)
+    monkeypatch.setattr("vtg.r2.postprocess.FEW", 0)
+    one_by_one = suppress(windows, "normal", threshold=0.5)
+    kept = one_by_one[:, 2] > 0
+    assert 5 < kept.sum() < 55
+    np.testing.assert_array_equal(at_once[kept], one_by_one[kept])
+    assert not at_once[~kept, 2].any()
+    np.testing.assert_array_equal(suppress(windows, "normal", threshold=0.5, at_most=4), one_by_one[:4])

@@ -84,7 +84,7 @@ class QueryPass:
 
     The same function as `R2Head.predict`, in fewer and larger products: keys folded into the query's side, one product
     for what shares an input, positions and biases added once. Differences are those of rounding; where the processor
-    multiplies matrices of int8 and bfloat16, int8 projections are read that way: it rounds less than they did.
+    multiplies matrices of bfloat16, int8 projections are read that way: it rounds less than they did.
 
     Args:
         head: in eval mode, on any device.
@@ -236,7 +236,7 @@ def _shares(count: int, threads: int) -> list[slice]:
 
 
 def _has_tiles() -> bool:
-    """Whether the processor has tiles for matrices of bfloat16 and int8; without, they are no quicker than float32."""
+    """Whether the processor has tiles for matrices of bfloat16; without, they are no quicker than float32."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # torch has no public way to ask
     return bool(supported and supported())
 
