@@ -98,6 +98,8 @@ class Backend:
         self._list_lock = threading.Lock()
         self._answers: OrderedDict[Hashable, Any] = OrderedDict()
         self._answers_lock = threading.Lock()
+        # Questions take turns: each has all cores for itself, and those asked at once would only hold each other up.
+        self._turn = threading.Lock()
         self.open(Library(options.folder, options.model, options.device))
 
     def open(self, library: Library) -> None:
@@ -213,7 +215,7 @@ class Backend:
         def ask() -> list[Hit]:
             # Those of the wrong length are only known once they are found.
             most = limit * 8 if narrow else limit
-            with asked.question(self.library.folder) as question:
+            with self._turn, asked.question(self.library.folder) as question:
                 found = self.library.search(question, most, videos=places or None)
             fitting = [hit for hit in found if shortest <= hit.moment.end - hit.moment.start <= (longest or 1e9)]
             return fitting[:limit]
