@@ -20,7 +20,9 @@ __all__ = ["Answers", "MappedQueries", "QueryPass"]
 
 # Frames times queries refined together by one thread: enough for quick products, little enough for its cache.
 ROWS = 768
-LEAST_SHARE = 256  # frames that a thread pools in one go: threads that change hands often wait for each other
+# Frames whose tokens are made ready and pooled in one go: threads that change hands often wait for each other, and what
+# leaves the cache in between has to be fetched again.
+MOST_FRAMES = 144
 READY_AHEAD = 3  # parts whose tokens are made ready while queries are mapped: it takes about as long
 
 
@@ -182,7 +184,7 @@ class QueryPass:
         fps: float,
         threads: int,
     ) -> Answers:
-        parts = _parts(projection, self._pool.scales(projection), threads)
+        parts = _parts(projection, self._pool.scales(projection))
         # Tokens are made ready while the queries are mapped. No layer's pooling waits for another: the thread that
         # refines one finds the next one pooled. All that need not be done beside another thread is done here: two that
         # call many small operators at once wait for each other at every one.
@@ -213,12 +215,12 @@ class QueryPass:
         return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))
 
 
-def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> list[TokenPart]:
+def _parts(projection: VideoProjection, scale: Tensor | None) -> list[TokenPart]:
     """All tokens in parts, in the order in which they are needed."""
     count, layers, frames = projection.values.shape[:3]
     together = projection.values[:, 0].is_contiguous()  # a layer's windows lie next to each other in memory, or none
     of_windows = [slice(0, count)] if together else [slice(one, one + 1) for one in range(count)]
-    shares = _shares(frames * (count if together else 1), threads)
+    shares = _shares(frames * (count if together else 1))
     parts = []
     for layer in reversed(range(layers)):
         for own in of_windows:
@@ -230,8 +232,9 @@ def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> l
     return parts
 
 
-def _shares(count: int, threads: int) -> list[slice]:
-    each = max(-(-count // threads), LEAST_SHARE)
+def _shares(count: int) -> list[slice]:
+    """Frames in equal shares."""
+    each = -(-count // -(-count // MOST_FRAMES))
     return [slice(first, min(first + each, count)) for first in range(0, count, each)]
 
 
