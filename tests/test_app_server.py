@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,6 @@ from vtg.video import probe
 
 
 def wait_for(ready: Callable[[], bool]) -> None:
-    import time
-
     for _ in range(1500):
         if ready():
             return
@@ -182,6 +182,25 @@ def test_answers_are_remembered_until_the_library_changes(
     shop.search(Asked("a green star"), 12)
     assert asked == ["a green star"] * 2
     shop.remove([str(tmp_path / "c.mp4")])
+
+
+def test_questions_of_several_visitors_take_turns(shop: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    searching, together = [], []
+    search = shop.library.search
+
+    def watched(*arguments: Any, **more: Any) -> Any:
+        searching.append(None)
+        together.append(len(searching))
+        time.sleep(0.02)  # long enough for the others to come in, if they could
+        found = search(*arguments, **more)
+        searching.pop()
+        return found
+
+    monkeypatch.setattr(shop.library, "search", watched)
+    shapes = ("circle", "square", "triangle", "star")
+    with ThreadPoolExecutor(len(shapes)) as visitors:
+        answers = list(visitors.map(lambda shape: shop.search(Asked(f"an orange {shape}"), 3), shapes))
+    assert together == [1] * len(shapes) and all(answers)
 
 
 def test_lengths_are_filtered_and_questions_checked(shop: Backend) -> None:
