@@ -229,10 +229,15 @@ def made_once(out: Path, run: Run) -> Path:
     return out
 
 
+def encoded_chunk() -> EncodedChunk:
+    layers, embedding = np.ones((2, 4, 5, 64), np.float16), np.ones((2, 8), np.float32)
+    return EncodedChunk(np.arange(2.0), layers, embedding, np.zeros((2, 8, 8, 3), np.uint8))
+
+
 def test_stretches_of_videos_are_kept_apart_and_swept(tmp_path: Path, run: Run) -> None:
     settings = Output.open(str(made_once(tmp_path, run))).settings
     output = Output(str(tmp_path), settings)
-    chunk = EncodedChunk(np.arange(2.0), np.ones((2, 4, 5, 64), np.float16), np.ones((2, 8), np.float32))
+    chunk = encoded_chunk()
     jobs = [VideoJob(name, "x.mp4", 1.0) for name in ("a", "a/b", "a.00000000")]  # one begins as another does
     for job in jobs:
         for first in (0, 2):
@@ -249,7 +254,7 @@ def test_stretches_of_a_video_that_another_process_is_at_are_left_to_it(
     tmp_path: Path, run: Run, other_process: Callable[[Path, list[str]], None]
 ) -> None:
     output = Output(str(tmp_path), Output.open(str(made_once(tmp_path, run))).settings)
-    chunk = EncodedChunk(np.arange(2.0), np.ones((2, 4, 5, 64), np.float16), np.ones((2, 8), np.float32))
+    chunk = encoded_chunk()
     for name in ("deep/a.b", "c"):
         output.write_segment(VideoJob(name, "x.mp4", 1.0), 0, chunk)
     (tmp_path / "extraction" / "segments" / "deep" / "a.b.00000002.safetensors.0a1b2c3d.part").touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from vtg.features import VideoFeatures
 from vtg.knapsack import best_within
-from vtg.summary import choose_highlights, choose_summary, frame_embedding, shot_edges, shots
+from vtg.summary import choose_highlights, choose_summary, frame_embedding, shot_edges, shots, video_shots
 from vtg.summary.choosing import as_shares
 from vtg.summary.shots import change_points
 
@@ -75,6 +76,17 @@ def test_a_slow_drift_is_no_cut() -> None:
     assert shot_edges(np.column_stack([np.cos(angle), np.sin(angle)])).tolist() == [0, 200]
 
 
+def test_a_change_that_the_picture_does_not_show_is_no_cut() -> None:
+    lengths = [5, 1, 12, 3]
+    frames = made_of_shots(lengths)
+    pictures = np.random.default_rng(4).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    shown = pictures[(np.arange(21) >= 6).astype(int)]
+    assert shot_edges(frames, shown).tolist() == [0, 6, 21]
+    features = VideoFeatures(0.5, 42.0, embedding=frames, miniatures=shown)
+    assert video_shots(features).tolist() == [0, 6, 21]
+    assert video_shots(replace(features, miniatures=None)).tolist() == [0, *np.cumsum(lengths)]
+
+
 def test_windows_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     signal = made_of_shots(random.integers(1, 40, 60).tolist(), seed=3).astype(float)
@@ -121,7 +133,9 @@ def test_highlights_lie_apart_in_the_video_around_peaks(random: np.random.Genera
     clips = choose_highlights(scores, edges, fps, duration, top, seconds)
     assert 1 <= len(clips) <= top
     best = int(np.argmax(scores))
-    assert clips[0].start <= (best / fps + min((best + 1) / fps, duration)) / 2 + 1e-6
+    # The last frame stands for what is left of the video, even if that is longer than the others' intervals.
+    best_end = duration if best == len(scores) - 1 else min((best + 1) / fps, duration)
+    assert clips[0].start <= (best / fps + best_end) / 2 + 1e-6
     assert clips[0].end >= best / fps - 1e-6
     assert [clip.score for clip in clips] == sorted((clip.score for clip in clips), reverse=True)
     for clip in clips:

@@ -168,5 +168,5 @@ def _encode(path: Path, encoder: ClipEncoder, store: FeatureStore) -> VideoFeatu
     if key not in store:
         with store.write(key, probe(path).duration) as writer:
             for chunk in encode_video(path, encoder, RATE):
-                writer.append(chunk.layers, chunk.embedding)
+                writer.append(chunk.layers, chunk.embedding, chunk.miniatures)
     return store.open(key, path.stem)

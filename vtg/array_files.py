@@ -19,7 +19,7 @@ __all__ = ["ABANDONED_SECONDS", "HEADER_BYTES", "ArrayFileWriter", "map_array", 
 
 HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
 ABANDONED_SECONDS = 3600.0  # an unfinished file that nobody has written to for so long belongs to nobody
-KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1"}  # safetensors' names, numpy's
+KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "U8": "|u1"}  # safetensors' names, numpy's
 
 
 class ArrayFileWriter(WholeFileWriter):
@@ -43,7 +43,7 @@ class ArrayFileWriter(WholeFileWriter):
 
         Args:
             metadata: what else it says; the checksum is added.
-            arrays: what was written, in this order: numpy's kind ("<f4", "<f2", "|i1") and shape.
+            arrays: what was written, in this order: numpy's kind ("<f4", "<f2", "|i1", "|u1") and shape.
         """
         header: dict[str, Any] = {"__metadata__": {**metadata, "sha256": self.sha256}}
         names = {kind: name for name, kind in KINDS.items()}

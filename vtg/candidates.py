@@ -88,11 +88,14 @@ def choose_windows(
 def cut_window(video: VideoFeatures, start: int, length: int) -> VideoFeatures:
     """One window of a video as if it were a video; its times begin at 0."""
     end = min(len(video), start + length)
-    layers, embedding = (None if array is None else array[start:end] for array in (video.layers, video.embedding))
+    by_frame = (video.layers, video.embedding, video.miniatures)
+    layers, embedding, miniatures = (None if array is None else array[start:end] for array in by_frame)
     projection = video.projection
     if projection is not None:
         own = slice(projection.starts.index(start), projection.starts.index(start) + 1)
         scale = None if projection.scale is None else projection.scale[own]
         projection = replace(projection, values=projection.values[own], scale=scale, frames=end - start, starts=[0])
     seconds = min(video.duration, end / video.fps) - start / video.fps
-    return replace(video, duration=seconds, layers=layers, embedding=embedding, projection=projection)
+    return replace(
+        video, duration=seconds, layers=layers, embedding=embedding, projection=projection, miniatures=miniatures
+    )

@@ -19,7 +19,7 @@ from vtg.scoring import Scores, score_predictions, with_summary_figures
 from vtg.settings import Storage
 from vtg.specs import DEMO
 from vtg.summary.choosing import edge_times
-from vtg.summary.shots import frame_embedding, shot_edges
+from vtg.summary.shots import video_shots
 
 if TYPE_CHECKING:
     import torch
@@ -230,7 +230,7 @@ def evaluate(
 
 
 def _shots(video: VideoFeatures) -> np.ndarray:
-    return edge_times(shot_edges(frame_embedding(video)), video.fps, video.duration)
+    return edge_times(video_shots(video), video.fps, video.duration)
 
 
 def default_model(recipe: Recipe) -> str:

@@ -109,6 +109,7 @@ class VideoFeatures:
         encoder: fingerprint of the encoder that made them; "" where nobody said.
         name: the file or id of the video; "" where nobody said.
         projection: what a head made of the layers, in their stead or beside them; None where it is not at hand.
+        miniatures: [T, 8, 8, 3] uint8, from `vtg.miniatures`; None where only what CLIP made of the frames is at hand.
 
     Raises:
         ValueError: neither layers nor embedding, or of different lengths.
@@ -121,10 +122,11 @@ class VideoFeatures:
     encoder: str = ""
     name: str = ""
     projection: StoredProjection | None = None
+    miniatures: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse what has no length."""
-        arrays = (self.layers, self.embedding, self.projection)
+        arrays = (self.layers, self.embedding, self.projection, self.miniatures)
         lengths = {len(array) for array in arrays if array is not None}
         if len(lengths) != 1 or 0 in lengths or (self.layers is None and self.embedding is None):
             raise ValueError(f"layers and embedding need the same number of frames, at least one, not {lengths or 0}")
@@ -146,11 +148,13 @@ class EncodedChunk:
         times: [N] seconds.
         layers: [N, K, P, C] float16.
         embedding: [N, E] float32, unit length.
+        miniatures: [N, 8, 8, 3] uint8, from `vtg.miniatures`.
     """
 
     times: np.ndarray
     layers: np.ndarray
     embedding: np.ndarray
+    miniatures: np.ndarray
 
 
 class FeatureStore:
@@ -198,10 +202,13 @@ class FeatureStore:
         """
         path = self.path(key)
         header = read_header(path)
-        values, scale, embedding = (map_array(path, header, part) for part in ("layers", "layers_scale", "embedding"))
+        parts = ("layers", "layers_scale", "embedding", "miniatures")
+        values, scale, embedding, miniatures = (map_array(path, header, part) for part in parts)
         layers = values if values is None or scale is None else CompactLayers(values, scale)
         duration = float(header["__metadata__"]["duration"])
-        return VideoFeatures(key.fps, duration, layers, embedding, key.encoder, name or key.video)
+        return VideoFeatures(
+            key.fps, duration, layers, embedding, key.encoder, name or key.video, miniatures=miniatures
+        )
 
     def keeps_layers(self, key: FeatureKey) -> bool:
         """Whether the file of a key has layers, and not embeddings alone.
@@ -250,6 +257,7 @@ class FeatureWriter:
         self._kept = layers
         self._computed = computed
         self._embeddings: list[np.ndarray] = []
+        self._miniatures: list[np.ndarray | None] = []
         self._scales: list[np.ndarray] = []
         self._frame_shape: tuple[int, ...] = ()
         self._file = ArrayFileWriter(path)
@@ -263,12 +271,13 @@ class FeatureWriter:
         self._file.__enter__()
         return self
 
-    def append(self, layers: np.ndarray, embedding: np.ndarray) -> None:
+    def append(self, layers: np.ndarray, embedding: np.ndarray, miniatures: np.ndarray | None = None) -> None:
         """Add frames.
 
         Args:
             layers: [N, K, P, C]; kept as the writer was told.
             embedding: [N, E]; kept as float32.
+            miniatures: [N, 8, 8, 3] uint8, from `vtg.miniatures`; kept if all frames come with theirs.
 
         Raises:
             ValueError: a shape differs from the frames before.
@@ -284,6 +293,7 @@ class FeatureWriter:
             )
         self._frame_shape = layers.shape[1:]
         self._embeddings.append(np.array(embedding, dtype="<f4"))
+        self._miniatures.append(miniatures)
         if self._kept == "int8":
             self._write_compact(layers)
         elif self._kept == "float16":
@@ -319,6 +329,12 @@ class FeatureWriter:
             arrays |= {"layers": ("|i1", shape), "layers_scale": ("<f2", shape[:3])}
             self._file.write(np.concatenate(self._scales))
         self._file.write(embedding)
+        arrays["embedding"] = ("<f4", embedding.shape)
+        whole = [part for part in self._miniatures if part is not None]
+        if len(whole) == len(self._miniatures):
+            miniatures = np.concatenate(whole)
+            self._file.write(miniatures)
+            arrays["miniatures"] = ("|u1", miniatures.shape)
         metadata = {
             "format": FORMAT,
             "video": self._key.video,
@@ -328,7 +344,7 @@ class FeatureWriter:
         }
         if self._computed != "float32":
             metadata["computed"] = self._computed
-        self._file.finish(metadata, {**arrays, "embedding": ("<f4", embedding.shape)})
+        self._file.finish(metadata, arrays)
 
 
 def _key_of(path: Path) -> FeatureKey:

@@ -297,7 +297,7 @@ class Indexer:
         with self._features.write(self._key(video.key), info.duration, computed=computed) as writer:
             rows: list[tuple[np.ndarray, np.ndarray]] = []
             for chunk in video:
-                writer.append(chunk.layers, chunk.embedding)
+                writer.append(chunk.layers, chunk.embedding, chunk.miniatures)
                 rows.append((chunk.times, chunk.embedding))
                 seconds = float(chunk.times[-1]) + 1 / self._model.fps
                 tell(

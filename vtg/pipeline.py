@@ -16,6 +16,7 @@ import torch
 from vtg.clip import FrameFeatures
 from vtg.errors import VtgError
 from vtg.features import EncodedChunk, content_key
+from vtg.miniatures import make_miniatures
 from vtg.video import VideoInfo, sample_frames
 from vtg.video.probing import survey
 
@@ -128,7 +129,8 @@ def encode_video(path: Path, encoder: FrameEncoder, fps: float) -> Iterator[Enco
 def encode_chunk(encoder: FrameEncoder, times: np.ndarray, frames: np.ndarray) -> EncodedChunk:
     """Encode frames [N, H, W, 3] of times [N] in the calling thread."""
     features = encoder.encode_frames(frames)
-    return EncodedChunk(times, to_float16(features.layers), features.embedding.float().numpy())
+    layers, embedding = to_float16(features.layers), features.embedding.float().numpy()
+    return EncodedChunk(times, layers, embedding, make_miniatures(frames))
 
 
 def to_float16(layers: torch.Tensor) -> np.ndarray:

@@ -90,7 +90,7 @@ def _encoded_again(tests: TestSet, encoder: Any, folder: Path, show: Any) -> Tes
         key = FeatureKey(before.name, encoder.fingerprint, before.fps)
         with store.write(key, before.duration, computed=encoder.computes) as writer:
             for chunk in encode_video(video.path, encoder, before.fps):
-                writer.append(chunk.layers, chunk.embedding)
+                writer.append(chunk.layers, chunk.embedding, chunk.miniatures)
         features.append(store.open(key, before.name))
     return replace(tests, encoder=encoder, features=features)
 

@@ -296,6 +296,7 @@ class _Encode:
                 np.concatenate([part.times for part in encoded]),
                 np.concatenate([part.layers for part in encoded]),
                 np.concatenate([part.embedding for part in encoded]),
+                np.concatenate([part.miniatures for part in encoded]),
             )
         return {"features": _Features(replace(frames, chunks=()), chunk)}
 

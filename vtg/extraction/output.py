@@ -167,7 +167,7 @@ class Output:
             FeatureStore(self.place.path(key.file_name).parent).write(key, duration) as writer,
         ):
             for chunk in chunks:
-                writer.append(chunk.layers, chunk.embedding)
+                writer.append(chunk.layers, chunk.embedding, chunk.miniatures)
                 shape = (sum(shape[:1]) + len(chunk.layers), *chunk.layers.shape[1:])
             if not shape:
                 raise _no_frames(job)
@@ -200,8 +200,7 @@ class Output:
         """Keep a stretch of a long video until all of it is there; ``first`` is the number of its first frame."""
         from safetensors.numpy import save
 
-        tensors = {"times": chunk.times, "layers": chunk.layers, "embedding": chunk.embedding}
-        self.place.write(_segment(job.id, first), save(tensors))
+        self.place.write(_segment(job.id, first), save(vars(chunk)))
 
     def read_segments(self, job: VideoJob, firsts: Iterable[int]) -> Iterator[EncodedChunk]:
         """The stretches of a video in order."""
@@ -209,8 +208,7 @@ class Output:
 
         for first in sorted(firsts):
             name = _segment(job.id, first)
-            tensors = load(self.place.read([name])[name])
-            yield EncodedChunk(tensors["times"], tensors["layers"], tensors["embedding"])
+            yield EncodedChunk(**load(self.place.read([name])[name]))
 
     def remove_segments(self, job: VideoJob, firsts: Iterable[int]) -> None:
         """Remove the stretches of a video."""

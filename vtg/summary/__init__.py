@@ -3,7 +3,7 @@
 from vtg.summary.choosing import Clip, choose_highlights, choose_summary
 from vtg.summary.exports import plan_document, reel_spans, subtitles
 from vtg.summary.planning import NEUTRAL_PROMPTS, Plan, best_labels, find_highlights, sharpen, summarize
-from vtg.summary.shots import frame_embedding, shot_edges
+from vtg.summary.shots import frame_embedding, shot_edges, video_shots
 from vtg.summary.storyboard import write_storyboard
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "shot_edges",
     "subtitles",
     "summarize",
+    "video_shots",
     "write_storyboard",
 ]

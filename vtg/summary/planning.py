@@ -13,7 +13,7 @@ import numpy as np
 from vtg.errors import VtgError
 from vtg.features import VideoFeatures
 from vtg.summary.choosing import Clip, as_shares, choose_highlights, choose_summary, edge_times, moved
-from vtg.summary.shots import frame_embedding, shot_edges
+from vtg.summary.shots import video_shots
 
 if TYPE_CHECKING:
     from vtg.grounding import Grounder
@@ -90,7 +90,7 @@ def find_highlights(
         raise VtgError(f"highlights of {seconds:g} s: give a length above 0")
     features = video if isinstance(video, VideoFeatures) else grounder.features(video)
     prompts, scores = _saliency(grounder, features, query)
-    edges = shot_edges(frame_embedding(features))
+    edges = video_shots(features)
     clips = choose_highlights(scores, edges, features.fps, features.duration, top, seconds)
     return _plan(features, query, prompts, edges, clips, None)
 
@@ -124,7 +124,7 @@ def summarize(
     if not budget > 0:
         raise VtgError(f"{features.name}: a summary of {budget:g} s shows nothing; give more")
     prompts, scores = _saliency(grounder, features, query)
-    edges = shot_edges(frame_embedding(features))
+    edges = video_shots(features)
     clips = choose_summary(scores, edges, features.fps, features.duration, budget)
     return _plan(features, query, prompts, edges, clips, min(budget, features.duration))
 

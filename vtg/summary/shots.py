@@ -5,24 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 from vtg.features import VideoFeatures
+from vtg.miniatures import picture_changes
 
-__all__ = ["change_points", "frame_embedding", "shot_edges"]
+__all__ = ["change_points", "frame_embedding", "shot_edges", "video_shots"]
 
 WINDOW = 240  # frames looked at together: the cost of a long still stretch grows with the square of this
 CUT_SHARE = 0.7  # of the mean squared distance between any two frames of the video: a cut changes the picture so much
 LEAST_CUT = 0.2  # squared distance between unit vectors: frames nearer than this show one shot in any video
 PENALTY_SHARE = 0.3  # of a cut's change; below a half, so that a single frame between two cuts is a shot
+LEAST_PICTURE_CHANGE = 0.75  # see `picture_changes`; within a shot few pictures 2 s apart differ as much
 
 
-def shot_edges(embedding: np.ndarray) -> np.ndarray:
+def video_shots(features: VideoFeatures) -> np.ndarray:
+    """Cut a video into shots by all that is known of its frames; see `shot_edges`."""
+    return shot_edges(frame_embedding(features), features.miniatures)
+
+
+def shot_edges(embedding: np.ndarray, miniatures: np.ndarray | None = None) -> np.ndarray:
     """Cut a video into shots by kernel temporal segmentation (Potapov et al., ECCV 2014).
 
     The sum over segments of the scatter of their frames, under a linear kernel, plus a penalty a segment is made least
     (PELT of the ruptures package). Segments come and go within a shot too, where things do; so a boundary counts only
-    if the two frames at it are nearly as different as any two frames of the video are on average.
+    if the two frames at it are nearly as different as any two frames of the video are on average. In a video of one
+    shot that says little; so, where miniatures are at hand, the picture must have changed as a whole, too, and not only
+    what CLIP sees in it.
 
     Args:
         embedding: [T, E] of the sampled frames, unit length.
+        miniatures: [T, 8, 8, 3] uint8 of the same, from `vtg.miniatures`; None: embeddings alone decide.
 
     Returns:
         [S + 1] frames: 0, the first frame of each further shot, T. As frame i stands for [i/fps, (i+1)/fps) and shows
@@ -36,7 +46,10 @@ def shot_edges(embedding: np.ndarray) -> np.ndarray:
     change = max(LEAST_CUT, CUT_SHARE * spread)
     inner = change_points(signal, PENALTY_SHARE * change)[1:-1]
     changes = np.square(signal[inner] - signal[inner - 1]).sum(axis=1)
-    return np.array([0, *inner[changes >= change], len(signal)])
+    is_cut = changes >= change
+    if miniatures is not None:
+        is_cut &= picture_changes(miniatures)[inner - 1] >= LEAST_PICTURE_CHANGE
+    return np.array([0, *inner[is_cut], len(signal)])
 
 
 def change_points(signal: np.ndarray, penalty: float, shortest: int = 1) -> np.ndarray:

@@ -1,0 +1,42 @@
+"""Miniatures: frames so small that only where the picture changes shows; knows how much two of them differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+__all__ = ["SIDE", "make_miniatures", "picture_changes"]
+
+SIDE = 8  # pixels: what moves within a shot changes few of them much, a cut changes nearly all
+LEAST_CONTRAST = 0.02  # of the full range: below it, what differs is noise of the encoder
+
+
+def make_miniatures(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The mean colours of the fields of a grid over each frame.
+
+    Args:
+        frames: [N, H, W, 3] RGB, of any size.
+
+    Returns:
+        [N, SIDE, SIDE, 3] RGB.
+    """
+    small = [np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BOX)) for frame in frames]
+    return np.stack(small) if small else np.zeros((0, SIDE, SIDE, 3), np.uint8)
+
+
+def picture_changes(miniatures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """How much the picture changes from each frame to the next, whatever it shows and however dark it is.
+
+    Args:
+        miniatures: [T, SIDE, SIDE, 3].
+
+    Returns:
+        [T - 1]: mean distance of the colours in units of the two pictures' contrast (standard deviation of each colour
+        channel over the picture). Two pictures that have nothing to do with each other are at about 1.1.
+    """
+    colours = miniatures.reshape(len(miniatures), -1, 3) / 255.0
+    distance = np.abs(np.diff(colours, axis=0)).mean(axis=(1, 2))
+    variance = colours.var(axis=1).mean(axis=1)
+    contrast = np.sqrt((variance[1:] + variance[:-1]) / 2)
+    return np.asarray(distance / np.maximum(contrast, LEAST_CONTRAST))
