@@ -34,8 +34,8 @@ def main() -> None:
     """Times both and prints what came out."""
     arguments = _arguments()
     plan = {
-        "cut": plan_seconds(made_frames(PLANNED_SHOTS)),
-        "still": plan_seconds(made_frames(1)),
+        "cut": plan_seconds(*made_frames(PLANNED_SHOTS)),
+        "still": plan_seconds(*made_frames(1)),
     }
     path = arguments.video or make_video(arguments.source_seconds, arguments.height)
     info = probe(path)
@@ -89,22 +89,24 @@ def work_of_children() -> float:
     return spent.children_user + spent.children_system
 
 
-def made_frames(shots: int) -> np.ndarray:
-    """Embeddings [T, 512] of a long video with so many shots of random lengths."""
+def made_frames(shots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings [T, 512] and miniatures [T, 8, 8, 3] of a long video with so many shots of random lengths."""
     random = np.random.default_rng(0)
     frames = round(PLANNED_HOURS * 3600 * PLANNED_FPS)
     inner = np.sort(random.choice(np.arange(1, frames), shots - 1, replace=False))
-    centres = np.repeat(random.normal(size=(shots, 512)), np.diff([0, *inner, frames]), axis=0)
+    lengths = np.diff([0, *inner, frames])
+    centres = np.repeat(random.normal(size=(shots, 512)), lengths, axis=0)
     made = centres / np.linalg.norm(centres, axis=1, keepdims=True) + 0.01 * random.normal(size=(frames, 512))
-    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)
+    pictures = np.repeat(random.integers(0, 256, (shots, 8, 8, 3), np.uint8), lengths, axis=0)
+    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32), pictures
 
 
-def plan_seconds(embedding: np.ndarray) -> float:
+def plan_seconds(embedding: np.ndarray, miniatures: np.ndarray) -> float:
     """Seconds that shots, a summary of 15 % and ten highlights take."""
     scores = np.random.default_rng(1).random(len(embedding))
     duration = len(embedding) / PLANNED_FPS
     began = time.perf_counter()
-    edges = shot_edges(embedding)
+    edges = shot_edges(embedding, miniatures)
     choose_summary(scores, edges, PLANNED_FPS, duration, 0.15 * duration)
     choose_highlights(scores, edges, PLANNED_FPS, duration, 10, 10.0)
     return time.perf_counter() - began
