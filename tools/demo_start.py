@@ -1,7 +1,8 @@
-"""Where the demo head starts: not from random maps, but from the space in which its CLIP compares frames and texts."""
+"""Where the demo heads start: from the space in which their CLIP compares frames and texts, and with an eye on time."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,13 +16,21 @@ from vtg.clip_files import read_openai_tensors
 from vtg.r2 import R2Head
 from vtg.training.data import TrainingSet
 
-__all__ = ["start_from_clip"]
+__all__ = ["look_around", "start_from_clip", "start_from_one_layer"]
 
 DIRECTIONS = 44  # of the common space that are taken over: over nine tenths of what differs from text to text
 PASSED_ON = 0.5  # of each, by the map's second matrix: its outputs are then about 1
 SHARPNESS = 1.7  # of the pooling's keys: a patch that shows what the sentence says stands out among all others
 POOLED_SHARE = 0.5  # before its tanh; from the published 0, attention has nothing to learn from for long
 SAMPLES, FRAMES_APART = 300, 5  # looked at
+NEIGHBOURS = (-1, 1, -3, 3, 0, 0)  # frames from itself at which each of the first heads of self-attention looks
+PLACED_PAIRS = 4  # of a position's sines and cosines, the quickest: a frame is told from its neighbours by them
+PLACED_SHARPNESS = 10.0  # of the heads that look at neighbours: how much of the frames around these they see, about one
+PLACED_FRAMES = 38  # of a usual scene
+HUSHED = 0.1  # gain of what frames say where positions speak
+FIRST_FREE = 16  # outputs before it are left to positions
+OTHERS_SHARE = 0.3  # of what else those heads' random maps see
+LATER_GATE = -1.0  # before its sigmoid: layers that join later enter with about a quarter
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class _Tower:
 
 
 @torch.no_grad()
-def start_from_clip(head: R2Head, clip: Path, training_set: TrainingSet) -> None:
+def start_from_clip(head: R2Head, clip: Path, training_set: TrainingSet, first: int = 0) -> None:
     """Lets a new head's maps begin with the projections that end its CLIP's towers.
 
     What differs most from sentence to sentence and from frame to frame in CLIP's common space goes, positive and
@@ -55,6 +64,7 @@ def start_from_clip(head: R2Head, clip: Path, training_set: TrainingSet) -> None
         head: on the CPU; its hidden width is at least twice `DIRECTIONS`.
         clip: the file of its CLIP.
         training_set: what is looked at for what differs.
+        first: of the outputs that they go through.
     """
     tensors = read_openai_tensors(clip)
     vision, text = (
@@ -71,12 +81,62 @@ def start_from_clip(head: R2Head, clip: Path, training_set: TrainingSet) -> None
     directions = torch.linalg.eigh(cast(Tensor, spread))[1].flip(1)[:, :DIRECTIONS]
     # As many patches as class tokens, or the background would say alone what is usual.
     seen = torch.cat([class_tokens, patches[:: len(patches) // len(class_tokens)]])
-    _start_map(head.block.video_map, vision, directions, seen)
-    _start_map(head.block.query_map, text, directions, texts)
+    own = slice(first, first + DIRECTIONS)
+    _start_map(head.block.video_map, vision, directions, seen, own)
+    _start_map(head.block.query_map, text, directions, texts, own)
     if head.config.spatial_pooling:
         for keys in (head.block.video_key, head.block.query_key):
-            keys.weight[:DIRECTIONS, :DIRECTIONS] += SHARPNESS * torch.eye(DIRECTIONS)
+            keys.weight[own, own] += SHARPNESS * torch.eye(DIRECTIONS)
         head.block.scale.fill_(POOLED_SHARE)
+
+
+@torch.no_grad()
+def look_around(head: R2Head) -> int:
+    """Lets some heads of the self-attention begin by looking at a frame's neighbours.
+
+    Positions turn once in a whole video, so a random head sees all frames alike, and to learn to look at the next one
+    takes longer than all else: until then nothing that moves can be told from what stays.
+
+    Args:
+        head: new, of any number of layers.
+
+    Returns:
+        The first output of the maps that positions leave free; see `start_from_clip`.
+    """
+    refinement, width = head.block.refinement, head.config.hidden_width
+    attention = refinement.self_attention
+    each = width // attention.heads
+    gain = math.sqrt(PLACED_SHARPNESS * math.sqrt(each))
+    refinement.cross_norm.weight[: 2 * PLACED_PAIRS] = HUSHED
+    for number, frames in enumerate(NEIGHBOURS):
+        query, key = torch.zeros(each, width), torch.zeros(each, width)
+        for pair in range(PLACED_PAIRS):
+            sine, cosine = 2 * pair, 2 * pair + 1
+            angle = 2 * math.pi / PLACED_FRAMES * 10000 ** (-2 * pair / width) * frames
+            # The sine and the cosine of the position so many frames on, from those of its own.
+            query[sine, sine] = query[cosine, cosine] = math.cos(angle)
+            query[sine, cosine], query[cosine, sine] = math.sin(angle), -math.sin(angle)
+            key[sine, sine] = key[cosine, cosine] = 1.0
+        rows = slice(number * each, (number + 1) * each)
+        for linear, placed in ((attention.query, query), (attention.key, key)):
+            linear.weight[rows] = OTHERS_SHARE * linear.weight[rows] + gain * placed
+    return FIRST_FREE
+
+
+@torch.no_grad()
+def start_from_one_layer(head: R2Head, trained: R2Head) -> None:
+    """Lets a new head of several layers begin with what one of the last layer alone has learned.
+
+    Args:
+        head: of the same sizes but for its layers.
+        trained: of one layer.
+    """
+    assert head.block.gate is not None  # of several layers
+    state = trained.state_dict()
+    if head.config.spatial_pooling:
+        state["block.scale"] = trained.block.scale.expand(head.config.layers).clone()
+    state["block.gate"] = torch.full_like(head.block.gate, LATER_GATE)
+    head.load_state_dict(state)
 
 
 def _look(training_set: TrainingSet) -> tuple[Tensor, Tensor]:
@@ -92,8 +152,8 @@ def _covariance(points: Tensor) -> Tensor:
     return torch.cov(points.t())
 
 
-def _start_map(layers: nn.Sequential, tower: _Tower, directions: Tensor, points: Tensor) -> None:
-    """Puts a tower's projection into a map: norm, dropout, matrix, rectifier, norm, dropout, matrix."""
+def _start_map(layers: nn.Sequential, tower: _Tower, directions: Tensor, points: Tensor, own: slice) -> None:
+    """Puts a tower's projection into a map's outputs `own`: norm, dropout, matrix, rectifier, norm, dropout, matrix."""
     norm, first, second = (cast(Any, layers[place]) for place in (0, 2, 6))
     width, count = len(tower.scale), directions.shape[1]
     middle = points.mean(dim=0)
@@ -104,7 +164,7 @@ def _start_map(layers: nn.Sequential, tower: _Tower, directions: Tensor, points:
         first.weight[rows] = 0  # the temporal extent, too, is left to the other rows
         first.weight[rows, :width] = sign * into
         first.bias[rows] = -sign * (middle @ directions) / size
-    second.weight[:count] = 0
-    second.weight[:count, :count] = PASSED_ON * torch.eye(count)
-    second.weight[:count, count : 2 * count] = -PASSED_ON * torch.eye(count)
-    second.bias[:count] = 0
+    second.weight[own] = 0
+    second.weight[own, :count] = PASSED_ON * torch.eye(count)
+    second.weight[own, count : 2 * count] = -PASSED_ON * torch.eye(count)
+    second.bias[own] = 0

@@ -16,16 +16,18 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 import vtg.demo
+from tools.demo_drill import Drill, Phase, drill_head
 from tools.demo_encoder import EncoderSettings, Training, save_encoder, train_encoder
 from tools.demo_frames import Plan
-from tools.demo_head import HeadTraining, train_head, write_training_data
 from vtg.errors import VtgError
 
 LINE_EVERY = 100  # steps
 SMOKE = Training(
     steps=30, minutes=0.6, warm_up=5, plan=Plan(frames=16, sentences=48, block_scenes=8, lessons_per_block=8)
 )
-SMOKE_HEAD = HeadTraining(scenes=8, sentences=8, validation_scenes=2, steps=6)
+SMOKE_HEAD = Drill(
+    scenes=8, validation_scenes=2, phases=(Phase(1, videos=2, steps=4, minutes=1.0), Phase(4, 2, steps=3, minutes=1.0))
+)
 
 
 class _Progress:
@@ -77,28 +79,26 @@ def make_clip(
     return progress.first or 0.0, progress.last
 
 
-def make_head(path: Path, clip: Path, work: Path, training: HeadTraining, seed: int, console: Console) -> float:
+def make_head(path: Path, clip: Path, work: Path, drill: Drill, seed: int, console: Console) -> float:
     """Trains an R² head on layers of the small CLIP and writes its file.
 
     Args:
         path: where to; the file appears when it is whole.
         clip: the CLIP's file.
         work: folder for what the head learns from; what is there from before is used again.
-        training: on how much.
+        drill: on how much, and for how long.
         seed: of the training.
         console: for progress.
 
     Returns:
-        The best figure of the demo recipe's metric on the validation scenes.
+        The figure of the demo recipe's metric on the validation scenes.
 
     Raises:
         VtgError: there is no such CLIP, or the training fails.
     """
     from vtg.clip import ClipEncoder
 
-    encoder = ClipEncoder(pretrained=clip, device="cpu")
-    sources = write_training_data(work, encoder, training, console)
-    return train_head(sources, clip, path, training, seed, {}, console)
+    return drill_head(ClipEncoder(pretrained=clip, device="cpu"), clip, path, work, drill, seed, console)
 
 
 @contextmanager
@@ -119,9 +119,9 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
         first, last = make_clip(clip, EncoderSettings(), training, 5 if arguments.smoke else LINE_EVERY)
         _report(clip, f"loss {first:.2f} → {last:.2f}", begin)
     if arguments.only != "clip":
-        training_of_head = SMOKE_HEAD if arguments.smoke else HeadTraining(scenes=arguments.scenes)
+        drill = SMOKE_HEAD if arguments.smoke else Drill(scenes=arguments.scenes)
         with _work_folder(arguments.work) as work:
-            figure = make_head(head, clip, work, training_of_head, arguments.seed, console)
+            figure = make_head(head, clip, work, drill, arguments.seed, console)
         _report(head, f"{figure:.1f} % on unseen scenes by the recipe's metric", begin)
 
 
@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="keep what the head learns from here, and use what is here already")
     parser.add_argument("--minutes", type=float, default=Training.minutes, help="for the CLIP at most (default: 26)")
     parser.add_argument("--steps", type=int, default=Training.steps, help="of the CLIP at most (default: 6000)")
-    parser.add_argument("--scenes", type=int, default=HeadTraining.scenes, help="that the head learns from")
+    parser.add_argument("--scenes", type=int, default=Drill.scenes, help="that the head learns from")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights (default: 0)")
     parser.add_argument("--threads", type=int, help="processor cores to train on (default: all)")
     parser.add_argument(

@@ -16,6 +16,8 @@ from vtg.r2.token_map import TokenMap
 
 __all__ = ["BlockOutput", "R2Block", "temporal_extent", "temporal_positions"]
 
+SHORT = 256  # keys, up to which a table of all pairs goes backward on a CPU in a fraction of the fused operator's time
+
 
 @dataclass(frozen=True, eq=False)
 class BlockOutput:
@@ -108,6 +110,26 @@ class PoolPatches(torch.autograd.Function):
         return of_video, of_keys.to(keys.dtype), similarity.float().sum(dim=1).to(keys.dtype)
 
 
+def attend_by_table(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention with a table of all pairs, whose similarities are float32 at least, whatever autocast says.
+
+    Args:
+        query: [B, heads, T, d].
+        key: [B, heads, S, d].
+        value: [B, heads, S, d].
+        mask: broadcast to [B, heads, T, S], true where a key is real; None if all are.
+
+    Returns:
+        [B, heads, T, d].
+    """
+    wide = torch.promote_types(query.dtype, torch.float32)
+    with torch.autocast(query.device.type, enabled=False):
+        similarity = (query.to(wide) / math.sqrt(query.shape[-1])) @ key.to(wide).transpose(2, 3)
+        if mask is not None:
+            similarity = similarity.masked_fill(~mask, -math.inf)
+        return similarity.softmax(dim=3).to(value.dtype) @ value
+
+
 class Attention(nn.Module):
     """Multi-head attention whose queries and keys may carry positions that its values do not."""
 
@@ -139,7 +161,10 @@ class Attention(nn.Module):
             for linear, tokens in ((self.query, query), (self.key, key), (self.value, value))
         )
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        if torch.is_grad_enabled() and query.device.type == "cpu" and key.shape[2] <= SHORT:
+            attended = attend_by_table(query, key, value, mask)
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return mixed
 

@@ -1,0 +1,292 @@
+"""The bundled head's training: near misses beside what is true, a teacher beside the losses, one layer before all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from tools.demo_frames import end_with_parent
+from tools.demo_head import LINE_EVERY, HeadTraining, demo_recipe, write_training_data
+from tools.demo_optimizer import StepTaker, stacked_in_head
+from tools.demo_questions import Question, ask_about
+from tools.demo_start import look_around, start_from_clip, start_from_one_layer
+from tools.demo_teacher import TOLD, Teacher, Telling
+from vtg.demo import make_scene, split_seed
+from vtg.r2 import LossWeights, R2Head, TrainingBatch, save_head, training_losses
+from vtg.r2.losses import ABSENT
+from vtg.training.preparation import Prepared, prepare
+
+if TYPE_CHECKING:
+    from vtg.clip import ClipEncoder
+
+__all__ = ["Drill", "Phase", "drill_head"]
+
+# Asked about each scene in all, from which each time some are drawn.
+TRUE, FALSE = 60, 150
+# Of the losses, those that tell one sentence from another count; contrasts between sentences about one video do not, as
+# many of these mean the same frames.
+WEIGHTS = LossWeights(cls=20.0, reg=1.0, sal=0.1, video_cal=0.0, layer_cal=0.0)
+TEACHER_WEIGHT = 0.3
+RATE, MATRIX_RATE, WEIGHT_DECAY, WARM_UP = 1.5e-3, 0.008, 1e-4, 50
+LENGTHS_TOGETHER = 4  # batches' worth of videos of about one length, of which each batch is drawn
+KEPT = 0.99  # of the averaged weights, from step to step
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the training.
+
+    Attributes:
+        layers: K of the head.
+        videos: in a batch.
+        true: sentences about each that hold.
+        false: sentences about each that do not.
+        steps: batches at most.
+        minutes: wall time at most; on a machine that is too slow for all steps the rate falls with the clock.
+        first_rate: share of the rates to begin with.
+    """
+
+    layers: int
+    videos: int
+    steps: int
+    minutes: float
+    first_rate: float = 1.0
+    true: int = 16
+    false: int = 32
+
+
+@dataclass(frozen=True)
+class Drill:
+    """What the bundled head learns from, and for how long.
+
+    What it has learned from one layer in a third of the time, it takes over when it goes on with all of them.
+
+    Attributes:
+        scenes: to learn from.
+        validation_scenes: to see by how good it is on others.
+        phases: one after the other; the last one's K is the head's.
+    """
+
+    scenes: int = 1200
+    validation_scenes: int = 60
+    phases: tuple[Phase, ...] = (
+        Phase(layers=1, videos=6, steps=1400, minutes=20.0),
+        Phase(layers=4, videos=4, steps=1400, minutes=36.0, first_rate=0.8),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """A scene to learn from.
+
+    Attributes:
+        name: of its features.
+        telling: what happens in it.
+        true: questions whose answer is somewhere.
+        false: the others.
+    """
+
+    name: str
+    telling: Telling
+    true: list[Question]
+    false: list[Question]
+
+
+def drill_head(
+    encoder: ClipEncoder, clip: Path, out: Path, work: Path, drill: Drill, seed: int, console: Console
+) -> float:
+    """Trains the head that is bundled; its file appears when it is whole.
+
+    Args:
+        encoder: the demo CLIP.
+        clip: its file.
+        out: the head's file; its folder is made if need be.
+        work: folder for the features that it learns from; those that are there are used again.
+        drill: how long.
+        seed: of the training.
+        console: for progress.
+
+    Returns:
+        The demo recipe's metric on the validation scenes.
+
+    Raises:
+        VtgError: features and recipe do not fit.
+    """
+    from vtg.training.processes import make_accelerator
+
+    few = HeadTraining(drill.scenes, sentences=4, absent=0, validation_scenes=drill.validation_scenes)
+    sources = write_training_data(work, encoder, few, console)
+    scenes = _ask(drill.scenes, console)
+    torch.manual_seed(seed)
+    head: R2Head | None = None
+    for number, phase in enumerate(drill.phases):
+        recipe = demo_recipe({"model.layers": phase.layers, "train.seed": seed})
+        prepared = prepare(recipe, sources, "cpu", lambda what, done, total: None)
+        begun = R2Head(prepared.config)
+        if head is None:
+            start_from_clip(begun, clip, prepared.training_set, first=look_around(begun))
+        else:
+            start_from_one_layer(begun, head)
+        head = _run(begun, encoder, prepared, scenes, phase, [seed, number], console)
+    assert head is not None and prepared.validation is not None  # there is a phase, and the recipe names a part
+    figures = prepared.validation.figures(head, make_accelerator(recipe.train, "cpu", some_unused=False))
+    console.print(f"{out.stem}  validation {dict(figures)}", markup=False, highlight=False, soft_wrap=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_head(head.half(), out)  # at half the size
+    return figures[recipe.evaluation.metric]
+
+
+def _ask(count: int, console: Console) -> list[_Scene]:
+    """The questions about the first scenes of the train split, drawn by processes of their own."""
+    with (
+        Progress(console=console, transient=True) as bars,
+        ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=end_with_parent) as pool,
+    ):
+        return list(bars.track(pool.map(_ask_about, range(count), chunksize=8), count, description="questions"))
+
+
+def _ask_about(index: int) -> _Scene:
+    scene = make_scene(split_seed("train", index))
+    questions = ask_about(scene, TRUE, FALSE, np.random.default_rng([scene.seed, 7]))
+    true, false = ([one for one in questions if bool(len(one.windows)) == holds] for holds in (True, False))
+    return _Scene(f"train_{index:05d}", Telling.of(scene), true, false)
+
+
+def _run(
+    head: R2Head,
+    encoder: ClipEncoder,
+    prepared: Prepared,
+    scenes: Sequence[_Scene],
+    phase: Phase,
+    seed: Sequence[int],
+    console: Console,
+) -> R2Head:
+    """One phase; the head that it ends with has the average of the last steps' weights."""
+    teacher = Teacher(head.config.hidden_width)
+    both = nn.ModuleDict({"head": head, "teacher": teacher}).train()
+    averaged = R2Head(head.config)
+    averaged.load_state_dict(head.state_dict())
+    taker = StepTaker(both, RATE, MATRIX_RATE, WEIGHT_DECAY, stacked_in_head)
+    refined: list[Tensor] = []
+    hook = head.register_forward_hook(lambda _head, _inputs, output: refined.append(output.video))
+    begin, sums = time.monotonic(), dict[str, float]()
+    reader = _Reader(encoder, prepared, phase)
+    with Progress(console=console, transient=True) as bars:
+        bar = bars.add_task(f"training, {phase.layers} of CLIP's layers", total=1.0)
+        for step, (batch, values, told) in enumerate(_ahead(reader, scenes, np.random.default_rng(seed)), 1):
+            done = max(step / phase.steps, (time.monotonic() - begin) / 60 / phase.minutes)
+            with torch.autocast("cpu", torch.bfloat16):
+                losses = training_losses(head, batch, WEIGHTS)
+            losses["teacher"] = TEACHER_WEIGHT * teacher(refined.pop(), values, told)
+            torch.stack(list(losses.values())).sum().backward()
+            taker.step(min(step / WARM_UP, phase.first_rate * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))))
+            both.zero_grad(set_to_none=True)
+            _average(averaged, head, min(KEPT, step / (step + 10)))
+            sums = {name: sums.get(name, 0.0) + float(loss.detach()) for name, loss in losses.items()}
+            bars.update(bar, completed=min(1.0, done))
+            if step % LINE_EVERY == 0:
+                parts = "  ".join(f"{name} {total / LINE_EVERY:.4f}" for name, total in sums.items())
+                console.print(f"step {step:5d}  {parts}", markup=False, highlight=False, soft_wrap=True)
+                sums = {}
+            if done >= 1:
+                break
+    hook.remove()
+    return averaged
+
+
+@torch.no_grad()
+def _average(averaged: R2Head, head: R2Head, kept: float) -> None:
+    for old, new in zip(averaged.parameters(), head.parameters(), strict=True):
+        old.lerp_(new, 1 - kept)
+
+
+Lesson = tuple[TrainingBatch, Tensor, Tensor]
+
+
+def _ahead(reader: _Reader, scenes: Sequence[_Scene], random: np.random.Generator) -> Iterator[Lesson]:
+    """Endless batches, one read while the one before is learned from."""
+    by_length = np.argsort([len(scene.true[0].saliency) + random.uniform(0, 3) for scene in scenes])
+    near = min(len(scenes), LENGTHS_TOGETHER * reader.videos)
+
+    def read() -> Lesson:
+        first = int(random.integers(len(scenes) - near + 1))
+        chosen = random.permutation(by_length[first : first + near])[: reader.videos]
+        return reader.read([scenes[i] for i in chosen], random)
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(read)
+        while True:
+            ready = coming.result()
+            coming = pool.submit(read)
+            yield ready
+
+
+class _Reader:
+    """Makes batches of scenes and questions about them."""
+
+    def __init__(self, encoder: ClipEncoder, prepared: Prepared, phase: Phase) -> None:
+        self.videos = phase.videos
+        self._encoder = encoder
+        self._files = prepared.training_set.files
+        self._phase = phase
+        self._fps = prepared.config.fps
+
+    def read(self, scenes: Sequence[_Scene], random: np.random.Generator) -> Lesson:
+        """A batch, and what the teacher tells of it: values [B, T, TOLD], and which of them are told."""
+        layers = [np.asarray(self._files.video(scene.name)[:, -self._phase.layers :]) for scene in scenes]
+        frames = max(map(len, layers))
+        video = np.zeros((len(scenes), frames, *layers[0].shape[1:]), np.float16)
+        asked = [(row, question) for row, scene in enumerate(scenes) for question in self._draw(scene, random)]
+        mask = np.zeros((len(asked), frames), bool)
+        saliency, positive = np.zeros(mask.shape, np.float32), np.full(len(asked), ABSENT)
+        values, told = np.zeros((*mask.shape, TOLD), np.float32), np.zeros((*mask.shape, TOLD), bool)
+        for row, features in enumerate(layers):
+            video[row, : len(features)] = features
+        for place, (row, question) in enumerate(asked):
+            own = slice(len(question.saliency))
+            mask[place, own], saliency[place, own] = True, question.saliency
+            if len(described := np.flatnonzero(question.saliency)):
+                positive[place] = random.choice(described)
+            values[place, own], told[place, own] = scenes[row].telling.about(question.sentence, question.saliency)
+        query, query_mask = self._encode([question.text for _, question in asked])
+        batch = TrainingBatch(
+            video=torch.from_numpy(video),
+            query=query,
+            video_mask=torch.from_numpy(mask),
+            query_mask=query_mask,
+            saliency=torch.from_numpy(saliency),
+            positive_frame=torch.from_numpy(positive),
+            windows=[torch.from_numpy(question.windows) for _, question in asked],
+            fps=self._fps,
+        )
+        return batch, torch.from_numpy(values), torch.from_numpy(told)
+
+    def _draw(self, scene: _Scene, random: np.random.Generator) -> list[Question]:
+        """As many questions of every scene: where too few are true, more false ones, and some twice if need be."""
+        wanted = self._phase.true + self._phase.false
+        pick = partial(_pick, random=random)
+        chosen = pick(scene.true, self._phase.true)
+        chosen += pick(scene.false, wanted - len(chosen))
+        return (chosen * wanted)[:wanted]
+
+    def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        encoded = [text.layers[:, -self._phase.layers :].half() for text in self._encoder.encode_texts(list(texts))]
+        mask = torch.arange(max(map(len, encoded))) < torch.tensor([len(text) for text in encoded])[:, None]
+        return nn.utils.rnn.pad_sequence(encoded, batch_first=True), mask
+
+
+def _pick(questions: Sequence[Question], count: int, random: np.random.Generator) -> list[Question]:
+    return [questions[i] for i in random.permutation(len(questions))[:count]]
