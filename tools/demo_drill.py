@@ -84,7 +84,7 @@ class Drill:
     validation_scenes: int = 60
     phases: tuple[Phase, ...] = (
         Phase(layers=1, videos=6, steps=1400, minutes=20.0),
-        Phase(layers=4, videos=4, steps=1400, minutes=36.0, first_rate=0.8),
+        Phase(layers=4, videos=4, steps=1200, minutes=36.0, first_rate=0.8),
     )
 
 
