@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vtg import searching
 from vtg.asking import Part, Question, Stretch, parse_stretch, parse_weighted
 from vtg.calibration import Calibration, choose_threshold, fit_calibration
 from vtg.candidates import WindowGrid, choose_windows, every_window
@@ -269,6 +270,18 @@ class TestCalibration:
         for video in {hit.video for hit in plain}:
             spans = [[(h.moment.start, h.moment.end) for h in hits if h.video == video] for hits in (plain, calibrated)]
             assert spans[0] == spans[1]
+
+    def test_more_is_looked_at_before_nothing_is_found(
+        self, with_head: Library, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(searching, "WORK", 0)
+        monkeypatch.setattr(searching, "FEWEST_WINDOWS", 1)
+        everywhere = len(with_head.videos())
+        assert everywhere > 1
+        for threshold, videos in ((0.0, 1), (1.1, min(everywhere, searching.SECOND_LOOK))):
+            monkeypatch.setattr(Library, "calibration", Calibration(bias=1e-6, threshold=threshold))
+            library = Library(with_head.folder, with_head.model, device="cpu")
+            assert len({hit.video for hit in library.search("a red circle", 50)}) == videos
 
 
 def test_parts_of_questions_are_written_as_people_write_them() -> None:

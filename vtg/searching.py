@@ -31,6 +31,7 @@ __all__ = ["Searcher"]
 # second on two cores.
 WORK = 25 * 75 * 50 * 256
 FEWEST_WINDOWS, MOST_WINDOWS = 8, 200
+SECOND_LOOK = 3  # times as many windows are looked at before it is said that nothing was found
 WINDOWS_PER_VIDEO = 3
 NEAR_FRAMES = (1024, 4096)  # that videos and windows are chosen by: more where these lie in too few
 VIDEOS = 20  # that are grounded by embeddings alone where there are too many to look at all
@@ -97,7 +98,20 @@ class Searcher:
         self, sentence: str, selection: Selection, said: Mapping[str, list[SaidLine]] | None, limit: int
     ) -> list[Hit]:
         text = self._grounder.encoder.encode_text(sentence)
-        candidates = {candidate.video: candidate for candidate in self._windows(text, selection, said)}
+        # Where not every moment counts, the best ones of each video are enough.
+        enough = limit if said is None else None
+        chosen = self._windows(text, selection, said, self._most_windows)
+        hits = self._look(chosen, sentence, text, selection, enough)
+        if max((hit.moment.score for hit in hits), default=0.0) < self._calibration.threshold:
+            more = self._windows(text, selection, said, SECOND_LOOK * self._most_windows)
+            if more != chosen:
+                hits = self._look(more, sentence, text, selection, enough)
+        return hits
+
+    def _look(
+        self, chosen: list[Candidate], sentence: str, text: TextFeatures, selection: Selection, most: int | None
+    ) -> list[Hit]:
+        candidates = {candidate.video: candidate for candidate in chosen}
         videos = []
         unreadable: VtgError | None = None
         for video, features in self._opened(candidates, selection):
@@ -109,8 +123,7 @@ class Searcher:
                 videos.append((features, candidates[video]))
         if unreadable is not None and not videos:
             raise unreadable
-        # Where not every moment counts, the best ones of each video are enough.
-        found = self._ground(videos, sentence, text, limit if said is None else None)
+        found = self._ground(videos, sentence, text, most)
         return [
             hit
             for (features, _), own in zip(videos, found, strict=True)
@@ -118,24 +131,24 @@ class Searcher:
         ]
 
     def _windows(
-        self, text: TextFeatures, selection: Selection, said: Mapping[str, list[SaidLine]] | None
+        self, text: TextFeatures, selection: Selection, said: Mapping[str, list[SaidLine]] | None, most: int
     ) -> list[Candidate]:
         """What the head looks at: all there is of a few videos, of many the windows with the nearest frames."""
         fps, grid = self._grounder.fps, self._grid
         frames = {key: max(1, round(entry.duration * fps)) for key, entry in selection.entries.items()}
-        if len(frames) == 1 or sum(len(grid.starts(count)) for count in frames.values()) <= self._most_windows:
+        if len(frames) == 1 or sum(len(grid.starts(count)) for count in frames.values()) <= most:
             return every_window(frames, grid)
         if said is not None:
             lines = sorted(((line.score, key, line.start) for key in said for line in said[key]), reverse=True)
             near = NearFrames(
                 [key for _, key, _ in lines], np.array([time for *_, time in lines]), np.zeros(len(lines))
             )
-            return choose_windows(near, frames, fps, grid, self._most_windows, WINDOWS_PER_VIDEO)
+            return choose_windows(near, frames, fps, grid, most, WINDOWS_PER_VIDEO)
         chosen: list[Candidate] = []
         for count in NEAR_FRAMES:
             near = self._tables.nearest_frames(text.embedding.float().numpy(), count, selection.keys)
-            chosen = choose_windows(near, frames, fps, grid, self._most_windows, WINDOWS_PER_VIDEO)
-            if sum(len(candidate.starts) for candidate in chosen) >= self._most_windows or len(near.videos) < count:
+            chosen = choose_windows(near, frames, fps, grid, most, WINDOWS_PER_VIDEO)
+            if sum(len(candidate.starts) for candidate in chosen) >= most or len(near.videos) < count:
                 break
         return chosen
 
