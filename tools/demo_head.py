@@ -1,4 +1,4 @@
-"""The demo world's R² head: its training data, its training by the demo recipe, and its file."""
+"""Heads of the demo world that the recipe alone trains, for comparisons: their training data, training and file."""
 
 from __future__ import annotations
 
