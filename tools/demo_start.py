@@ -25,7 +25,7 @@ POOLED_SHARE = 0.5  # before its tanh; from the published 0, attention has nothi
 SAMPLES, FRAMES_APART = 300, 5  # looked at
 NEIGHBOURS = (-1, 1, -3, 3, 0, 0)  # frames from itself at which each of the first heads of self-attention looks
 PLACED_PAIRS = 4  # of a position's sines and cosines, the quickest: a frame is told from its neighbours by them
-PLACED_SHARPNESS = 10.0  # of the heads that look at neighbours: how much of the frames around these they see, about one
+PLACED_SHARPNESS = 10.0  # similarity where such a head looks: the frames next to that count for two thirds as much
 PLACED_FRAMES = 38  # of a usual scene
 HUSHED = 0.1  # gain of what frames say where positions speak
 FIRST_FREE = 16  # outputs before it are left to positions
@@ -94,8 +94,8 @@ def start_from_clip(head: R2Head, clip: Path, training_set: TrainingSet, first: 
 def look_around(head: R2Head) -> int:
     """Lets some heads of the self-attention begin by looking at a frame's neighbours.
 
-    Positions turn once in a whole video, so a random head sees all frames alike, and to learn to look at the next one
-    takes longer than all else: until then nothing that moves can be told from what stays.
+    Positions turn once in a whole video, so a random head sees all frames nearly alike; what moves is told from what
+    stays by looking at those before and after.
 
     Args:
         head: new, of any number of layers.
