@@ -83,6 +83,21 @@ def test_text_keeps_only_its_real_tokens(encoder: ClipEncoder) -> None:
     torch.testing.assert_close(encoder.encode_text("two dogs").layers, short.layers, atol=1e-6, rtol=0)
 
 
+def test_padding_behind_the_longest_sentence_is_not_read(encoder: ClipEncoder) -> None:
+    read: list[torch.Size] = []
+    hook = encoder._clip.token_embedding.register_forward_hook(lambda _, tokens, __: read.append(tokens[0].shape))
+    texts = ["a dog", "a dog jumps into the lake"]
+    features = encoder.encode_texts(texts)
+    hook.remove()
+    assert read == [(2, 8)]
+    with torch.no_grad():
+        whole = encoder._clip.forward_intermediates(text=encoder.tokenize(texts), text_indices=4)
+    for row, text in enumerate(features):
+        layers = torch.stack(whole["text_intermediates"], dim=2)[row, : len(text.tokens)]
+        torch.testing.assert_close(text.layers, layers, atol=1e-5, rtol=0)
+        torch.testing.assert_close(text.embedding, whole["text_features"][row], atol=1e-5, rtol=0)
+
+
 def test_no_text_is_no_features(encoder: ClipEncoder) -> None:
     assert encoder.encode_texts([]) == []
 

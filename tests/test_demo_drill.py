@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from tools.demo_drill import EASIEST, Lesson, Pool, presence_surprise
 from tools.demo_questions import Question, ask_about
 from tools.demo_start import NEIGHBOURS, look_around, start_from_one_layer
 from tools.demo_teacher import TOLD, Teacher, Telling
 from vtg.demo import Description, Order, Scene, Sentence, Thing, make_scene, split_seed, truth
 from vtg.demo.sentences import KINDS, held_clips
 from vtg.demo.world import ACTIONS, Action, Backdrop
-from vtg.r2 import HeadConfig, R2Head
+from vtg.r2 import HeadConfig, R2Head, TrainingBatch
 from vtg.r2.block import temporal_positions
+from vtg.r2.losses import ABSENT
 
 CONFIG = HeadConfig(hidden_width=128, video_width=16, query_width=16, layers=1, tokens=5)
 
@@ -127,3 +129,40 @@ def test_a_head_of_four_layers_takes_over_what_one_layer_taught() -> None:
     assert torch.equal(four.block.scale, torch.full((4,), 0.3)) and four.block.gate is not None
     assert len(four.block.gate) == 3 and (four.block.gate.sigmoid() < 0.5).all()
     assert torch.equal(four.block.video_map[2].weight, one.block.video_map[2].weight)  # type: ignore[arg-type]
+
+
+def _batch(frames: int, positive: list[int]) -> TrainingBatch:
+    mask = torch.ones(len(positive), frames, dtype=torch.bool)
+    mask[:, -2:] = False
+    return TrainingBatch(
+        video=torch.randn(1, frames, 1, 5, 16),
+        query=torch.randn(len(positive), 3, 1, 16),
+        video_mask=mask,
+        query_mask=torch.ones(len(positive), 3, dtype=torch.bool),
+        saliency=torch.zeros(mask.shape),
+        positive_frame=torch.tensor(positive),
+        windows=[torch.zeros(0, 2) for _ in positive],
+        fps=0.5,
+    )
+
+
+def test_the_best_point_that_is_no_padding_says_whether_a_sentence_is_true_anywhere() -> None:
+    torch.manual_seed(0)
+    batch = _batch(10, [2, ABSENT, 0])
+    output = R2Head(CONFIG)(batch.video, batch.query, batch.video_mask, batch.query_mask)
+    logits = torch.full_like(output.class_logits, -3.0)
+    assert output.point_mask is not None and not output.point_mask[:, 9].any()
+    logits[:, 9], logits[:, 4] = 9.0, torch.tensor([2.0, 2.0, -1.0])
+    surprise = presence_surprise(replace(output, class_logits=logits), batch)
+    assert torch.allclose(surprise, -torch.tensor([2.0, -2.0, -1.0]).sigmoid().log())
+
+
+def test_what_was_answered_well_comes_a_tenth_as_often_as_what_was_not(asked: list[list[Question]]) -> None:
+    pool, random = Pool(asked[0][:20]), np.random.default_rng(0)
+    assert sorted(place for _, place in pool.draw(30, random)) == list(range(20))
+    well, badly = [(pool, place) for place in range(10)], [(pool, place) for place in range(10, 20)]
+    nothing = torch.zeros(0)
+    Lesson(_batch(4, []), nothing, nothing, well + badly).remember(torch.cat([torch.full((10,), 0.01), torch.ones(10)]))
+    drawn = [place for _ in range(400) for own, place in pool.draw(1, random) if own is pool]
+    assert 0.5 < np.mean(np.array(drawn) < 10) / (EASIEST / (EASIEST + 1)) < 1.5
+    assert Pool([]).draw(3, random) == []

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tools.demo_frames import end_with_parent
 from tools.demo_head import LINE_EVERY, HeadTraining, demo_recipe, write_training_data
@@ -25,21 +26,23 @@ from tools.demo_questions import Question, ask_about
 from tools.demo_start import look_around, start_from_clip, start_from_one_layer
 from tools.demo_teacher import TOLD, Teacher, Telling
 from vtg.demo import make_scene, split_seed
-from vtg.r2 import LossWeights, R2Head, TrainingBatch, save_head, training_losses
+from vtg.r2 import HeadOutput, LossWeights, R2Head, TrainingBatch, save_head, training_losses
 from vtg.r2.losses import ABSENT
 from vtg.training.preparation import Prepared, prepare
 
 if TYPE_CHECKING:
     from vtg.clip import ClipEncoder
 
-__all__ = ["Drill", "Phase", "drill_head"]
+__all__ = ["Drill", "Lesson", "Phase", "Pool", "drill_head", "presence_surprise"]
 
 # Asked about each scene in all, from which each time some are drawn.
-TRUE, FALSE = 60, 150
+TRUE, FALSE = 60, 220
+EASIEST = 0.1  # what is answered well comes a tenth as often as what is answered wrongly
 # Of the losses, those that tell one sentence from another count; contrasts between sentences about one video do not, as
 # many of these mean the same frames.
 WEIGHTS = LossWeights(cls=20.0, reg=1.0, sal=0.1, video_cal=0.0, layer_cal=0.0)
 TEACHER_WEIGHT = 0.3
+PRESENCE_WEIGHT = 0.3
 RATE, MATRIX_RATE, WEIGHT_DECAY, WARM_UP = 1.5e-3, 0.008, 1e-4, 50
 LENGTHS_TOGETHER = 4  # batches' worth of videos of about one length, of which each batch is drawn
 KEPT = 0.99  # of the averaged weights, from step to step
@@ -88,6 +91,22 @@ class Drill:
     )
 
 
+class Pool:
+    """Questions about a scene, of which those that were answered worst when they were last asked come most."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.questions = questions
+        self.hardness = np.ones(len(questions))
+
+    def draw(self, count: int, random: np.random.Generator) -> list[tuple[Pool, int]]:
+        """Some of the questions, each at most once: this pool, and their places in it."""
+        if not self.questions:
+            return []
+        count = min(count, len(self.questions))
+        places = random.choice(len(self.questions), count, replace=False, p=self.hardness / self.hardness.sum())
+        return [(self, int(place)) for place in places]
+
+
 @dataclass(frozen=True, eq=False)
 class _Scene:
     """A scene to learn from.
@@ -101,8 +120,8 @@ class _Scene:
 
     name: str
     telling: Telling
-    true: list[Question]
-    false: list[Question]
+    true: Pool
+    false: Pool
 
 
 def drill_head(
@@ -162,7 +181,7 @@ def _ask_about(index: int) -> _Scene:
     scene = make_scene(split_seed("train", index))
     questions = ask_about(scene, TRUE, FALSE, np.random.default_rng([scene.seed, 7]))
     true, false = ([one for one in questions if bool(len(one.windows)) == holds] for holds in (True, False))
-    return _Scene(f"train_{index:05d}", Telling.of(scene), true, false)
+    return _Scene(f"train_{index:05d}", Telling.of(scene), Pool(true), Pool(false))
 
 
 def _run(
@@ -180,17 +199,21 @@ def _run(
     averaged = R2Head(head.config)
     averaged.load_state_dict(head.state_dict())
     taker = StepTaker(both, RATE, MATRIX_RATE, WEIGHT_DECAY, stacked_in_head)
-    refined: list[Tensor] = []
-    hook = head.register_forward_hook(lambda _head, _inputs, output: refined.append(output.video))
+    outputs: list[HeadOutput] = []
+    hook = head.register_forward_hook(lambda _head, _inputs, output: outputs.append(output))
     begin, sums = time.monotonic(), dict[str, float]()
     reader = _Reader(encoder, prepared, phase)
     with Progress(console=console, transient=True) as bars:
         bar = bars.add_task(f"training, {phase.layers} of CLIP's layers", total=1.0)
-        for step, (batch, values, told) in enumerate(_ahead(reader, scenes, np.random.default_rng(seed)), 1):
+        for step, lesson in enumerate(_ahead(reader, scenes, np.random.default_rng(seed)), 1):
             done = max(step / phase.steps, (time.monotonic() - begin) / 60 / phase.minutes)
             with torch.autocast("cpu", torch.bfloat16):
-                losses = training_losses(head, batch, WEIGHTS)
-            losses["teacher"] = TEACHER_WEIGHT * teacher(refined.pop(), values, told)
+                losses = training_losses(head, lesson.batch, WEIGHTS)
+            output = outputs.pop()
+            surprise = presence_surprise(output, lesson.batch)
+            losses["presence"] = PRESENCE_WEIGHT * surprise.mean()
+            losses["teacher"] = TEACHER_WEIGHT * teacher(output.video, lesson.values, lesson.told)
+            lesson.remember(surprise.detach())
             torch.stack(list(losses.values())).sum().backward()
             taker.step(min(step / WARM_UP, phase.first_rate * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))))
             both.zero_grad(set_to_none=True)
@@ -213,12 +236,48 @@ def _average(averaged: R2Head, head: R2Head, kept: float) -> None:
         old.lerp_(new, 1 - kept)
 
 
-Lesson = tuple[TrainingBatch, Tensor, Tensor]
+def presence_surprise(output: HeadOutput, batch: TrainingBatch) -> Tensor:
+    """How wrong the best point of each sample is about whether the sentence is true anywhere.
+
+    Among the videos of a library it is the best point that counts; in the mean over all points it is one of many.
+
+    Args:
+        output: of the batch.
+        batch: its samples.
+
+    Returns:
+        [B] binary cross-entropy.
+    """
+    assert output.point_mask is not None  # the batch has a mask
+    best = output.class_logits.masked_fill(~output.point_mask, -math.inf).amax(dim=1)
+    return F.binary_cross_entropy_with_logits(best, (~batch.absent).to(best), reduction="none")
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A batch, and what the teacher tells of it.
+
+    Attributes:
+        batch: B samples.
+        values: [B, T, TOLD].
+        told: bool [B, T, TOLD], which of them are told.
+        asked: where each sample's question is from.
+    """
+
+    batch: TrainingBatch
+    values: Tensor
+    told: Tensor
+    asked: Sequence[tuple[Pool, int]]
+
+    def remember(self, surprise: Tensor) -> None:
+        """Notes how hard each question, [B], was."""
+        for (pool, place), hardness in zip(self.asked, surprise.clamp(EASIEST, 1.0).tolist(), strict=True):
+            pool.hardness[place] = hardness
 
 
 def _ahead(reader: _Reader, scenes: Sequence[_Scene], random: np.random.Generator) -> Iterator[Lesson]:
-    """Endless batches, one read while the one before is learned from."""
-    by_length = np.argsort([len(scene.true[0].saliency) + random.uniform(0, 3) for scene in scenes])
+    """Endless lessons, one read while the one before is learned from."""
+    by_length = np.argsort([len(scene.true.questions[0].saliency) + random.uniform(0, 3) for scene in scenes])
     near = min(len(scenes), LENGTHS_TOGETHER * reader.videos)
 
     def read() -> Lesson:
@@ -235,7 +294,7 @@ def _ahead(reader: _Reader, scenes: Sequence[_Scene], random: np.random.Generato
 
 
 class _Reader:
-    """Makes batches of scenes and questions about them."""
+    """Makes lessons of scenes and questions about them."""
 
     def __init__(self, encoder: ClipEncoder, prepared: Prepared, phase: Phase) -> None:
         self.videos = phase.videos
@@ -243,13 +302,15 @@ class _Reader:
         self._files = prepared.training_set.files
         self._phase = phase
         self._fps = prepared.config.fps
+        self._encoded: dict[str, Tensor] = {}
 
     def read(self, scenes: Sequence[_Scene], random: np.random.Generator) -> Lesson:
-        """A batch, and what the teacher tells of it: values [B, T, TOLD], and which of them are told."""
+        """A lesson of some scenes."""
         layers = [np.asarray(self._files.video(scene.name)[:, -self._phase.layers :]) for scene in scenes]
         frames = max(map(len, layers))
         video = np.zeros((len(scenes), frames, *layers[0].shape[1:]), np.float16)
-        asked = [(row, question) for row, scene in enumerate(scenes) for question in self._draw(scene, random)]
+        drawn = [self._draw(scene, random) for scene in scenes]
+        asked = [(row, pool.questions[place]) for row, own in enumerate(drawn) for pool, place in own]
         mask = np.zeros((len(asked), frames), bool)
         saliency, positive = np.zeros(mask.shape, np.float32), np.full(len(asked), ABSENT)
         values, told = np.zeros((*mask.shape, TOLD), np.float32), np.zeros((*mask.shape, TOLD), bool)
@@ -272,21 +333,19 @@ class _Reader:
             windows=[torch.from_numpy(question.windows) for _, question in asked],
             fps=self._fps,
         )
-        return batch, torch.from_numpy(values), torch.from_numpy(told)
+        return Lesson(batch, torch.from_numpy(values), torch.from_numpy(told), list(chain.from_iterable(drawn)))
 
-    def _draw(self, scene: _Scene, random: np.random.Generator) -> list[Question]:
+    def _draw(self, scene: _Scene, random: np.random.Generator) -> list[tuple[Pool, int]]:
         """As many questions of every scene: where too few are true, more false ones, and some twice if need be."""
         wanted = self._phase.true + self._phase.false
-        pick = partial(_pick, random=random)
-        chosen = pick(scene.true, self._phase.true)
-        chosen += pick(scene.false, wanted - len(chosen))
+        chosen = scene.true.draw(self._phase.true, random)
+        chosen += scene.false.draw(wanted - len(chosen), random)
         return (chosen * wanted)[:wanted]
 
     def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        encoded = [text.layers[:, -self._phase.layers :].half() for text in self._encoder.encode_texts(list(texts))]
+        new = list(dict.fromkeys(text for text in texts if text not in self._encoded))
+        for text, features in zip(new, self._encoder.encode_texts(new), strict=True):
+            self._encoded[text] = features.layers[:, -self._phase.layers :].half()
+        encoded = [self._encoded[text] for text in texts]
         mask = torch.arange(max(map(len, encoded))) < torch.tensor([len(text) for text in encoded])[:, None]
         return nn.utils.rnn.pad_sequence(encoded, batch_first=True), mask
-
-
-def _pick(questions: Sequence[Question], count: int, random: np.random.Generator) -> list[Question]:
-    return [questions[i] for i in random.permutation(len(questions))[:count]]

@@ -20,7 +20,7 @@ __all__ = ["Question", "ask_about"]
 
 PARAPHRASED_SHARE = 0.5  # of the questions are not in the plainest words
 # What a single frame does not show takes longest to learn.
-SHARES = {"object": 1.0, "placed": 1.5, "pair": 2.0, "move": 3.0, "turn": 3.0, "resize": 2.0, "order": 3.5}
+SHARES = {"object": 1.0, "placed": 1.5, "pair": 2.0, "move": 3.0, "turn": 3.0, "resize": 2.0, "order": 4.0}
 _RESIZING, _MOVING = ("grow", "shrink"), ("left", "right", "up", "down")
 _DRAWS = 3  # for each false sentence: some are true, some come twice
 
@@ -98,12 +98,12 @@ def _false_sentences(scene: Scene, said: Sequence[Sentence], random: Generator) 
     acting = [sentence for sentence in said if sentence.kind in ("move", "turn", "resize")]
     absent = absent_sentences(scene, 24, random)
     ways: list[tuple[float, Callable[[], Sentence | None]]] = [
-        (0.24, lambda: _acts(_pick(looks, random), random)),
-        (0.20, lambda: _acts_otherwise(_pick(acting, random), random) if acting else None),
-        (0.26, lambda: _ordered(looks, random)),
-        (0.13, lambda: _pick(absent, random) if absent else None),
-        (0.10, lambda: _paired(looks, random)),
-        (0.07, lambda: _placed(_pick(looks, random), random)),
+        (0.22, lambda: _acts(_pick(looks, random), random)),
+        (0.17, lambda: _acts_otherwise(_pick(acting, random), random) if acting else None),
+        (0.34, lambda: _ordered(looks, random)),
+        (0.09, lambda: _pick(absent, random) if absent else None),
+        (0.13, lambda: _paired(looks, random)),
+        (0.05, lambda: _placed(_pick(looks, random), random)),
     ]
     shares = np.array([share for share, _ in ways])
     while True:
@@ -137,8 +137,8 @@ def _acts_otherwise(sentence: Sentence, random: Generator) -> Sentence:
 
 def _ordered(looks: Sequence[Look], random: Generator) -> Sentence | None:
     shape, colour, _ = _pick(looks, random)
-    what = Description(shape, None if random.random() < 0.2 else colour)
-    if random.random() < 0.55:
+    what = Description(shape, None if random.random() < 0.3 else colour)
+    if random.random() < 0.45:
         landmark = Description(*_pick(looks, random)[:2])
     else:
         landmark = Description(_pick(SHAPES, random), _pick(tuple(COLOURS), random))

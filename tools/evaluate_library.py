@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,43 +197,40 @@ def fit(library: Library, searcher: Searcher, count: int, asked: tuple[int, int]
         searcher: of the library.
         count: scenes.
         asked: how many sentences that hold in one of them, and how many that hold in none.
-        step: called after each sentence.
+        step: called after each scene.
     """
     head = library.grounder.head
     if head is None:
         raise VtgError(f"{library.model.name}: has no head whose scores could be made comparable")
     samples = [make_sample("val", index, sentences=0) for index in range(count)]
     scenes = [sample.scene for sample in samples]
-    features = []
-    for sample in samples:
-        encoded = library.encoder.encode_frames(_square(sample.frames, library.encoder.image_size))
-        values = head.project([encoded.layers.half()]).values.numpy()
-        features.append(
-            VideoFeatures(
+
+    def features() -> Iterator[VideoFeatures]:
+        for sample in samples:
+            encoded = library.encoder.encode_frames(_square(sample.frames, library.encoder.image_size))
+            values = head.project([encoded.layers.half()]).values.numpy()
+            yield VideoFeatures(
                 library.model.fps,
                 sample.scene.duration,
                 embedding=encoded.embedding.float().numpy(),
                 encoder=library.fingerprint,
                 projection=StoredProjection(values, None, len(sample.frames), [0]),
             )
-        )
-    evidence, present, everything = [], [], []
-    for one in draw_sentences(scenes, *asked, seed=1):
-        found = searcher.evidence(one.sentence.text, features).tolist()
-        everything.append((one, found))
+            step()
+
+    drawn = draw_sentences(scenes, *asked, seed=1)
+    everything = searcher.evidence([one.sentence.text for one in drawn], features()).tolist()
+    evidence, present = [], []
+    for one, found in zip(drawn, everything, strict=True):
         others = [row for number, row in enumerate(found) if number != one.scene]
         hardest = sorted(others, key=lambda row: -row[0])[:HARDEST]
         evidence += hardest + ([found[one.scene]] if one.scene is not None else [])
         present += [False] * len(hardest) + [True] * (one.scene is not None)
-        step()
     fitted = fit_calibration(np.array(evidence), np.array(present))
     # What is found in a search is the best of all its videos: the threshold is one of these.
-    best = {one: max(fitted.chance(*row) for row in found) for one, found in everything}
-    there, absent = (
-        np.array([chance for one, chance in best.items() if (one.scene is None) == is_absent])
-        for is_absent in (False, True)
-    )
-    return replace(fitted, threshold=choose_threshold(there, absent))
+    best = np.array([max(fitted.chance(*row) for row in found) for found in everything])
+    there = np.array([one.scene is not None for one in drawn])
+    return replace(fitted, threshold=choose_threshold(best[there], best[~there]))
 
 
 def _square(frames: np.ndarray, size: int) -> np.ndarray:
@@ -249,8 +246,7 @@ def _measure(arguments: argparse.Namespace, bars: Progress) -> dict[str, Any]:
         values = json.loads(arguments.calibration.read_text("utf-8"))["calibration"]
         library.calibration = Calibration.of(values)
     if arguments.fit:
-        total = arguments.present + arguments.absent
-        task = bars.add_task("fitting", total=total)
+        task = bars.add_task("fitting", total=arguments.videos)
         fitted = fit(
             library,
             library.searcher,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vtg.clip_loading import load_clip
 from vtg.clip_precision import halve_products, uses_bfloat16
+from vtg.clip_text import encode_tokens, real_length
 from vtg.errors import VtgError
 from vtg.specs import DEFAULT_PRETRAINED, EncoderSpec
 
@@ -292,13 +293,11 @@ class ClipEncoder:
         if not texts:
             return []
         tokens = self.tokenize(texts)
+        lengths = [real_length(row, self._end_token) for row in tokens]
         with torch.inference_mode():
-            output = self._clip.forward_intermediates(
-                text=tokens.to(self.device), text_indices=self.layers, text_output_fmt="NLC"
-            )
-            layers = torch.stack(list(output["text_intermediates"]), dim=2).to("cpu", self.dtype)  # [M, L, K, C]
-            embedding = F.normalize(output["text_features"].float(), dim=-1).to("cpu", self.dtype)
-        lengths = [_real_length(row, self._end_token) for row in tokens]
+            kept, features = encode_tokens(self._clip, tokens.to(self.device), max(lengths), self.layers)
+            layers = torch.stack(kept, dim=2).to("cpu", self.dtype)  # [M, L, K, C]
+            embedding = F.normalize(features.float(), dim=-1).to("cpu", self.dtype)
         return [
             TextFeatures(tokens[i, :length], layers[i, :length].clone(), embedding[i].clone())
             for i, length in enumerate(lengths)
@@ -342,11 +341,6 @@ def _best_device() -> torch.device:
 
 def _first(size: int | Sequence[int]) -> int:
     return size if isinstance(size, int) else size[0]
-
-
-def _real_length(tokens: Tensor, end: int) -> int:
-    ends = (tokens == end).nonzero()
-    return int(ends[0]) + 1 if len(ends) else len(tokens)
 
 
 def _resize_and_crop(pixels: Tensor, size: int) -> Tensor:

@@ -208,23 +208,26 @@ class Searcher:
             for one in found
         ]
 
-    def evidence(self, sentence: str, videos: Iterable[VideoFeatures]) -> np.ndarray:
+    def evidence(self, sentences: Sequence[str], videos: Iterable[VideoFeatures]) -> np.ndarray:
         """What a calibration is fitted on.
 
         Args:
-            sentence: what is asked.
-            videos: N videos' features.
+            sentences: M, each of which is asked about every video.
+            videos: N videos' features, of which one at a time is needed.
 
         Returns:
-            [N, 3]: score, margin and highest saliency of each video's best moment; zeros where none was found.
+            [M, N, 3]: score, margin and highest saliency of each video's best moment; zeros where none was found.
         """
-        text = self._grounder.encoder.encode_text(sentence)
-        whole = [(each, Candidate(each.name, tuple(self._grid.starts(len(each))))) for each in videos]
-        rows = []
-        for (features, _), found in zip(whole, self._ground(whole, sentence, text, 1), strict=True):
-            best = [(one.hit.moment.score, self._margin(features, text, one.hit.moment), one.saliency) for one in found]
-            rows += best[:1] or [(0.0, 0.0, 0.0)]
-        return np.array(rows)
+        texts = self._grounder.encoder.encode_texts(sentences)
+        columns = []
+        for features in videos:
+            (groundings,) = self._grounder.ground_each([features], sentences, texts, 1)
+            rows = np.zeros((len(sentences), 3))
+            for row, grounding, text in zip(rows, groundings, texts, strict=True):
+                for best in _found(grounding, 0.0)[:1]:
+                    row[:] = best.hit.moment.score, self._margin(features, text, best.hit.moment), best.saliency
+            columns.append(rows)
+        return np.stack(columns, axis=1)
 
     def _margin(self, features: VideoFeatures, text: TextFeatures, moment: Moment) -> float:
         if features.embedding is None:

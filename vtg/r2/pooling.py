@@ -110,6 +110,10 @@ class Pooling:
             tokens *= projection.scale[:, :, :, :1]
         return tokens.transpose(0, 1).flatten(1, 2)
 
+    def changes(self, projection: VideoProjection) -> bool:
+        """Whether the tokens of a projection are others when they are ready."""
+        return self._compact and self._pools and projection.scale is not None
+
     def ready(self, part: TokenPart) -> TokenPart:
         """Makes tokens ready to be looked at, as far as no query is needed."""
         if part.scale is None or not self._compact or not self._pools:

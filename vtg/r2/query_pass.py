@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vtg.r2.head import R2Head
+from vtg.r2.kept import KeptTokens, ReadyTokens
 from vtg.r2.pooling import LookingWords, Pooling, TokenPart
 from vtg.r2.projection import VideoProjection
 from vtg.r2.readout import Readout
@@ -23,7 +24,9 @@ ROWS = 768
 # Frames whose tokens are made ready and pooled in one go: threads that change hands often wait for each other, and what
 # leaves the cache in between has to be fetched again.
 MOST_FRAMES = 144
-READY_AHEAD = 3  # parts whose tokens are made ready while queries are mapped: it takes about as long
+READY_AHEAD = 4  # parts whose tokens are made ready while queries are mapped: it takes about as long
+KEPT_BYTES = 64 << 20  # of tokens made ready: eight videos of the usual 150 s
+FEWEST_SHARED = 32  # frames of the layer that is needed first, from which on all threads pool it
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +105,7 @@ class QueryPass:
             self._gate = [] if gate is None else gate.sigmoid().tolist()
             compact = self._like.device.type == "cpu" and self._like.dtype == torch.float32 and _has_tiles()
             self._pool = Pooling(head.block, compact)
+            self._kept = KeptTokens(KEPT_BYTES)
             self._wide = self._compact = Refinement(head, self._like.dtype), Readout(head, self._like.dtype)
             if compact:
                 self._compact = Refinement(head, torch.bfloat16), Readout(head, torch.bfloat16)
@@ -155,7 +159,15 @@ class QueryPass:
         ahead = threads if len(pieces) < threads else 1
 
         def run(piece: _Piece) -> None:
-            found = self._answer(_gathered(projections, piece.windows), queries, piece.queries, fps, ahead)
+            whole = _only(projections, piece.windows)
+            found = self._answer(
+                _gathered(projections, piece.windows) if whole is None else whole,
+                queries,
+                piece.queries,
+                fps,
+                ahead,
+                keep=whole is not None,
+            )
             for row, (number, window) in enumerate(piece.windows):
                 answers[number].saliency[window, piece.queries] = found.saliency[row]
                 if found.windows is not None:
@@ -183,21 +195,26 @@ class QueryPass:
         chosen: slice,
         fps: float,
         threads: int,
+        *,
+        keep: bool,
     ) -> Answers:
-        parts = _parts(projection, self._pool.scales(projection))
+        kept = self._kept.get(projection) if keep else None
+        parts = _parts(projection, self._pool.scales(projection), threads) if kept is None else kept.parts
         # Tokens are made ready while the queries are mapped. No layer's pooling waits for another: the thread that
         # refines one finds the next one pooled. All that need not be done beside another thread is done here: two that
         # call many small operators at once wait for each other at every one.
-        tokens = Ahead(self._pool.ready, parts[:READY_AHEAD], here=0, threads=threads)
-        class_tokens = self._pool.class_tokens(projection)
+        tokens = Ahead(self._pool.ready, parts[:READY_AHEAD] if kept is None else [], here=0, threads=threads)
+        class_tokens = self._pool.class_tokens(projection) if kept is None else kept.class_tokens
+        ready = list(parts)
         windows, layers, frames = projection.values.shape[:3]
         mapped = queries()[chosen]
         compact = projection.scale is not None
         words = [self._pool.of_layer(mapped.words, layer, compact) for layer in range(layers)]
 
         def pool(place: int) -> Tensor:
-            part = tokens.take(place) if place < READY_AHEAD else self._pool.ready(parts[place])
-            return self._pool(part, words[part.layer])
+            if kept is None:
+                ready[place] = tokens.take(place) if place < READY_AHEAD else self._pool.ready(parts[place])
+            return self._pool(ready[place], words[ready[place].layer])
 
         pooled = Ahead(pool, range(len(parts)), here=1, threads=threads)
         refine, read = self._compact if compact else self._wide
@@ -211,18 +228,27 @@ class QueryPass:
                 entering = torch.lerp(state, entering, self._gate[layer])
             state = refine(entering, mapped.attended, layer)  # [N, V, T, D]
         assert state is not None  # there is at least one layer
+        if keep and kept is None and self._pool.changes(projection):
+            self._kept.put(projection, ReadyTokens(ready, class_tokens))
         found, saliency = read(state.relu_(), mapped.pooled, fps)
         return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))
 
 
-def _parts(projection: VideoProjection, scale: Tensor | None) -> list[TokenPart]:
-    """All tokens in parts, in the order in which they are needed."""
+def _only(projections: Sequence[VideoProjection], windows: Sequence[tuple[int, int]]) -> VideoProjection | None:
+    """The projection that windows are all of; None if there is no such one."""
+    first = projections[windows[0][0]]
+    return first if len(windows) == len(first) and windows[-1][0] == windows[0][0] else None
+
+
+def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> list[TokenPart]:
+    """All tokens in parts, in the order in which they are needed; every thread has one of those needed first."""
     count, layers, frames = projection.values.shape[:3]
     together = projection.values[:, 0].is_contiguous()  # a layer's windows lie next to each other in memory, or none
     of_windows = [slice(0, count)] if together else [slice(one, one + 1) for one in range(count)]
-    shares = _shares(frames * (count if together else 1))
+    total = frames * (count if together else 1)
     parts = []
     for layer in reversed(range(layers)):
+        shares = _shares(total, threads if layer == layers - 1 and total >= FEWEST_SHARED else 1)
         for own in of_windows:
             tokens = projection.values[own, layer].flatten(0, 1)[None]
             factors = None if scale is None else scale[own, layer].flatten(0, 1)[None]
@@ -232,9 +258,9 @@ def _parts(projection: VideoProjection, scale: Tensor | None) -> list[TokenPart]
     return parts
 
 
-def _shares(count: int) -> list[slice]:
-    """Frames in equal shares."""
-    each = -(-count // -(-count // MOST_FRAMES))
+def _shares(count: int, fewest: int) -> list[slice]:
+    """Frames in equal shares, at least so many of them."""
+    each = -(-count // max(fewest, -(-count // MOST_FRAMES)))
     return [slice(first, min(first + each, count)) for first in range(0, count, each)]
 
 
