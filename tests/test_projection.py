@@ -197,7 +197,7 @@ def test_a_piece_that_failed_ahead_fails_where_it_is_needed() -> None:
         began.set()
         raise ValueError(piece)
 
-    ahead = Ahead(fail, range(2), here=1, threads=2)
+    ahead = Ahead(fail, range(2), threads=2)
     assert began.wait(30)
     with pytest.raises(ValueError, match="1"):
         ahead.take(1)
@@ -226,7 +226,7 @@ def test_work_done_ahead_is_done_once_and_by_whoever_comes_first() -> None:
         done.append(piece)
         return piece * piece
 
-    ahead = Ahead(run, range(6), here=1, threads=2)
+    ahead = Ahead(run, range(6), threads=2)
     assert began.wait(30)
     assert ahead.take(0) == 0
     release.set()

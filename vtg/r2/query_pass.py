@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import torch
@@ -24,7 +25,7 @@ ROWS = 768
 # Frames whose tokens are made ready and pooled in one go: threads that change hands often wait for each other, and what
 # leaves the cache in between has to be fetched again.
 MOST_FRAMES = 144
-READY_AHEAD = 4  # parts whose tokens are made ready while queries are mapped: it takes about as long
+READY_AHEAD = 6  # parts whose tokens are made ready while queries are mapped: it takes about as long
 KEPT_BYTES = 64 << 20  # of tokens made ready: eight videos of the usual 150 s
 FEWEST_SHARED = 32  # frames of the layer that is needed first, from which on all threads pool it
 
@@ -43,32 +44,42 @@ class Answers:
     saliency: Tensor
 
 
-@dataclass(frozen=True, eq=False)
 class MappedQueries:
     """N queries in the block's space: all of the work on them that no video changes.
 
-    Attributes:
+    Tokens can be looked at before the rest is worked out, which waits until it is asked for.
+
+    Args:
         words: as they look at tokens.
-        attended: as frames attend to them.
-        mask: [N, L], true where a token is real; None if all are.
-        pooled: [N, D] the query as one feature.
+        attend: gives them as frames attend to them.
+        pool: gives [N, D], each query as one feature.
     """
 
-    words: LookingWords
-    attended: AttendedWords
-    mask: Tensor | None
-    pooled: Tensor
+    def __init__(self, words: LookingWords, attend: Callable[[], AttendedWords], pool: Callable[[], Tensor]) -> None:
+        self.words = words
+        self._attend = attend
+        self._pool = pool
+
+    @cached_property
+    def attended(self) -> AttendedWords:
+        """As frames attend to them."""
+        return self._attend()
+
+    @cached_property
+    def pooled(self) -> Tensor:
+        """[N, D] the query as one feature."""
+        return self._pool()
+
+    def complete(self) -> MappedQueries:
+        """These, with nothing left to be worked out: for several threads at once."""
+        _ = self.attended, self.pooled
+        return self
 
     def __len__(self) -> int:
-        return len(self.pooled)
+        return self.words.keys.shape[1]
 
     def __getitem__(self, queries: slice) -> MappedQueries:
-        return MappedQueries(
-            self.words[queries],
-            self.attended[queries],
-            None if self.mask is None else self.mask[queries],
-            self.pooled[queries],
-        )
+        return MappedQueries(self.words[queries], lambda: self.attended[queries], lambda: self.pooled[queries])
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ class QueryPass:
             queries: N × [L, K, Cq], of any lengths; at least one.
         """
         # In one thread: its products are too small to be split.
-        return run_in_threads(self._map, [queries], self._threads())[0]
+        return run_in_threads(lambda asked: self._map(asked).complete(), [queries], self._threads())[0]
 
     def _map(self, queries: Sequence[Tensor]) -> MappedQueries:
         padded = nn.utils.rnn.pad_sequence(list(queries), batch_first=True).to(self._like)
@@ -126,8 +137,11 @@ class QueryPass:
         if min(lengths) < max(lengths):
             mask = (torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]).to(self._like.device)
         words: Tensor = self._block.query_map(padded.permute(2, 0, 1, 3))  # [K, N, L, D]
-        pooled = self._query_pooling(words[0], mask)
-        return MappedQueries(self._pool.look(words, mask), self._wide[0].attended(words, mask), mask, pooled)
+        return MappedQueries(
+            self._pool.look(words, mask),
+            lambda: self._wide[0].attended(words, mask),
+            lambda: self._query_pooling(words[0], mask),
+        )
 
     def answer(self, projection: VideoProjection, queries: MappedQueries, fps: float) -> Answers:
         """Asks every query of every window.
@@ -175,7 +189,7 @@ class QueryPass:
 
         with torch.inference_mode():  # nothing but the answers leaves: small operators take a tenth less
             if len(pieces) > 1:
-                mapped = run_in_threads(lambda _: queries(), [None], threads)[0]
+                mapped = run_in_threads(lambda _: queries().complete(), [None], threads)[0]
                 queries = lambda: mapped  # noqa: E731 - a function of two lines would say no more
             run_in_threads(run, pieces, threads)
         return answers
@@ -203,7 +217,7 @@ class QueryPass:
         # Tokens are made ready while the queries are mapped. No layer's pooling waits for another: the thread that
         # refines one finds the next one pooled. All that need not be done beside another thread is done here: two that
         # call many small operators at once wait for each other at every one.
-        tokens = Ahead(self._pool.ready, parts[:READY_AHEAD] if kept is None else [], here=0, threads=threads)
+        tokens = Ahead(self._pool.ready, parts[:READY_AHEAD] if kept is None else [], threads)
         class_tokens = self._pool.class_tokens(projection) if kept is None else kept.class_tokens
         ready = list(parts)
         windows, layers, frames = projection.values.shape[:3]
@@ -216,7 +230,8 @@ class QueryPass:
                 ready[place] = tokens.take(place) if place < READY_AHEAD else self._pool.ready(parts[place])
             return self._pool(ready[place], words[ready[place].layer])
 
-        pooled = Ahead(pool, range(len(parts)), here=1, threads=threads)
+        pooled = Ahead(pool, range(len(parts)), threads)
+        attended = mapped.attended  # worked out here while others pool
         refine, read = self._compact if compact else self._wide
         state: Tensor | None = None
         for layer in reversed(range(layers)):
@@ -226,7 +241,7 @@ class QueryPass:
             )
             if state is not None and self._gate:
                 entering = torch.lerp(state, entering, self._gate[layer])
-            state = refine(entering, mapped.attended, layer)  # [N, V, T, D]
+            state = refine(entering, attended, layer)  # [N, V, T, D]
         assert state is not None  # there is at least one layer
         if keep and kept is None and self._pool.changes(projection):
             self._kept.put(projection, ReadyTokens(ready, class_tokens))
@@ -241,14 +256,14 @@ def _only(projections: Sequence[VideoProjection], windows: Sequence[tuple[int, i
 
 
 def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> list[TokenPart]:
-    """All tokens in parts, in the order in which they are needed; every thread has one of those needed first."""
+    """All tokens in parts, in the order in which they are needed; all threads have some of those needed first."""
     count, layers, frames = projection.values.shape[:3]
     together = projection.values[:, 0].is_contiguous()  # a layer's windows lie next to each other in memory, or none
     of_windows = [slice(0, count)] if together else [slice(one, one + 1) for one in range(count)]
     total = frames * (count if together else 1)
     parts = []
     for layer in reversed(range(layers)):
-        shares = _shares(total, threads if layer == layers - 1 and total >= FEWEST_SHARED else 1)
+        shares = _shares(total, 2 * threads if layer == layers - 1 and total >= FEWEST_SHARED and threads > 1 else 1)
         for own in of_windows:
             tokens = projection.values[own, layer].flatten(0, 1)[None]
             factors = None if scale is None else scale[own, layer].flatten(0, 1)[None]

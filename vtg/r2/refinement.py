@@ -62,7 +62,7 @@ class Refinement:
         self._cross_query_bias = cross.query.bias * even
         self._folds = torch.cat((cross.query.weight * even, cross.output.weight.T)).view(2 * self._heads, -1, width)
         share = cross.output.bias / self._heads  # shares of a head sum to 1
-        self._fold_biases = torch.stack((torch.zeros_like(share), share)).repeat_interleave(self._heads, dim=0)[:, None]
+        self._fold_biases = torch.stack((torch.zeros_like(share), share))[:, None, None]  # [2, 1, 1, D]
         own_weight = torch.cat((own.query.weight * even, own.key.weight, own.value.weight))
         own_bias = torch.cat((own.query.bias * even, own.key.bias, own.value.bias))
         self._own = PackedLinear(own_weight, torch.zeros_like(own_bias), dtype)
@@ -87,9 +87,10 @@ class Refinement:
         """
         layers, count, length, width = words.shape
         both = F.linear(words, *self._cross_keys).view(-1, 2 * self._heads, width // self._heads)  # [K·N·L, 2·heads, d]
-        folded = torch.baddbmm(self._fold_biases, both.transpose(0, 1), self._folds)  # [2·heads, K·N·L, D]
-        folded = folded.view(2, self._heads, -1, width).transpose(1, 2).contiguous()
-        keys, values = folded.view(2, layers, count, length * self._heads, width).unbind()
+        folded = torch.bmm(both.transpose(0, 1), self._folds)  # [2·heads, K·N·L, D]
+        placed = folded.new_empty(2, layers * count * length, self._heads, width)
+        torch.add(folded.view(2, self._heads, -1, width).transpose(1, 2), self._fold_biases, out=placed)
+        keys, values = placed.view(2, layers, count, length * self._heads, width).unbind()
         bias = (both[:, : self._heads] * self._cross_query_bias.view(self._heads, -1)).sum(dim=2)  # [K·N·L, heads]
         if mask is not None:
             bias = bias.view(layers, count, length, -1).masked_fill(~mask[:, :, None], -torch.inf)

@@ -43,20 +43,20 @@ class Ahead(Generic[Piece, Result]):
 
     Args:
         run: is given a piece.
-        pieces: in the order in which they will be needed; the first ones are needed at once.
-        here: how many of them nobody else is to begin.
+        pieces: in the order in which they will be needed.
         threads: as `run_in_threads` has.
     """
 
-    def __init__(self, run: Callable[[Piece], Result], pieces: Sequence[Piece], here: int, threads: int) -> None:
+    def __init__(self, run: Callable[[Piece], Result], pieces: Sequence[Piece], threads: int) -> None:
         self._run = run
         self._pieces = pieces
         self._claims = [threading.Lock() for _ in pieces]
         self._done: list[Future[Result]] = [Future() for _ in pieces]
-        if threads > 1 and len(pieces) > here:
+        if threads > 1 and pieces:
             pool = _threads(threads, os.getpid())
-            for _ in range(min(threads - 1, len(pieces) - here)):
-                pool.submit(_quiet(self._help), here)
+            help_out = _quiet(lambda _: self._help())
+            for _ in range(min(threads - 1, len(pieces))):
+                pool.submit(help_out, None)
 
     def take(self, place: int) -> Result:
         """What `run` gives for the piece at a place, which is taken once."""
@@ -64,8 +64,8 @@ class Ahead(Generic[Piece, Result]):
             return self._run(self._pieces[place])
         return self._done[place].result()
 
-    def _help(self, first: int) -> None:
-        for place in range(first, len(self._pieces)):
+    def _help(self) -> None:
+        for place in range(len(self._pieces)):
             if self._claims[place].acquire(blocking=False):
                 try:
                     self._done[place].set_result(self._run(self._pieces[place]))
