@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def store(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> FeatureSto
 
 def test_what_is_read_is_what_was_written(store: FeatureStore, features: tuple[np.ndarray, np.ndarray]) -> None:
     read = store.open(KEY)
-    assert isinstance(read.layers, np.memmap)
+    assert isinstance(read.layers, np.ndarray) and isinstance(read.layers.base, mmap.mmap)
     np.testing.assert_array_equal(read.layers, features[0])
     np.testing.assert_array_equal(read.embedding, features[1])
     assert read.duration == 13.4

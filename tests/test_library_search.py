@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from PIL import Image
 from vtg import searching
 from vtg.asking import Part, Question, Stretch, parse_stretch, parse_weighted
 from vtg.calibration import Calibration, choose_threshold, fit_calibration
-from vtg.candidates import WindowGrid, choose_windows, every_window
+from vtg.candidates import Candidate, WindowGrid, choose_windows, every_window
 from vtg.errors import VtgError
+from vtg.hits import Hit
 from vtg.library import Library
 from vtg.specs import model_spec
 from vtg.table_rows import NearFrames
@@ -278,10 +280,19 @@ class TestCalibration:
         monkeypatch.setattr(searching, "FEWEST_WINDOWS", 1)
         everywhere = len(with_head.videos())
         assert everywhere > 1
+        look, looked = searching.Searcher._look, []
+
+        def seen(self: searching.Searcher, chosen: list[Candidate], *others: Any) -> list[Hit]:
+            looked.extend(candidate.video for candidate in chosen)
+            return look(self, chosen, *others)
+
+        monkeypatch.setattr(searching.Searcher, "_look", seen)
         for threshold, videos in ((0.0, 1), (1.1, min(everywhere, searching.SECOND_LOOK))):
             monkeypatch.setattr(Library, "calibration", Calibration(bias=1e-6, threshold=threshold))
             library = Library(with_head.folder, with_head.model, device="cpu")
+            looked.clear()
             assert len({hit.video for hit in library.search("a red circle", 50)}) == videos
+            assert len(looked) == len(set(looked)) == videos  # none of them twice
 
 
 def test_parts_of_questions_are_written_as_people_write_them() -> None:

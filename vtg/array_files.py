@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vtg.errors import VtgError
 from vtg.hashing import file_sha256
 from vtg.whole_files import WholeFileWriter
 
-__all__ = ["ABANDONED_SECONDS", "HEADER_BYTES", "ArrayFileWriter", "map_array", "read_header", "sweep", "verify"]
+__all__ = ["ABANDONED_SECONDS", "HEADER_BYTES", "ArrayFileWriter", "map_arrays", "read_header", "sweep", "verify"]
 
 HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
 ABANDONED_SECONDS = 3600.0  # an unfinished file that nobody has written to for so long belongs to nobody
@@ -78,17 +79,22 @@ def read_header(path: Path) -> dict[str, Any]:
     return dict(header)
 
 
-def map_array(path: Path, header: Mapping[str, Any], name: str) -> np.ndarray | None:
-    """Map one array of a file; None where it has none of this name.
+def map_arrays(path: Path, header: Mapping[str, Any], names: Iterable[str]) -> list[np.ndarray | None]:
+    """Map arrays of a file, which is opened once; None for those that it does not have.
 
     The mapping is private: what is read is the file, and nothing is ever written to it.
     """
-    if name not in header:
-        return None
-    entry = header[name]
-    # Mode "c" rather than "r": torch takes no read-only memory, and pages that nobody writes to are the file's own.
-    offset, shape = HEADER_BYTES + entry["data_offsets"][0], tuple(entry["shape"])
-    return np.memmap(path, KINDS[entry["dtype"]], "c", offset, shape)
+    with path.open("rb") as file:
+        # A copy on writing rather than for reading: torch takes no read-only memory, and pages that nobody writes to
+        # are the file's own.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    entries = (header.get(name) for name in names)
+    return [
+        None
+        if entry is None
+        else np.ndarray(entry["shape"], KINDS[entry["dtype"]], mapped, HEADER_BYTES + entry["data_offsets"][0])
+        for entry in entries
+    ]
 
 
 def verify(path: Path) -> None:

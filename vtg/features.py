@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtg.array_files import ArrayFileWriter, map_array, read_header, sweep, verify
+from vtg.array_files import ArrayFileWriter, map_arrays, read_header, sweep, verify
 from vtg.errors import VideoError
 from vtg.hashing import file_sha256
 from vtg.published import PublishedFeatures, read_npy
@@ -203,7 +203,7 @@ class FeatureStore:
         path = self.path(key)
         header = read_header(path)
         parts = ("layers", "layers_scale", "embedding", "miniatures")
-        values, scale, embedding, miniatures = (map_array(path, header, part) for part in parts)
+        values, scale, embedding, miniatures = map_arrays(path, header, parts)
         layers = values if values is None or scale is None else CompactLayers(values, scale)
         duration = float(header["__metadata__"]["duration"])
         return VideoFeatures(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vtg.array_files import ArrayFileWriter, map_array, read_header, sweep, verify
+from vtg.array_files import ArrayFileWriter, map_arrays, read_header, sweep, verify
 from vtg.hashing import file_sha256
 from vtg.windows import window_frames, window_starts
 
@@ -150,7 +150,7 @@ class ProjectionStore:
         """
         path = self.path(key)
         header = read_header(path)
-        values, scale = (map_array(path, header, name) for name in ("values", "scale"))
+        values, scale = map_arrays(path, header, ("values", "scale"))
         assert values is not None  # every file of this folder has them
         frames, step = (int(header["__metadata__"][name]) for name in ("frames", "step"))
         length = values.shape[2]  # of a short video, less than the head's step

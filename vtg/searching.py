@@ -104,8 +104,11 @@ class Searcher:
         hits = self._look(chosen, sentence, text, selection, enough)
         if max((hit.moment.score for hit in hits), default=0.0) < self._calibration.threshold:
             more = self._windows(text, selection, said, SECOND_LOOK * self._most_windows)
-            if more != chosen:
-                hits = self._look(more, sentence, text, selection, enough)
+            # Of a video with a window that was not looked at, all that were chosen are looked at together.
+            new = [candidate for candidate in more if candidate not in chosen]
+            again = {selection.entries[candidate.video].path for candidate in new}
+            hits = [hit for hit in hits if hit.video not in again]
+            hits += self._look(new, sentence, text, selection, enough) if new else []
         return hits
 
     def _look(
