@@ -6,16 +6,18 @@ import mmap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import vtg
+from vtg import grounding as vtg_grounding
 from vtg.clip import ClipEncoder
 from vtg.errors import VtgError
 from vtg.features import VideoFeatures
-from vtg.grounding import Grounder
+from vtg.grounding import Grounder, Grounding, Moment
 from vtg.r2 import HeadConfig, R2Head, attention_map, postprocess_windows
 from vtg.windows import join_curves, window_starts
 
@@ -86,6 +88,22 @@ def test_many_queries_are_answered_as_each_alone(grounder: Grounder) -> None:
         for ours, theirs in zip(grounding.moments[:5], alone.moments[:5], strict=True):
             assert ours.score == pytest.approx(theirs.score, abs=1e-5)
     assert grounder.ground_many(video, []) == []
+
+
+def test_moments_that_rounding_left_nothing_of_are_not_shown(
+    grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = grounder.ground(features(23), "a red circle")
+    ground = vtg_grounding.ground_each_with_head
+
+    def with_nothing(*asked: Any) -> list[list[Grounding]]:
+        nothing = Moment(2.0, 2.0, 1.0)
+        return [[replace(one, moments=[nothing, *one.moments]) for one in own] for own in ground(*asked)]
+
+    monkeypatch.setattr("vtg.grounding.ground_each_with_head", with_nothing)
+    after = grounder.ground(features(23), "a red circle")
+    assert after.moments == before.moments and after.moments
+    assert np.array_equal(after.attention(8.0), before.attention(8.0))
 
 
 def test_a_file_is_grounded_through_its_features(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from vtg.asking import Part, Question, Stretch, parse_stretch, parse_weighted
 from vtg.calibration import Calibration, choose_threshold, fit_calibration
 from vtg.candidates import Candidate, WindowGrid, choose_windows, every_window
 from vtg.errors import VtgError
-from vtg.grounding import Grounder, Grounding, Moment
 from vtg.hits import Hit
 from vtg.library import Library
 from vtg.specs import model_spec
@@ -295,21 +293,6 @@ class TestCalibration:
             looked.clear()
             assert len({hit.video for hit in library.search("a red circle", 50)}) == videos
             assert len(looked) == len(set(looked)) == videos  # none of them twice
-
-
-def test_a_moment_that_rounding_left_nothing_of_is_no_result(
-    with_head: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ground = Grounder.ground_each
-
-    def with_nothing(self: Grounder, *asked: Any) -> list[list[Grounding]]:
-        nothing = Moment(2.0, 2.0, 1.0)
-        return [[replace(one, moments=[nothing, *one.moments]) for one in own] for own in ground(self, *asked)]
-
-    before = with_head.search("a red circle", 5)
-    monkeypatch.setattr(Grounder, "ground_each", with_nothing)
-    after = with_head.search("a red circle", 5)
-    assert after and [hit.moment for hit in after] == [hit.moment for hit in before]
 
 
 def test_parts_of_questions_are_written_as_people_write_them() -> None:

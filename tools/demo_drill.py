@@ -87,7 +87,7 @@ class Drill:
     validation_scenes: int = 60
     phases: tuple[Phase, ...] = (
         Phase(layers=1, videos=6, steps=1400, minutes=20.0),
-        Phase(layers=4, videos=4, steps=1200, minutes=36.0, first_rate=0.8),
+        Phase(layers=4, videos=4, steps=2000, minutes=36.0, first_rate=0.8),
     )
 
 
@@ -302,7 +302,6 @@ class _Reader:
         self._files = prepared.training_set.files
         self._phase = phase
         self._fps = prepared.config.fps
-        self._encoded: dict[str, Tensor] = {}
 
     def read(self, scenes: Sequence[_Scene], random: np.random.Generator) -> Lesson:
         """A lesson of some scenes."""
@@ -343,9 +342,6 @@ class _Reader:
         return (chosen * wanted)[:wanted]
 
     def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        new = list(dict.fromkeys(text for text in texts if text not in self._encoded))
-        for text, features in zip(new, self._encoder.encode_texts(new), strict=True):
-            self._encoded[text] = features.layers[:, -self._phase.layers :].half()
-        encoded = [self._encoded[text] for text in texts]
+        encoded = [text.layers[:, -self._phase.layers :].half() for text in self._encoder.encode_texts(texts)]
         mask = torch.arange(max(map(len, encoded))) < torch.tensor([len(text) for text in encoded])[:, None]
         return nn.utils.rnn.pad_sequence(encoded, batch_first=True), mask

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,7 +163,8 @@ class Grounder:
         if self.head is not None:
             layers = [text.layers for text in texts]
             count = MOST_MOMENTS if most is None else most
-            return ground_each_with_head(self.head, videos, queries, layers, self._query_pass, count)
+            groundings = ground_each_with_head(self.head, videos, queries, layers, self._query_pass, count)
+            return [[_lasting(grounding) for grounding in own] for own in groundings]
         return [
             [self._ground_by_embedding(video, query, text, most) for query, text in zip(queries, texts, strict=True)]
             for video in videos
@@ -258,6 +260,12 @@ def _check_fit(encoder: ClipEncoder, head: R2Head) -> None:
             f"{name}: reads {_shape(wanted)}, and this CLIP gives {_shape(found)}; "
             f"load it with the CLIP that it was trained on ({config.clip_model or 'not named in its file'})"
         )
+
+
+def _lasting(grounding: Grounding) -> Grounding:
+    """Without the moments that rounded times left nothing of: they count in figures, and show nothing."""
+    moments = [moment for moment in grounding.moments if moment.end > moment.start]
+    return grounding if len(moments) == len(grounding.moments) else replace(grounding, moments=moments)
 
 
 def _shape(sizes: tuple[int, ...]) -> str:

@@ -39,7 +39,7 @@ ALL_FRAMES = 20_000  # up to here all videos are looked at
 OVERLAP = 0.5  # IoU of moments found in two windows, beyond which they are one
 RARE = 3.0  # standard deviations above the library's usual frame: as likely as not what a picture or a sum asks for
 TYPICAL_VIDEOS, TYPICAL_FRAMES = 64, 32  # evenly chosen, and frames of each, that stand for the library
-EVIDENCE_MOMENTS = 5  # of a video, of which the best that has any length counts
+EVIDENCE_MOMENTS = 5  # of a video, of which some may be nothing, and the best of the others counts
 SAID_LINES = 1_000  # that are looked at for one question
 
 
@@ -384,7 +384,7 @@ def _found(grounding: Grounding, offset: float) -> list[_Found]:
     """What a grounding of a video from a second on has found, best first, in the video's own time."""
     found = []
     for moment in grounding.moments:
-        if moment.score > 0 and moment.end > moment.start:  # a recipe that rounds times leaves nothing of some
+        if moment.score > 0:
             peak = best_time(grounding, moment)
             saliency = float(grounding.saliency.scores[int(np.searchsorted(grounding.saliency.times, peak))])
             shifted = Moment(moment.start + offset, moment.end + offset, moment.score)
