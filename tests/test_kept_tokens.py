@@ -92,6 +92,18 @@ def test_what_nobody_has_any_more_is_not_kept(head: R2Head, made_ready: list[int
     assert len(query_pass._kept) == 0
 
 
+def test_a_long_video_is_read_again_and_not_held(
+    head: R2Head, made_ready: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vtg.r2.query_pass.KEPT_BYTES", 3 * 75 * 5 * 32 * 2 - 1)
+    video, query_pass = stored(head, 75), QueryPass(head)
+    first, again = (ask(query_pass, video.windows()) for _ in range(2))
+    assert torch.equal(first.saliency, again.saliency)
+    assert sum(made_ready) == 2 * 3 * 75 and len(query_pass._kept) == 0
+    ask(query_pass, stored(head, 74).windows())
+    assert len(query_pass._kept) == 0  # its video is gone
+
+
 def test_those_asked_last_are_kept_as_far_as_there_is_room() -> None:
     def projection() -> VideoProjection:
         return VideoProjection(torch.zeros(1, 1, 1, 1, 1))

@@ -110,9 +110,10 @@ class Pooling:
             tokens *= projection.scale[:, :, :, :1]
         return tokens.transpose(0, 1).flatten(1, 2)
 
-    def changes(self, projection: VideoProjection) -> bool:
-        """Whether the tokens of a projection are others when they are ready."""
-        return self._compact and self._pools and projection.scale is not None
+    def ready_bytes(self, projection: VideoProjection) -> int:
+        """What all tokens of a projection take when they are ready; 0 if these are the ones that are there already."""
+        changes = self._compact and self._pools and projection.scale is not None
+        return projection.values.numel() * torch.bfloat16.itemsize if changes else 0
 
     def ready(self, part: TokenPart) -> TokenPart:
         """Makes tokens ready to be looked at, as far as no query is needed."""

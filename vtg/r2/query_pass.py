@@ -180,7 +180,7 @@ class QueryPass:
                 piece.queries,
                 fps,
                 ahead,
-                keep=whole is not None,
+                keep=whole is not None and self._pool.ready_bytes(whole) in range(1, KEPT_BYTES + 1),
             )
             for row, (number, window) in enumerate(piece.windows):
                 answers[number].saliency[window, piece.queries] = found.saliency[row]
@@ -219,16 +219,19 @@ class QueryPass:
         # call many small operators at once wait for each other at every one.
         tokens = Ahead(self._pool.ready, parts[:READY_AHEAD] if kept is None else [], threads)
         class_tokens = self._pool.class_tokens(projection) if kept is None else kept.class_tokens
-        ready = list(parts)
+        ready: dict[int, TokenPart] = {}  # those that are kept: of long videos, each part makes room for the next
         windows, layers, frames = projection.values.shape[:3]
         mapped = queries()[chosen]
         compact = projection.scale is not None
         words = [self._pool.of_layer(mapped.words, layer, compact) for layer in range(layers)]
 
         def pool(place: int) -> Tensor:
+            part = parts[place]
             if kept is None:
-                ready[place] = tokens.take(place) if place < READY_AHEAD else self._pool.ready(parts[place])
-            return self._pool(ready[place], words[ready[place].layer])
+                part = tokens.take(place) if place < READY_AHEAD else self._pool.ready(part)
+            if keep:
+                ready[place] = part
+            return self._pool(part, words[part.layer])
 
         pooled = Ahead(pool, range(len(parts)), threads)
         attended = mapped.attended  # worked out here while others pool
@@ -243,8 +246,8 @@ class QueryPass:
                 entering = torch.lerp(state, entering, self._gate[layer])
             state = refine(entering, attended, layer)  # [N, V, T, D]
         assert state is not None  # there is at least one layer
-        if keep and kept is None and self._pool.changes(projection):
-            self._kept.put(projection, ReadyTokens(ready, class_tokens))
+        if keep and kept is None:
+            self._kept.put(projection, ReadyTokens([ready[place] for place in range(len(parts))], class_tokens))
         found, saliency = read(state.relu_(), mapped.pooled, fps)
         return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))
 
