@@ -25,9 +25,8 @@ ROWS = 768
 # Frames whose tokens are made ready and pooled in one go: threads that change hands often wait for each other, and what
 # leaves the cache in between has to be fetched again.
 MOST_FRAMES = 144
-READY_AHEAD = 6  # parts whose tokens are made ready while queries are mapped: it takes about as long
+READY_AHEAD = 3  # parts whose tokens are made ready while queries are mapped: it takes about as long
 KEPT_BYTES = 64 << 20  # of tokens made ready: eight videos of the usual 150 s
-FEWEST_SHARED = 32  # frames of the layer that is needed first, from which on all threads pool it
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +179,7 @@ class QueryPass:
                 piece.queries,
                 fps,
                 ahead,
-                keep=whole is not None and self._pool.ready_bytes(whole) in range(1, KEPT_BYTES + 1),
+                keep=whole is not None and 0 < self._pool.ready_bytes(whole) <= KEPT_BYTES,
             )
             for row, (number, window) in enumerate(piece.windows):
                 answers[number].saliency[window, piece.queries] = found.saliency[row]
@@ -213,7 +212,7 @@ class QueryPass:
         keep: bool,
     ) -> Answers:
         kept = self._kept.get(projection) if keep else None
-        parts = _parts(projection, self._pool.scales(projection), threads) if kept is None else kept.parts
+        parts = _parts(projection, self._pool.scales(projection)) if kept is None else kept.parts
         # Tokens are made ready while the queries are mapped. No layer's pooling waits for another: the thread that
         # refines one finds the next one pooled. All that need not be done beside another thread is done here: two that
         # call many small operators at once wait for each other at every one.
@@ -234,7 +233,7 @@ class QueryPass:
             return self._pool(part, words[part.layer])
 
         pooled = Ahead(pool, range(len(parts)), threads)
-        attended = mapped.attended  # worked out here while others pool
+        attended, pooled_query = mapped.attended, mapped.pooled  # worked out here while others pool
         refine, read = self._compact if compact else self._wide
         state: Tensor | None = None
         for layer in reversed(range(layers)):
@@ -248,7 +247,7 @@ class QueryPass:
         assert state is not None  # there is at least one layer
         if keep and kept is None:
             self._kept.put(projection, ReadyTokens([ready[place] for place in range(len(parts))], class_tokens))
-        found, saliency = read(state.relu_(), mapped.pooled, fps)
+        found, saliency = read(state.relu_(), pooled_query, fps)
         return Answers(None if found is None else found.transpose(0, 1), saliency.transpose(0, 1))
 
 
@@ -258,15 +257,14 @@ def _only(projections: Sequence[VideoProjection], windows: Sequence[tuple[int, i
     return first if len(windows) == len(first) and windows[-1][0] == windows[0][0] else None
 
 
-def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> list[TokenPart]:
-    """All tokens in parts, in the order in which they are needed; all threads have some of those needed first."""
+def _parts(projection: VideoProjection, scale: Tensor | None) -> list[TokenPart]:
+    """All tokens in parts, in the order in which they are needed."""
     count, layers, frames = projection.values.shape[:3]
     together = projection.values[:, 0].is_contiguous()  # a layer's windows lie next to each other in memory, or none
     of_windows = [slice(0, count)] if together else [slice(one, one + 1) for one in range(count)]
-    total = frames * (count if together else 1)
+    shares = _shares(frames * (count if together else 1))
     parts = []
     for layer in reversed(range(layers)):
-        shares = _shares(total, 2 * threads if layer == layers - 1 and total >= FEWEST_SHARED and threads > 1 else 1)
         for own in of_windows:
             tokens = projection.values[own, layer].flatten(0, 1)[None]
             factors = None if scale is None else scale[own, layer].flatten(0, 1)[None]
@@ -276,9 +274,9 @@ def _parts(projection: VideoProjection, scale: Tensor | None, threads: int) -> l
     return parts
 
 
-def _shares(count: int, fewest: int) -> list[slice]:
-    """Frames in equal shares, at least so many of them."""
-    each = -(-count // max(fewest, -(-count // MOST_FRAMES)))
+def _shares(count: int) -> list[slice]:
+    """Frames in equal shares."""
+    each = -(-count // -(-count // MOST_FRAMES))
     return [slice(first, min(first + each, count)) for first in range(0, count, each)]
 
 
