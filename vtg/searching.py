@@ -13,7 +13,7 @@ from vtg.asking import Part, Question, Stretch, embed_question
 from vtg.calibration import Calibration
 from vtg.candidates import Candidate, WindowGrid, choose_windows, cut_window, every_window
 from vtg.errors import VtgError
-from vtg.grounding import Grounding, Moment
+from vtg.grounding import Grounder, Grounding, Moment
 from vtg.hits import Hit, Selection, best_hits, best_time, said_moments, where_said
 from vtg.intervals import non_maximum_suppression
 from vtg.table_rows import NearFrames, SaidLine, VideoEntry
@@ -22,7 +22,6 @@ from vtg.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin
 if TYPE_CHECKING:
     from vtg.clip import TextFeatures
     from vtg.features import VideoFeatures
-    from vtg.grounding import Grounder
     from vtg.tables import LibraryTables
 
 __all__ = ["Searcher"]
@@ -205,8 +204,7 @@ class Searcher:
             return [one.hit for one in found]
         best = found[0]
         margin = self._margin(features, text, best.hit.moment)
-        chance = self._calibration.chance(best.hit.moment.score, margin, best.saliency)
-        share = chance / best.hit.moment.score
+        share = self._calibration.chance(best.hit.moment.score, margin, best.saliency) / best.hit.moment.score
         return [
             replace(one.hit, moment=replace(one.hit.moment, score=min(1.0, share * one.hit.moment.score)))
             for one in found
