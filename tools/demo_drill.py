@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from multiprocessing import get_context
@@ -280,16 +280,18 @@ def _ahead(reader: _Reader, scenes: Sequence[_Scene], random: np.random.Generato
     by_length = np.argsort([len(scene.true.questions[0].saliency) + random.uniform(0, 3) for scene in scenes])
     near = min(len(scenes), LENGTHS_TOGETHER * reader.videos)
 
-    def read() -> Lesson:
+    def read() -> Future[Lesson]:
         first = int(random.integers(len(scenes) - near + 1))
-        chosen = random.permutation(by_length[first : first + near])[: reader.videos]
-        return reader.read([scenes[i] for i in chosen], random)
+        places = random.permutation(by_length[first : first + near])[: reader.videos]
+        chosen = [scenes[place] for place in places]
+        # Drawn here, not beside the step that notes how hard questions were: the same seed asks the same.
+        return pool.submit(reader.read, chosen, [reader.draw(scene, random) for scene in chosen], random)
 
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(read)
+        coming = read()
         while True:
             ready = coming.result()
-            coming = pool.submit(read)
+            coming = read()
             yield ready
 
 
@@ -303,12 +305,13 @@ class _Reader:
         self._phase = phase
         self._fps = prepared.config.fps
 
-    def read(self, scenes: Sequence[_Scene], random: np.random.Generator) -> Lesson:
-        """A lesson of some scenes."""
+    def read(
+        self, scenes: Sequence[_Scene], drawn: Sequence[list[tuple[Pool, int]]], random: np.random.Generator
+    ) -> Lesson:
+        """A lesson of some scenes and what was drawn of each."""
         layers = [np.asarray(self._files.video(scene.name)[:, -self._phase.layers :]) for scene in scenes]
         frames = max(map(len, layers))
         video = np.zeros((len(scenes), frames, *layers[0].shape[1:]), np.float16)
-        drawn = [self._draw(scene, random) for scene in scenes]
         asked = [(row, pool.questions[place]) for row, own in enumerate(drawn) for pool, place in own]
         mask = np.zeros((len(asked), frames), bool)
         saliency, positive = np.zeros(mask.shape, np.float32), np.full(len(asked), ABSENT)
@@ -334,7 +337,7 @@ class _Reader:
         )
         return Lesson(batch, torch.from_numpy(values), torch.from_numpy(told), list(chain.from_iterable(drawn)))
 
-    def _draw(self, scene: _Scene, random: np.random.Generator) -> list[tuple[Pool, int]]:
+    def draw(self, scene: _Scene, random: np.random.Generator) -> list[tuple[Pool, int]]:
         """As many questions of every scene: where too few are true, more false ones, and some twice if need be."""
         wanted = self._phase.true + self._phase.false
         chosen = scene.true.draw(self._phase.true, random)
