@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+KERNELS = $(wildcard vtg/r2/kernels/*)
 
 .PHONY: demo test lint venv
 
@@ -22,10 +23,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The marks are files, so that an environment is made again only when what it is made from changes.
-$(VENV)/installed-vtg: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed-vtg: pyproject.toml $(KERNELS) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/installed-tests: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed-tests: pyproject.toml $(KERNELS) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@

@@ -11,7 +11,6 @@ from safetensors import safe_open
 
 from vtg.intervals import interval_iou
 from vtg.r2 import HeadConfig, QueryPass, R2Head, VideoProjection, read_head
-from vtg.r2.packed import PackedLinear
 from vtg.r2.query_pass import ROWS
 from vtg.r2.threads import Ahead, run_in_threads
 
@@ -158,36 +157,6 @@ def test_windows_of_several_videos_are_asked_together() -> None:
             assert answers.windows is not None and alone.windows is not None
             torch.testing.assert_close(answers.saliency, alone.saliency, atol=1e-4, rtol=0)
             torch.testing.assert_close(answers.windows, alone.windows, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("case", ["tiny.t13", "tiny.t75", "full.t12"])
-def test_int8_tokens_read_as_bfloat16_find_what_wide_ones_do(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    head, video, query = parity(case)
-    projection = head.project([video], "int8")
-    found = []
-    for has_tiles in (True, False):  # both ways work on every processor, each is the quicker one on some
-        monkeypatch.setattr("vtg.r2.query_pass._has_tiles", lambda has_tiles=has_tiles: has_tiles)
-        query_pass = QueryPass(head)
-        found.append(query_pass.answer(projection, query_pass.map_queries([query, query[:2]]), 0.5))
-    compact, wide = found
-    assert compact.windows is not None and wide.windows is not None
-    torch.testing.assert_close(compact.saliency, wide.saliency, atol=5e-3, rtol=0)
-    top, other = (answers.windows[0, :, 0, :2].numpy() for answers in (compact, wide))
-    assert (interval_iou(top, other).diagonal() >= 0.98).all()
-
-
-@pytest.mark.parametrize("rectified", [False, True])
-def test_a_packed_map_is_the_public_one(rectified: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    weight, bias, inputs = (torch.randn(*shape, generator=generator) for shape in ((24, 40), (24,), (7, 40)))
-    wide = PackedLinear(weight, bias, torch.float32, rectified)(inputs)
-    assert (wide < 0).any() != rectified
-    torch.testing.assert_close(wide, (inputs @ weight.T + bias).clamp(min=0 if rectified else -torch.inf))
-    packed = PackedLinear(weight, bias, torch.bfloat16, rectified)(inputs)
-    monkeypatch.setattr("vtg.r2.packed._packed", lambda _: None)  # as where torch has no such operator
-    public = PackedLinear(weight, bias, torch.bfloat16, rectified)(inputs)
-    torch.testing.assert_close(packed, public, atol=0.05, rtol=0.01)
-    torch.testing.assert_close(public.float(), wide, atol=0.2, rtol=0.02)
 
 
 def test_a_piece_that_failed_ahead_fails_where_it_is_needed() -> None:

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -100,17 +99,12 @@ class StoredProjection:
 
     def windows(self, chosen: slice = slice(None)) -> VideoProjection:
         """Some of the windows, as a head's `QueryPass` asks them; nothing is read yet."""
-        return self._all if chosen == slice(None) else self._all[chosen]
-
-    @cached_property
-    def _all(self) -> VideoProjection:
-        # One and the same, so that what was made ready for one question is found by the next.
         import torch
 
         from vtg.r2 import VideoProjection
 
-        scale = None if self.scale is None else torch.from_numpy(self.scale)
-        return VideoProjection(torch.from_numpy(self.values), scale)
+        scale = None if self.scale is None else torch.from_numpy(self.scale[chosen])
+        return VideoProjection(torch.from_numpy(self.values[chosen]), scale)
 
 
 class ProjectionStore:

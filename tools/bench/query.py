@@ -28,6 +28,7 @@ from vtg.features import FeatureKey, FeatureStore, VideoFeatures
 from vtg.head_windows import ground_with_head
 from vtg.projections import ProjectionKey, ProjectionStore
 from vtg.r2 import HeadConfig, QueryPass, R2Head, postprocess_windows
+from vtg.r2.compiled import is_compiled_for
 from vtg.windows import window_frames, window_starts
 
 FPS = 0.5
@@ -213,6 +214,11 @@ def _private_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
+def _are_compiled() -> bool:
+    """Whether int8 projections are asked by the compiled kernels here."""
+    return is_compiled_for(HeadConfig(), torch.empty(0))
+
+
 def draw(latency: list[dict[str, Any]], path: Path) -> None:
     """Latency by length as a picture."""
     import matplotlib as mpl
@@ -260,9 +266,11 @@ def main() -> None:
     if arguments.picture:
         draw(latency, arguments.picture)
     if arguments.json:
-        print(json.dumps({"threads": torch.get_num_threads(), "latency": latency, "batches": batches}, indent=1))
+        setting = {"threads": torch.get_num_threads(), "compiled": _are_compiled()}
+        print(json.dumps({**setting, "latency": latency, "batches": batches}, indent=1))
         return
-    print(f"one query of {WORDS} tokens, milliseconds; {torch.get_num_threads()} threads\n")
+    kernels = "compiled kernels" if _are_compiled() else "no compiled kernels"
+    print(f"one query of {WORDS} tokens, milliseconds; {torch.get_num_threads()} threads, {kernels}\n")
     columns = [f"{kind}_ms" for kind in KINDS]
     print(f"{'':<22}" + "".join(f"{name.removesuffix('_ms'):>11}" for name in columns) + f"{'ref/int8':>10}{'+MB':>7}")
     for row in latency:

@@ -42,13 +42,6 @@ class VideoProjection:
             return cls(*compact_tokens(mapped))
         return cls(mapped.to(getattr(torch, precision)))
 
-    @classmethod
-    def joined(cls, parts: Sequence[VideoProjection]) -> VideoProjection:
-        """The windows of several, one after the other; in memory those of a layer lie together, as a layer is read."""
-        values = torch.cat([part.values.transpose(0, 1) for part in parts], dim=1)
-        scales = [part.scale.transpose(0, 1) for part in parts if part.scale is not None]
-        return cls(values.transpose(0, 1), torch.cat(scales, dim=1).transpose(0, 1) if scales else None)
-
     def __len__(self) -> int:
         return len(self.values)
 

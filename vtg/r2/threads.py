@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-__all__ = ["Ahead", "run_in_threads"]
+__all__ = ["Ahead", "run_in_threads", "run_together"]
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -33,6 +33,25 @@ def run_in_threads(run: Callable[[Piece], Result], pieces: Iterable[Piece], thre
     if threads <= 1:
         return [quietly(piece) for piece in pieces]
     return list(_threads(threads, os.getpid()).map(quietly, pieces))
+
+
+def run_together(run: Callable[[], object], threads: int) -> None:
+    """Runs something here and in other threads at the same time, that share the work among each other.
+
+    Args:
+        run: does whatever nobody else does yet; a thread that is busy elsewhere may never call it.
+        threads: at most, this one with them.
+    """
+    others: list[Future[object]] = []
+    if threads > 1:
+        pool = _threads(threads, os.getpid())
+        others = [pool.submit(run) for _ in range(threads - 1)]
+    try:
+        run()
+    finally:
+        for other in others:
+            if not other.cancel():
+                other.result()
 
 
 class Ahead(Generic[Piece, Result]):

@@ -1,0 +1,278 @@
+"""The compiled kernels answer what torch alone does, for every shape of head and question and any number of threads."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vtg.intervals import interval_iou
+from vtg.r2 import HeadConfig, QueryPass, R2Head, VideoProjection
+from vtg.r2.compiled import _library, is_compiled_for
+from vtg.r2.query_pass import Answers
+from vtg.r2.threads import run_together
+
+CPU = Path("/proc/cpuinfo")
+needs_kernels = pytest.mark.skipif(
+    _library() is None, reason="the kernels were not built, or this processor multiplies no pairs of bfloat16"
+)
+SMALL = {"hidden_width": 32, "video_width": 24, "query_width": 20, "layers": 3, "tokens": 5, "attention_heads": 4}
+NARROW = {"hidden_width": 64, "video_width": 24, "query_width": 22, "layers": 2, "tokens": 6, "attention_heads": 32}
+HEADS = {
+    "small": SMALL,
+    "of few numbers a head, without a level": {**NARROW, "strides": (1, 4)},
+    "one layer, highlights only": {**SMALL, "layers": 1, "moment_retrieval": False, "strides": (1,)},
+    "odd widths": {**SMALL, "hidden_width": 96, "attention_heads": 3, "query_width": 46},
+    "as published": {},
+}
+
+
+def lively(**settings: object) -> R2Head:
+    """A head of random weights whose gates let everything take part."""
+    torch.manual_seed(0)
+    head = R2Head(HeadConfig(**settings)).eval()  # type: ignore[arg-type]
+    with torch.no_grad():
+        head.block.scale.uniform_(0.5, 1.0)
+        if head.block.gate is not None:
+            head.block.gate.uniform_(-1.0, 1.0)
+        head.level_scale.uniform_(0.5, 1.5)
+    return head
+
+
+def asked(head: R2Head, windows: int, frames: int, words: list[int]) -> tuple[VideoProjection, list[torch.Tensor]]:
+    """An int8 projection of random layers, and random queries."""
+    config, generator = head.config, torch.Generator().manual_seed(1)
+    video = torch.randn(windows, frames, config.layers, config.tokens or 0, config.video_width, generator=generator)
+    queries = [torch.randn(count, config.layers, config.query_width, generator=generator) for count in words]
+    return head.project(video, "int8"), queries
+
+
+@pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setattr("vtg.r2.query_pass.is_compiled_for", lambda *_: False)
+    return monkeypatch
+
+
+def answers_of(head: R2Head, projection: VideoProjection, queries: list[torch.Tensor]) -> Answers:
+    return QueryPass(head).ask_each([projection], queries, 0.5)[0]
+
+
+def assert_equal(one: Answers, other: Answers) -> None:
+    assert torch.equal(one.saliency, other.saliency)
+    assert (one.windows is None) == (other.windows is None)
+    if one.windows is not None and other.windows is not None:
+        assert torch.equal(one.windows, other.windows)
+
+
+def assert_same_findings(one: Answers, other: Answers) -> None:
+    """The curves are alike, and the best moment of each is about as good, and there, in the other."""
+    torch.testing.assert_close(one.saliency, other.saliency, atol=5e-3, rtol=0)
+    if one.windows is None or other.windows is None:
+        assert one.windows is other.windows
+        return
+    for found, twin in zip(one.windows.flatten(0, 1).numpy(), other.windows.flatten(0, 1).numpy(), strict=True):
+        best = interval_iou(found[:1, :2], twin[:, :2])[0].argmax()
+        assert interval_iou(found[:1, :2], twin[best : best + 1, :2])[0, 0] >= 0.98
+        assert abs(found[0, 2] - twin[best, 2]) < 5e-3
+        assert twin[0, 2] - twin[best, 2] < 5e-3
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    ("windows", "frames", "words"),
+    [(1, 75, [12]), (3, 13, [4, 7, 1]), (1, 1, [3]), (1, 2, [80, 2]), (5, 11, [2] * 70), (2, 301, [5])],
+)
+@pytest.mark.parametrize("kind", HEADS)
+def test_kernels_find_what_torch_does(
+    kind: str, windows: int, frames: int, words: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = lively(**HEADS[kind])
+    projection, queries = asked(head, windows, frames, words)
+    query_pass = QueryPass(head)
+    assert query_pass._compiled is not None
+    found = query_pass.ask_each([projection], queries, 0.5)[0]
+    monkeypatch.setattr("vtg.r2.query_pass.is_compiled_for", lambda *_: False)
+    assert QueryPass(head)._compiled is None
+    assert_same_findings(found, answers_of(head, projection, queries))
+
+
+@needs_kernels
+@pytest.mark.parametrize("words", [[7], [3, 9, 1], [2] * 50])
+@pytest.mark.parametrize("frames", [5, 75, 130])
+def test_any_number_of_threads_says_the_same(frames: int, words: list[int]) -> None:
+    head = lively(**SMALL)
+    projection, queries = asked(head, 2, frames, words)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            found.append(answers_of(head, projection, queries))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert_equal(found[0], other)
+
+
+@needs_kernels
+def test_padding_and_company_change_nothing() -> None:
+    head = lively(**SMALL)
+    projection, queries = asked(head, 3, 21, [2, 17, 6])
+    together = answers_of(head, projection, queries)
+    assert together.windows is not None
+    for number, query in enumerate(queries):
+        alone = answers_of(head, projection, [query])
+        assert alone.windows is not None
+        torch.testing.assert_close(together.saliency[:, number], alone.saliency[:, 0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(together.windows[:, number], alone.windows[:, 0], atol=1e-4, rtol=0)
+    for window in range(3):
+        own = projection[window : window + 1]
+        torch.testing.assert_close(
+            answers_of(head, own, queries).saliency[0], together.saliency[window], atol=1e-6, rtol=0
+        )
+
+
+@needs_kernels
+def test_tokens_that_lie_otherwise_in_memory_are_read_as_they_are_meant() -> None:
+    head = lively(**SMALL)
+    projection, queries = asked(head, 2, 9, [4])
+    assert projection.scale is not None
+    layers_first = VideoProjection(
+        projection.values.transpose(0, 1).contiguous().transpose(0, 1),
+        projection.scale.transpose(0, 1).contiguous().transpose(0, 1),
+    )
+    patches_first = VideoProjection(
+        projection.values.transpose(2, 3).contiguous().transpose(2, 3),
+        projection.scale.transpose(2, 3).contiguous().transpose(2, 3),
+    )
+    plain = answers_of(head, projection, queries)
+    for other in (layers_first, patches_first):
+        assert_equal(plain, answers_of(head, other, queries))
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize(("windows", "frames", "words"), [(2, 9, [4, 1]), (1, 1, [3]), (1, 130, [17])])
+def test_nothing_is_read_that_was_not_written(
+    kind: str, windows: int, frames: int, words: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = lively(**HEADS[kind])
+    projection, queries = asked(head, windows, frames, words)
+    found = []
+    for filling in (0, 255):  # the bytes of zeros, and of numbers that are none
+        memory = staticmethod(lambda size, filling=filling: torch.full((size,), filling, dtype=torch.uint8))
+        monkeypatch.setattr("vtg.r2.compiled.CompiledHead._memory", memory)
+        found.append(answers_of(head, projection, queries))
+    assert_equal(*found)
+
+
+@needs_kernels
+def test_several_may_ask_one_head_at_once() -> None:
+    head = lively(**SMALL)
+    query_pass = QueryPass(head)
+    questions = [asked(head, 1, frames, [4, frames]) for frames in range(5, 25)]
+    alone = [query_pass.ask_each([projection], queries, 0.5)[0] for projection, queries in questions]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda one: query_pass.ask_each([one[0]], one[1], 0.5)[0], questions * 5))
+    for number, found in enumerate(together):
+        assert_equal(found, alone[number % len(alone)])
+
+
+@needs_kernels
+def test_the_weights_are_those_when_the_pass_was_made() -> None:
+    head = lively(**SMALL)
+    projection, queries = asked(head, 1, 9, [4])
+    before = QueryPass(head)
+    first = before.ask_each([projection], queries, 0.5)[0]
+    with torch.no_grad():
+        head.block.refinement.feed_forward[0].weight.mul_(-1)
+    assert not torch.equal(answers_of(head, projection, queries).saliency, first.saliency)
+
+
+def test_only_heads_that_the_kernels_can_read_are_given_to_them() -> None:
+    like = torch.zeros(1)
+    small = HeadConfig(**SMALL)  # type: ignore[arg-type]
+    assert is_compiled_for(small, like) == (_library() is not None)
+    assert not is_compiled_for(small, like.double())
+    for other in ({"hidden_width": 24}, {"attention_heads": 32}, {"query_width": 21}, {"spatial_pooling": False}):
+        assert not is_compiled_for(HeadConfig(**{**SMALL, **other}), like)  # type: ignore[arg-type]
+
+
+def test_kernels_are_there_where_they_can_be() -> None:
+    able = CPU.exists() and "avx512_bf16" in CPU.read_text() and shutil.which("gcc") is not None
+    assert _library() is not None or not able
+
+
+@needs_kernels
+def test_kernels_of_other_sources_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    _library.cache_clear()
+    monkeypatch.setattr("vtg.r2.compiled.VERSION", -1)
+    try:
+        assert _library() is None
+    finally:
+        _library.cache_clear()
+
+
+@pytest.mark.parametrize("content", [None, b"not a library"], ids=["not built", "built for another machine"])
+def test_without_kernels_torch_answers(content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = lively(**SMALL)
+    projection, queries = asked(head, 2, 13, [4, 6])
+    found = answers_of(head, projection, queries)
+    path = tmp_path / "_kernels.so"
+    if content is not None:
+        path.write_bytes(content)
+    spec = None if content is None else importlib.machinery.ModuleSpec("vtg.r2._kernels", None, origin=str(path))
+    monkeypatch.setattr("vtg.r2.compiled.importlib.util.find_spec", lambda _: spec)
+    _library.cache_clear()
+    try:
+        assert _library() is None
+        assert_same_findings(answers_of(head, projection, queries), found)
+    finally:
+        monkeypatch.undo()
+        _library.cache_clear()
+
+
+def test_who_shares_work_does_not_wait_for_a_thread_that_is_busy_elsewhere() -> None:
+    busy, ran, over = threading.Event(), [], threading.Event()
+
+    def occupy() -> None:
+        busy.set()
+        over.wait(10)
+
+    # The only other thread is kept busy by somebody else's work.
+    other = threading.Thread(target=lambda: run_together(occupy, threads=2))
+    other.start()
+    busy.wait(10)
+    run_together(lambda: ran.append(threading.get_ident()), threads=2)
+    over.set()
+    other.join()
+    assert threading.get_ident() in ran and len(ran) <= 2
+
+
+def test_what_fails_in_a_helping_thread_is_not_lost() -> None:
+    here, both = threading.get_ident(), threading.Barrier(2)
+
+    def run() -> None:
+        both.wait(10)
+        if threading.get_ident() != here:
+            raise ValueError("in the other")
+
+    with pytest.raises(ValueError, match="in the other"):
+        run_together(run, threads=2)
+
+
+@needs_kernels
+def test_answers_are_finite_at_the_ends_of_what_tokens_can_be() -> None:
+    head = lively(**SMALL)
+    projection, queries = asked(head, 1, 9, [4])
+    assert projection.scale is not None
+    for tokens, scale in ((127, 100.0), (-127, 100.0), (0, 1.0), (127, 0.0)):
+        extreme = VideoProjection(torch.full_like(projection.values, tokens), torch.full_like(projection.scale, scale))
+        found = answers_of(head, extreme, [100 * queries[0]])
+        assert found.windows is not None
+        assert np.isfinite(found.saliency.numpy()).all() and not torch.isnan(found.windows).any()
