@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-KERNELS = $(wildcard vtg/r2/kernels/*)
+KERNELS = setup.py $(wildcard vtg/r2/kernels/*)
 
 .PHONY: demo test lint venv
 

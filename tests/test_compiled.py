@@ -237,33 +237,32 @@ def test_without_kernels_torch_answers(content: bytes | None, tmp_path: Path, mo
         _library.cache_clear()
 
 
-def test_who_shares_work_does_not_wait_for_a_thread_that_is_busy_elsewhere() -> None:
-    busy, ran, over = threading.Event(), [], threading.Event()
+def test_who_shares_work_does_not_wait_for_threads_that_are_busy_elsewhere() -> None:
+    busy, over, ran = threading.Barrier(4), threading.Event(), []
 
     def occupy() -> None:
-        busy.set()
+        busy.wait(10)
         over.wait(10)
 
-    # The only other thread is kept busy by somebody else's work.
-    other = threading.Thread(target=lambda: run_together(occupy, threads=2))
-    other.start()
-    busy.wait(10)
-    run_together(lambda: ran.append(threading.get_ident()), threads=2)
+    somebody_else = threading.Thread(target=lambda: run_together(occupy, helpers=2, threads=2))
+    somebody_else.start()
+    busy.wait(10)  # it and both helpers are at it
+    run_together(lambda: ran.append(threading.get_ident()), helpers=1, threads=2)
+    assert not over.is_set() and ran == [threading.get_ident()]
     over.set()
-    other.join()
-    assert threading.get_ident() in ran and len(ran) <= 2
+    somebody_else.join()
 
 
 def test_what_fails_in_a_helping_thread_is_not_lost() -> None:
     here, both = threading.get_ident(), threading.Barrier(2)
 
     def run() -> None:
-        both.wait(10)
+        both.wait(10)  # the other is here, too
         if threading.get_ident() != here:
             raise ValueError("in the other")
 
     with pytest.raises(ValueError, match="in the other"):
-        run_together(run, threads=2)
+        run_together(run, helpers=1, threads=2)
 
 
 @needs_kernels

@@ -25,6 +25,7 @@ __all__ = ["CompiledHead", "Refined", "is_compiled_for"]
 
 VERSION = 1  # of what the kernels take and mean: who changes that changes it in answer.c, too
 WHOLE_ROWS = 32  # the head's width is a multiple of it: rows are read without remainders
+ROWS_EACH = 16  # frames times queries; a thread that would have fewer is not called
 KEPT_BYTES = 64 << 20  # of memory to work in, from one question to the next
 
 
@@ -202,7 +203,7 @@ class CompiledHead:
         Args:
             windows: int8 projections and which of their windows; all have as many frames and tokens.
             queries: [L, K, Cq] each.
-            threads: at most, this one with them.
+            threads: at most, this one with them; as `run_in_threads` has.
         """
         config, (frames, patches) = self._config, windows[0][0].values.shape[2:4]
         words = nn.utils.rnn.pad_sequence([query.float() for query in queries], batch_first=True)
@@ -229,9 +230,10 @@ class CompiledHead:
             taps=taps.data_ptr(),
         )
         head, asked = byref(self._head), byref(question)
-        memory = self._memory(self._library.vtg_begin(head, asked, threads, None))
-        self._library.vtg_begin(head, asked, threads, memory.data_ptr())
-        run_together(lambda: self._library.vtg_answer(head, asked), threads)
+        members = max(1, min(threads, count * len(windows) * frames // ROWS_EACH))
+        memory = self._memory(self._library.vtg_begin(head, asked, members, None))
+        self._library.vtg_begin(head, asked, members, memory.data_ptr())
+        run_together(lambda: self._library.vtg_answer(head, asked), members - 1, threads)
         if not self._spare and len(memory) <= KEPT_BYTES:
             self._spare.append(memory)
         return Refined(state, taps, pooled)

@@ -35,17 +35,16 @@ def run_in_threads(run: Callable[[Piece], Result], pieces: Iterable[Piece], thre
     return list(_threads(threads, os.getpid()).map(quietly, pieces))
 
 
-def run_together(run: Callable[[], object], threads: int) -> None:
+def run_together(run: Callable[[], object], helpers: int, threads: int) -> None:
     """Runs something here and in other threads at the same time, that share the work among each other.
 
     Args:
-        run: does whatever nobody else does yet; a thread that is busy elsewhere may never call it.
-        threads: at most, this one with them.
+        run: does whatever nobody else does yet; a helper that is busy elsewhere may never call it.
+        helpers: other threads that may call it, fewer than `threads`.
+        threads: as `run_in_threads` has.
     """
-    others: list[Future[object]] = []
-    if threads > 1:
-        pool = _threads(threads, os.getpid())
-        others = [pool.submit(run) for _ in range(threads - 1)]
+    pool = _threads(threads, os.getpid()) if helpers else None
+    others = [pool.submit(run) for _ in range(helpers)] if pool else []
     try:
         run()
     finally:
