@@ -172,6 +172,19 @@ def test_nothing_is_read_that_was_not_written(
 
 
 @needs_kernels
+def test_what_does_not_fit_the_head_is_refused() -> None:
+    head = lively(**SMALL)
+    projection, (query,) = asked(head, 1, 9, [4])
+    query_pass = QueryPass(head)
+    for other in (query[:0], query[:, :2], query[..., :-2]):
+        with pytest.raises(ValueError, match=r"queries must be \[L, 3, 20\]"):
+            query_pass.ask_each([projection], [other], 0.5)
+    narrower = VideoProjection(projection.values[..., :16], projection.scale)
+    with pytest.raises(ValueError, match="windows must all be"):
+        query_pass.ask_each([narrower], [query], 0.5)
+
+
+@needs_kernels
 def test_several_may_ask_one_head_at_once() -> None:
     head = lively(**SMALL)
     query_pass = QueryPass(head)

@@ -204,10 +204,19 @@ class CompiledHead:
             windows: int8 projections and which of their windows; all have as many frames and tokens.
             queries: [L, K, Cq] each.
             threads: at most, this one with them; as `run_in_threads` has.
+
+        Raises:
+            ValueError: queries or tokens have shapes that this head does not read: nothing would stop at their ends.
         """
         config, (frames, patches) = self._config, windows[0][0].values.shape[2:4]
-        words = nn.utils.rnn.pad_sequence([query.float() for query in queries], batch_first=True)
+        words = nn.utils.rnn.pad_sequence(list(queries), batch_first=True).to("cpu", torch.float32)
         count, length = words.shape[:2]
+        if min(map(len, queries)) < 1 or words.shape[2:] != (config.layers, config.query_width):
+            raise ValueError(f"queries must be [L, {config.layers}, {config.query_width}], L at least 1")
+        shape = (config.layers, frames, patches, config.hidden_width)
+        for projection, _ in windows:
+            if projection.values.shape[1:] != shape or projection.scale.shape[1:] != shape[:3]:  # type: ignore[union-attr]
+                raise ValueError(f"windows must all be {list(shape)}, with a scale for each token")
         state = words.new_empty(count, len(windows), frames, config.hidden_width)
         taps = words.new_empty(count, len(windows), self._rows(frames), self._taps)
         pooled = words.new_empty(count, config.hidden_width)

@@ -110,6 +110,14 @@ class _Piece:
     windows: tuple[tuple[int, int], ...]
     queries: slice
 
+    def keep(self, windows: Tensor | None, saliency: Tensor, answers: Sequence[Answers]) -> None:
+        """Puts what was found, as `Readout` gives it, where it belongs in the answers of all projections."""
+        for row, (number, window) in enumerate(self.windows):
+            own = answers[number]
+            own.saliency[window, self.queries] = saliency[:, row]
+            if windows is not None and own.windows is not None:
+                own.windows[window, self.queries] = windows[:, row]
+
 
 class QueryPass:
     """Asks queries of projected windows with the weights of a head as they are now.
@@ -165,36 +173,40 @@ class QueryPass:
 
     def _answer_each(self, projections: Sequence[VideoProjection], queries: MappedQueries, fps: float) -> list[Answers]:
         answers = [self._empty(projection, len(queries)) for projection in projections]
-        threads = self._threads()
-
-        def keep(piece: _Piece, found: Answers) -> None:
-            for row, (number, window) in enumerate(piece.windows):
-                answers[number].saliency[window, piece.queries] = found.saliency[row]
-                if found.windows is not None:
-                    answers[number].windows[window, piece.queries] = found.windows[row]  # type: ignore[index]
-
         wide = []
         with torch.inference_mode():  # nothing but the answers leaves: small operators take a tenth less
             for alike in _alike(projections):
                 if self._compiled is None or projections[alike[0][0]].scale is None:
-                    wide += _pieces(alike, len(queries), projections, ROWS, threads)
+                    wide += _pieces(alike, len(queries), projections, ROWS, self._threads())
                     continue
                 for piece in _pieces(alike, len(queries), projections, COMPILED_ROWS, 1):
                     asked = [(projections[number], window) for number, window in piece.windows]
-                    refined = self._compiled(asked, queries.layers[piece.queries], threads)
-                    keep(piece, self._decoded(refined.taps, refined.state, refined.pooled, fps))
-            # Fewer pieces than threads: other threads pool for the one that refines.
-            ahead = threads if len(wide) < threads else 1
-            if len(wide) > 1:
-                run_in_threads(lambda _: queries.complete(), [None], threads)
-
-            def run(piece: _Piece) -> None:
-                asked = [projections[number][window : window + 1] for number, window in piece.windows]
-                keep(piece, self._answer(asked, queries[piece.queries], fps, ahead))
-
-            if wide:
-                run_in_threads(run, wide, threads)
+                    found = self._compiled(asked, queries.layers[piece.queries], self._threads())
+                    piece.keep(*self._read.decode(found.taps, found.state, found.pooled, fps), answers)
+            self._answer_wide(wide, projections, queries, fps, answers)
         return answers
+
+    def _answer_wide(
+        self,
+        pieces: Sequence[_Piece],
+        projections: Sequence[VideoProjection],
+        queries: MappedQueries,
+        fps: float,
+        answers: Sequence[Answers],
+    ) -> None:
+        """Answers pieces with torch alone, in the head's dtype."""
+        threads = self._threads()
+        # Fewer pieces than threads: other threads pool for the one that refines.
+        ahead = threads if len(pieces) < threads else 1
+        if len(pieces) > 1:
+            run_in_threads(lambda _: queries.complete(), [None], threads)
+
+        def run(piece: _Piece) -> None:
+            asked = [projections[number][window : window + 1] for number, window in piece.windows]
+            piece.keep(*self._answer(asked, queries[piece.queries], fps, ahead), answers)
+
+        if pieces:
+            run_in_threads(run, pieces, threads)
 
     def _threads(self) -> int:
         return torch.get_num_threads() if self._like.device.type == "cpu" else 1
@@ -206,8 +218,8 @@ class QueryPass:
 
     def _answer(
         self, projections: Sequence[VideoProjection], queries: MappedQueries, fps: float, threads: int
-    ) -> Answers:
-        """What queries find in windows of one length and type."""
+    ) -> tuple[Tensor | None, Tensor]:
+        """What queries find in windows of one length and type, as `Readout` gives it."""
         windows, frames, config = sum(map(len, projections)), projections[0].frames, self._head.config
         parts, words = _parts(projections), queries.words
         entering = self._like.new_empty(config.layers, len(queries), windows * frames, config.hidden_width)
@@ -230,15 +242,7 @@ class QueryPass:
                 own = torch.lerp(state, own, self._gate[layer])
             state = self._refine(own, attended, layer)  # [N, V, T, D]
         assert state is not None  # there is at least one layer
-        return _turned(*self._read(state.relu_(), pooled_query, fps))
-
-    def _decoded(self, taps: Tensor, state: Tensor, pooled: Tensor, fps: float) -> Answers:
-        return _turned(*self._read.decode(taps, state, pooled, fps))
-
-
-def _turned(windows: Tensor | None, saliency: Tensor) -> Answers:
-    """What was found query by query, as answers of windows."""
-    return Answers(None if windows is None else windows.transpose(0, 1), saliency.transpose(0, 1))
+        return self._read(state.relu_(), pooled_query, fps)
 
 
 def _parts(projections: Sequence[VideoProjection]) -> list[TokenPart]:
@@ -263,10 +267,10 @@ def _shares(count: int) -> list[slice]:
 
 
 def _alike(projections: Sequence[VideoProjection]) -> list[list[tuple[int, int]]]:
-    """All windows (the number of a projection, and which of its windows), those of one length and type together."""
-    alike: dict[tuple[int, bool], list[tuple[int, int]]] = {}
+    """All windows (the number of a projection, and which of its windows), those of one shape and type together."""
+    alike: dict[tuple[int, int, bool], list[tuple[int, int]]] = {}
     for number, projection in enumerate(projections):
-        kind = projection.frames, projection.scale is None
+        kind = projection.frames, projection.values.shape[3], projection.scale is None
         alike.setdefault(kind, []).extend((number, window) for window in range(len(projection)))
     return list(alike.values())
 
