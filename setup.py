@@ -12,7 +12,7 @@ setup(
             "vtg.r2._kernels",
             sources=[str(KERNELS / "answer.c")],
             depends=sorted(map(str, KERNELS.glob("*.h"))),
-            extra_compile_args=["-O3", "-g0", "-fno-math-errno"],
+            extra_compile_args=["-O3", "-g0", "-fno-math-errno", "-fno-strict-aliasing"],
             optional=True,  # without, torch alone answers questions
         )
     ]

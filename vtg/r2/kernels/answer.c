@@ -1,7 +1,7 @@
 /* Answers questions about projected windows of whole numbers, with products of bfloat16 and float32 sums.
 
-   Only for processors that multiply pairs of bfloat16 (AVX-512 BF16), which `vtg_supported` tells. Any number of threads
-   may help with a question: each calls `vtg_answer`, takes what nobody has taken yet, and leaves when all is done. */
+   Only for processors that multiply pairs of bfloat16 (AVX-512 BF16), which `vtg_supported` tells. Several threads may
+   help with a question: each calls `vtg_answer`, takes what nobody has taken yet, and leaves when all is done. */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define PUBLIC __attribute__((visibility("default")))
@@ -20,8 +20,8 @@
 #include "words.h"
 
 enum {
-    FEWEST_ROWS = 8,  /* of a block: fewer are multiplied slower */
-    SPINS = 4000      /* of a thread that waits for another, until it offers its processor to others */
+    FEWEST_ROWS = 8, /* of a block: fewer are multiplied slower */
+    SPINS = 4000     /* of a thread that waits for another, until it offers its processor to others */
 };
 
 enum { VERSION = 1 }; /* of what the functions below take and mean: who changes that changes it in compiled.py, too */

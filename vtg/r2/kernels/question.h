@@ -1,13 +1,13 @@
-/* What is asked: the weights of a head, one question to some windows, and where everything lies while it is answered. */
+/* What is asked: the weights of a head, a question to some windows, and where everything lies while it is answered. */
 
 #pragma once
 
 #include "products.h"
 
 enum {
-    BLOCK = 96,     /* most frames refined in one go: what lies between two products stays in the cache */
-    WORDS = 96,     /* rows of words that look at a frame in one go, about */
-    LINE = 64       /* bytes of the cache that two threads should not both write to */
+    BLOCK = 96, /* most frames refined in one go: what lies between two products stays in the cache */
+    WORDS = 96, /* rows of words that look at a frame in one go, about */
+    LINE = 64   /* bytes of the cache that two threads should not both write to */
 };
 
 /* Halves a sequence: a product of two neighbours, normalised and rectified. */
@@ -57,9 +57,9 @@ typedef struct {
 
 typedef struct {
     int64_t queries, length, windows, frames, patches;
-    const float *words_in;        /* [queries, length, layers, query_width], whatever where there is no word */
-    const int64_t *lengths;       /* [queries] words of each */
-    const vtg_window *looked_at;  /* [windows] */
+    const float *words_in;             /* [queries, length, layers, query_width], whatever where there is no word */
+    const int64_t *lengths;            /* [queries] words of each */
+    const vtg_window *looked_at;       /* [windows] */
     const float *position, *own_place; /* [frames, width] and [frames, 3 * width]: what a place adds */
     /* answers */
     float *pooled; /* [queries, width] each query as one feature */
@@ -67,11 +67,11 @@ typedef struct {
     float *taps;   /* [queries, windows, rows, taps] of all levels one after the other, a row after each */
     /* how the work is cut */
     int64_t members, joined;
-    int64_t together, groups, stride;        /* queries whose words look together; words in a table of similarities */
-    int64_t padded;                          /* words of a query, filled up to whole registers */
-    int64_t block, blocks;                   /* of a window's frames, for all queries */
-    int64_t own_block, own_blocks;           /* of a window's frames, for each query */
-    int64_t rows, row_block, row_blocks;     /* of all levels */
+    int64_t together, groups, stride;    /* queries whose words look together; words in a table of similarities */
+    int64_t padded;                      /* words of a query, filled up to whole registers */
+    int64_t block, blocks;               /* of a window's frames, for all queries */
+    int64_t own_block, own_blocks;       /* of a window's frames, for each query */
+    int64_t rows, row_block, row_blocks; /* of all levels */
     vtg_progress *progress;
     /* what one step leaves to another */
     float *words;            /* [layers, queries, length, width] */

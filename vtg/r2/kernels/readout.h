@@ -37,12 +37,13 @@ FAST static void build_level(const vtg_head *head, const vtg_question *asked, co
 FAST static void convolve(const vtg_head *head, const vtg_question *asked, const workplace *work, int64_t item,
                           int64_t begin, int64_t end) {
     const vtg_linear *first = &head->convolution;
+    const int64_t outputs = first->outputs;
     const half *rows = asked->stacked + (item * (asked->rows + 2) + begin) * head->width; /* from the row before */
-    const after to_said = {.rectified = 1, .wide = work->said, .stride = first->outputs};
+    const after to_said = {.rectified = 1, .wide = work->said, .stride = outputs};
     map(rows, head->width, end - begin, first, to_said); /* rows overlap: each goes on into the two after it */
     for (int64_t row = begin; row < end; row++) {
         float *to = asked->taps + (item * asked->rows + row) * head->taps;
         for (int64_t tap = 0; tap < head->taps; tap++)
-            to[tap] = dot(work->said + (row - begin) * first->outputs, head->last + tap * first->outputs, first->outputs);
+            to[tap] = dot(work->said + (row - begin) * outputs, head->last + tap * outputs, outputs);
     }
 }

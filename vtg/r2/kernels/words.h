@@ -19,13 +19,11 @@ FAST static void ready_words(const vtg_head *head, const vtg_question *asked, co
         const after to_values = {.narrow = values + one * padded * width, .stride = width};
         map(rows + one * share, 2 * width, length, &head->folds[one], to_keys);
         map(rows + width + one * share, 2 * width, length, &head->folds[heads + one], to_values);
-        for (int64_t word = 0; word < padded; word++) {
-            float sum = word < length ? 0 : -__builtin_inff();
-            if (word < length)
-                for (int64_t i = one * share; i < (one + 1) * share; i++)
-                    sum += both[word * 2 * width + i] * head->query_bias[i];
-            bias[one * padded + word] = sum;
+        for (int64_t word = 0; word < length; word++) {
+            const float *key = both + word * 2 * width + one * share;
+            bias[one * padded + word] = dot(key, head->query_bias + one * share, share);
         }
+        for (int64_t word = length; word < padded; word++) bias[one * padded + word] = -__builtin_inff();
     }
     panels_of_rows(keys, width, heads * padded, width, asked->key_panels + place * heads * padded * width / 2);
     uint32_t *columns = asked->value_columns + place * heads * padded / 2 * width;
