@@ -43,11 +43,12 @@ def run_together(run: Callable[[], object], helpers: int, threads: int) -> None:
         helpers: other threads that may call it, fewer than `threads`.
         threads: as `run_in_threads` has.
     """
-    pool = _threads(threads, os.getpid()) if helpers else None
-    others = [pool.submit(run) for _ in range(helpers)] if pool else []
+    others: list[Future[object]] = []
     try:
+        for _ in range(helpers):
+            others.append(_threads(threads, os.getpid()).submit(run))
         run()
-    finally:
+    finally:  # whatever happens here: what is shared stays until nobody works on it
         for other in others:
             if not other.cancel():
                 other.result()
