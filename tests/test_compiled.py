@@ -53,12 +53,6 @@ def asked(head: R2Head, windows: int, frames: int, words: list[int]) -> tuple[Vi
     return head.project(video, "int8"), queries
 
 
-@pytest.fixture
-def without_kernels(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr("vtg.r2.query_pass.is_compiled_for", lambda *_: False)
-    return monkeypatch
-
-
 def answers_of(head: R2Head, projection: VideoProjection, queries: list[torch.Tensor]) -> Answers:
     return QueryPass(head).ask_each([projection], queries, 0.5)[0]
 
