@@ -199,6 +199,7 @@ def test_the_weights_are_those_when_the_pass_was_made() -> None:
     with torch.no_grad():
         head.block.refinement.feed_forward[0].weight.mul_(-1)
     assert not torch.equal(answers_of(head, projection, queries).saliency, first.saliency)
+    assert_equal(before.ask_each([projection], queries, 0.5)[0], first)
 
 
 def test_only_heads_that_the_kernels_can_read_are_given_to_them() -> None:

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from vtg.intervals import interval_iou
 from vtg.r2 import HeadConfig, QueryPass, R2Head, VideoProjection, read_head
+from vtg.r2.compiled import _library
 from vtg.r2.query_pass import ROWS
 from vtg.r2.threads import Ahead, run_in_threads
 
@@ -157,6 +158,25 @@ def test_windows_of_several_videos_are_asked_together() -> None:
             assert answers.windows is not None and alone.windows is not None
             torch.testing.assert_close(answers.saliency, alone.saliency, atol=1e-4, rtol=0)
             torch.testing.assert_close(answers.windows, alone.windows, atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(_library() is None, reason="the kernels were not built, or this processor cannot run them")
+@pytest.mark.parametrize("case", ["tiny.t13", "tiny.t75", "full.t12"])
+def test_int8_tokens_read_as_bfloat16_find_what_wide_ones_do(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, video, query = parity(case)
+    projection = head.project([video], "int8")
+    found = []
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setattr("vtg.r2.query_pass.is_compiled_for", lambda *_: False)
+        query_pass = QueryPass(head)
+        assert (query_pass._compiled is not None) == compiled
+        found.append(query_pass.answer(projection, query_pass.map_queries([query, query[:2]]), 0.5))
+    compact, wide = found
+    assert compact.windows is not None and wide.windows is not None
+    torch.testing.assert_close(compact.saliency, wide.saliency, atol=5e-3, rtol=0)
+    top, other = (answers.windows[0, :, 0, :2].numpy() for answers in (compact, wide))
+    assert (interval_iou(top, other).diagonal() >= 0.98).all()
 
 
 def test_a_piece_that_failed_ahead_fails_where_it_is_needed() -> None:

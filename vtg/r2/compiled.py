@@ -76,7 +76,7 @@ class _Question(Structure):
         ("looked_at", POINTER(_Window)),
         *((name, c_void_p) for name in ("position", "own_place", "pooled", "state", "taps")),
         # What follows is filled in by `vtg_begin`.
-        *((name, c_int64) for name in ("members", "joined", "together", "groups", "stride", "padded")),
+        *((name, c_int64) for name in ("joined", "together", "groups", "stride", "padded")),
         *((name, c_int64) for name in ("block", "blocks", "own_block", "own_blocks")),
         *((name, c_int64) for name in ("rows", "row_block", "row_blocks")),
         *((name, c_void_p) for name in ("progress", "words", "looking", "key_panels", "value_columns", "key_bias")),

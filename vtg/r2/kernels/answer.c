@@ -62,7 +62,6 @@ static int64_t steps_of(const vtg_head *head) { return 1 + 2 * head->layers + 2;
 PUBLIC int64_t vtg_begin(const vtg_head *head, vtg_question *asked, int64_t members, char *memory) {
     const int64_t width = head->width, layers = head->layers, queries = asked->queries, frames = asked->frames;
     const int64_t items = queries * asked->windows;
-    asked->members = members;
     asked->joined = 0;
     asked->together = smaller(queries, larger(1, WORDS / asked->length));
     asked->groups = (queries + asked->together - 1) / asked->together;

@@ -6,24 +6,17 @@
 
 /* Two tokens of whole numbers as bfloat16, which is exact: one after the other, and as one row of pairs. */
 INLINE void widen(const int8_t *token, const int8_t *next, int64_t width, half *rows, uint32_t *pairs) {
-    for (int64_t i = 0; i < width; i += 2 * LANES) {
-        __m512i bits[2][2];
-        for (int part = 0; part < 2; part++) {
-            const int8_t *from = token + i + part * LANES, *other = next + i + part * LANES;
-            const __m512i whole = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from));
-            bits[part][0] = _mm512_srli_epi32((__m512i)_mm512_cvtepi32_ps(whole), 16);
-            bits[part][1] = _mm512_setzero_si512();
-            if (next) {
-                const __m512i second = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)other));
-                bits[part][1] = (__m512i)_mm512_cvtepi32_ps(second); /* its lower 16 bits are zeros */
-            }
-            _mm512_storeu_si512(pairs + i + part * LANES, _mm512_or_si512(bits[part][0], bits[part][1]));
-            _mm256_storeu_si256((__m256i *)(rows + i + part * LANES), _mm512_cvtepi32_epi16(bits[part][0]));
-            if (next) {
-                const __m512i high = _mm512_srli_epi32(bits[part][1], 16);
-                _mm256_storeu_si256((__m256i *)(rows + width + i + part * LANES), _mm512_cvtepi32_epi16(high));
-            }
+    for (int64_t i = 0; i < width; i += LANES) {
+        __m512i low = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(token + i)));
+        __m512i high = _mm512_setzero_si512();
+        low = _mm512_srli_epi32((__m512i)_mm512_cvtepi32_ps(low), 16);
+        _mm256_storeu_si256((__m256i *)(rows + i), _mm512_cvtepi32_epi16(low));
+        if (next) {
+            high = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(next + i)));
+            high = (__m512i)_mm512_cvtepi32_ps(high); /* its lower 16 bits are zeros */
+            _mm256_storeu_si256((__m256i *)(rows + width + i), _mm512_cvtepi32_epi16(_mm512_srli_epi32(high, 16)));
         }
+        _mm512_storeu_si512(pairs + i, _mm512_or_si512(low, high));
     }
 }
 

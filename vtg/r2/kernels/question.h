@@ -66,7 +66,7 @@ typedef struct {
     float *state;  /* [queries, windows, frames, width] the last state, rectified */
     float *taps;   /* [queries, windows, rows, taps] of all levels one after the other, a row after each */
     /* how the work is cut */
-    int64_t members, joined;
+    int64_t joined;                      /* threads that have come so far */
     int64_t together, groups, stride;    /* queries whose words look together; words in a table of similarities */
     int64_t padded;                      /* words of a query, filled up to whole registers */
     int64_t block, blocks;               /* of a window's frames, for all queries */

@@ -9,7 +9,7 @@ FAST static void build_level(const vtg_head *head, const vtg_question *asked, co
                              int64_t level) {
     const int64_t width = head->width, stride = head->strides[level];
     const float *state = asked->state + item * asked->frames * width;
-    half *levels = asked->stacked + item * (asked->rows + 2) * width, *to = levels + width, *first = to;
+    half *levels = asked->stacked + item * (asked->rows + 2) * width, *to = levels + width;
     const vtg_halving *halving = head->halvings;
     for (int64_t before = 0; before < level; before++) {
         to += (asked->frames / head->strides[before] + 1) * width;
@@ -19,14 +19,13 @@ FAST static void build_level(const vtg_head *head, const vtg_question *asked, co
     if (level == 0) {
         memset(levels, 0, sizeof(half) * width); /* before the first level, and two rows after the last */
         memset(levels + (asked->rows + 1) * width, 0, sizeof(half) * width);
-        narrow(state, first, count * width);
+        narrow(state, to, count * width);
     } else {
-        const half *from = work->halved;
         narrow(state, work->halved, count * width);
         for (int64_t left = stride; left > 1; left /= 2, halving++) {
             const after to_sums = {.wide = work->sums, .stride = width};
             count /= 2;
-            map(from, 2 * width, count, &halving->product, to_sums);
+            map(work->halved, 2 * width, count, &halving->product, to_sums);
             normalise(work->sums, width, count, width, &halving->norm, 1, 0, left == 2 ? to : work->halved);
         }
     }
