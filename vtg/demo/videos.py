@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import VtgError
-from ..video.process import ffmpeg_binary
+from ..video.process import feed, ffmpeg_binary
 from .scenes import make_scene, split_seed
 from .sentences import Sentence, choose_sentences, truth
 from .world import Scene
@@ -217,22 +216,9 @@ def _encode(frames: Iterator[bytes], path: Path, width: int, height: int, frame_
     command += ["-r", str(frame_rate), "-i", "-", "-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20"]
     # One thread and no version strings: the same scene gives the same bytes.
     command += ["-pix_fmt", "yuv420p", "-threads", "1", "-bitexact", "-movflags", "+faststart", str(path)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdin is not None and process.stderr is not None
-    try:
-        for frame in frames:
-            process.stdin.write(frame)
-        process.stdin.close()
-    except BrokenPipeError:  # ffmpeg has stopped; what it said is read below
-        pass
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    complaint = process.stderr.read().decode(errors="replace").strip()
-    process.stderr.close()
-    if process.wait() != 0:
-        raise VtgError(f"{path}: ffmpeg could not write the video: {complaint or 'it gave no reason'}")
+    status, said = feed(command, frames)
+    if status != 0:
+        raise VtgError(f"{path}: ffmpeg could not write the video: {said.strip() or 'it gave no reason'}")
 
 
 def _ask(scene: Scene, count: int) -> list[Sentence]:
