@@ -1,45 +1,38 @@
-"""Finds out what a file holds without decoding all of it: one picture tells size and start, packets tell the end."""
+"""Facts about a video file: tracks, times, size, orientation, colours, timecode; read with PyAV, mostly undecoded."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vtg.errors import VideoError
-from vtg.video.process import absolute, check_readable, explain, ffmpeg_binary, run
+from vtg.video.colour import Colours
+from vtg.video.containers import check_readable, open_container, reading_errors
+from vtg.video.damage import check_coded_rate, check_shape, check_times
+from vtg.video.limits import MAX_PIXELS, check_size
+from vtg.video.orientation import Orientation, orientation_of
+from vtg.video.packets import Packet, PacketListing, coded_picture, continuous_times, may_jump, read_packets
 
-__all__ = ["Packet", "PictureTrack", "VideoInfo", "list_packets", "listing_options", "parse_listing", "probe", "survey"]
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+__all__ = ["PictureTrack", "VideoInfo", "list_pictures", "picture_stream", "probe", "survey"]
 
 SMALL_FILE = 64 << 20  # bytes; up to here every packet is listed, beyond only those near the end
 TAIL_WINDOWS = (10.0, 120.0)  # seconds before the declared end in which the last picture is looked for
-TOLERATED_SHORTFALL = 1.0  # seconds by which a file may end before the duration it declares
-TOLERATED_SHORTFALL_SHARE = 0.02  # the same as a share of that duration; the larger counts
+MAX_UNDECODABLE = 2000  # packets without a picture at the beginning, which a recording that starts anywhere may have
 
-# Demuxers that turn stills or plain text into pictures: nobody who names such a file means a video.
-NOT_VIDEOS = re.compile(r"^(image2|tty|\w+_pipe)\b")
-# Containers that write their duration down; of the others ffmpeg only has an estimate, no promise to hold them to.
-DECLARING = re.compile(r"\b(mp4|matroska|avi|flv|asf)\b")
-
-_INPUT = re.compile(r"^Input #0, (?P<container>\S+), from ", re.M)
-_DURATION = re.compile(
-    r"^  Duration: (?:(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d\.\d+)|N/A)(?:, start: (?P<start>-?[\d.]+))?",
-    re.M,
-)
-_TITLE = re.compile(r"^    title +: (?P<title>.*)$", re.M | re.I)
-_STREAM = re.compile(r"^  Stream #0:\d+\S*: (?P<kind>Video|Audio): (?P<codec>\w+)(?P<rest>.*)$", re.M)
-_RATE = re.compile(r"(?P<rate>\d+(?:\.\d+)?k?) (?:fps|tbr)\b")
-_ROTATION = re.compile(r"[Dd]isplay ?[Mm]atrix: rotation of (?P<degrees>-?[\d.]+) degrees")
-_FILTER_CLOCK = re.compile(r"config in time_base: (?P<base>\d+/\d+), frame_rate: (?P<rate>\d+/\d+)")
-_FIRST_PICTURE = re.compile(
-    r"\] n: +0 pts: *(?P<pts>-?\d+) .*?\bfmt:(?P<format>\S+).*? sar:(?P<sar>\d+/\d+) s:(?P<width>\d+)x(?P<height>\d+)"
-)
-_PACKET_FLAGS = re.compile(r"F=0x(?P<flags>[0-9A-F]+)")
-UNDATED = -(1 << 63)  # how ffmpeg prints a time that is not known
-KEY, DISCARD = 1, 4  # packet flags as ffmpeg prints them; a packet without the field is a plain key packet
+TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.,])(\d\d+)")
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,9 @@ class VideoInfo:
         codec: of the pictures, e.g. "h264".
         audio: codec of the sound, e.g. "aac"; None if there is none.
         title: as the file itself says; None if it does not.
+        mirrored: players flip the stored pictures upside down before they turn them.
+        timecode: of the first picture, hh:mm:ss:ff, with a semicolon before the frames where the count is drop-frame;
+            None where the file has none.
     """
 
     path: Path
@@ -67,21 +63,13 @@ class VideoInfo:
     codec: str
     audio: str | None
     title: str | None = None
-
-
-@dataclass(frozen=True)
-class Packet:
-    """One coded picture: when it is shown (None: the container does not say) and for how long, in ticks."""
-
-    pts: int | None
-    duration: int
-    key: bool
-    shown: bool
+    mirrored: bool = False
+    timecode: str | None = None
 
 
 @dataclass(frozen=True)
 class PictureTrack:
-    """What sampling must know beyond `VideoInfo`, exactly.
+    """What sampling and writing must know beyond `VideoInfo`, exactly.
 
     Attributes:
         info: the public part.
@@ -91,11 +79,22 @@ class PictureTrack:
         file_start: seconds at which the file's own clock starts (its earliest stream).
         packets: every coded picture in decoding order; None for files too large to list, and where the container does
             not date each picture.
-        container: ffmpeg's name for the kind of file.
+        container: FFmpeg's name for the kind of file.
         picture_tracks: how many there are; the first is the one meant.
         square: pixels are as wide as high.
         dated: the container says when each picture is shown.
         seekable: times may be jumped to.
+        index: of the track among the streams of the file.
+        joined: the clock of the file begins anew or jumps on the way; `packets` and `duration` continue it.
+        orientation: how the stored pictures are turned and mirrored.
+        transfer: transfer characteristics under FFmpeg's name, e.g. "bt709" or "smpte2084"; None where not said.
+        primaries: colour primaries, the same.
+        matrix: matrix coefficients, the same.
+        full_range: values go from 0 to 255 (or the same for more bits) instead of 16 to 235.
+        depth: bits of a value.
+        coded_width: pixels of a row as it is coded, before it is turned.
+        coded_height: the same of a column.
+        pixel_bits: bits that a decoded pixel takes in memory.
     """
 
     info: VideoInfo
@@ -109,215 +108,232 @@ class PictureTrack:
     square: bool
     dated: bool
     seekable: bool
+    index: int
+    joined: bool
+    orientation: Orientation
+    transfer: str | None = None
+    primaries: str | None = None
+    matrix: str | None = None
+    full_range: bool = False
+    depth: int = 8
+    coded_width: int = 0
+    coded_height: int = 0
+    pixel_bits: int = 12
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Tells what a video file holds; reads its header, its first picture and the packets near its end.
+    """Tell what a video file holds; reads its header, its first picture and the packets near its end.
 
     Args:
         path: the file.
 
     Raises:
-        VideoError: missing, a folder, empty, not readable, not a video, without pictures, or cut short.
+        VideoError: missing, a folder, empty, not readable, not a video, without pictures, damaged or cut short.
     """
     return survey(path).info
 
 
 def survey(path: str | os.PathLike[str]) -> PictureTrack:
-    """Does what `probe` does and keeps what sampling needs.
+    """Do what `probe` does and keep what sampling and writing need.
 
     Raises:
         VideoError: as `probe`.
     """
-    check_readable(path)
-    small = Path(path).stat().st_size <= SMALL_FILE
-    command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-nostats", "-copyts", "-i", absolute(path)]
-    command += ["-map", "0:V:0", "-vf", "showinfo", "-frames:v", "1", "-f", "null", "-"]
-    if small:
-        command += listing_options()
-    _, listing, said = run(command)
-    header = said.split("Stream mapping:", 1)[0]
-    _check_kind(path, header, said)
-    picture = _FIRST_PICTURE.search(said)
-    clock = _FILTER_CLOCK.search(said)
-    if picture is None or clock is None:
-        raise VideoError(path, _why_no_picture(said))
+    file = Path(path)
+    check_readable(file)
+    status = file.stat()
+    if status.st_size <= SMALL_FILE:
+        return _survey_file(file)
+    track = _survey_large(file.absolute(), status.st_size, status.st_mtime_ns)
+    return replace(track, info=replace(track.info, path=file))
 
-    declared, file_start = _declared(header)
-    if small or declared is None:
-        packets, ends = parse_listing(listing if small else _list(path))
-    else:
-        packets, ends = _tail(path, declared)
-    container = _container(header)
-    if declared is not None and DECLARING.search(container) and "Estimating duration from bitrate" not in header:
-        # Matroska declares when it ends, others how long it lasts: a file that starts late gets the better of the two.
-        _check_whole(path, declared, max(ends, default=Fraction(0)) - min(Fraction(file_start), Fraction(0)))
 
-    tick, guessed_rate = Fraction(clock["base"]), Fraction(clock["rate"])
-    first = int(picture["pts"])
-    rate = _average_rate(header, guessed_rate)
-    dated = all(packet.pts is not None for packet in packets)
-    if dated or small or declared is None:
-        duration = _picture_duration(packets, tick, first, rate)
-    else:
-        duration = Fraction(declared)
-    sar = Fraction(picture["sar"]) if not picture["sar"].startswith("0/") else Fraction(1)
-    videos = [stream for stream in _STREAM.finditer(header) if _is_picture_track(stream)]
-    audio = next((stream["codec"] for stream in _STREAM.finditer(header) if stream["kind"] == "Audio"), None)
+@functools.lru_cache(maxsize=64)
+def _survey_large(path: Path, size: int, modified: int) -> PictureTrack:
+    """Kept, as all of a transport stream has to be read for it."""
+    return _survey_file(path)
+
+
+def _survey_file(path: Path) -> PictureTrack:
+    with open_container(path) as container:
+        try:
+            return _survey(path, container)
+        except reading_errors() as error:
+            raise VideoError(path, f"cannot be read ({error}): copy or download it again") from None
+
+
+def list_pictures(track: PictureTrack) -> Sequence[Packet]:
+    """Every coded picture of a video in decoding order; reads all of the file where that was not done before.
+
+    Raises:
+        VideoError: the file cannot be read any more, or has changed.
+    """
+    if track.packets is not None:
+        return track.packets
+    with open_container(track.info.path) as container:
+        stream, _ = picture_stream(container)
+        if stream is None or stream.index != track.index or stream.time_base is None:
+            raise VideoError(track.info.path, "has changed while it was read: try again")
+        packets = read_packets(container, stream, continuous_times(container, stream))
+        return [coded_picture(packet) for packet in packets if packet.size]
+
+
+def picture_stream(container: InputContainer) -> tuple[VideoStream | None, int]:
+    """The first picture track, which is the one meant, and how many there are; covers and thumbnails are none."""
+    from av.stream import Disposition
+
+    still = Disposition.attached_pic | Disposition.timed_thumbnails
+    tracks = [stream for stream in container.streams.video if not stream.disposition & still]
+    return (tracks[0] if tracks else None), len(tracks)
+
+
+def _survey(path: Path, container: InputContainer) -> PictureTrack:
+    stream, tracks = picture_stream(container)
+    if stream is None:
+        raise VideoError(path, "has no picture track (sound only): name a video")
+    context = stream.codec_context
+    if context is None:
+        raise VideoError(path, "uses a codec that FFmpeg cannot decode: convert it to H.264 first")
+    check_size(path, context.width, context.height)
+    kinds = frozenset(container.format.name.split(","))
+    declared = None if container.duration is None else Fraction(container.duration, 1_000_000)
+    file_start = Fraction(container.start_time or 0, 1_000_000)
+    # Everything that bears out when a file ends is read of small files, and of those whose clock may jump anywhere.
+    is_small = path.stat().st_size <= SMALL_FILE
+    whole = is_small or declared is None or may_jump(container)
+    rate = _average_rate(stream)
+
+    frame, listing, jumped = _read_beginning(container, stream, to_end=whole, keep=is_small)
+    if frame is None:
+        raise VideoError(path, "holds no picture that can be decoded: it is damaged")
+    first = next((time for time in (frame.pts, frame.dts) if time is not None), 0)
+    if not whole:
+        assert declared is not None
+        listing = _tail(container, stream, declared)
+    check_times(path, listing, kinds, declared, file_start, rate)
+    check_coded_rate(path, context.framerate)
+
+    duration = listing.duration(first, rate)
+    orientation, colours, tagged = orientation_of(frame), Colours.of_pictures(frame), Colours.of_pictures(context)
+    sar = stream.sample_aspect_ratio or Fraction(1)
+    width, height = frame.width, frame.height
+    check_shape(path, width * sar, height)
+    if orientation.swaps_sides:
+        width, height, sar = height, width, 1 / sar
+    audio = next(iter(container.streams.audio), None)
     info = VideoInfo(
-        path=Path(path),
+        path=path,
         duration=float(duration),
         fps=float(rate),
-        width=max(1, round(int(picture["width"]) * sar)),
-        height=int(picture["height"]),
-        rotation=_rotation(header),
-        codec=videos[0]["codec"],
-        audio=audio,
-        title=_title(header),
+        width=max(1, round(width * sar)),
+        height=height,
+        rotation=orientation.rotation,
+        codec=context.codec.canonical_name,
+        audio=None if audio is None else _codec_name(audio),
+        title=_title(container),
+        mirrored=orientation.mirrored,
+        timecode=_timecode(container, stream),
     )
     return PictureTrack(
         info=info,
-        clock=tick,
+        clock=listing.clock,
         first=first,
         duration=duration,
-        file_start=file_start,
-        packets=tuple(packets) if small and dated else None,
-        container=container,
-        picture_tracks=len(videos),
+        file_start=float(file_start),
+        packets=tuple(listing.packets) if listing.packets is not None and listing.dated else None,
+        container=container.format.name,
+        picture_tracks=tracks,
         square=sar == 1,
-        dated=dated,
-        seekable=dated and declared is not None,
+        dated=listing.dated,
+        seekable=listing.dated and declared is not None and not jumped,
+        index=stream.index,
+        joined=jumped,
+        orientation=orientation,
+        transfer=colours.transfer or tagged.transfer,
+        primaries=colours.primaries or tagged.primaries,
+        matrix=colours.matrix or tagged.matrix,
+        full_range=colours.full_range or tagged.full_range or frame.format.name.startswith("yuvj"),
+        depth=frame.format.components[0].bits,
+        coded_width=frame.width,
+        coded_height=frame.height,
+        pixel_bits=frame.format.padded_bits_per_pixel,
     )
 
 
-def listing_options(all_streams: bool = True, out: str = "pipe:1") -> list[str]:
-    """Options of an ffmpeg output that lists packets, as `parse_listing` reads them."""
-    others = ["-map", "0:a?", "-map", "0:s?", "-map", "0:d?"] if all_streams else []
-    return ["-map", "0:V:0", *others, "-c", "copy", "-copyinkf", "-f", "framecrc", out]
-
-
-def list_packets(path: str | os.PathLike[str], since: float, seconds: float) -> list[Packet]:
-    """Coded pictures, in decoding order, that reading gives after a jump.
-
-    Args:
-        path: the file.
-        since: where to jump to, seconds from the start of the file's own clock.
-        seconds: how far to read from there.
-    """
-    return parse_listing(_list(path, "-ss", f"{since:.6f}", "-t", f"{seconds:.6f}"))[0]
-
-
-def _list(path: str | os.PathLike[str], *options: str) -> bytes:
-    command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", "-copyts", *options, "-i", absolute(path)]
-    return run([*command, *listing_options()])[1]
-
-
-def _tail(path: str | os.PathLike[str], declared: float) -> tuple[list[Packet], list[Fraction]]:
-    """The packets near the end of a large file: looks ever further back until there is a picture."""
-    for window in TAIL_WINDOWS:
-        if window < declared:
-            packets, ends = parse_listing(_list(path, "-ss", f"{declared - window:.3f}"))
-            if packets:
-                return packets, ends
-    return parse_listing(_list(path))
-
-
-def parse_listing(listing: bytes) -> tuple[list[Packet], list[Fraction]]:
-    """Reads a listing: the picture packets, and the time in seconds at which each stream ends."""
-    ticks: dict[int, Fraction] = {}
-    ends: dict[int, Fraction] = {}
-    packets = []
-    for line in listing.decode("ascii", "replace").splitlines():
-        if line.startswith("#tb "):
-            stream, base = line[4:].split(": ")
-            ticks[int(stream)] = Fraction(base)
-        elif line and not line.startswith("#"):
-            fields = [field.strip() for field in line.split(",")]
-            stream_index, dts, pts, duration = (int(field) for field in fields[:4])
-            end = (max(dts, pts) + duration) * ticks[stream_index]
-            ends[stream_index] = max(end, ends.get(stream_index, end))
-            if stream_index == 0:
-                flag_field = _PACKET_FLAGS.search(line)
-                flags = int(flag_field["flags"], 16) if flag_field else KEY
-                shown_at = None if pts == UNDATED else pts
-                packets.append(Packet(shown_at, duration, bool(flags & KEY), not flags & DISCARD))
-    return packets, list(ends.values())
-
-
-def _check_kind(path: str | os.PathLike[str], header: str, said: str) -> None:
-    container = _container(header)
-    if not container:
-        raise VideoError(path, explain(said))
-    if NOT_VIDEOS.match(container):
-        raise VideoError(path, "is a still picture or text, not a video")
-    if not any(_is_picture_track(stream) for stream in _STREAM.finditer(header)):
-        raise VideoError(path, "has no picture track (sound only): name a video")
-
-
-def _why_no_picture(said: str) -> str:
-    reason = explain(said)
-    return reason if not reason.startswith("cannot be read (") else "holds no picture that can be decoded"
-
-
-def _check_whole(path: str | os.PathLike[str], declared: float, present: Fraction) -> None:
-    missing = declared - float(present)
-    if missing > max(TOLERATED_SHORTFALL, TOLERATED_SHORTFALL_SHARE * declared):
-        raise VideoError(
-            path,
-            f"is cut short (it declares {declared:.1f} s, {missing:.1f} s are missing): copy or download it again",
-        )
-
-
-def _container(header: str) -> str:
-    found = _INPUT.search(header)
-    return found["container"].rstrip(",") if found else ""
-
-
-def _declared(header: str) -> tuple[float | None, float]:
-    """Duration that the container declares (None: none) and the time its clock starts at, both in seconds."""
-    found = _DURATION.search(header)
-    if found is None or found["hours"] is None:
-        return None, 0.0
-    seconds = int(found["hours"]) * 3600 + int(found["minutes"]) * 60 + float(found["seconds"])
-    return seconds, float(found["start"] or 0.0)
-
-
-def _title(header: str) -> str | None:
-    # Before the duration: streams have titles of their own.
-    found = _TITLE.search(header.split("\n  Duration:", 1)[0])
-    return found["title"].strip() or None if found else None
-
-
-def _is_picture_track(stream: re.Match[str]) -> bool:
-    still = "(attached pic)" in stream["rest"] or "(timed thumbnails)" in stream["rest"]
-    return stream["kind"] == "Video" and not still
-
-
-def _rotation(header: str) -> int:
-    found = _ROTATION.search(header)
-    # ffmpeg states how far the stored picture is turned anticlockwise; a player turns it back.
-    return round(-float(found["degrees"])) % 360 if found else 0
-
-
-def _average_rate(header: str, guessed: Fraction) -> Fraction:
-    """Pictures a second: the header's rounded average, made exact by the demuxer's guess where the two agree."""
-    for stream in _STREAM.finditer(header):
-        if _is_picture_track(stream):
-            found = _RATE.search(stream["rest"])
-            if found is None:
+def _read_beginning(
+    container: InputContainer, stream: VideoStream, to_end: bool, keep: bool
+) -> tuple[VideoFrame | None, PacketListing, bool]:
+    """Decode up to the first picture, list the packets, all if `to_end`, and tell whether the clock has jumped."""
+    assert stream.time_base is not None
+    listing = PacketListing(stream.time_base, [] if keep else None)
+    times = continuous_times(container, stream)
+    # One thread: with more, the decoder would be fed several pictures before it gives the first.
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    frame: VideoFrame | None = None
+    try:
+        for packet in read_packets(container, stream, times, every=to_end):
+            is_picture = packet.stream_index == stream.index
+            if is_picture and frame is None and listing.count < MAX_UNDECODABLE:
+                frame = _first_picture(stream, packet)
+            if packet.size:
+                listing.add(packet, is_picture)
+            if not to_end and (frame is not None or listing.count >= MAX_UNDECODABLE):
                 break
-            text = found["rate"]
-            stated = Fraction(text[:-1]) * 1000 if text.endswith("k") else Fraction(text)
-            return guessed if abs(guessed - stated) < Fraction(1, 100) else stated
-    return guessed or Fraction(25)
+    except reading_errors():
+        pass  # what cannot be read is as if the file ended there, which is told from its declared duration
+    return frame, listing, times is not None and times.has_jumped
 
 
-def _picture_duration(packets: Sequence[Packet], tick: Fraction, first: int, rate: Fraction) -> Fraction:
-    """Seconds from the first picture to the end of the last."""
-    shown = [packet for packet in packets if packet.shown]
-    dates = [(packet.pts, packet.duration) for packet in shown if packet.pts is not None]
-    if len(dates) < len(shown) or not shown:
-        return max(1, len(shown)) / rate
-    last, lasting = max(dates)
-    # Matroska may leave a picture's duration out; then it lasts as long as an average one.
-    return (last - first) * tick + (lasting * tick if lasting > 0 else 1 / rate)
+def _first_picture(stream: VideoStream, packet: av.Packet) -> VideoFrame | None:
+    try:
+        frames = stream.codec_context.decode(packet)
+    except reading_errors():
+        return None  # the next may be better
+    return frames[0] if frames else None
+
+
+def _tail(container: InputContainer, stream: VideoStream, declared: Fraction) -> PacketListing:
+    """The packets near the end of a large file: looks ever further back until there is a picture."""
+    assert stream.time_base is not None
+    listing = PacketListing(stream.time_base, None)
+    start = container.start_time or 0
+    since = [declared - Fraction(window) for window in TAIL_WINDOWS if window < declared]
+    for seconds in (*since, Fraction(0)):
+        listing = PacketListing(stream.time_base, None)
+        with contextlib.suppress(*reading_errors()):  # a damaged length is jumped to in vain: look further back
+            container.seek(start + round(seconds * 1_000_000))
+            for packet in read_packets(container, stream, None, every=True):
+                if packet.size:
+                    listing.add(packet, packet.stream_index == stream.index)
+        if listing.count and listing.dated:
+            break
+    return listing
+
+
+def _average_rate(stream: VideoStream) -> Fraction:
+    """Pictures a second: the container's average, or the nearest common rate where the two agree."""
+    average, guessed = stream.average_rate or stream.base_rate, stream.guessed_rate
+    if guessed and (not average or abs(guessed - average) < Fraction(1, 100)):
+        return guessed
+    return average or Fraction(25)
+
+
+def _codec_name(stream: av.audio.AudioStream) -> str:
+    return stream.codec_context.codec.canonical_name if stream.codec_context is not None else "unknown"
+
+
+def _title(container: InputContainer) -> str | None:
+    titles = (value.strip() for key, value in container.metadata.items() if key.lower() == "title")
+    return next((title for title in titles if title), None)
+
+
+def _timecode(container: InputContainer, stream: VideoStream) -> str | None:
+    # The track's own before the file's (MXF), and both before those of other tracks.
+    tracks = [stream, *(other for other in container.streams if other.index != stream.index)]
+    for metadata in (stream.metadata, container.metadata, *(track.metadata for track in tracks[1:])):
+        found = TIMECODE.fullmatch(metadata.get("timecode", "").strip())
+        if found:
+            separator = ":" if found[4] == ":" else ";"
+            return f"{found[1]}:{found[2]}:{found[3]}{separator}{found[5]}"
+    return None

@@ -1,17 +1,28 @@
-"""Finds where to jump to in a file so that decoding from there gives the picture shown at a time."""
+"""Where the ffmpeg binary must jump to in a file so that decoding from there gives the picture shown at a time."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from vtg.video.probing import Packet, PictureTrack, list_packets
+from vtg.video.containers import absolute, input_options
+from vtg.video.packets import Packet
+from vtg.video.probing import PictureTrack, list_pictures
+from vtg.video.process import ffmpeg_binary, run
 
-__all__ = ["file_time", "jump_before", "times_shown"]
+__all__ = ["RUN_ON", "file_time", "jump_before", "list_packets", "packets_about", "times_shown"]
 
 # How far before the time to jump, seconds; the first that works is taken. Not 0, because some demuxers find keyframes
 # by decoding time, which runs ahead of the time shown; and far, because others land anywhere between keyframes.
 RUN_UPS = (1.0, 12.0, 120.0)
+
+RUN_ON = 1.0  # seconds of packets read beyond the times wanted, because they come in decoding order
+
+_PACKET_FLAGS = re.compile(r"F=0x(?P<flags>[0-9A-F]+)")
+UNDATED = -(1 << 63)  # how FFmpeg's listing of packets writes a time that is not known
+KEY, DISCARD = 1, 4  # packet flags in it; a packet without the field is a plain key packet
 
 
 def jump_before(track: PictureTrack, time: Fraction) -> list[str]:
@@ -46,3 +57,35 @@ def times_shown(track: PictureTrack, packets: Sequence[Packet], key: bool = Fals
     """When the pictures, or only the keyframes, among packets are shown: seconds from the first picture, ascending."""
     ticks = sorted(packet.pts for packet in packets if packet.shown and packet.key >= key and packet.pts is not None)
     return [(tick - track.first) * track.clock for tick in ticks if tick >= track.first]
+
+
+def packets_about(track: PictureTrack, start: float, end: float) -> Sequence[Packet]:
+    """The coded pictures that are shown between two times and about them, in seconds from the first picture."""
+    if track.packets is not None:
+        return track.packets
+    if not track.seekable:
+        return list_pictures(track)
+    return list_packets(track.info.path, file_time(track, start - RUN_ON), end - start + 3 * RUN_ON)
+
+
+def list_packets(path: str | os.PathLike[str], since: float, seconds: float) -> list[Packet]:
+    """The coded pictures, in decoding order, that the ffmpeg binary reads after a jump.
+
+    It is asked itself, as each release of FFmpeg lands where it thinks best, and what it writes must begin there.
+
+    Args:
+        path: the file.
+        since: where to jump to, seconds from the start of the file's own clock.
+        seconds: how far to read from there.
+    """
+    command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", "-copyts", *input_options()]
+    command += ["-ss", f"{since:.6f}", "-t", f"{seconds:.6f}", "-i", absolute(path)]
+    command += ["-map", "0:V:0", "-c", "copy", "-copyinkf", "-f", "framecrc", "pipe:1"]
+    packets = []
+    for line in run(command)[1].decode("ascii", "replace").splitlines():
+        if line and not line.startswith("#"):
+            _, _, pts, duration = (int(field) for field in line.split(",")[:4])
+            flag_field = _PACKET_FLAGS.search(line)
+            flags = int(flag_field["flags"], 16) if flag_field else KEY
+            packets.append(Packet(None if pts == UNDATED else pts, duration, bool(flags & KEY), not flags & DISCARD))
+    return packets

@@ -1,0 +1,158 @@
+"""Opens video files, and only the file that was named: one whitelist of containers and protocols for every decoder."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vtg.errors import VideoError
+from vtg.video.limits import MAX_PIXELS_AT_OPENING
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+__all__ = ["CONTAINER_FORMATS", "absolute", "check_readable", "input_options", "open_container", "reading_errors"]
+
+# Names of FFmpeg's demuxers. What is not here is not opened: playlists and manifests (hls, dash, concat, sdp, imf,
+# image2 with its name patterns) name other files, and devices and protocols are not files at all.
+CONTAINER_FORMATS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "live_flv", "asf", "ogg", "rm", "mxf", "dv"),
+    *("h264", "hevc", "vvc", "m4v", "h263", "av1", "obu", "ivf", "vc1", "vc1test", "mjpeg", "dirac", "cavsvideo"),
+    *("nut", "wtv", "gxf", "lxf", "nsv", "nuv", "pva", "ty", "kux", "dhav", "amv", "film_cpk", "yuv4mpegpipe"),
+    *("gif", "apng", "webp", "jpegxl_anim", "smk", "bink", "roq", "flic", "ifv", "mjpeg_2000", "smjpeg", "vivo"),
+    *("mp3", "aac", "wav", "w64", "flac", "ac3", "aiff", "caf", "amr", "ape", "wv", "tta"),  # told to be sound only
+)
+PROTOCOLS = "file"
+FIRST_BYTES = 4096  # of a file that cannot be opened, looked at to say what it is
+MAX_BOXES = 1000  # of an MP4 file, looked at for its index
+PLAYLIST_MARKS = (
+    b"#extm3u",
+    b"ffconcat",
+    b"<mpd",
+    b"<assetmap",
+    b"<compositionplaylist",
+    b"<smil",
+    b"[playlist]",
+    b"<asx",
+)
+DAMAGED = "is not a video that can be read: it is damaged or another kind of file"
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """The path as FFmpeg must get it: `-x.mp4` or `take:2.mp4` would be read as an option or a protocol."""
+    return str(Path(path).absolute())
+
+
+def input_options() -> list[str]:
+    """Options of the ffmpeg binary, before each `-i` of a video, that apply the same whitelist."""
+    return ["-format_whitelist", _format_names(), "-protocol_whitelist", PROTOCOLS]
+
+
+def check_readable(path: str | os.PathLike[str]) -> None:
+    """Make sure that there is a file with something in it that may be read.
+
+    Raises:
+        VideoError: missing, a folder, a device or pipe, empty, or not readable by this user.
+    """
+    file = Path(path)
+    try:
+        if file.is_dir():
+            raise VideoError(path, "is a folder, not a video: name a file in it")
+        if file.exists() and not file.is_file():  # opening a pipe would wait for somebody to write to it
+            raise VideoError(path, "is a device, pipe or socket, not a file: copy the video to a file first")
+        with file.open("rb") as handle:
+            if not handle.read(1):
+                raise VideoError(path, "is an empty file: copy or download it again")
+    except FileNotFoundError:
+        raise VideoError(path, "no such file") from None
+    except PermissionError:
+        raise VideoError(path, "cannot be opened: permission denied") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise VideoError(path, f"cannot be opened: {reason or error}") from None
+
+
+def open_container(path: str | os.PathLike[str]) -> InputContainer:
+    """Open a video file with PyAV; use it as a context manager.
+
+    Args:
+        path: the file. No other file is opened, whatever this one says.
+
+    Returns:
+        The container; messages of the libraries do not reach the terminal.
+
+    Raises:
+        VideoError: missing, not readable, not a video, or a playlist or manifest that names other files.
+    """
+    import av
+
+    check_readable(path)
+    av.logging.set_level(None)  # other libraries turn the messages on
+    options = {
+        "format_whitelist": _format_names(),
+        "protocol_whitelist": PROTOCOLS,
+        "max_pixels": str(MAX_PIXELS_AT_OPENING),
+    }
+    try:
+        return av.open(absolute(path), options=options, metadata_errors="ignore")
+    except reading_errors() as error:
+        raise VideoError(path, _why_not_opened(Path(path), error)) from None
+
+
+def reading_errors() -> tuple[type[Exception], ...]:
+    """What PyAV raises over damaged files: besides its own errors those of streams and numbers that cannot be."""
+    import av
+
+    return (av.FFmpegError, OSError, ValueError, IndexError, OverflowError, MemoryError)
+
+
+@functools.lru_cache(maxsize=1)
+def _format_names() -> str:
+    return ",".join(CONTAINER_FORMATS)
+
+
+def _why_not_opened(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        beginning = file.read(FIRST_BYTES)
+    text = beginning.replace(b"\0", b"").lower().lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
+    if text.startswith(PLAYLIST_MARKS) or (text.startswith(b"<?xml") and any(mark in text for mark in PLAYLIST_MARKS)):
+        return "is a playlist or manifest, which names other files: name the video file itself"
+    if text.startswith(b"v=0") and b"\nm=" in text:
+        return "is a session description, which names a stream: name a video file"
+    if _is_still_picture(path):
+        return "is a still picture or text, not a video"
+    if isinstance(error, MemoryError):
+        return "needs more memory than one file may take: it is damaged"
+    if b"ftyp" in beginning[:64] and not _has_movie_index(path):
+        return "is cut short (its index is missing): copy or download it again"
+    return DAMAGED
+
+
+def _is_still_picture(path: Path) -> bool:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path):
+            return True
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _has_movie_index(path: Path) -> bool:
+    """Whether an MP4 or QuickTime file has, among its outermost boxes, the one that holds the index."""
+    with path.open("rb") as file:
+        position = 0
+        for _ in range(MAX_BOXES):
+            file.seek(position)
+            header = file.read(16)
+            size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if kind in (b"moov", b"moof"):
+                return True
+            if size == 1:
+                size = int.from_bytes(header[8:16], "big")
+            if size < 8:
+                break
+            position += size
+    return False

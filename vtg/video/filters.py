@@ -1,0 +1,35 @@
+"""Filters of FFmpeg, as text for the ffmpeg binary and as nodes for ffmpeg-python and PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Step", "filter_chain"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A filter of ffmpeg with its options."""
+
+    name: str
+    options: tuple[tuple[str, str], ...]
+
+    @property
+    def arguments(self) -> str:
+        """The options as the filter reads them."""
+        return ":".join(f"{key}={_escaped(value, ':')}" for key, value in self.options)
+
+    def applied(self, stream: Any) -> Any:
+        """An ffmpeg-python stream behind this filter."""
+        return stream.filter(self.name, **dict(self.options))
+
+
+def filter_chain(steps: Sequence[Step]) -> str:
+    """Filters as the text that ffmpeg's options take."""
+    return ",".join(f"{step.name}={_escaped(step.arguments, ',;[]')}" for step in steps)
+
+
+def _escaped(text: str, signs: str) -> str:
+    return "".join(f"\\{sign}" if sign in "\\'" + signs else sign for sign in text)

@@ -1,0 +1,78 @@
+"""How stored pictures are turned and mirrored to be shown: display matrices, and the filters that apply them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from vtg.video.filters import Step
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+__all__ = ["UPRIGHT", "Orientation", "orientation_of"]
+
+NEGLIGIBLE = 0.02  # of a matrix's larger coefficients: below it, a smaller one is rounding and not a skew
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """What players do with a stored picture.
+
+    Attributes:
+        rotation: degrees, clockwise, by which it is turned: 0, 90, 180 or 270.
+        mirrored: it is flipped upside down before it is turned.
+    """
+
+    rotation: int = 0
+    mirrored: bool = False
+
+    @property
+    def swaps_sides(self) -> bool:
+        """Whether width and height change places."""
+        return self.rotation in (90, 270)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The filters that do it."""
+        return _STEPS[self]
+
+
+UPRIGHT = Orientation()
+_FLIP_DOWN, _FLIP_ACROSS = Step("vflip", ()), Step("hflip", ())
+_STEPS: dict[Orientation, tuple[Step, ...]] = {
+    UPRIGHT: (),
+    Orientation(0, True): (_FLIP_DOWN,),
+    Orientation(90): (Step("transpose", (("dir", "clock"),)),),
+    Orientation(90, True): (Step("transpose", (("dir", "cclock_flip"),)),),
+    Orientation(180): (_FLIP_ACROSS, _FLIP_DOWN),
+    Orientation(180, True): (_FLIP_ACROSS,),
+    Orientation(270): (Step("transpose", (("dir", "cclock"),)),),
+    Orientation(270, True): (Step("transpose", (("dir", "clock_flip"),)),),
+}
+
+
+def orientation_of(frame: VideoFrame) -> Orientation:
+    """The orientation that the display matrix of a decoded frame prescribes.
+
+    A matrix that skews, or turns by other than right angles, is ignored, as players do.
+    """
+    for side_data in cast(Iterable[Any], frame.side_data):
+        if side_data.type.name == "DISPLAYMATRIX":
+            return _read_matrix(bytes(side_data))
+    return UPRIGHT
+
+
+def _read_matrix(data: bytes) -> Orientation:
+    """A point (x, y) of the stored picture is shown at (a·x + c·y, b·x + d·y), with y downwards."""
+    if len(data) < 36:
+        return UPRIGHT
+    a, b, _, c, d, *_ = struct.unpack("=9i", data[:36])
+    straight, crossed = min(abs(a), abs(d)), min(abs(b), abs(c))
+    if max(abs(b), abs(c)) < NEGLIGIBLE * straight:
+        return Orientation(0 if a > 0 else 180, (a > 0) != (d > 0))
+    if max(abs(a), abs(d)) < NEGLIGIBLE * crossed:
+        return Orientation(90 if b > 0 else 270, (b > 0) == (c > 0))
+    return UPRIGHT
