@@ -1,17 +1,175 @@
-"""Files that appear whole or not at all: knows how one is written beside its name and takes it in the end."""
+"""Files that appear whole or not at all: written in a folder of their own beside their place, then moved there.
+
+`written_whole` gives a path to write to, `working_folder` a whole folder for unfinished files; what a killed process
+has left in one is removed by the next that works in the same place. `WholeFileWriter` writes arrays behind a header.
+`fitted_name` and `check_name` keep names within what file systems take.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-__all__ = ["WholeFileWriter"]
+from vtg.errors import VtgError
+
+__all__ = ["WholeFileWriter", "check_name", "fitted_name", "working_folder", "written_whole"]
+
+LONGEST_NAME = 255  # bytes of UTF-8: the most that common file systems take, most of which count so
+LOCK = "lock"  # file in a working folder that its owner keeps locked
+MOST_TRIES = 100  # at a new working folder
+WORKING_FOLDER = re.compile(r"\.vtg-[0-9a-f]{12}\.part")
+
+
+@contextlib.contextmanager
+def written_whole(out: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to, with the suffix of `out`; it becomes `out` if the block succeeds, else it vanishes.
+
+    Args:
+        out: the file; its folder must exist.
+
+    Raises:
+        VtgError: nothing can be made in the folder, or `out` cannot be replaced.
+    """
+    out = Path(out)
+    check_name(out)
+    with working_folder(out.parent) as folder:
+        beside = folder / f"whole{out.suffix}"
+        yield beside
+        try:
+            beside.replace(out)
+        except PermissionError:
+            raise VtgError(f"{out}: cannot be replaced: close it elsewhere, or choose another name") from None
+
+
+@contextlib.contextmanager
+def working_folder(place: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new hidden folder for unfinished files, removed at the end.
+
+    Its owner keeps a file in it locked, so that others can tell: where a process was killed, the system gives its lock
+    back, and the next call for the same place removes the folder. One whose owner lives is never touched, nor is
+    any that has another name or no lock, or that lies on a network drive without locks.
+
+    Args:
+        place: the folder to make it in.
+
+    Raises:
+        VtgError: it cannot be made there.
+    """
+    place = Path(place)
+    _remove_abandoned(place)
+    folder, lock = _claimed_folder(place)
+    try:
+        yield folder
+    finally:
+        os.close(lock)  # first: Windows removes no open file
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _claimed_folder(place: Path) -> tuple[Path, int]:
+    """A new folder and the handle of its locked file."""
+    for _ in range(MOST_TRIES):
+        folder = place / f".vtg-{secrets.token_hex(6)}.part"
+        try:
+            folder.mkdir()
+            with contextlib.suppress(FileNotFoundError):
+                lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+                if _lock(lock) is not False and (folder / LOCK).exists():
+                    return folder, lock
+                os.close(lock)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise VtgError(f"{place}: cannot be written to ({error.strerror}): choose another folder") from None
+        # Before it was locked, another process took it for abandoned.
+    raise VtgError(f"{place}: what is made in it is removed at once by other programs: choose another folder")
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Removes the working folders in a folder whose owners have ended."""
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if WORKING_FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                _remove_if_abandoned(Path(entry.path))
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if not _lock(lock):
+                return
+            # All else first, under the lock: Windows does not remove an open file.
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
+        finally:
+            os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock(handle: int) -> bool | None:
+    """Locks an open file for this handle alone; False: another one has it, None: the file system has no locks."""
+    try:
+        _lock_handle(handle)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock_handle(handle: int) -> None:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock_handle(handle: int) -> None:
+        # Not lockf, whose locks belong to the process: one thread would take another's folder for abandoned.
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def fitted_name(before: str, stem: str, after: str = "") -> str:
+    """A file name made of three parts, of which the middle one is shortened where all together are too long.
+
+    Args:
+        before: what it begins with.
+        stem: what may be shortened, usually from the name of another file; the end of it gives way to an ellipsis.
+        after: what it ends with.
+
+    Returns:
+        At most 255 bytes of UTF-8, as file systems take.
+    """
+    name = f"{before}{stem}{after}"
+    while stem and len(os.fsencode(name)) > LONGEST_NAME:
+        stem = stem[:-1]
+        name = f"{before}{stem.rstrip()}…{after}"
+    return name
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Makes sure that a file can have this name.
+
+    Raises:
+        VtgError: it is too long.
+    """
+    path = Path(path)
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise VtgError(f"{path}: a name of more than {LONGEST_NAME} bytes cannot be written: choose a shorter one")
 
 
 class WholeFileWriter:
