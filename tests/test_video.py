@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from timecode import Codecs, beeps, ffmpeg, ffmpeg_pick, read_code, read_codes, render
+from timecode import Codecs, beeps, ffmpeg, ffmpeg_pick, read_code, read_codes, render, turned
 
 from vtg.errors import VideoError, VtgError
 from vtg.video import concat, cut, probe, probing, sample_frames, sampling, thumbnail, with_pyav
 from vtg.video.process import ffmpeg_binary
+from vtg.video.samples import DecodingError
 
 SIZE = 64
 RATES = (0.5, 1, 29.97)
@@ -408,8 +409,7 @@ def test_pictures_are_upright(degrees: int, folder: Path) -> None:
         "-vf",
         {90: "transpose=2", 180: "hflip,vflip", 270: "transpose=1"}[degrees],
     )
-    path = folder / f"turned{degrees}.mp4"
-    ffmpeg("-display_rotation", str(-degrees), "-i", str(base), "-c", "copy", str(path))
+    path = turned(base, folder / f"turned{degrees}.mp4", degrees)
     info = probe(path)
     assert (info.width, info.height, info.rotation) == (96, 72, degrees)
     assert sampled(path, 10)[1] == expected(30, Fraction(25), 10)
@@ -522,7 +522,7 @@ def test_nothing_reaches_the_terminal(plain: Path, folder: Path) -> None:
 def test_what_pyav_cannot_go_on_with_ffmpeg_does(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_half_way(*arguments: object) -> Iterator[np.ndarray]:
         yield next(real(*arguments))
-        raise with_pyav.PyavError("lost a picture")
+        raise DecodingError("lost a picture")
 
     real = with_pyav.decode
     monkeypatch.setattr(with_pyav, "decode", fails_half_way)
@@ -701,12 +701,11 @@ def test_a_copied_clip_starts_at_the_keyframe_before(talkie: Path, tmp_path: Pat
 
 def test_a_turned_video_gives_an_upright_clip(folder: Path, tmp_path: Path) -> None:
     base = render(folder / "turn.mp4", 30, "-vf", "transpose=2")
-    turned = folder / "turned.mp4"
-    ffmpeg("-display_rotation", "-90", "-i", str(base), "-c", "copy", str(turned))
-    clip = cut(turned, 0.2, 0.8, tmp_path / "clip.mp4")
+    path = turned(base, folder / "turned.mp4", 90)
+    clip = cut(path, 0.2, 0.8, tmp_path / "clip.mp4")
     assert probe(clip.path).rotation == 0
     assert codes_of(clip.path) == list(range(5, 20))
-    copied = cut(turned, 0.2, 0.8, tmp_path / "copied.mp4", copy=True)
+    copied = cut(path, 0.2, 0.8, tmp_path / "copied.mp4", copy=True)
     assert probe(copied.path).rotation == 90
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
 from vtg.video.process import ffmpeg_binary
 
-__all__ = ["BEEP", "Codecs", "beeps", "ffmpeg", "ffmpeg_pick", "read_code", "read_codes", "render"]
+__all__ = ["BEEP", "Codecs", "beeps", "ffmpeg", "ffmpeg_pick", "read_code", "read_codes", "render", "turned"]
 
 SIDE = 4  # blocks a side; 4 rows of 4 bits: the number, and a row to check it
 LARGEST = 1 << 12
@@ -71,9 +73,17 @@ def read_codes(frames: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]) 
     return [read_code(frame) for frame in frames]
 
 
-def ffmpeg(*arguments: str, given: bytes | None = None) -> bytes:
-    """Runs ffmpeg; gives its standard output."""
-    command = [ffmpeg_binary(), "-hide_banner", "-v", "error", "-y", *arguments]
+def ffmpeg(*arguments: str, given: bytes | None = None, is_reference: bool = False) -> bytes:
+    """Runs ffmpeg; gives its standard output.
+
+    Args:
+        arguments: of the command line.
+        given: standard input.
+        is_reference: the one of imageio-ffmpeg is run, whatever is on the path: old ones lack options, and their fps
+            filter forgets how long the last picture stands.
+    """
+    binary = imageio_ffmpeg.get_ffmpeg_exe() if is_reference else ffmpeg_binary()
+    command = [binary, "-hide_banner", "-v", "error", "-y", *arguments]
     done = subprocess.run(command, input=given, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
@@ -106,9 +116,16 @@ def render(
     width, height = size
     raw = b"".join(picture(first + number, width, height).tobytes() for number in range(count))
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "pipe:0"]
-    heard = ["-f", "lavfi", "-i", BEEP, "-c:a", "aac", "-shortest"] if sound else []
-    inputs = [*source, *heard[:4]]
-    ffmpeg(*inputs, *encode, "-pix_fmt", pixels, *heard[4:], *options, str(out), given=raw)
+    # Not by -shortest: old versions let the sound run on.
+    heard = ["-f", "lavfi", "-t", f"{float(count / Fraction(rate)):.6f}", "-i", BEEP] if sound else []
+    coded = ["-c:a", "aac"] if sound else []
+    ffmpeg(*source, *heard, *encode, "-pix_fmt", pixels, *coded, *options, str(out), given=raw)
+    return out
+
+
+def turned(path: Path, out: Path, degrees: int) -> Path:
+    """Writes a copy whose display matrix turns the pictures clockwise."""
+    ffmpeg("-display_rotation", str(-degrees), "-i", str(path), "-c", "copy", str(out), is_reference=True)
     return out
 
 
@@ -119,6 +136,7 @@ def ffmpeg_pick(path: Path, fps: float, size: int = 64) -> list[int]:
     raw = ffmpeg(
         *("-i", str(path), "-map", "0:V:0", "-vf", f"setpts=PTS-STARTPTS,fps={fps}:round=near,{fit}"),
         *("-f", "rawvideo", "pipe:1"),
+        is_reference=True,
     )
     return read_codes(np.frombuffer(raw, np.uint8).reshape(-1, size, size, 3))
 

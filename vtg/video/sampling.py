@@ -12,16 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from vtg.errors import VideoError, VtgError
-from vtg.video import with_pyav
+from vtg.video.colour import Colours, resize_to_rgb
+from vtg.video.containers import absolute, input_options
+from vtg.video.decoders import decoders_of
+from vtg.video.filters import filter_chain
+from vtg.video.limits import child_threads
 from vtg.video.probing import PictureTrack, VideoInfo, survey
-from vtg.video.process import Pipe, absolute, explain, ffmpeg_binary
+from vtg.video.process import Pipe, explain, ffmpeg_binary
+from vtg.video.samples import DecodingError
 from vtg.video.seeking import jump_before
 
 __all__ = ["Chunk", "sample_frames", "thumbnail"]
 
 CHUNK = 32  # frames yielded at a time
 LARGEST_DENOMINATOR = 1001000  # a rate is read as the fraction that ffmpeg reads it as: 29.97002997 is 30000/1001
-THUMBNAIL_GRID = Fraction(1, 1000)  # seconds
+THUMBNAIL_INTERVAL = Fraction(1, 1000)  # seconds
 TOLERATED_SHORTFALL = Fraction(1)  # seconds without pictures at the end that are filled with the last one
 
 Chunk = tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]
@@ -99,13 +104,19 @@ def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArr
         raise VtgError(f"{path}: {time:g} s is not in the video: it is {info.duration:.2f} s long")
     longest = max(info.width, info.height)
     width, height = (max(1, round(side * size / longest)) for side in (info.width, info.height))
-    # A sample of a millisecond: its middle lies just behind the time asked for. The last picture is held for ever,
+    moment = _exact(time)
+    # A sample of a millisecond: its middle lies just behind the time asked for.
+    index = math.floor(moment / THUMBNAIL_INTERVAL)
+    for decoder in decoders_of(track):
+        with contextlib.suppress(DecodingError):
+            return next(decoder.decode(track, 1 / THUMBNAIL_INTERVAL, index, index + 1, width, height, chunk=1))[0]
+    # One sample whose middle lies there, however long the pictures before it stand. The last picture is held for ever,
     # because at the very end there is none.
-    index = math.floor(_exact(time) / THUMBNAIL_GRID)
-    shaping = f"scale={width}:{height}:flags=bicubic,format=rgb24"
-    shape = (height, width)
+    rate = 1 / (2 * moment + THUMBNAIL_INTERVAL)
+    shaping = filter_chain(resize_to_rgb(Colours.of_track(track), width, height))
+    jump = jump_before(track, moment)
     with contextlib.closing(
-        _decode_with_ffmpeg(track, 1 / THUMBNAIL_GRID, index, index + 1, shaping, shape, hold=True)
+        _decode_with_ffmpeg(track, rate, 0, 1, shaping, (height, width), hold=True, jump=jump)
     ) as frames:
         return next(frames)[0]
 
@@ -143,15 +154,17 @@ def _decode(
     done = first
     width, height = fitted_size(track.info, size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    filters = f"scale={width}:{height}:flags=bicubic,format=rgb24,crop={size}:{size}:{left}:{top}"
-    if first < stop and with_pyav.can_decode(track):
+    shaping = filter_chain(resize_to_rgb(Colours.of_track(track), width, height))
+    filters = f"{shaping},crop={size}:{size}:{left}:{top}"
+    for decoder in decoders_of(track) if first < stop else ():
         try:
-            for whole in with_pyav.decode(track, rate, first, stop, width, height, CHUNK, threads):
+            for whole in decoder.decode(track, rate, done, stop, width, height, CHUNK, threads):
                 frames = np.ascontiguousarray(whole[:, top : top + size, left : left + size])
                 yield _times(done, len(frames), rate), frames
                 done += len(frames)
-        except with_pyav.PyavError:
-            pass  # what is left is ffmpeg's, which tells a damaged picture from a lost one by its time
+            return
+        except DecodingError:
+            pass  # what is left is the next one's, at last ffmpeg's, which tells a damaged picture from a lost one
     # Of a video shorter than half an interval ffmpeg would give nothing.
     hold = track.duration * rate < Fraction(1, 2)
     for frames in _decode_with_ffmpeg(track, rate, done, stop, filters, (size, size), hold):
@@ -164,12 +177,20 @@ def _times(first: int, count: int, rate: Fraction) -> npt.NDArray[np.float64]:
 
 
 def _decode_with_ffmpeg(
-    track: PictureTrack, rate: Fraction, first: int, stop: int, shaping: str, shape: tuple[int, int], hold: bool = False
+    track: PictureTrack,
+    rate: Fraction,
+    first: int,
+    stop: int,
+    shaping: str,
+    shape: tuple[int, int],
+    hold: bool = False,
+    jump: list[str] | None = None,
 ) -> Generator[npt.NDArray[np.uint8], None, None]:
     """One ffmpeg that decodes from the keyframe before the first sample on and hands over only what is sampled."""
     if first >= stop:
         return
-    jump = jump_before(track, (first + Fraction(1, 2)) / rate) if first else []
+    if jump is None:
+        jump = jump_before(track, (first + Fraction(1, 2)) / rate) if first else []
     # After a jump the first picture is no longer the first of the file, so its time has to be told.
     origin, clock = (str(track.first), ["-copyts"]) if jump else ("STARTPTS", [])
     # The fps filter rounds the time it is told to start at, which would move the grid: it gets one that needs no
@@ -179,16 +200,18 @@ def _decode_with_ffmpeg(
     filters = ",".join(
         [
             f"setpts=PTS-{origin}",
-            *(["tpad=stop_mode=clone:stop=-1"] if hold else []),
+            # Once more in any case: older versions forget for how long the last picture is shown.
+            f"tpad=stop_mode=clone:stop={-1 if hold else 1}",
             f"fps=fps={rate.numerator}/{rate.denominator}:round=near:start_time={begin}",
             f"trim=start_frame={first - begin * rate}",
             "setpts=N",
             shaping,
         ]
     )
+    threads = child_threads(track.coded_width, track.coded_height, track.pixel_bits)
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", *clock, *jump, "-reinit_filter", "0"]
-    command += ["-i", absolute(track.info.path), "-map", "0:V:0", "-vf", filters, "-frames:v", str(stop - first)]
-    command += ["-f", "rawvideo", "pipe:1"]
+    command += ["-threads", str(threads), *input_options(), "-i", absolute(track.info.path), "-map", "0:V:0"]
+    command += ["-vf", filters, "-frames:v", str(stop - first), "-f", "rawvideo", "pipe:1"]
     with Pipe(command) as pipe:
         wanted = stop - first
         last: npt.NDArray[np.uint8] | None = None

@@ -14,17 +14,23 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vtg.video.probing import PictureTrack
-from vtg.video.process import absolute
+from vtg.video.colour import Colours, resize_to_rgb
+from vtg.video.containers import open_container, reading_errors
+from vtg.video.damage import check_coded_rate
+from vtg.video.filters import Step
+from vtg.video.limits import MAX_PIXELS, MemoryGuard, decoding_threads
+from vtg.video.orientation import UPRIGHT, orientation_of
+from vtg.video.packets import ContinuousTimes, continuous_times, read_packets
+from vtg.video.probing import PictureTrack, picture_stream
+from vtg.video.samples import DecodingError, Samples
 from vtg.video.seeking import RUN_UPS
 
 if TYPE_CHECKING:
@@ -32,11 +38,11 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["MOST_THREADS", "PyavError", "can_decode", "decode", "picture_near"]
+__all__ = ["DATED_PICTURES", "can_decode", "decode", "picture_near", "threads_for"]
 
-MOST_THREADS = 4  # for one video; more do not make it faster
 DATED_PICTURES = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one picture with its own time
 INDEXED = re.compile(r"\b(mp4|matroska)\b")  # containers that date every packet, and in which a jump finds a keyframe
+SEQUENTIAL = re.compile(r"\bmpegts\b")  # containers that date every packet, and are read on until there is a keyframe
 LOOK_AHEAD = 32  # packets; no codec lets a picture be overtaken by more than 16 others
 SECTION_PACKETS = 64  # read at a time
 MOST_PACKETS = 1024  # read without finding a place at which what comes before is shown before what comes after
@@ -45,18 +51,19 @@ HELD_BYTES = 16 << 20  # of packets kept undecoded because the next keyframe may
 TOLERATED_SHORTFALL = Fraction(1)  # seconds by which packets may end before the duration known
 
 
-class PyavError(Exception):
-    """PyAV could not decode, or not what was expected."""
-
-
 def can_decode(track: PictureTrack) -> bool:
     """Whether PyAV may try: a codec and a container in which a picture is known by the time of its packet."""
-    return (
-        track.seekable
-        and track.info.codec in DATED_PICTURES
-        and INDEXED.search(track.container) is not None
-        and track.info.rotation == 0
-    )
+    if not track.dated or track.info.codec not in DATED_PICTURES or not threads_for(track):
+        return False
+    if SEQUENTIAL.search(track.container):
+        return track.seekable or track.joined
+    return track.seekable and INDEXED.search(track.container) is not None
+
+
+def threads_for(track: PictureTrack, most: int | None = None) -> int:
+    """How many threads may decode a video in this process; 0 where its pictures are too large for that."""
+    threads = decoding_threads(track.coded_width, track.coded_height, track.pixel_bits)
+    return threads if most is None else min(threads, most)
 
 
 def decode(
@@ -68,7 +75,7 @@ def decode(
     height: int,
     chunk: int,
     threads: int | None = None,
-) -> Iterator[npt.NDArray[np.uint8]]:
+) -> Generator[npt.NDArray[np.uint8], None, None]:
     """Yields the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
 
     Args:
@@ -82,21 +89,19 @@ def decode(
         threads: for decoding; None: one a core, at most 4. Frames do not depend on it.
 
     Raises:
-        PyavError: a picture cannot be decoded, or is not there; what was yielded before is right.
+        DecodingError: a picture cannot be decoded, or is not there; what was yielded before is right.
     """
-    import av
-
-    av.logging.set_level(None)  # other libraries turn its messages on, which would reach the terminal
-    wanted = _Samples(track, rate, first, stop)
+    wanted = Samples(track, rate, first, stop)
     try:
-        with av.open(absolute(track.info.path), metadata_errors="ignore") as container:
+        with open_container(track.info.path) as container:
             stream = _picture_stream(container, track)
-            decoder = _Decoder(stream, width, height, threads or min(os.cpu_count() or 1, MOST_THREADS))
+            steps = [*track.orientation.steps, *resize_to_rgb(Colours.of_track(track), width, height)]
+            decoder = _Decoder(stream, track, steps, threads_for(track, threads))
             frames = _frames(wanted, _sections(_packets(container, stream, wanted)), decoder)
             while batch := list(itertools.islice(frames, chunk)):
                 yield np.stack(batch)
-    except (av.FFmpegError, ValueError, OSError, MemoryError) as error:
-        raise PyavError(str(error)) from error
+    except reading_errors() as error:
+        raise DecodingError(str(error)) from error
 
 
 def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDArray[np.uint8]:
@@ -111,53 +116,50 @@ def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.ND
         [H, W, 3] uint8 RGB.
 
     Raises:
-        PyavError: it cannot be had in this way; the ffmpeg binary may know another.
+        DecodingError: it cannot be had in this way; the ffmpeg binary may know another.
+        VideoError: it cannot be opened, or is damaged.
     """
     import av
-    from av.stream import Disposition
 
-    av.logging.set_level(None)
     try:
-        with av.open(absolute(Path(path)), metadata_errors="ignore") as container:
-            stream = next(one for one in container.streams.video if not one.disposition & Disposition.attached_pic)
+        with open_container(path) as container:
+            stream, _ = picture_stream(container)
+            if stream is None or stream.codec_context is None or stream.time_base is None:
+                raise DecodingError("has no picture track that can be decoded")
             context = stream.codec_context
             dated = INDEXED.search(container.format.name) and context.codec.canonical_name in DATED_PICTURES
             if not dated or stream.sample_aspect_ratio not in (None, 0, 1):
-                raise PyavError("cannot be jumped in, or has no square pixels")
+                raise DecodingError("cannot be jumped in, or has no square pixels")
+            check_coded_rate(path, context.framerate)
+            if not decoding_threads(context.width, context.height):
+                raise DecodingError("has pictures too large to be decoded in this process")
             context.skip_frame = "NONREF"
             context.thread_count = 1
             at = math.floor((Fraction(time) + Fraction(container.start_time or 0, av.time_base)) / stream.time_base)
             container.seek(at, stream=stream)
             found = None
             for picture in container.decode(stream):
-                if picture.pts is None or picture.rotation:
-                    raise PyavError("shows its pictures turned, or at no time")
+                if picture.pts is None or orientation_of(picture) != UPRIGHT:
+                    raise DecodingError("shows its pictures turned, or at no time")
                 if picture.pts > at and found is not None:
                     break
                 found = picture
             else:
                 if found is None or found.pts + (found.duration or 0) < at:
-                    raise PyavError("has no picture there")
+                    raise DecodingError("has no picture there")
             scale = min(1.0, side / max(found.width, found.height))
-            size = (max(1, round(length * scale)) for length in (found.width, found.height))
-            frame: npt.NDArray[np.uint8] = found.reformat(*size, format="rgb24", interpolation="BICUBIC").to_ndarray()
+            width, height = (max(1, round(length * scale)) for length in (found.width, found.height))
+            colours = Colours.of_pictures(found)
+            if not colours.is_mapped:
+                shown = found.reformat(width, height, format="rgb24", interpolation="BICUBIC")
+            else:
+                fitting = _fitting(stream, resize_to_rgb(colours, width, height))
+                fitting.push(found)
+                shown = fitting.pull()
+            frame: npt.NDArray[np.uint8] = shown.to_ndarray()
             return frame
-    except (av.FFmpegError, StopIteration, ValueError, OSError, MemoryError) as error:
-        raise PyavError(str(error)) from error
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """The samples first…stop-1, `rate` a second."""
-
-    track: PictureTrack
-    rate: Fraction
-    first: int
-    stop: int
-
-    def middle(self, sample: int) -> Fraction:
-        """Middle of a sample's interval, in ticks: its picture is the last one shown strictly before."""
-        return self.track.first + (sample + Fraction(1, 2)) / self.rate / self.track.clock
+    except reading_errors() as error:
+        raise DecodingError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +174,16 @@ class _Coded:
 
 
 def _picture_stream(container: InputContainer, track: PictureTrack) -> VideoStream:
-    # By codec: a cover picture is a stream, too, and may be the first.
-    for stream in container.streams.video:
-        if stream.codec_context is not None and stream.codec_context.codec.canonical_name == track.info.codec:
-            if stream.time_base != track.clock:
-                raise PyavError(f"counts time in {stream.time_base} s where {track.clock} s was found")
-            return stream
-    raise PyavError(f"has no decoder for {track.info.codec}")
+    stream, _ = picture_stream(container)
+    if stream is None or stream.index != track.index or stream.time_base != track.clock:
+        raise DecodingError("has other tracks than before")
+    return stream
 
 
-def _packets(container: InputContainer, stream: VideoStream, wanted: _Samples) -> Iterator[_Coded]:
+def _packets(container: InputContainer, stream: VideoStream, wanted: Samples) -> Iterator[_Coded]:
     """The coded pictures in decoding order, from a keyframe shown before the first sample on."""
-    if wanted.first == 0:
-        return _read(container, stream)
+    if wanted.first == 0 or not wanted.track.seekable:
+        return _read(container, stream, continuous_times(container, stream))
     middle = wanted.middle(wanted.first)
     for run_up in RUN_UPS:
         # Not just before: some demuxers find keyframes by decoding time, which runs ahead of the time shown.
@@ -192,20 +191,23 @@ def _packets(container: InputContainer, stream: VideoStream, wanted: _Samples) -
         if at <= wanted.track.first:
             break
         container.seek(at, stream=stream)
-        packets = _read(container, stream)
+        packets = _read(container, stream, None)
         packet = next(packets, None)
+        if SEQUENTIAL.search(wanted.track.container):
+            while packet is not None and not packet.is_key:
+                packet = next(packets, None)
         if packet is not None and packet.is_key and packet.time < middle:
             return itertools.chain([packet], packets)
     container.seek(wanted.track.first, stream=stream)
-    return _read(container, stream)
+    return _read(container, stream, None)
 
 
-def _read(container: InputContainer, stream: VideoStream) -> Iterator[_Coded]:
-    for packet in container.demux(stream):
+def _read(container: InputContainer, stream: VideoStream, times: ContinuousTimes | None) -> Iterator[_Coded]:
+    for packet in read_packets(container, stream, times):
         if packet.size == 0:
             return  # the end
         if packet.pts is None:
-            raise PyavError("does not tell when each picture is shown")
+            raise DecodingError("does not tell when each picture is shown")
         end = packet.pts + (packet.duration or 0)
         yield _Coded(packet, packet.pts, end, packet.is_keyframe, not packet.is_discard)
 
@@ -237,12 +239,12 @@ def _sections(packets: Iterator[_Coded]) -> Iterator[_Section]:
         earliest = list(itertools.accumulate(reversed(times), min))[::-1]  # of a packet and all after it
         latest = list(itertools.accumulate(times, max))  # of a packet and all before it
         if bound is not None and times and earliest[0] < bound:
-            raise PyavError("keeps its pictures in an order that is not understood")
+            raise DecodingError("keeps its pictures in an order that is not understood")
         clean = [0, *(number for number in range(1, len(times)) if latest[number - 1] < earliest[number])]
         end = len(window) if ended else max(number for number in clean if number <= max(0, len(window) - LOOK_AHEAD))
         if end == 0 and not ended:
             if len(window) > MOST_PACKETS:
-                raise PyavError("shows pictures very late")
+                raise DecodingError("shows pictures very late")
             continue
         bound = None if ended else earliest[end]
         entries = frozenset(
@@ -252,7 +254,7 @@ def _sections(packets: Iterator[_Coded]) -> Iterator[_Section]:
         del window[:end]
 
 
-def _frames(wanted: _Samples, sections: Iterator[_Section], decoder: _Decoder) -> Iterator[npt.NDArray[np.uint8]]:
+def _frames(wanted: Samples, sections: Iterator[_Section], decoder: _Decoder) -> Iterator[npt.NDArray[np.uint8]]:
     """One frame a sample."""
     held: list[_Coded] = []  # what comes after the last sampled picture: needed only for one that may refer to it
     held_bytes = 0
@@ -276,19 +278,19 @@ def _frames(wanted: _Samples, sections: Iterator[_Section], decoder: _Decoder) -
     yield from decoder.finish()
 
 
-def _sampled(wanted: _Samples, sample: int, section: _Section) -> dict[int, int]:
+def _sampled(wanted: Samples, sample: int, section: _Section) -> dict[int, int]:
     """When those pictures of a section are shown that are sampled, in ticks, ascending, and how often each is."""
     track = wanted.track
     if section.bound is None:
         end = max((packet.end for packet in section.packets), default=track.first)
         if (end - track.first) * track.clock + TOLERATED_SHORTFALL < track.duration:
-            raise PyavError("ends early")
+            raise DecodingError("ends early")
     shown = sorted(packet.time for packet in section.packets if packet.is_shown and packet.time >= track.first)
     sampled: dict[int, int] = {}
     while sample < wanted.stop and (section.bound is None or wanted.middle(sample) <= section.bound):
         picture = bisect.bisect_left(shown, wanted.middle(sample)) - 1
         if picture < 0:
-            raise PyavError("has no picture where one is expected")
+            raise DecodingError("has no picture where one is expected")
         sampled[shown[picture]] = sampled.get(shown[picture], 0) + 1
         sample += 1
     return sampled
@@ -299,19 +301,21 @@ class _Decoder:
 
     Args:
         stream: whose packets they are.
-        width: of a frame, pixels.
-        height: the same.
+        track: what is known about it.
+        steps: filters that make a frame of a picture.
         threads: for decoding.
     """
 
-    def __init__(self, stream: VideoStream, width: int, height: int, threads: int) -> None:
+    def __init__(self, stream: VideoStream, track: PictureTrack, steps: Sequence[Step], threads: int) -> None:
         self._stream = stream
         self._context = stream.codec_context
         self._context.thread_count = threads
         if threads > 1:
             self._context.thread_type = "AUTO"
+        self._context.options = {"max_pixels": str(MAX_PIXELS)}
         self._context.open(strict=False)
-        self._size = (width, height)
+        self._memory = MemoryGuard(track.coded_width, track.coded_height, threads, track.pixel_bits)
+        self._steps = steps
         self._fitting: Any = None
         self._kind: tuple[int, int, str] | None = None
         self._expected: deque[tuple[int, int]] = deque()
@@ -327,6 +331,7 @@ class _Decoder:
         self._is_fresh = False
         self._context.skip_frame = "DEFAULT" if is_sampled else "NONREF"
         yield from self._taken(self._context.decode(packet))
+        self._memory.check()
 
     def restart(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Gives what is left inside and forgets what was decoded: the next packet is a keyframe's."""
@@ -339,44 +344,44 @@ class _Decoder:
         """Gives what is left inside.
 
         Raises:
-            PyavError: something that was expected did not come.
+            DecodingError: something that was expected did not come.
         """
         yield from self.restart()
         if self._expected:
-            raise PyavError("lost a picture")
+            raise DecodingError("lost a picture")
 
     def _taken(self, pictures: list[av.VideoFrame]) -> Iterator[npt.NDArray[np.uint8]]:
         for picture in pictures:
             if picture.pts is None or (self._newest is not None and picture.pts <= self._newest):
-                raise PyavError("pictures come out of order")
+                raise DecodingError("pictures come out of order")
             self._newest = picture.pts
             if self._expected and picture.pts >= self._expected[0][0]:
                 expected, often = self._expected.popleft()
                 if picture.pts > expected:
-                    raise PyavError("lost a picture")
+                    raise DecodingError("lost a picture")
                 yield from itertools.repeat(self._fitted(picture), often)
 
     def _fitted(self, picture: av.VideoFrame) -> npt.NDArray[np.uint8]:
         kind = (picture.width, picture.height, picture.format.name)
         if self._fitting is None:
             self._kind = kind
-            self._fitting = _fitting(self._stream, *self._size)
+            self._fitting = _fitting(self._stream, self._steps)
         if kind != self._kind:
-            raise PyavError("pictures change their size or kind on the way")
+            raise DecodingError("pictures change their size or kind on the way")
         self._fitting.push(picture)
         frame: npt.NDArray[np.uint8] = self._fitting.pull().to_ndarray()
         return frame
 
 
-def _fitting(stream: VideoStream, width: int, height: int) -> Any:
-    """The filters of ffmpeg, which resize to the very pixels that the ffmpeg binary gives."""
+def _fitting(stream: VideoStream, steps: Sequence[Step]) -> Any:
+    """The filters of ffmpeg, which turn, resize and map to the very pixels that the ffmpeg binary gives."""
     from av.filter import Graph
 
     graph = Graph()
+    graph.threads = 1  # frames are small
     graph.link_nodes(
         graph.add_buffer(template=stream),
-        graph.add("scale", f"{width}:{height}:flags=bicubic:threads=1"),
-        graph.add("format", "rgb24"),
+        *(graph.add(step.name, step.arguments) for step in steps),
         graph.add("buffersink"),
     ).configure()
     return graph

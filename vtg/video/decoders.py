@@ -1,0 +1,69 @@
+"""What decodes a video: PyAV, decord or the ffmpeg binary, as `VTG_DECODER` says; all give the same frames."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vtg.errors import VtgError
+from vtg.video import with_decord, with_pyav
+from vtg.video.probing import PictureTrack
+
+__all__ = ["DECODERS", "DECODER_VARIABLE", "Decoder", "chosen_decoder", "decoders_of"]
+
+DECODER_VARIABLE = "VTG_DECODER"
+DECODERS = ("pyav", "decord", "ffmpeg")
+
+
+class Decoder(Protocol):
+    """Decodes in this process; what it cannot, the next one is asked, and at last the ffmpeg binary."""
+
+    def can_decode(self, track: PictureTrack) -> bool:
+        """Whether the decoder may try a video."""
+
+    def decode(
+        self,
+        track: PictureTrack,
+        rate: Fraction,
+        first: int,
+        stop: int,
+        width: int,
+        height: int,
+        chunk: int,
+        threads: int | None = None,
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
+
+        Raises:
+            DecodingError: a picture cannot be decoded; what was yielded before is right.
+        """
+
+
+def chosen_decoder() -> str:
+    """The decoder that `VTG_DECODER` names, or "pyav".
+
+    Raises:
+        VtgError: it names none, or one that is not installed.
+    """
+    name = os.environ.get(DECODER_VARIABLE, "").strip().lower() or "pyav"
+    if name not in DECODERS:
+        raise VtgError(f"{DECODER_VARIABLE}={name}: no such decoder; choose one of {', '.join(DECODERS)}")
+    if name == "decord" and importlib.util.find_spec("decord") is None:
+        raise VtgError("decord is not installed: pip install decord2, or choose another decoder")
+    return name
+
+
+def decoders_of(track: PictureTrack) -> list[Decoder]:
+    """The decoders of this process that may try a video, the one to begin with first.
+
+    Raises:
+        VtgError: `VTG_DECODER` names none, or one that is not installed.
+    """
+    order: dict[str, list[Decoder]] = {"pyav": [with_pyav], "decord": [with_decord, with_pyav], "ffmpeg": []}
+    return [decoder for decoder in order[chosen_decoder()] if decoder.can_decode(track)]
