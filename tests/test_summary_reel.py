@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from timecode import Codecs, beeps, ffmpeg, read_codes, render
+from timecode import Codecs, beeps, ffmpeg, read_codes, render, turned
 
 from vtg.errors import VideoError, VtgError
 from vtg.video import Reel, Span, joining, probe, probing, sample_frames, write_reel
@@ -86,10 +86,9 @@ def test_sound_does_not_drift_where_picture_rates_differ(talkie: Path, folder: P
 def test_sources_that_differ_become_one_form(talkie: Path, folder: Path, tmp_path: Path) -> None:
     silent = render(folder / "silent.mkv", 36, rate="12", size=(48, 64), encode=Codecs["vp9"], first=1000)
     base = render(folder / "base.mp4", 60, "-vf", "transpose=2", rate="30", size=(80, 120), first=2000)
-    turned = folder / "turned.mp4"
-    ffmpeg("-display_rotation", "-90", "-i", str(base), "-c", "copy", str(turned))
-    assert probe(turned).rotation == 90
-    spans = [Span(silent, 1.0, 2.5), Span(talkie, 2.0, 4.0), Span(turned, 0.5, 1.5), Span(talkie, 5.0, 6.0)]
+    upright = turned(base, folder / "turned.mp4", 90)
+    assert probe(upright).rotation == 90
+    spans = [Span(silent, 1.0, 2.5), Span(talkie, 2.0, 4.0), Span(upright, 0.5, 1.5), Span(talkie, 5.0, 6.0)]
     reel = write_reel(spans, tmp_path / "reel.mp4")
     info = probe(reel.path)
     assert (info.width, info.height, info.audio, info.rotation) == (80, 120, "aac", 0)

@@ -12,8 +12,8 @@ from PIL import Image
 from vtg.errors import VideoError, VtgError
 from vtg.video import probe, thumbnail
 from vtg.video.preview import browsers_play, write_poster, write_preview, write_proxy
-from vtg.video.probing import list_packets
 from vtg.video.process import ffmpeg_binary
+from vtg.video.seeking import list_packets
 
 
 def encode(path: Path, *options: str, seconds: float = 6.0, sound: bool = False) -> Path:

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vtg.errors import VideoError
-from vtg.video.probing import PictureTrack, list_packets, survey
-from vtg.video.process import absolute, written_whole
-from vtg.video.seeking import file_time, jump_before, times_shown
+from vtg.errors import VideoError, VtgError
+from vtg.plain_text import to_utf8
+from vtg.video.chapters import chapters_between, read_chapters
+from vtg.video.colour import Colours, resize_for_encoding
+from vtg.video.containers import absolute, input_options
+from vtg.video.filters import Step
+from vtg.video.probing import PictureTrack, survey
+from vtg.video.process import ffmpeg_binary, run
+from vtg.video.seeking import RUN_ON, file_time, list_packets, times_shown
 from vtg.video.writing import (
     AAC,
-    H264,
-    RUN_ON,
     TOLERANCE,
     Progress,
+    Stretch,
     checked_range,
+    copying,
+    decoded_origin,
     decoding,
     even,
+    h264,
     layout,
+    own_times,
     pictures_shown,
     sound_of,
     writable,
     write,
 )
+from vtg.whole_files import written_whole
 
-__all__ = ["Cut", "cut"]
+__all__ = ["Cut", "cut", "encode_stretch"]
 
 KEYFRAME_JUMPS = (0.0, 0.15, 0.3)  # seconds after the time wanted
+NO_TIMECODE = {"metadata": "timecode=", "metadata:s:v:0": "timecode="}  # the source's is not that of its part
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,10 @@ def cut(
     """Writes the part of a video between two times, with its sound.
 
     Re-encoded (H.264 and AAC), the clip starts with the picture shown at `start` and holds every picture shown before
-    `end`, upright and with square pixels. Copied, nothing is re-encoded, so it is as fast as the disk, but it can only
-    start at the keyframe at or before `start` and may hold a few pictures beyond `end`.
+    `end`, upright, with square pixels and in the colours of SDR. One that has stood for more than a second by then is
+    shown from `start` on. Copied, nothing is re-encoded, so it is as fast as the disk, but it can only start at the
+    keyframe at or before `start` and may hold a few pictures beyond `end`. Chapters are those of the part; a timecode,
+    which would be that of the video's start, is left out.
 
     Args:
         path: the video.
@@ -71,8 +84,8 @@ def cut(
         VtgError: the times lie outside the video or the wrong way round, or `out` cannot be written.
         VideoError: `path` cannot be read.
     """
-    track = survey(path)
     target = writable(out, [path])
+    track = survey(path)
     end = checked_range(track, start, end)
     write_part = _copy_part if copy else _encode_part
     with written_whole(target) as beside:
@@ -83,28 +96,51 @@ def cut(
 def _encode_part(
     track: PictureTrack, start: float, end: float, beside: Path, progress: Progress | None
 ) -> tuple[float, float]:
+    stretch = pictures_shown(track, start, end)
+    size = even(track.info.width), even(track.info.height)
+    steps = resize_for_encoding(Colours.of_track(track), *size)
+    encode_stretch(track, stretch, beside, steps, h264(*size), AAC, progress)
+    return float(stretch.begin), float(stretch.finish)
+
+
+def encode_stretch(
+    track: PictureTrack,
+    stretch: Stretch,
+    out: Path,
+    steps: Sequence[Step],
+    picture_options: Mapping[str, Any],
+    sound_options: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> None:
+    """Encodes a stretch of a video with its sound and its chapters.
+
+    Args:
+        track: the video.
+        stretch: of it.
+        out: file to write, in a working folder.
+        steps: filters that give the pictures their size.
+        picture_options: that choose the codec of the pictures.
+        sound_options: the same of the sound.
+        progress: called now and then with the share done.
+
+    Raises:
+        VideoError: it cannot be decoded or written.
+    """
     import ffmpeg
 
-    begin, last, finish = pictures_shown(track, start, end)
-    source = ffmpeg.input(absolute(track.info.path), **decoding(jump_before(track, begin + TOLERANCE)))
-    first_tick, last_tick = (track.first + round(time / track.clock) for time in (begin, last))
-    picture = (
-        # In ticks: in seconds the edges would be rounded, and a picture more or less would get in.
-        source["V:0"]
-        .filter("trim", start_pts=first_tick, end_pts=last_tick + 1)
-        .filter("setpts", f"PTS-{first_tick}")
-        .filter("scale", even(track.info.width), even(track.info.height), flags="bicubic")
-        .filter("setsar", 1)
-    )
-    streams = [picture]
-    # A clock as fine as the source's keeps a variable picture rate as it is.
-    options: dict[str, Any] = {**H264, "enc_time_base": f"{track.clock.numerator}/{track.clock.denominator}"}
+    source = ffmpeg.input(to_utf8(absolute(track.info.path)), **decoding(track, stretch.jump(track)))
+    picture = stretch.trimmed(source["V:0"], track)
+    for step in steps:
+        picture = step.applied(picture)
+    streams = [picture.filter("setsar", 1)]
+    lasting = stretch.finish - stretch.begin
+    options = {**picture_options, **own_times(track, out, stretch), **NO_TIMECODE}
     if track.info.audio:
-        streams.append(sound_of(source, track.first * track.clock + begin, finish - begin))
-        options |= AAC
-    output = ffmpeg.output(*streams, str(beside), **options, **layout(beside))
-    write(output, [track.info.path], beside, float(finish - begin), progress)
-    return float(begin), float(finish)
+        streams.append(sound_of(source, decoded_origin(track) + stretch.begin, lasting))
+        options |= sound_options
+    output = ffmpeg.output(*streams, to_utf8(str(out)), **options, **layout(out))
+    chapters = chapters_between(read_chapters(track), stretch.begin, stretch.finish)
+    write(output, [track.info.path], out, float(lasting), progress, chapters)
 
 
 def _copy_part(
@@ -113,17 +149,43 @@ def _copy_part(
     import ffmpeg
 
     if not track.dated:
-        raise VideoError(track.info.path, "does not date its pictures: it can be cut only by re-encoding")
+        raise VideoError(track.info.path, "does not date its pictures: it can be cut only by encoding again")
+    if track.joined:
+        raise VideoError(track.info.path, "has times that begin anew: it can be cut only by encoding again")
     at, begin = _keyframe_jump(track, start, end)
     reach = file_time(track, end) - at
     held = times_shown(track, list_packets(track.info.path, at, reach))
     beyond = times_shown(track, track.packets or list_packets(track.info.path, at, reach + RUN_ON))
     finish = next((time for time in beyond if time > held[-1]), track.duration)
-    source = ffmpeg.input(absolute(track.info.path), ss=f"{at:.6f}", t=f"{reach:.6f}")
+    source = ffmpeg.input(to_utf8(absolute(track.info.path)), **copying(at, reach))
     streams = [source["V:0"], *([source["a:0"]] if track.info.audio else [])]
-    output = ffmpeg.output(*streams, str(beside), c="copy", avoid_negative_ts="make_zero", **layout(beside))
-    write(output, [track.info.path], beside, end - float(begin), progress)
+    options = {"c": "copy", "avoid_negative_ts": "make_zero", **NO_TIMECODE, **layout(beside)}
+    output = ffmpeg.output(*streams, to_utf8(str(beside)), **options)
+    chapters = chapters_between(read_chapters(track), begin, Fraction(finish))
+    try:
+        write(output, [track.info.path], beside, end - float(begin), progress, chapters)
+    except VideoError:
+        refused = _refused_codec(track, beside)
+        if refused is None:
+            raise
+        raise VtgError(
+            f"{track.info.path}: its {refused} cannot be copied into {beside.suffix}: "
+            f"{'copy to .mkv, or ' if beside.suffix.lower() != '.mkv' else ''}encode again (without --copy)"
+        ) from None
     return float(begin), float(finish)
+
+
+def _refused_codec(track: PictureTrack, beside: Path) -> str | None:
+    """The codec that a container cannot hold: tried out, because versions of ffmpeg differ; None: it can hold all."""
+    info = track.info
+    for name, stream in ((f"{info.codec} pictures", "0:V:0"), (f"{info.audio} sound", "0:a:0" if info.audio else None)):
+        if stream is not None:
+            command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", "-y", *input_options()]
+            command += ["-i", absolute(info.path)]
+            status, _, _ = run([*command, "-map", stream, "-c", "copy", "-t", "0.1", str(beside)])
+            if status:
+                return name
+    return None
 
 
 def _keyframe_jump(track: PictureTrack, start: float, end: float) -> tuple[float, Fraction]:

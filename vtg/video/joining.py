@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,19 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VideoError, VtgError
+from vtg.plain_text import to_utf8
 from vtg.video.captions import caption_picture
+from vtg.video.chapters import Chapter
+from vtg.video.colour import Colours, resize_for_encoding
+from vtg.video.containers import absolute
 from vtg.video.probing import PictureTrack, survey
-from vtg.video.process import absolute, explain, ffmpeg_binary, run, written_whole
-from vtg.video.seeking import jump_before
+from vtg.video.process import explain, ffmpeg_binary, run
 from vtg.video.writing import (
     AAC,
-    H264,
     SOUND_RATE,
-    TOLERANCE,
     Progress,
+    Stretch,
+    chapter_options,
     checked_range,
+    decoded_origin,
     decoding,
     even,
+    h264,
     layout,
     pictures_shown,
     scaled,
@@ -33,6 +37,7 @@ from vtg.video.writing import (
     writable,
     write,
 )
+from vtg.whole_files import written_whole
 
 __all__ = ["Reel", "Span", "concat", "write_reel"]
 
@@ -40,7 +45,7 @@ FASTEST_JOINED = 60  # pictures a second
 SLOWEST_REEL = 10  # the same; slower videos show each picture several times, so that a reel is as long as asked
 ENCODING_SHARE = 0.95  # of the time that writing takes; the rest is joining
 SOUND_EDGE = 0.008  # seconds over which the sound of a stretch comes and goes: a hard edge is heard as a click
-LONGEST_HOLD = 1  # seconds for which a part's last picture may stand in for missing ones
+LONGEST_HOLD = 1  # seconds for which a part's last picture may stand in for missing ones, beyond its own time
 CAPTION_MARGIN = 0.04  # of the picture's height, around a caption
 
 
@@ -80,24 +85,27 @@ class Reel:
 
 @dataclass(frozen=True)
 class _Form:
-    """What all parts of a joined file share: size in pixels, pictures a second, sound or none, fades in seconds."""
+    """What all parts of a joined file share: size in pixels, pictures a second, sound or none, fades in seconds.
+
+    `to_bt709`: colours differ, so that all are brought to those of HD.
+    """
 
     width: int
     height: int
     rate: Fraction
     sound: bool
+    to_bt709: bool = False
     fade: float = 0.0
     sound_edge: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One part on its way: the whole of a track, or what is shown from `begin` to the picture at `last` (seconds)."""
+    """One part on its way: the whole of a track, or a stretch of it."""
 
     track: PictureTrack
     lasting: Fraction  # seconds wanted
-    begin: Fraction = Fraction(0)
-    last: Fraction | None = None
+    stretch: Stretch | None = None
     caption: str = ""
     frames: int = 0
 
@@ -168,14 +176,15 @@ def write_reel(
 
 def _part(track: PictureTrack, span: Span) -> _Part:
     end = checked_range(track, span.start, span.end)
-    begin, last, _ = pictures_shown(track, span.start, end)
-    return _Part(track, Fraction(end) - Fraction(span.start), begin, last, span.caption)
+    return _Part(track, Fraction(end) - Fraction(span.start), pictures_shown(track, span.start, end), span.caption)
 
 
 def _common_form(tracks: Sequence[PictureTrack]) -> _Form:
     largest = max((track.info for track in tracks), key=lambda info: info.width * info.height)
     rate = min(max(Fraction(track.info.fps).limit_denominator(1001) for track in tracks), Fraction(FASTEST_JOINED))
-    return _Form(even(largest.width), even(largest.height), rate, any(track.info.audio for track in tracks))
+    colours = {replace(Colours.of_track(track), is_hd=False) for track in tracks}
+    has_sound = any(track.info.audio for track in tracks)
+    return _Form(even(largest.width), even(largest.height), rate, has_sound, to_bt709=len(colours) > 1)
 
 
 def _write_joined(
@@ -185,14 +194,11 @@ def _write_joined(
     counted = _with_frames(parts, form.rate)
     total = sum(part.frames for part in counted)
     edges = [0]
-    with (
-        written_whole(target) as beside,
+    with written_whole(target) as beside:
         # One part is decoded at a time, and sound stays uncompressed until the end: joined AAC has gaps at the seams.
-        tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder,
-    ):
         written: list[tuple[Path, Fraction]] = []
         for number, part in enumerate(counted):
-            file = Path(folder) / f"{number:05d}.nut"
+            file = beside.with_name(f"{number:05d}.nut")
             edges.append(edges[-1] + part.frames)
             begin, end = (ENCODING_SHARE * edge / total for edge in edges[-2:])
             _encode_joinable(part, form, file, scaled(progress, begin, end))
@@ -220,8 +226,8 @@ def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Progress | N
     import ffmpeg
 
     track, lasting = part.track, part.frames / form.rate
-    jump = jump_before(track, part.begin + TOLERANCE) if part.last is not None else []
-    source = ffmpeg.input(absolute(track.info.path), **decoding(jump))
+    jump = part.stretch.jump(track) if part.stretch is not None else []
+    source = ffmpeg.input(to_utf8(absolute(track.info.path)), **decoding(track, jump))
     picture = _fitted(_stretch(source["V:0"], part, form.rate), part, form)
     if form.fade:
         picture = _faded(picture, "fade", min(form.fade, float(lasting) / 2), float(lasting))
@@ -229,28 +235,26 @@ def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Progress | N
         picture = _captioned(picture, part.caption, form, out.with_suffix(".png"))
     streams = [picture]
     # In front of each keyframe, because parts of differently tagged sources differ in their headers.
-    options: dict[str, Any] = {**H264, "x264-params": "repeat-headers=1"}
+    options = h264(form.width, form.height, ["repeat-headers=1"])
     if form.sound:
         streams.append(_heard(source, part, form, lasting))
         options |= {"c:a": "pcm_s16le"}
-    write(ffmpeg.output(*streams, str(out), **options), [track.info.path], out, float(lasting), progress)
+    write(ffmpeg.output(*streams, to_utf8(str(out)), **options), [track.info.path], out, float(lasting), progress)
 
 
 def _stretch(picture: Any, part: _Part, rate: Fraction) -> Any:
     """The pictures of a part at the common rate, from time 0 on, exactly as many as it gets."""
     track = part.track
-    if part.last is None:
-        begun = picture.filter("setpts", f"PTS-{track.first}" if track.dated else "PTS-STARTPTS")
+    if part.stretch is None:
+        begun = picture.filter("setpts", "PTS-STARTPTS")
+        standing = 1 / Fraction(track.info.fps)
     else:
-        first_tick, last_tick = (track.first + round(time / track.clock) for time in (part.begin, part.last))
-        # In ticks: in seconds the edges would be rounded, and a picture of another shot would flash up.
-        begun = picture.filter("trim", start_pts=first_tick, end_pts=last_tick + 1).filter(
-            "setpts", f"PTS-{first_tick}"
-        )
+        begun = part.stretch.trimmed(picture, track)
+        standing = part.stretch.longest
     return (
         begun.filter("fps", f"{rate.numerator}/{rate.denominator}")
-        # The last one stays, should rounding ask for one more.
-        .filter("tpad", stop_mode="clone", stop_duration=LONGEST_HOLD)
+        # The last one stays: older versions forget how long it stands, and rounding may ask for one more.
+        .filter("tpad", stop_mode="clone", stop_duration=f"{float(standing + LONGEST_HOLD):.6f}")
         # Here and not as an option of the output, which would end the sound some samples early.
         .filter("trim", end_frame=part.frames)
     )
@@ -261,11 +265,9 @@ def _fitted(picture: Any, part: _Part, form: _Form) -> Any:
     info = part.track.info
     shrink = min(Fraction(form.width, info.width), Fraction(form.height, info.height))
     inner = even(int(info.width * shrink)), even(int(info.height * shrink))
-    return (
-        picture.filter("scale", *inner, flags="bicubic")
-        .filter("pad", form.width, form.height, "(ow-iw)/2", "(oh-ih)/2")
-        .filter("setsar", 1)
-    )
+    for step in resize_for_encoding(Colours.of_track(part.track), *inner, to_bt709=form.to_bt709):
+        picture = step.applied(picture)
+    return picture.filter("pad", form.width, form.height, "(ow-iw)/2", "(oh-ih)/2").filter("setsar", 1)
 
 
 def _heard(source: Any, part: _Part, form: _Form, lasting: Fraction) -> Any:
@@ -273,7 +275,8 @@ def _heard(source: Any, part: _Part, form: _Form, lasting: Fraction) -> Any:
 
     if not part.track.info.audio:
         return ffmpeg.input(f"anullsrc=r={SOUND_RATE}:cl=stereo", f="lavfi").filter("atrim", end=float(lasting))
-    heard = sound_of(source, part.track.first * part.track.clock + part.begin, lasting)
+    begin = part.stretch.begin if part.stretch is not None else Fraction(0)
+    heard = sound_of(source, decoded_origin(part.track) + begin, lasting)
     edge = min(max(form.fade, form.sound_edge), float(lasting) / 2)
     return _faded(heard, "afade", edge, float(lasting)) if edge else heard
 
@@ -290,36 +293,28 @@ def _captioned(picture: Any, caption: str, form: _Form, file: Path) -> Any:
 
     margin = round(CAPTION_MARGIN * form.height)
     Image.fromarray(caption_picture(caption, form.width - 2 * margin, form.height)).save(file)
-    return ffmpeg.filter([picture, ffmpeg.input(str(file))], "overlay", "(W-w)/2", f"H-h-{margin}")
+    return ffmpeg.filter([picture, ffmpeg.input(to_utf8(str(file)))], "overlay", "(W-w)/2", f"H-h-{margin}")
 
 
-def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> str:
-    """The chapters as ffmpeg reads them; empty where no part has a title."""
+def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapter]:
+    """One for all parts beside each other with the same title; none where no part has a title."""
     if not any(titles):
-        return ""
-    text = ";FFMETADATA1\n"
+        return []
     firsts = [i for i, title in enumerate(titles) if i == 0 or title != titles[i - 1]]
-    for first, stop in pairwise([*firsts, len(titles)]):
-        start, end = (round(1000 * starts[i]) for i in (first, stop))
-        text += f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={end}\ntitle={_escaped(titles[first])}\n"
-    return text
+    return [
+        Chapter(Fraction(starts[first]), Fraction(starts[stop]), titles[first])
+        for first, stop in pairwise([*firsts, len(titles)])
+    ]
 
 
-def _escaped(title: str) -> str:
-    return "".join(f"\\{sign}" if sign in "=;#\\" else sign for sign in " ".join(title.split()))
-
-
-def _join(parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: str, beside: Path) -> None:
-    listing = parts[0][0].with_name("list.txt")
+def _join(parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path) -> None:
+    listing = beside.with_name("list.txt")
     # Stated lengths, because those found in the parts are rounded and would leave gaps between the pictures.
     lines = [f"file {part.name}\nduration {float(lasting):.6f}\n" for part, lasting in parts]
     listing.write_text("".join(lines), encoding="utf-8")
+    titles, chapter_mapping = chapter_options(chapters, beside)
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-y"]
-    command += ["-f", "concat", "-safe", "0", "-i", str(listing)]
-    if chapters:
-        titles = listing.with_name("chapters.txt")
-        titles.write_text(chapters, encoding="utf-8", newline="\n")
-        command += ["-f", "ffmetadata", "-i", str(titles), "-map_chapters", "1"]
+    command += ["-f", "concat", "-safe", "0", "-i", str(listing), *titles, *chapter_mapping]
     command += ["-map", "0:v:0", *(["-map", "0:a:0"] if sound else []), "-c:v", "copy"]
     for name, value in {**(AAC if sound else {}), **layout(beside)}.items():
         command += [f"-{name}", str(value)]

@@ -10,11 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from vtg.errors import VideoError, VtgError
-from vtg.video.editing import cut
-from vtg.video.probing import PictureTrack, VideoInfo, probe, survey
-from vtg.video.process import absolute, explain, ffmpeg_binary, run, written_whole
+from vtg.video.chapters import read_chapters
+from vtg.video.colour import Colours, resize_for_encoding
+from vtg.video.containers import absolute, input_options
+from vtg.video.editing import cut, encode_stretch
+from vtg.video.filters import Step, filter_chain
+from vtg.video.limits import child_threads
+from vtg.video.probing import PictureTrack, VideoInfo, survey
+from vtg.video.process import explain, ffmpeg_binary, run
+from vtg.video.samples import DecodingError
 from vtg.video.seeking import file_time
-from vtg.video.with_pyav import PyavError, picture_near
+from vtg.video.with_pyav import picture_near
+from vtg.video.writing import chapter_options, even, own_times, pictures_shown
+from vtg.whole_files import written_whole
 
 __all__ = ["browsers_play", "write_poster", "write_preview", "write_proxy"]
 
@@ -68,30 +76,25 @@ def write_poster(
         The file written.
 
     Raises:
+        VtgError: the time lies behind the end.
         VideoError: `path` cannot be read.
     """
     target = Path(out)
-    with contextlib.suppress(PyavError):
+    with contextlib.suppress(DecodingError):
         picture = picture_near(path, max(0.0, time), side)
         with written_whole(target) as beside:
             _write_jpeg(picture, beside)
         return target
-    fit = f"scale=w='min({side},iw*sar)':h='min({side},ih)':force_original_aspect_ratio=decrease,setsar=1"
-    command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", "-y", "-ss", f"{max(0.0, time):.3f}"]
-    command += ["-i", absolute(path), "-map", "0:V:0", "-frames:v", "1", "-vf", fit, "-q:v", "4", "-f", "mjpeg"]
-    with written_whole(target) as beside:
-        run([*command, absolute(beside)])
-        if not beside.exists() or not beside.stat().st_size:
-            # Files that cannot be jumped in, and times beyond the last picture.
-            _write_exact_poster(path, time, beside, side)
-    return target
-
-
-def _write_exact_poster(path: str | os.PathLike[str], time: float, out: Path, side: int) -> None:
+    # Files that cannot be jumped in like that, and times beyond the last picture.
     from vtg.video.sampling import thumbnail
 
-    info = probe(path)
-    _write_jpeg(thumbnail(path, time, min(side, max(info.width, info.height))), out)
+    track = survey(path)
+    moment = time + track.file_start - float(track.first * track.clock)
+    longest = max(track.info.width, track.info.height)
+    picture = thumbnail(path, max(0.0, moment), min(side, longest))
+    with written_whole(target) as beside:
+        _write_jpeg(picture, beside)
+    return target
 
 
 def _write_jpeg(picture: np.ndarray, out: Path) -> None:
@@ -132,10 +135,13 @@ def write_preview(
         )
     if not _jumps_exactly(track):
         return cut(path, start, end, out).path
-    reading = ["-ss", f"{file_time(track, start):.6f}", "-t", f"{end - start:.6f}"]
-    options = [*_small(track.info, side), *H264, "-preset", "veryfast", "-crf", "26", *_sound(track)]
-    _write(track, reading, options, Path(out), end - start, None)
-    return Path(out)
+    target = Path(out)
+    stretch = pictures_shown(track, start, end)
+    pictures = {"c:v": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 26}
+    sound = {"c:a": "aac", "b:a": "96k", "ac": 2}
+    with written_whole(target) as beside:
+        encode_stretch(track, stretch, beside, _small(track, side), pictures, sound)
+    return target
 
 
 def write_proxy(
@@ -164,11 +170,14 @@ def write_proxy(
     track = survey(path)
     begin = file_time(track, 0)
     jump = ["-ss", f"{begin:.6f}"] if begin > 0 and _jumps_exactly(track) else []
-    if track.info.codec == "h264" and not recode and _jumps_exactly(track):
+    is_mapped = Colours.of_track(track).is_mapped
+    if track.info.codec == "h264" and not recode and not is_mapped and _jumps_exactly(track):
         pictures = ["-c:v", "copy"]
     else:
         often = ["-force_key_frames", f"expr:gte(t,n_forced*{KEYFRAME_SECONDS})"]
-        pictures = [*_small(track.info, PROXY_SIDE), *H264, "-preset", "veryfast", "-crf", "28", *often]
+        times = [word for name, value in own_times(track, Path(out)).items() for word in (f"-{name}", value)]
+        resizing = ["-vf", f"{filter_chain(_small(track, PROXY_SIDE))},setsar=1", *times]
+        pictures = [*resizing, *H264, "-preset", "veryfast", "-crf", "28", *often]
     _write(track, jump, [*pictures, *_sound(track)], Path(out), track.info.duration, progress)
     return Path(out)
 
@@ -177,10 +186,16 @@ def _jumps_exactly(track: PictureTrack) -> bool:
     return track.seekable and track.container.startswith(JUMPING)
 
 
-def _small(info: VideoInfo, side: int) -> list[str]:
+def _small(track: PictureTrack, side: int) -> list[Step]:
+    """Filters that make the pictures small."""
+    width, height = (even(pixels) for pixels in _fitted(track.info, side))
+    return resize_for_encoding(Colours.of_track(track), width, height, flags="bilinear")
+
+
+def _fitted(info: VideoInfo, side: int) -> tuple[int, int]:
+    """The size with the longer side at most at `side`, pixels."""
     shrink = min(1.0, side / max(info.width, info.height))
-    width, height = (max(2, round(pixels * shrink) // 2 * 2) for pixels in (info.width, info.height))
-    return ["-vf", f"scale={width}:{height}:flags=bilinear,setsar=1"]
+    return max(1, round(info.width * shrink)), max(1, round(info.height * shrink))
 
 
 def _sound(track: PictureTrack) -> list[str]:
@@ -202,8 +217,11 @@ def _write(
 
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-progress", "pipe:1", "-y"]
     with written_whole(out) as beside:
-        command += [*reading, "-i", absolute(track.info.path), "-map", "0:V:0", *writing]
-        command += ["-sn", "-dn", "-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4", absolute(beside)]
+        listing, chapters = chapter_options(read_chapters(track), beside)
+        threads = child_threads(track.coded_width, track.coded_height, track.pixel_bits)
+        command += ["-threads", str(threads), *reading, *input_options(), "-i", absolute(track.info.path), *listing]
+        command += ["-map", "0:V:0", *writing, *chapters]
+        command += ["-sn", "-dn", "-map_metadata:g", "-1", "-movflags", "+faststart", "-f", "mp4", absolute(beside)]
         status, _, said = run(command, on_line)
         if status or not beside.exists():
             raise VideoError(track.info.path, explain(said))

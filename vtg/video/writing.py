@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from vtg.errors import VideoError, VtgError
-from vtg.video.probing import PictureTrack, list_packets
+from vtg.plain_text import from_utf8
+from vtg.video.chapters import Chapter, chapters_text
+from vtg.video.containers import input_options
+from vtg.video.limits import child_threads
+from vtg.video.probing import PictureTrack
 from vtg.video.process import explain, ffmpeg_binary, run
-from vtg.video.seeking import file_time, times_shown
+from vtg.video.seeking import jump_before, packets_about, times_shown
+from vtg.whole_files import check_name
 
 __all__ = [
     "AAC",
-    "H264",
-    "RUN_ON",
     "SOUND_RATE",
     "TOLERANCE",
     "Progress",
+    "Stretch",
+    "chapter_options",
     "checked_range",
+    "copying",
+    "decoded_origin",
     "decoding",
     "even",
+    "h264",
     "layout",
+    "own_times",
     "pictures_shown",
     "scaled",
     "sound_of",
@@ -36,32 +48,79 @@ Progress = Callable[[float], None]  # called with the share done, 0…1
 CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv")  # what H.264 with AAC can be written to
 TOLERANCE = Fraction(1, 1000)  # seconds; Matroska rounds times to this, and people type 3 digits
 OVERSHOOT = 1.0  # seconds by which an end may lie beyond the video and still mean "to the end"
-RUN_ON = 1.0  # seconds of packets read beyond the times wanted, because they come in decoding order
+LONGEST_LEAD = 1  # seconds by which a stretch may begin before the time asked for, to have its first picture whole
+MATROSKA_TICKS = 1000  # a second
+LEAST_TICKS = 10000  # a second, of a clock that can say where a stretch ends; also ffmpeg's own least for MP4
+CONTINUED_ROUNDING = Fraction(1, 4000)  # seconds by which FFmpeg may miss the times of a joined file
 SOUND_RATE = 48000  # Hz
 H264 = {"c:v": "libx264", "preset": "veryfast", "crf": 20, "pix_fmt": "yuv420p"}
+# Pixels of a picture from which on x264 gets along with few pictures: it keeps six bytes a pixel of each, for each
+# thread and for what it looks ahead, 2.8 GB for 4K on a machine of 16 cores.
+LARGE, LARGEST = 2_500_000, 9_500_000
+MOST_ENCODING_THREADS = 8
 AAC = {"c:a": "aac", "b:a": "160k"}
 
 
-def pictures_shown(track: PictureTrack, start: float, end: float) -> tuple[Fraction, Fraction, Fraction]:
-    """When the picture at `start` appears, when the last one before `end` does, and when that one goes; seconds.
+@dataclass(frozen=True)
+class Stretch:
+    """What is shown between two times of a video; seconds from its first picture.
+
+    Attributes:
+        first: when the first of its pictures appears.
+        last: when the last one does.
+        begin: when the stretch begins: with its first picture, but not long before the time asked for.
+        finish: when it ends: with its last picture, but not behind the time asked for.
+        longest: for how long one of its pictures stands at most.
+        is_steady: all its pictures stand equally long, the last one not longer.
+    """
+
+    first: Fraction
+    last: Fraction
+    begin: Fraction
+    finish: Fraction
+    longest: Fraction
+    is_steady: bool
+
+    def jump(self, track: PictureTrack) -> list[str]:
+        """Options of an input that is decoded from before the stretch on; none: from the start of the video."""
+        # Pictures that stand long lie in the file far from the sound that is heard with them.
+        if track.info.audio and self.longest > LONGEST_LEAD:
+            return []
+        return jump_before(track, self.first + TOLERANCE)
+
+    def trimmed(self, picture: Any, track: PictureTrack) -> Any:
+        """The pictures of the stretch alone, the first at 0, of all pictures (ffmpeg-python stream)."""
+        # In ticks: in seconds the edges would be rounded, and a picture of another shot would flash up.
+        origin = decoded_origin(track)
+        first, last, begin = (round((origin + time) / track.clock) for time in (self.first, self.last, self.begin))
+        slack = math.ceil(CONTINUED_ROUNDING / track.clock) if track.joined else 0
+        kept = picture.filter("trim", start_pts=first - slack, end_pts=last + slack + 1)
+        return kept.filter("setpts", f"max(PTS-{begin},0)")
+
+
+def pictures_shown(track: PictureTrack, start: float, end: float) -> Stretch:
+    """What is shown between two times, from the picture at `start` on, up to the last one before `end`.
 
     Raises:
         VideoError: there is no picture between the two.
     """
     if track.dated:
-        packets = track.packets or list_packets(
-            track.info.path, file_time(track, start - RUN_ON), end - start + 3 * RUN_ON
-        )
-        times = times_shown(track, packets)
+        times = times_shown(track, packets_about(track, start, end))
     else:
         rate = Fraction(track.info.fps).limit_denominator(1001)
         times = [number / rate for number in range(round(track.duration * rate))]
-    before = [time for time in times if time <= Fraction(start) + TOLERANCE]
-    wanted = before[-1:] + [time for time in times if Fraction(start) + TOLERANCE < time < Fraction(end) - TOLERANCE]
+    begin = Fraction(start)
+    before = [time for time in times if time <= begin + TOLERANCE]
+    wanted = before[-1:] + [time for time in times if begin + TOLERANCE < time < Fraction(end) - TOLERANCE]
     if not wanted:
         raise VideoError(track.info.path, f"holds no pictures between {start:.2f} s and {end:.2f} s")
     later = [time for time in times if time > wanted[-1]]
-    return wanted[0], wanted[-1], min(Fraction(end), later[0] if later else track.duration)
+    finish = min(Fraction(end), later[0] if later else track.duration)
+    if wanted[0] >= begin - LONGEST_LEAD:
+        begin = wanted[0]
+    standing = [after - max(time, begin) for time, after in pairwise([*wanted, finish])]
+    is_steady = len(wanted) > 1 and max(standing) - min(standing[:-1]) <= 2 * TOLERANCE
+    return Stretch(wanted[0], wanted[-1], begin, finish, max(standing), is_steady)
 
 
 def sound_of(source: Any, at: Fraction, lasting: Fraction) -> Any:
@@ -76,10 +135,47 @@ def sound_of(source: Any, at: Fraction, lasting: Fraction) -> Any:
     )
 
 
-def decoding(jump: Sequence[str]) -> dict[str, str | None]:
-    """Options of an input that is decoded from a keyframe on, with times left as they are in the file."""
-    options: dict[str, str | None] = {"copyts": None, "reinit_filter": "0"}
-    for word in jump:
+def h264(width: int, height: int, parameters: Sequence[str] = ()) -> dict[str, Any]:
+    """Options that encode pictures of a size as H.264 within the memory that a process may take.
+
+    Args:
+        width: pixels.
+        height: the same.
+        parameters: further ones of x264, as name=value.
+    """
+    pixels, threads = width * height, min(os.cpu_count() or 1, MOST_ENCODING_THREADS)
+    words = list(parameters)
+    if pixels > LARGE:
+        threads = min(threads, 2)
+        words += ["sliced-threads=1", "sync-lookahead=0", f"rc-lookahead={0 if pixels > LARGEST else 4}"]
+    if pixels > LARGEST:
+        words += ["bframes=0"]
+    return {**H264, "threads": threads, **({"x264-params": ":".join(words)} if words else {})}
+
+
+def decoding(track: PictureTrack, jump: Sequence[str] = ()) -> dict[str, str | None]:
+    """Options of an input that is decoded from a keyframe on, on the clock of `decoded_origin`.
+
+    Args:
+        track: the video.
+        jump: options that start reading in its middle.
+    """
+    threads = child_threads(track.coded_width, track.coded_height, track.pixel_bits)
+    options: dict[str, str | None] = {"reinit_filter": "0", "threads": str(threads)}
+    if not track.joined:  # else FFmpeg must continue the times where they begin anew, and leaves copied ones alone
+        options["copyts"] = None
+    return {**options, **_as_options([*jump, *input_options()])}
+
+
+def copying(at: float, seconds: float) -> dict[str, str | None]:
+    """Options of an input that is copied from about a time of the file on, for some seconds."""
+    return _as_options(["-ss", f"{at:.6f}", "-t", f"{seconds:.6f}", *input_options()])
+
+
+def _as_options(words: Sequence[str]) -> dict[str, str | None]:
+    """Words of a command line as ffmpeg-python takes them."""
+    options: dict[str, str | None] = {}
+    for word in words:
         if word.startswith("-"):
             options[word[1:]] = None
         else:
@@ -87,24 +183,86 @@ def decoding(jump: Sequence[str]) -> dict[str, str | None]:
     return options
 
 
+def decoded_origin(track: PictureTrack) -> Fraction:
+    """When the first picture is shown, in seconds on the clock of what is decoded with `decoding`."""
+    origin = track.first * track.clock
+    return origin - Fraction(track.file_start) if track.joined else origin
+
+
+def own_times(track: PictureTrack, out: Path, stretch: Stretch | None = None) -> dict[str, str]:
+    """Options that keep a variable picture rate as it is: each picture has its own time, on the clock of the source.
+
+    Without the mode, older versions repeat pictures until there is one for every tick of that clock.
+
+    Args:
+        track: the source.
+        out: the file that is written.
+        stretch: of the source; then the last picture lasts until it finishes, however long it stands in the source.
+    """
+    ticks = MATROSKA_TICKS if out.suffix.lower() == ".mkv" else track.clock.denominator
+    while ticks < LEAST_TICKS and out.suffix.lower() != ".mkv":
+        ticks *= 2
+    options = {"fps_mode": "vfr", "enc_time_base": f"1/{ticks}", "video_track_timescale": str(ticks)}
+    if stretch is None or not stretch.is_steady:
+        options["bf"] = "0"  # with B-pictures the length of the file depends on the order of unequal ones
+    if stretch is not None:
+        last = round(max(stretch.last - stretch.begin, Fraction(0)) * ticks)
+        finish = round((stretch.finish - stretch.begin) * ticks)
+        usual = max(1, round(ticks / Fraction(track.info.fps)))
+        # The clocks of encoder and file are one, because versions differ in which of them they count in here; older
+        # ones do not know yet how long a picture lasts.
+        others = f"min(if(gt(DURATION,0),DURATION,{usual}),{finish}-PTS)"
+        lasting = f"if(gte(PTS,{last}),{max(1, finish - last)},{others})".replace(",", "\\,")
+        options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration={lasting}"
+    return options
+
+
+def chapter_options(chapters: Sequence[Chapter], out: Path) -> tuple[list[str], list[str]]:
+    """Options of a second input and of the output that give a file these chapters, and none of its sources.
+
+    Args:
+        chapters: of the file that is written.
+        out: the file, in a working folder; the list of chapters is written beside it.
+    """
+    if not chapters:
+        return [], ["-map_chapters", "-1"]
+    listing = out.with_name("chapters.txt")
+    listing.write_text(chapters_text(chapters), encoding="utf-8", newline="\n")
+    return ["-f", "ffmetadata", "-i", str(listing)], ["-map_chapters", "1"]
+
+
 def write(
-    output: Any, sources: Sequence[str | os.PathLike[str]], out: Path, seconds: float, progress: Progress | None
+    output: Any,
+    sources: Sequence[str | os.PathLike[str]],
+    out: Path,
+    seconds: float,
+    progress: Progress | None,
+    chapters: Sequence[Chapter] = (),
 ) -> None:
     """Runs an ffmpeg-python output node to its end.
 
     Args:
         output: the node.
         sources: files that it reads; the first is named where it fails.
-        out: the file that it writes.
+        out: the file that it writes, in a working folder.
         seconds: how long that will be, for progress.
         progress: called now and then with the share done.
+        chapters: of the file; only where it has one input. Those of the sources are left out.
 
     Raises:
         VideoError: ffmpeg fails.
     """
-    command = output.global_args("-hide_banner", "-nostdin", "-nostats", "-v", "error", "-progress", "pipe:1")
+    node = output.global_args("-hide_banner", "-nostdin", "-nostats", "-v", "error", "-progress", "pipe:1")
+    # ffmpeg-python takes no names but UTF-8.
+    command = [from_utf8(word) for word in node.overwrite_output().compile(cmd=ffmpeg_binary())]
+    listing, mapping = chapter_options(chapters, out)
+    behind_inputs = len(command) - command[::-1].index("-i") + 1
+    # Of ffmpeg-python's nodes only streams can be inputs.
+    command[behind_inputs:behind_inputs] = listing
+    place = command.index(str(out))
+    command[place:place] = mapping
     report = None if progress is None else _follow(progress, seconds)
-    status, _, said = run(command.overwrite_output().compile(cmd=ffmpeg_binary()), report or (lambda line: None))
+    status, _, said = run(command, report or (lambda line: None))
     if status or not out.exists():
         raise VideoError(sources[0], explain(said))
 
@@ -146,16 +304,17 @@ def writable(out: str | os.PathLike[str], sources: Sequence[str | os.PathLike[st
     """The file to write, if it can be.
 
     Raises:
-        VtgError: another kind of file, no such folder, or one of the sources.
+        VtgError: another kind of file, too long a name, no such folder, or one of the sources.
     """
     target = Path(out)
+    check_name(target)
     if target.suffix.lower() not in CONTAINERS:
         raise VtgError(f"{target}: clips are written as {', '.join(CONTAINERS)}: choose one of these endings")
     if not target.parent.is_dir():
         raise VtgError(f"{target}: the folder {target.parent} does not exist: make it first")
     if target.is_dir():
         raise VtgError(f"{target}: is a folder: give the name of a file")
-    if target.exists() and any(target.samefile(source) for source in sources):
+    if target.exists() and any(Path(source).exists() and target.samefile(source) for source in sources):
         raise VtgError(f"{target}: would overwrite the video it is made from: choose another name")
     return target
 
