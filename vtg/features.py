@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from vtg.array_files import ArrayFileWriter, map_arrays, read_header, sweep, ver
 from vtg.errors import VideoError
 from vtg.hashing import file_sha256
 from vtg.published import PublishedFeatures, read_npy
+from vtg.sources import why_no_file
 
 if TYPE_CHECKING:
     from vtg.projections import StoredProjection
@@ -46,9 +48,11 @@ def content_key(path: str | os.PathLike[str]) -> str:
         32 hex digits of its SHA-256.
 
     Raises:
-        VideoError: the file cannot be read.
+        VideoError: the file cannot be read, or is a folder, a pipe or a device.
     """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for, a device read for ever
+            raise VideoError(path, why_no_file(Path(path)) or "is a folder, not a video: name a file in it")
         return file_sha256(path)[:32]
     except OSError as error:
         raise VideoError(path, f"cannot be read ({error.strerror})") from None

@@ -223,7 +223,8 @@ class Grounder:
         info = probe(path)
         status = path.stat()
         known = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
-        key = FeatureKey(hashlib.sha256(known.encode()).hexdigest()[:32], self.encoder.fingerprint, self.fps)
+        digest = hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()
+        key = FeatureKey(digest[:32], self.encoder.fingerprint, self.fps)
         if key not in self._store:
             with self._store.write(key, info.duration) as writer:
                 for chunk in encode_video(path, self.encoder, self.fps):

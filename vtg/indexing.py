@@ -17,6 +17,7 @@ from vtg.errors import VideoError
 from vtg.features import FeatureKey, FeatureStore
 from vtg.library_features import LibraryFeatures
 from vtg.settings import write_settings
+from vtg.sources import is_gone
 from vtg.specs import ModelSpec
 from vtg.subtitles import SubtitleFolders, said_lines
 from vtg.tables import FAILED, INDEXED, LibraryTables, VideoEntry
@@ -61,6 +62,7 @@ class IndexReport:
         away: files that are kept although they cannot be seen: all of their folder is away, as a disk may be.
         unchanged: files that were there already.
         failed: files that cannot be indexed, with the reason.
+        warnings: a line for each subtitle file, of those read now, that nothing can be read of, with the reason.
         seconds: of video that were encoded.
         stopped: the run was asked to stop; the file at work then is not in the library.
     """
@@ -71,6 +73,7 @@ class IndexReport:
     away: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stopped: bool = False
 
@@ -124,18 +127,18 @@ class Indexer:
                 report.failed[entry.path] = entry.failure
             elif entry.state == INDEXED and self._key(entry.video) in self._features:
                 report.unchanged.append(entry.path)
-                self._listen(entry)
+                self._listen(entry, report)
             else:
                 waiting.append(path)
         # By what was known just now: what another run enters from here on is done.
         self._touched = [known[str(path)] for path in waiting if str(path) in known]
         return waiting
 
-    def _listen(self, entry: VideoEntry) -> None:
+    def _listen(self, entry: VideoEntry, report: IndexReport) -> None:
         """Read what is said in an indexed file, if its subtitles have changed or nobody has looked for any."""
         path = Path(entry.path)
         if (name := self._subtitles.name(path)) != entry.subtitles:
-            self._tables.put_said(entry.path, said_lines(path, self._subtitles))
+            self._tables.put_said(entry.path, said_lines(path, self._subtitles, report.warnings.append))
             self._tables.put_video(replace(entry, subtitles=name))
 
     def index(
@@ -156,7 +159,10 @@ class Indexer:
         Raises:
             VtgError: the encoder cannot be had, or the folder cannot be written to.
         """
+        from vtg.video.decoders import chosen_decoder
+
         progress(IndexProgress(files[0], 0, len(files)))
+        chosen_decoder()  # a wrong choice is no fault of the files
         encoder = self._load_encoder()  # before anything is written: where it cannot be had, nothing is left behind
         write_settings(self._folder, self._model, self._features.storage)
         self._features.sweep()
@@ -226,11 +232,12 @@ class Indexer:
             report.failed[entry.path] = error.reason
         else:
             entry = self._entry(video, size, modified, duration, width, height)
-            self._tables.put_said(entry.path, said_lines(video.path, self._subtitles))
+            said = said_lines(video.path, self._subtitles, report.warnings.append)
+            self._tables.put_said(entry.path, said)
             report.added.append(entry.path)
             report.seconds += 0.0 if video.skipped else duration
         self._tables.put_video(entry)
-        gone = [twin.path for twin in twins if twin.path != entry.path and not Path(twin.path).exists()]
+        gone = [twin.path for twin in twins if twin.path != entry.path and is_gone(twin.path)]
         if gone and entry.state == INDEXED:
             self._tables.delete_videos(gone)
             report.moved[entry.path] = gone[0]

@@ -20,7 +20,7 @@ from vtg.indexing import Indexer, IndexProgress, IndexReport, forget_unused
 from vtg.library_features import LibraryFeatures
 from vtg.models import registry
 from vtg.settings import SETTINGS, Storage, agree_on_model, default_library_path, read_storage, write_settings
-from vtg.sources import find_videos
+from vtg.sources import below, find_videos, is_folder, is_gone, is_there
 from vtg.specs import ModelSpec
 from vtg.tables import INDEXED, LibraryTables, VideoEntry
 from vtg.upkeep import Problem, find_moved, find_problems, is_away
@@ -130,7 +130,7 @@ class Library:
         """Index files and folders; what is in the library and unchanged on the disk (size, time) is left alone.
 
         Args:
-            paths: files, and folders with everything below them.
+            paths: files, and folders with everything below them, links to other folders included.
             progress: told of every step.
             retry_failed: try again what failed before and has not changed since.
             stop: asked at every step; True ends the run, and what was finished is kept.
@@ -156,7 +156,7 @@ class Library:
         if waiting:
             indexer.index(waiting, report, progress, stop)
         if self.exists:
-            self._tables.put_folders(str(path.resolve()) for path in places if path.is_dir())
+            self._tables.put_folders(str(path.resolve()) for path in places if is_folder(path))
         return report
 
     def _feature_key(self, video: str) -> FeatureKey:
@@ -169,14 +169,10 @@ class Library:
             The paths that were forgotten.
         """
         targets = [Path(path).expanduser().resolve() for path in paths]
-        entries = self.videos()
-        going = [entry for entry in entries if any(Path(entry.path).is_relative_to(target) for target in targets)]
+        going = below((entry.path for entry in self.videos()), targets)
         if self.exists:
-            folders = self._tables.folders()
-            self._tables.delete_folders(
-                folder for folder in folders if any(Path(folder).is_relative_to(target) for target in targets)
-            )
-        return self._forget(entry.path for entry in going)
+            self._tables.delete_folders(below(self._tables.folders(), targets))
+        return self._forget(going)
 
     def refresh(
         self,
@@ -201,14 +197,16 @@ class Library:
             VtgError: the encoder cannot be had, or the folder cannot be written to.
         """
         entries = self.videos()
-        vanished = [entry for entry in entries if not Path(entry.path).exists()]
+        vanished = [entry for entry in entries if is_gone(entry.path)]
         folders = self._tables.folders() if self.exists else []
         places = [*(Path(place).expanduser().resolve() for place in look_in), *map(Path, folders)]
         moved = find_moved(vanished, [entry.path for entry in entries], places)
         gone = {entry.path for entry in vanished}
-        report = self.add([*(e.path for e in entries if e.path not in gone), *moved], progress, stop=stop)
+        there = dict.fromkeys(entry.path for entry in entries if is_there(entry.path))
+        unseen = [entry.path for entry in entries if entry.path not in gone and entry.path not in there]
+        report = self.add([*there, *moved], progress, stop=stop)
         left = [entry.path for entry in self.videos() if entry.path in gone]
-        report.away = [path for path in left if is_away(path, folders)]
+        report.away = [*unseen, *(path for path in left if is_away(path, folders))]
         report.removed = self._forget(path for path in left if path not in set(report.away))
         return report
 
@@ -325,7 +323,7 @@ class Library:
         per_video: int | None,
     ) -> Selection:
         readable = self._readable()
-        entries = readable if videos is None else _below(readable, videos)
+        entries = readable if videos is None else _named(readable, videos)
         if since is not None or until is not None:
             begin, end = (time.timestamp() * 1e9 if time else edge for time, edge in ((since, 0), (until, np.inf)))
             entries = [entry for entry in entries if begin <= entry.modified < end]
@@ -356,7 +354,7 @@ class Library:
         Raises:
             VtgError: the file is not in the library.
         """
-        return self._open(_below(self._readable(), [path])[0])
+        return self._open(_named(self._readable(), [path])[0])
 
     def explain(self, query: str, hit: Hit, size: int = 448) -> tuple[float, np.ndarray]:
         """Show what the head looked at where a moment answers the query best.
@@ -392,10 +390,11 @@ class Library:
         return entries
 
 
-def _below(entries: list[VideoEntry], paths: Iterable[str | os.PathLike[str]]) -> list[VideoEntry]:
-    """The files that are named, or lie below what is."""
+def _named(entries: list[VideoEntry], paths: Iterable[str | os.PathLike[str]]) -> list[VideoEntry]:
+    """The files that a user names, or that lie below what is named."""
     targets = [Path(path).expanduser().resolve() for path in paths]
-    found = [entry for entry in entries if any(Path(entry.path).is_relative_to(place) for place in targets)]
+    among = set(below((entry.path for entry in entries), targets))
+    found = [entry for entry in entries if entry.path in among]
     if not found:
         raise VtgError(f"{', '.join(map(str, targets))}: not in the library; add it with: vtg index PATH")
     return found

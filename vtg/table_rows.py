@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-__all__ = ["FAILED", "INDEXED", "NearFrames", "SaidLine", "VideoEntry", "frame_rows", "said_rows", "video_rows"]
+from vtg.plain_text import from_utf8, to_utf8
+
+__all__ = [
+    "FAILED",
+    "INDEXED",
+    "NearFrames",
+    "SaidLine",
+    "VideoEntry",
+    "frame_rows",
+    "said_rows",
+    "video_entry",
+    "video_rows",
+]
 
 INDEXED, FAILED = "indexed", "failed"
 
@@ -81,6 +93,15 @@ class NearFrames:
     cosines: np.ndarray
 
 
+_TEXTS = ("path", "failure", "subtitles")  # of a `VideoEntry`, in which names of files are
+
+
+def video_entry(row: dict[str, Any]) -> VideoEntry:
+    """What a row of `video_rows` says; columns that an older library lacks have their defaults."""
+    known = {field.name: row[field.name] for field in fields(VideoEntry) if field.name in row}
+    return VideoEntry(**{**known, **{name: from_utf8(known[name]) for name in _TEXTS if name in known}})
+
+
 def video_rows(entries: list[VideoEntry]) -> Any:
     import pyarrow as pa
 
@@ -100,7 +121,8 @@ def video_rows(entries: list[VideoEntry]) -> Any:
             ("subtitles", pa.string()),
         ]
     )
-    return pa.Table.from_pylist([vars(entry) for entry in entries], schema=schema)
+    rows = [{**vars(entry), **{name: to_utf8(getattr(entry, name)) for name in _TEXTS}} for entry in entries]
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def frame_rows(video: str, times: np.ndarray, embedding: np.ndarray) -> Any:
@@ -120,4 +142,5 @@ def said_rows(lines: Sequence[SaidLine]) -> Any:
     import pyarrow as pa
 
     schema = pa.schema([("path", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
-    return pa.Table.from_pylist([vars(line) for line in lines], schema=schema)
+    rows = [{**vars(line), "path": to_utf8(line.path)} for line in lines]
+    return pa.Table.from_pylist(rows, schema=schema)

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vtg.errors import VtgError
-from vtg.table_rows import FAILED, INDEXED, NearFrames, SaidLine, VideoEntry, frame_rows, said_rows, video_rows
+from vtg.plain_text import from_utf8, to_utf8
+from vtg.table_rows import (
+    FAILED,
+    INDEXED,
+    NearFrames,
+    SaidLine,
+    VideoEntry,
+    frame_rows,
+    said_rows,
+    video_entry,
+    video_rows,
+)
 
 if TYPE_CHECKING:
     from vtg.extraction.claims import Claims
@@ -85,9 +95,8 @@ class LibraryTables:
             version = table.version
             if version != self._listed[0]:
                 # A library of before `subtitles` has no such column until it is next written to.
-                columns = [column.name for column in fields(VideoEntry) if column.name in table.schema.names]
-                rows = table.to_arrow().select(columns).to_pylist()
-                self._listed = version, sorted((VideoEntry(**row) for row in rows), key=lambda entry: entry.path)
+                entries = map(video_entry, table.to_arrow().to_pylist())
+                self._listed = version, sorted(entries, key=lambda entry: entry.path)
             return list(self._listed[1])
 
     def put_video(self, entry: VideoEntry) -> None:
@@ -242,7 +251,7 @@ class LibraryTables:
         if paths is not None:
             question = question.where(_one_of("path", paths), prefilter=True)
         return [
-            SaidLine(row["path"], row["start"], row["end"], row["text"], float(row["_score"]))
+            SaidLine(from_utf8(row["path"]), row["start"], row["end"], row["text"], float(row["_score"]))
             for row in question.limit(limit).to_list()
         ]
 
@@ -251,14 +260,14 @@ class LibraryTables:
         table = self._table("said")
         counts: dict[str, int] = {}
         if table is not None:
-            for path in table.to_arrow()["path"].to_pylist():
+            for path in map(from_utf8, table.to_arrow()["path"].to_pylist()):
                 counts[path] = counts.get(path, 0) + 1
         return counts
 
     def folders(self) -> list[str]:
         """The folders that were added as a whole, sorted."""
         table = self._table("folders")
-        return [] if table is None else sorted(table.to_arrow()["path"].to_pylist())
+        return [] if table is None else sorted(map(from_utf8, table.to_arrow()["path"].to_pylist()))
 
     def put_folders(self, folders: Iterable[str]) -> None:
         """Remember folders that were added as a whole."""
@@ -266,7 +275,7 @@ class LibraryTables:
 
         new = sorted(set(folders) - set(self.folders()))
         if new:
-            rows = pa.table({"path": pa.array(new, pa.string())})
+            rows = pa.table({"path": pa.array([to_utf8(path) for path in new], pa.string())})
 
             def write() -> None:
                 table = self._made("folders", rows.schema)
@@ -352,5 +361,5 @@ class LibraryTables:
 
 
 def _one_of(column: str, values: Iterable[str]) -> str:
-    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    quoted = ", ".join("'" + to_utf8(value).replace("'", "''") + "'" for value in values)
     return f"{column} IN ({quoted})"

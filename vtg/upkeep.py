@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vtg.errors import VtgError
+from vtg.errors import VideoError, VtgError
 from vtg.features import FeatureKey, FeatureStore, content_key
-from vtg.sources import find_videos
+from vtg.sources import find_videos, is_folder, is_gone
 from vtg.tables import INDEXED, LibraryTables, VideoEntry
 
 if TYPE_CHECKING:
     from vtg.library import IndexProgress, IndexReport, Library
 
 __all__ = ["Problem", "find_moved", "find_problems", "is_away", "watch"]
+
+FOLLOW = "follow the disk with: vtg library refresh"
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,31 @@ def find_moved(vanished: Sequence[VideoEntry], known: Iterable[str], folders: It
         return []
     known = set(known)
     places = {Path(path).parent for path in known}
-    beside = [path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()]
-    below, _ = find_videos(folder for folder in folders if folder.is_dir())
+    beside = [path for place in places for path in _files_in(place)]
+    below, _ = find_videos(folder for folder in folders if is_folder(folder))
     moved = []
     for path in dict.fromkeys([*below, *beside]):
         # Reading a whole file takes time: only those of the right size are.
-        if str(path) not in known and path.stat().st_size in sizes and content_key(path) in contents:
+        status = _status(path) if str(path) not in known else None
+        if status is not None and status.st_size in sizes and _content(path) in contents:
             moved.append(path)
     return moved
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """All files that are really in a folder, whatever they are called; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as listing:
+            return [Path(entry.path) for entry in listing if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _content(path: Path) -> str:
+    try:
+        return content_key(path)
+    except VideoError:
+        return ""
 
 
 def is_away(path: str, folders: Iterable[str]) -> bool:
@@ -65,7 +84,7 @@ def is_away(path: str, folders: Iterable[str]) -> bool:
         folders: those that were added as a whole.
     """
     above = [folder for folder in map(Path, folders) if Path(path).is_relative_to(folder)]
-    return not max(above, key=lambda folder: len(folder.parts), default=Path(path).parent).is_dir()
+    return not is_folder(max(above, key=lambda folder: len(folder.parts), default=Path(path).parent))
 
 
 def find_problems(
@@ -111,11 +130,12 @@ def _problems_of(
     checksums: bool,
 ) -> list[str]:
     path = Path(entry.path)
-    if not path.exists():
-        return ["is not there any more; follow the disk with: vtg library refresh"]
-    status = path.stat()
+    status = _status(path)
+    if status is None:
+        gone = is_gone(entry.path)
+        return [f"is not there any more; {FOLLOW}" if gone else "cannot be looked at; mind the rights of its folder"]
     if (status.st_size, status.st_mtime_ns) != (entry.size, entry.modified):
-        return ["has changed since it was indexed; follow the disk with: vtg library refresh"]
+        return [f"has changed since it was indexed; {FOLLOW}"]
     if entry.state != INDEXED:
         return []
     key = key_of(entry.video)
@@ -158,12 +178,12 @@ def watch(
     """
     before: dict[Path, tuple[int, int]] = {}
     while not stop():
-        files, _ = find_videos(folder for folder in folders if folder.is_dir())
+        files, _ = find_videos(folder for folder in folders if is_folder(folder))
         now = {path: (status.st_size, status.st_mtime_ns) for path in files if (status := _status(path))}
         settled = [path for path, state in now.items() if before.get(path) == state]
         before = now
         for report in (library.add(settled, progress, stop=stop), library.refresh(progress, stop=stop)):
-            if report.added or report.removed or report.moved:
+            if report.added or report.removed or report.moved or report.warnings:
                 tell(report)
         until = time.monotonic() + seconds
         while time.monotonic() < until and not stop():
