@@ -1,10 +1,7 @@
-"""Results in the forms that editors and tables open: the only module that knows EDL, OpenTimelineIO and timecodes."""
+"""Results in the forms that editors and tables open: EDL, OpenTimelineIO, captions, CSV and JSON."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.frame_timecode import DROP_RATES, TimecodeCount
 from vtg.hits import Hit
+from vtg.plain_text import caption_line, csv_text, json_text, one_line, table_cell
 from vtg.subtitles import captions_in_turn
 from vtg.summary.exports import write_text
 from vtg.timecode import format_time
-from vtg.video import probe
+from vtg.video import VideoInfo, probe
 
 __all__ = ["EXPORTS", "check_export", "export_hits", "results_document"]
 
@@ -29,28 +28,80 @@ MOST_EVENTS = 999  # that an EDL can number
 
 
 @dataclass(frozen=True)
+class _Source:
+    """A video as a timeline counts it.
+
+    Attributes:
+        info: what the file says.
+        count: how its own timecode numbers pictures; from 00:00:00:00 on where it has none.
+        start: number of its first picture in that count.
+    """
+
+    info: VideoInfo
+    count: TimecodeCount
+    start: int
+
+    @classmethod
+    def of(cls, path: str) -> _Source:
+        info = probe(path)
+        # A timecode counts in the whole number next to the rate of its pictures: 24 for 23.976 frames a second.
+        nominal = max(1, round(info.fps))
+        is_slower = abs(info.fps - nominal / 1.001) < abs(info.fps - nominal)
+        count = TimecodeCount(nominal, ";" in (info.timecode or "") and is_slower and nominal in DROP_RATES)
+        return cls(info, count, 0 if info.timecode is None else count.parse(info.timecode))
+
+    @property
+    def rate(self) -> float:
+        """Frames a second of a timeline of its own."""
+        return _timeline_rate(self.info.fps)
+
+    def count_at(self, rate: float) -> TimecodeCount:
+        """How timecodes of this video are written on a timeline of a rate."""
+        is_own = rate == self.rate and TIMELINE_RATES[rate] == self.count.nominal
+        return self.count if is_own else TimecodeCount(TIMELINE_RATES[rate])
+
+    def frame(self, seconds: float, rate: float) -> int:
+        """Number of the picture at a time, from the source's start timecode on, in the frames of a timeline.
+
+        A video of another rate has timecodes that count in its own one, and readers of a timeline look for hours,
+        minutes and seconds as the video says them: so these are kept, and only the frames are converted.
+        """
+        if self.count_at(rate) is self.count:
+            return self.start + round(seconds * rate)
+        said = self.count.seconds(self.start + round(seconds * self.info.fps))
+        return round(said * TIMELINE_RATES[rate])
+
+
+@dataclass(frozen=True)
 class _Event:
     """A moment on the timeline.
 
     Attributes:
         hit: the moment.
+        source: its video.
         rate: frames a second of the timeline that it is counted in.
-        first: its first frame, in the video.
+        first: its first frame, from the first picture of the video on.
         frames: how many it has, at least one.
         available: frames of the whole video.
     """
 
     hit: Hit
+    source: _Source
     rate: float
     first: int
     frames: int
     available: int
 
     @property
+    def name(self) -> str:
+        """The name of the file, on one line."""
+        return one_line(Path(self.hit.video).name)
+
+    @property
     def title(self) -> str:
         """The name of the file, and where in it the moment is."""
         moment = self.hit.moment
-        return f"{Path(self.hit.video).name} {format_time(moment.start)}-{format_time(moment.end)}"
+        return f"{self.name} {format_time(moment.start)}-{format_time(moment.end)}"
 
 
 def check_export(path: Path, force: bool) -> None:
@@ -69,7 +120,9 @@ def export_hits(path: Path, query: str, hits: Sequence[Hit]) -> None:
     """Write results as the file's ending says; it appears whole or not at all.
 
     ``.json`` and ``.csv`` hold times in each video. ``.edl`` (CMX 3600), ``.otio`` (OpenTimelineIO) and ``.srt`` are a
-    timeline on which the moments follow each other, best first: two forms of the cut, and its captions.
+    timeline on which the moments follow each other, best first: two forms of the cut, and its captions. Times in a
+    source count from the start timecode that its file has, drop-frame where that is. Names are on one line whatever is
+    in them, and texts in a ``.csv`` that a spreadsheet would run as a formula begin with an apostrophe.
 
     Args:
         path: the file.
@@ -103,22 +156,22 @@ def results_document(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
 
 
 def _json(query: str, hits: Sequence[Hit]) -> str:
-    return json.dumps(results_document(query, hits), ensure_ascii=False, indent=1) + "\n"
+    return json_text(results_document(query, hits))
 
 
 def _csv(query: str, hits: Sequence[Hit]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("query", "video", "start", "end", "score", "said"))
+    rows = [("query", "video", "start", "end", "score", "said")]
     for hit in hits:
         moment = hit.moment
-        table.writerow((query, hit.video, f"{moment.start:.3f}", f"{moment.end:.3f}", f"{moment.score:.4f}", hit.said))
-    return text.getvalue()
+        numbers = f"{moment.start:.3f}", f"{moment.end:.3f}", f"{moment.score:.4f}"
+        rows.append((table_cell(query), table_cell(hit.video), *numbers, table_cell(hit.said)))
+    return csv_text(rows)
 
 
 def _srt(query: str, hits: Sequence[Hit]) -> str:
     return captions_in_turn(
-        (event.frames / event.rate, f"{event.title}\n{_one_line(event.hit.said or query)}") for event in _events(hits)
+        (event.frames / event.rate, f"{caption_line(event.title)}\n{caption_line(event.hit.said or query)}")
+        for event in _events(hits)
     )
 
 
@@ -126,28 +179,24 @@ def _edl(query: str, hits: Sequence[Hit]) -> str:
     events = _events(hits, same_rate=True)
     if len(events) > MOST_EVENTS:
         raise VtgError(f"an EDL has {MOST_EVENTS} events at most, not {len(events)}; ask for fewer with --limit")
+    # An EDL has one rate, and its own timecode is drop-frame where that of its first source is. Sources say by their
+    # separator what they are, as they may be of both kinds.
     rate = events[0].rate if events else OTHER_RATE
-    lines = [f"TITLE: {_one_line(query)}", "FCM: NON-DROP FRAME", ""]
+    record = events[0].source.count_at(rate) if events else TimecodeCount(TIMELINE_RATES[rate])
+    lines = [f"TITLE: {one_line(query)}", f"FCM: {'DROP' if record.drop else 'NON-DROP'} FRAME", ""]
     position = 0
     for number, event in enumerate(events, 1):
-        times = (event.first, event.first + event.frames, position, position + event.frames)
-        codes = " ".join(_timecode(frame, TIMELINE_RATES[rate]) for frame in times)
-        lines.append(f"{number:03d}  AX       V     C        {codes}")
-        lines.append(f"* FROM CLIP NAME: {Path(event.hit.video).name}")
-        lines.append(f"* SOURCE FILE: {event.hit.video}")
+        count = event.source.count_at(rate)
+        begin = event.source.frame(event.first / rate, rate) % count.day  # a day of timecode, and it begins anew
+        codes = [count.format(frame) for frame in (begin, begin + event.frames)]
+        codes += [record.format(frame) for frame in (position, position + event.frames)]
+        lines.append(f"{number:03d}  AX       V     C        {' '.join(codes)}")
+        lines.append(f"* FROM CLIP NAME: {event.name}")
+        lines.append(f"* SOURCE FILE: {one_line(event.hit.video)}")
         lines.append(f"* COMMENT: SCORE {event.hit.moment.score:.4f}, {rate:.6g} FRAMES A SECOND")
         lines.append("")
         position += event.frames
     return "\n".join(lines)
-
-
-def _timecode(frame: int, frames_a_second: int) -> str:
-    seconds, frame = divmod(frame, frames_a_second)
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frame:02d}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _otio(query: str, hits: Sequence[Hit]) -> str:
@@ -156,11 +205,11 @@ def _otio(query: str, hits: Sequence[Hit]) -> str:
             "OTIO_SCHEMA": "Clip.1",
             "name": event.title,
             "metadata": {"vtg": {"query": query, "score": event.hit.moment.score, "said": event.hit.said}},
-            "source_range": _range(event.first, event.frames, event.rate),
+            "source_range": _range(event.source.frame(0.0, event.rate) + event.first, event.frames, event.rate),
             "media_reference": {
                 "OTIO_SCHEMA": "ExternalReference.1",
                 "target_url": Path(event.hit.video).as_uri(),
-                "available_range": _range(0, event.available, event.rate),
+                "available_range": _range(event.source.frame(0.0, event.rate), event.available, event.rate),
                 "metadata": {},
             },
         }
@@ -168,8 +217,8 @@ def _otio(query: str, hits: Sequence[Hit]) -> str:
     ]
     track = {"OTIO_SCHEMA": "Track.1", "name": "moments", "kind": "Video", "children": clips, "metadata": {}}
     stack = {"OTIO_SCHEMA": "Stack.1", "name": "tracks", "children": [track], "metadata": {}}
-    timeline = {"OTIO_SCHEMA": "Timeline.1", "name": _one_line(query), "tracks": stack, "metadata": {}}
-    return json.dumps(timeline, ensure_ascii=False, indent=1) + "\n"
+    timeline = {"OTIO_SCHEMA": "Timeline.1", "name": one_line(query), "tracks": stack, "metadata": {}}
+    return json_text(timeline)
 
 
 def _range(first: int, frames: int, rate: float) -> dict[str, Any]:
@@ -179,21 +228,20 @@ def _range(first: int, frames: int, rate: float) -> dict[str, Any]:
 
 def _events(hits: Sequence[Hit], same_rate: bool = False) -> list[_Event]:
     """Moments as whole frames of their videos' rates, or all of the first one's, for an EDL has a single rate."""
-    videos = {path: probe(path) for path in dict.fromkeys(hit.video for hit in hits)}
-    rates = {path: _timeline_rate(info.fps) for path, info in videos.items()}
+    sources = {path: _Source.of(path) for path in dict.fromkeys(hit.video for hit in hits)}
     events = []
     for hit in hits:
-        rate = rates[hits[0].video if same_rate else hit.video]
-        available = max(1, math.floor(videos[hit.video].duration * rate + 1e-6))
+        source = sources[hit.video]
+        rate = sources[hits[0].video].rate if same_rate else source.rate
+        available = max(1, math.floor(source.info.duration * rate + 1e-6))
         first = min(round(hit.moment.start * rate), available - 1)
         frames = max(1, min(round(hit.moment.end * rate), available) - first)
-        events.append(_Event(hit, rate, first, frames, available))
+        events.append(_Event(hit, source, rate, first, frames, available))
     return events
 
 
 def _timeline_rate(fps: float) -> float:
-    nearest = min(TIMELINE_RATES, key=lambda rate: abs(rate - fps))
-    return nearest if abs(nearest - fps) <= RATE_TOLERANCE else OTHER_RATE
+    return next((rate for rate in TIMELINE_RATES if abs(rate - fps) <= RATE_TOLERANCE), OTHER_RATE)
 
 
 EXPORTS: Mapping[str, Any] = {".json": _json, ".csv": _csv, ".srt": _srt, ".edl": _edl, ".otio": _otio}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
+from vtg.plain_text import caption_line
 from vtg.subtitles import captions_in_turn
 from vtg.summary.choosing import Clip
 from vtg.summary.planning import Plan
 from vtg.timecode import format_time
 from vtg.video import Span
+from vtg.whole_files import written_whole
 
 __all__ = ["clip_caption", "plan_document", "reel_spans", "subtitles", "write_text"]
 
@@ -20,7 +21,7 @@ __all__ = ["clip_caption", "plan_document", "reel_spans", "subtitles", "write_te
 def clip_caption(clip: Clip, label: str = "") -> str:
     """What a person reads about a clip: its label, and where in the video it is."""
     times = f"{format_time(clip.start)}–{format_time(clip.end)}"
-    return f"{label}, {times}" if label else times
+    return f"{caption_line(label)}, {times}" if label else times
 
 
 def plan_document(plan: Plan, labels: Sequence[str] = ()) -> dict[str, Any]:
@@ -94,10 +95,5 @@ def subtitles(plan: Plan, labels: Sequence[str] = ()) -> str:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file that appears whole or not at all, with line ends as on every system."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_whole(path) as part:
         part.write_bytes(text.encode("utf-8"))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

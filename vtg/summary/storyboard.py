@@ -14,6 +14,7 @@ from vtg.errors import VtgError
 from vtg.summary.planning import Plan
 from vtg.video import thumbnail
 from vtg.video.captions import font, wrapped
+from vtg.whole_files import check_name, written_whole
 
 __all__ = ["draw_storyboard", "write_storyboard"]
 
@@ -47,6 +48,7 @@ def write_storyboard(
         VtgError: the plan has no clip, or `out` is no PNG or in a folder that does not exist.
     """
     target = Path(out)
+    check_name(target)
     if target.suffix.lower() != ".png":
         raise VtgError(f"{target}: storyboards are written as .png: choose this ending")
     if not target.parent.is_dir():
@@ -60,12 +62,8 @@ def write_storyboard(
         frames.append(thumbnail(plan.video, min(plan.clips[i].peak, plan.duration), 2 * WIDTH))
         texts.append(captions[i])
     board = Image.fromarray(draw_storyboard(frames, texts))
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with written_whole(target) as part:
         board.save(part, format="png")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
     progress(len(best), len(best))
     return target
 
