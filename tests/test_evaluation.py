@@ -52,7 +52,8 @@ def test_predictions_are_the_heads(folder: Path, tiny_head: Path) -> None:
     head = vtg.load_head(tiny_head)
     published = PublishedFeatures(folder)
     video = VideoFeatures(0.5, 24.0, published.video("b"))
-    (expected,) = ground_with_head(head, video, ["a blue square"], [torch.from_numpy(np.array(published.query(2)))])
+    text = torch.from_numpy(np.array(published.query(2)))
+    (expected,) = ground_with_head(head, video, ["a blue square"], [text], whole=True)
     np.testing.assert_allclose(lines[2]["pred_saliency_scores"], expected.saliency.scores, atol=1e-6)
     windows = [[moment.start, moment.end, moment.score] for moment in expected.moments]
     np.testing.assert_allclose(lines[2]["pred_relevant_windows"], windows, atol=1e-6)

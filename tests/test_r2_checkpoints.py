@@ -106,6 +106,22 @@ def test_conversion_takes_the_settings_of_a_named_model(tmp_path):
     assert config.video_width == 48
 
 
+def test_conversion_says_that_a_file_says_nothing_of_its_use(tmp_path, capsys):
+    ours, named = tmp_path / "ours.safetensors", tmp_path / "named.safetensors"
+    assert tool().main([str(PUBLISHED["moments"]), str(ours)]) == 0
+    assert capsys.readouterr().err == (
+        f"{ours}: says nothing of its rate, unit and suppression, as {PUBLISHED['moments']} does not; "
+        "--like MODEL gives them\n"
+    )
+    assert read_head(ours).config.guessed
+    assert tool().main([str(ours), str(named), "--like", "r2-charades"]) == 0
+    config = read_head(named).config
+    assert (config.guessed, config.fps, config.unit, config.nms) == (False, 1.0, 0.1, "linear")
+    assert capsys.readouterr().err == ""
+    assert tool().main([str(named), str(tmp_path / "again.safetensors"), "--like", "r2-tacos"]) == 1
+    assert "has its settings inside" in capsys.readouterr().err
+
+
 def test_conversion_runs_as_a_script(tmp_path):
     script = [sys.executable, str(ROOT / "tools" / "convert_checkpoint.py"), "--help"]
     done = subprocess.run(

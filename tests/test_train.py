@@ -82,6 +82,17 @@ def test_the_figure_is_that_of_vtg_evaluate(recipe: Path, tmp_path: Path) -> Non
     assert logged[result.best_epoch - 1]["best"]
 
 
+def test_validation_asks_videos_whole_whatever_the_windows_of_the_head(recipe: Path, tmp_path: Path) -> None:
+    figures = []
+    for name, window in (("long", 150), ("short", 6)):  # its videos have 12 to 24 s
+        settings = (f"model.window_seconds={window}", "model.step_seconds=4", "train.epochs=4")
+        result = run(recipe, tmp_path / name, *settings)
+        assert vtg.load_head(result.head).config.window_seconds == window
+        figures.append([line["figures"] for line in read_log(tmp_path / name / "log.jsonl") if "figures" in line])
+    assert same_weights(tmp_path / "long" / "last.safetensors", tmp_path / "short" / "last.safetensors")
+    assert figures[0] == figures[1]
+
+
 def test_going_on_is_the_same_as_not_stopping(recipe: Path, tmp_path: Path) -> None:
     run(recipe, tmp_path / "straight", "train.epochs=4", "train.rate_drop_epoch=3")
     run(recipe, tmp_path / "halves", "train.epochs=2", "train.rate_drop_epoch=3")

@@ -14,6 +14,7 @@ from pathlib import Path
 from vtg.datasets import Prediction, Sample, load_predictions, load_samples
 from vtg.errors import VtgError
 from vtg.recipes import load_recipe
+from vtg.whole_files import written_whole
 
 PARTS = ("val", "test")
 NAMES = {part: f"hl_{part}_submission.jsonl" for part in PARTS}  # what the server looks for in the archive
@@ -70,14 +71,9 @@ def pack(files: dict[str, Path], annotations: Path, out: Path) -> None:
         if not names:
             raise VtgError(f"{annotations}: has none of {', '.join(data.annotations[part])}; check --annotations")
         check(load_predictions(path), load_samples(names[0], "qvhighlights"), path)
-    part_file = out.with_name(f"{out.name}.part")
-    try:
-        with zipfile.ZipFile(part_file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for part, path in files.items():
-                archive.write(path, NAMES[part])
-        part_file.replace(out)
-    finally:
-        part_file.unlink(missing_ok=True)
+    with written_whole(out) as part_file, zipfile.ZipFile(part_file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for part, path in files.items():
+            archive.write(path, NAMES[part])
 
 
 def main() -> int:

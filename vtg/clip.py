@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from vtg.clip_loading import load_clip
 from vtg.clip_precision import halve_products, uses_bfloat16
 from vtg.clip_text import encode_tokens, real_length
+from vtg.devices import choose_device
 from vtg.errors import VtgError
 from vtg.specs import DEFAULT_PRETRAINED, EncoderSpec
 
@@ -75,7 +76,7 @@ class ClipEncoder:
             lies between the products, are float32 in any case.
 
     Raises:
-        VtgError: unknown model or tag, weights that cannot be had or do not fit, a tower that is not a ViT.
+        VtgError: unknown model, tag or device, weights that cannot be had or do not fit, a tower that is not a ViT.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class ClipEncoder:
         batch_size: int | None = None,
         encoding: str = "float32",
     ) -> None:
-        self.device = torch.device(device) if device is not None else _best_device()
+        self.device = choose_device(device)
         self.dtype = dtype or (torch.float16 if self.device.type == "cuda" else torch.float32)
         self.layers = layers
         self.model_name = model
@@ -331,12 +332,6 @@ class ClipEncoder:
         fewest = min(blocks, getattr(text_blocks, "layers", blocks))
         if not 1 <= self.layers <= fewest:
             raise VtgError(f"{name}: has {fewest} layers, {self.layers} were asked for; ask for 1 to {fewest}")
-
-
-def _best_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _first(size: int | Sequence[int]) -> int:

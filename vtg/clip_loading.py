@@ -14,7 +14,7 @@ from vtg.clip_files import build_openai_model, read_openai_tensors
 from vtg.errors import VtgError
 from vtg.specs import DEFAULT_CLIP, is_weights_file
 
-__all__ = ["is_downloaded", "load_clip"]
+__all__ = ["check_clip_names", "is_downloaded", "load_clip"]
 
 WEIGHTS_BYTES = 1 << 20  # what is smaller in a cache is a configuration without its weights
 
@@ -40,8 +40,8 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
     if model is None and in_file:
         clip = build_openai_model(read_openai_tensors(Path(pretrained).expanduser()), pretrained, device, dtype)
         return clip, open_clip.get_tokenizer(DEFAULT_CLIP, context_length=clip.context_length)
+    check_clip_names(model, pretrained)
     model = model or DEFAULT_CLIP
-    _check_names(model, pretrained)
     source = str(Path(pretrained).expanduser()) if in_file else pretrained
     precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32")
     # Some tags were trained with QuickGELU and are listed under models without it, where they would come out wrong.
@@ -80,9 +80,19 @@ def is_downloaded(model: str, tag: str) -> bool:
     return source.get("hf_hub", "").strip("/") in whole
 
 
-def _check_names(model: str, pretrained: str) -> None:
+def check_clip_names(model: str | None, pretrained: str) -> None:
+    """Look a CLIP up without loading it.
+
+    Args:
+        model: a name of open_clip's catalogue; None for the default one, or for what a file's tensors say.
+        pretrained: a tag of the catalogue, or a file.
+
+    Raises:
+        VtgError: the catalogue has no such model or tag, or the file is not there.
+    """
     import open_clip
 
+    model = model or DEFAULT_CLIP
     if model not in open_clip.list_models():
         raise VtgError(f"{model}: not a model of open_clip's catalogue; open_clip.list_models() names them")
     if is_weights_file(pretrained):

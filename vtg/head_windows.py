@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from vtg.features import VideoFeatures
 from vtg.memory import give_memory_back
 from vtg.r2.attention import attention_map
 from vtg.r2.postprocess import postprocess_windows
-from vtg.windows import central_window, join_curves, window_frames, window_starts
+from vtg.windows import central_window, join_curves, whole_frames, window_frames, window_starts
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +35,12 @@ def ground_with_head(
     queries: Sequence[str],
     texts: Sequence[torch.Tensor],
     query_pass: QueryPass | None = None,
+    whole: bool = False,
 ) -> list[Grounding]:
     """Ground queries in a video by a head, from what is stored of it alone: no CLIP is needed.
 
-    A video longer than the head was trained on is cut into overlapping windows, whose moments are merged by the
-    recipe's suppression and whose curves are joined without a seam.
+    A video longer than the head's windows is cut into overlapping windows, whose moments are merged by the recipe's
+    suppression and whose curves are joined without a seam.
 
     Args:
         head: an R² head.
@@ -47,14 +48,16 @@ def ground_with_head(
         queries: the sentences, for the answers.
         texts: the layers of each, [L, K, Cq].
         query_pass: the head's, where one is at hand already.
+        whole: ask as the published evaluation does: in one piece up to `vtg.windows.WHOLE_FRAMES` frames, and from the
+            layers where there are any; only longer videos are cut.
 
     Returns:
         One grounding a query, in their order.
 
     Raises:
-        VtgError: the video has neither, or its layers are of another shape than the head reads.
+        VtgError: `check_askable` refuses the video, or its layers are of another shape than the head reads.
     """
-    return ground_each_with_head(head, [video], queries, texts, query_pass)[0]
+    return ground_each_with_head(head, [video], queries, texts, query_pass, whole=whole)[0]
 
 
 def ground_each_with_head(
@@ -64,6 +67,7 @@ def ground_each_with_head(
     texts: Sequence[torch.Tensor],
     query_pass: QueryPass | None = None,
     most: int = MOST_MOMENTS,
+    whole: bool = False,
 ) -> list[list[Grounding]]:
     """Ground queries in several videos as `ground_with_head` does in one; short ones are asked together.
 
@@ -74,6 +78,7 @@ def ground_each_with_head(
         texts: the layers of each, [L, K, Cq].
         query_pass: the head's, where one is at hand already.
         most: moments of one query in one video.
+        whole: as of `ground_with_head`.
 
     Returns:
         For each video one grounding a query, in their order.
@@ -83,7 +88,7 @@ def ground_each_with_head(
     """
     from vtg.r2 import QueryPass
 
-    windows = [_windows_of(head, video) for video in videos]
+    windows = [_windows_of(head, video, whole) for video in videos]
     for text in texts:
         head.check_query(text)
     asked = query_pass or QueryPass(head)
@@ -95,13 +100,19 @@ def ground_each_with_head(
     return groundings
 
 
-def check_askable(head: R2Head, video: VideoFeatures) -> None:
+def check_askable(head: R2Head, video: VideoFeatures, whole: bool = False) -> None:
     """Whether a head can be asked about a video from what is stored of it.
 
+    Args:
+        head: an R² head.
+        video: its features.
+        whole: as of `ground_with_head`.
+
     Raises:
-        VtgError: there are neither layers nor what this head made of them, or layers of another shape than it reads.
+        VtgError: there are neither layers nor what this head made of them; or `whole` is asked for, and the head made
+            it of shorter windows.
     """
-    _windows_of(head, video)
+    _windows_of(head, video, whole)
 
 
 def _answers(asked: QueryPass, windows: Sequence[_Windows], queries: Sequence[torch.Tensor]) -> Iterator[list[Answers]]:
@@ -180,7 +191,9 @@ class _Windows:
         return torch.from_numpy(np.array(self.video.layers[start : start + self.length]))
 
 
-def _windows_of(head: R2Head, video: VideoFeatures) -> _Windows:
+def _windows_of(head: R2Head, video: VideoFeatures, whole: bool) -> _Windows:
+    if whole:
+        return _whole_windows_of(head, video)
     if video.projection is not None:
         return _Windows(head, video, video.projection.starts, video.projection.length)
     if video.layers is None:
@@ -191,6 +204,24 @@ def _windows_of(head: R2Head, video: VideoFeatures) -> _Windows:
     length, step = window_frames(head.config.window_seconds, head.config.step_seconds, video.fps)
     starts = window_starts(len(video.layers), length, step)
     return _Windows(head, video, starts, min(length, len(video.layers)))
+
+
+def _whole_windows_of(head: R2Head, video: VideoFeatures) -> _Windows:
+    """As few windows as the method allows, from the layers: a projection is rounded, and of a library's windows."""
+    window, step = window_frames(head.config.window_seconds, head.config.step_seconds, video.fps)
+    length, step = whole_frames(len(video), window, step)
+    starts = window_starts(len(video), length, step)
+    if video.layers is not None:
+        return _Windows(head, replace(video, projection=None), starts, length)
+    kept = video.projection
+    if kept is None or (kept.length, kept.starts) != (length, starts):
+        what = (
+            "its embeddings are" if kept is None else f"what this head made of {kept.length / video.fps:g} s windows is"
+        )
+        raise VtgError(
+            f"{video.name}: evaluation asks it whole, and only {what} kept; index it again with --keep-layers"
+        )
+    return _Windows(head, video, starts, length)
 
 
 @dataclass(frozen=True)

@@ -145,14 +145,18 @@ class LibraryFeatures(FeatureStore):
         same = (key.video, key.encoder, key.fps)
         return [own for own in self.projections if (own.video, own.encoder, own.fps) == same]
 
+    @property
+    def head_fingerprint(self) -> str:
+        """From `vtg.projections.head_fingerprint`; "" where there is no head, or none on this disk."""
+        if self._head_name is not None and not self._fingerprint:
+            self._fingerprint = head_fingerprint(self._head_name)
+        return self._fingerprint
+
     def _projection_key(self, key: FeatureKey) -> ProjectionKey | None:
         """None where there is no head, or none on this disk."""
-        if self._head_name is None:
+        if not self.head_fingerprint:
             return None
-        self._fingerprint = self._fingerprint or head_fingerprint(self._head_name)
-        if not self._fingerprint:
-            return None
-        return ProjectionKey(key.video, key.encoder, key.fps, self._fingerprint, self.storage.precision)
+        return ProjectionKey(key.video, key.encoder, key.fps, self.head_fingerprint, self.storage.precision)
 
     @cached_property
     def _head(self) -> R2Head | None:

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["central_window", "join_curves", "window_frames", "window_starts"]
+__all__ = ["WHOLE_FRAMES", "central_window", "join_curves", "whole_frames", "window_frames", "window_starts"]
+
+WHOLE_FRAMES = 1024  # the longest sequence of the published method, whose heads are trained on whole videos
 
 
 def window_frames(window_seconds: float, step_seconds: float, fps: float) -> tuple[int, int]:
     """How many frames a window has, and how many it is from one to the next: at least one, at most a window."""
     length, step = (max(1, round(seconds * fps)) for seconds in (window_seconds, step_seconds))
     return length, min(step, length)
+
+
+def whole_frames(frames: int, window: int, step: int) -> tuple[int, int]:
+    """How a video is cut where it is asked as the published evaluation does: not at all up to `WHOLE_FRAMES`.
+
+    Args:
+        frames: T, of the video.
+        window: frames in a window of a longer video, from `window_frames`; cut to `WHOLE_FRAMES`.
+        step: frames from one window to the next; shortened as the window is.
+
+    Returns:
+        Frames in a window, and frames from one to the next.
+    """
+    if frames <= WHOLE_FRAMES:
+        return frames, frames
+    if window <= WHOLE_FRAMES:
+        return window, step
+    return WHOLE_FRAMES, max(1, round(step * WHOLE_FRAMES / window))
 
 
 def window_starts(frames: int, window: int, step: int) -> list[int]:

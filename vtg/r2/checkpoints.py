@@ -72,7 +72,8 @@ def infer_config(published: Mapping[str, Tensor], path: Path | str) -> HeadConfi
     """Recognises the recipe and the sizes of a published checkpoint from its tensors.
 
     A checkpoint with a coordinate head retrieves moments, over a pyramid and with temporal extents; one without is
-    highlight-only. What tensors do not tell is as for QVHighlights, the method's main benchmark, but for its unit.
+    highlight-only. What tensors do not tell is as for QVHighlights, the method's main benchmark, but for its unit; the
+    configuration says that it is guessed.
 
     Args:
         published: tensors by published name.
@@ -103,6 +104,7 @@ def infer_config(published: Mapping[str, Tensor], path: Path | str) -> HeadConfi
         "strides": [2**count for count in halvings],
         "moment_retrieval": moments,
         "temporal_extent": moments,
+        "guessed": True,
     }
     if moments:
         values["nms"] = "normal"
@@ -137,7 +139,7 @@ def read_tensors(path: Path | str, settings: Mapping[str, Any] | None = None) ->
         tensors = read_published(path)
         config = infer_config(tensors, path)
         if settings:
-            config = HeadConfig.from_values({**vars(config), **settings})
+            config = HeadConfig.from_values({**vars(config), **settings, "guessed": False})
         renamed = {name: published_name(name) for name in head_shapes(config)}
     expected = head_shapes(config)
     check_tensors({renamed.get(name, name): shape for name, shape in expected.items()}, tensors, path)

@@ -44,6 +44,7 @@ class HeadConfig:
         clip_pretrained: its weights: an open_clip tag or a file; None if unknown.
         window_seconds: the longest stretch the head sees at once, the training length.
         step_seconds: from one window of a longer video to the next.
+        guessed: whether fps, unit and nms are only QVHighlights', as the file that the head is from does not say them.
     """
 
     name: str | None = None
@@ -70,6 +71,7 @@ class HeadConfig:
     clip_pretrained: str | None = "openai"
     window_seconds: float = 150.0
     step_seconds: float = 100.0
+    guessed: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what no head can be.
@@ -109,7 +111,10 @@ class HeadConfig:
 
     def to_json(self) -> str:
         """The configuration as one JSON object."""
-        return json.dumps(asdict(self))
+        values = asdict(self)
+        if not self.guessed:
+            del values["guessed"]  # earlier versions, which do not know it, read what does not need it
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> HeadConfig:

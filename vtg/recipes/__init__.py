@@ -109,7 +109,8 @@ def _changed(start: Recipe, content: Mapping[str, Any], source: str, beside: Pat
     model = changed_section(start.model, content.get("model", {}), "model", source)
     train = changed_section(start.train, content.get("train", {}), "train", source)
     check_sections(data, evaluation, train, source)
-    return replace(start, data=data, evaluation=evaluation, model=model, train=train)
+    stated = start.stated | {f"{section}.{key}" for section in _SECTIONS for key in content.get(section, {})}
+    return replace(start, data=data, evaluation=evaluation, model=model, train=train, stated=stated)
 
 
 def _with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -127,7 +128,7 @@ def _with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             raise VtgError(f"{source}: there is no {key}; {hint}")
         section, _, field = key.partition(".")
         changed = changed_section(getattr(recipe, section), {field: _value(text.strip())}, section, source)
-        recipe = replace(recipe, **{section: changed})
+        recipe = replace(recipe, **{section: changed}, stated=recipe.stated | {key})
     check_sections(recipe.data, recipe.evaluation, recipe.train, f"--set {' --set '.join(settings)}")
     return recipe
 

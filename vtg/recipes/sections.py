@@ -84,6 +84,22 @@ class DataRecipe:
             raise VtgError(f"{file}: no samples for {split}{domain}; give the file of that part")
         return samples
 
+    def check_rate(self, folder: Path, fps: float) -> None:
+        """Compare the rate with that of a library.
+
+        Args:
+            folder: the library's, for the error.
+            fps: its frames a second.
+
+        Raises:
+            VtgError: they differ; a data set without a rate takes any.
+        """
+        if self.fps is not None and self.fps != fps:
+            raise VtgError(
+                f"{folder}: has {fps:g} frames a second, the recipe {self.fps:g}; index at that rate, or "
+                f"--set data.fps={fps:g}"
+            )
+
     def video_feature_file(self, video_id: str) -> Path:
         """Where the published layout has the features of a video."""
         return self.folder / self.video_features / f"{self.video_name.format(vid=video_id)}.npy"
@@ -111,7 +127,8 @@ class ModelRecipe:
         fps: frames a second that the head wants where `data.fps` does not say.
         clip_model: the CLIP of the cached features, as open_clip names it; None where nobody said, or a library does.
         clip_pretrained: its weights: a tag, a file or "demo".
-        window_seconds: the longest stretch that it is asked about at once.
+        window_seconds: the longest stretch that it is asked about at once; in evaluation, where a video has more than
+            1,024 frames.
         step_seconds: from one window of a longer video to the next.
     """
 
@@ -215,6 +232,8 @@ class Recipe:
         train: how it is trained.
         members: names of the recipes that make it up: one a domain, their mean is the figure; empty for a recipe on its
             own.
+        stated: the keys, like "data.fps", to which its file, its base or a setting gives a value, "none" included; the
+            others have their default.
     """
 
     name: str
@@ -223,3 +242,14 @@ class Recipe:
     model: ModelRecipe = ModelRecipe()
     train: TrainRecipe = TrainRecipe()
     members: tuple[str, ...] = ()
+    stated: frozenset[str] = frozenset()
+
+    def states(self, key: str) -> bool:
+        """Whether a value was chosen, and is not only a default that nobody thought of.
+
+        Args:
+            key: like "data.fps".
+        """
+        section, _, name = key.partition(".")
+        own = getattr(self, section)
+        return key in self.stated or getattr(own, name) != getattr(type(own)(), name)

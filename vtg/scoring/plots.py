@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ from vtg.errors import VtgError
 from vtg.metrics import RECALL_THRESHOLDS, crossed_iou
 from vtg.scoring.figures import Scores
 from vtg.scoring.report import Report
+from vtg.whole_files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -200,10 +200,6 @@ def _colours(report: Report) -> Sequence[str]:
 
 
 def _saved(figure: Figure, path: Path) -> Path:
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    try:
-        figure.savefig(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, format="png")
     return path

@@ -158,11 +158,7 @@ def open_feature_files(folder: Path, data: DataRecipe, samples: Sequence[Sample]
         from vtg.library import Library
 
         library = Library(folder, device=device)
-        if data.fps is not None and data.fps != library.model.fps:
-            raise VtgError(
-                f"{folder}: has {library.model.fps:g} frames a second, the recipe {data.fps:g}; index at that rate, or "
-                f"--set data.fps={library.model.fps:g}"
-            )
+        data.check_rate(folder, library.model.fps)
         return LibraryFiles(library, samples)
     if not (folder / data.video_features).is_dir():
         raise VtgError(f"{folder}: has neither {data.video_features}/ nor a library; check --features")

@@ -147,7 +147,8 @@ def draw_curves(log: Path, metric: str, out: Path) -> None:
         right.margins(y=0.15)
         right.grid(alpha=0.3)
         for axes in (left, right):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            # One tick is enough: with two at least, a single epoch would be at 1.0 between 0.98 and 1.02.
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         part = out.with_name(f".{out.name}.{os.getpid()}.part")
         try:
             figure.savefig(part, format="png", dpi=DOTS_PER_INCH)

@@ -74,7 +74,7 @@ class Validation:
         for sample in queries:
             text = self._files.query(sample)
             texts.append(torch.from_numpy(np.array(text[:, text.shape[1] - kept :])))
-        groundings = ground_with_head(head, video, [sample.query for sample in queries], texts)
+        groundings = ground_with_head(head, video, [sample.query for sample in queries], texts, whole=True)
         predictions = []
         for sample, grounding in zip(queries, groundings, strict=True):
             windows = [[moment.start, moment.end, moment.score] for moment in grounding.moments]

@@ -1,0 +1,31 @@
+"""The torch device that a model runs on: the one that is named, or the best there is."""
+
+from __future__ import annotations
+
+import torch
+
+from vtg.errors import VtgError
+
+__all__ = ["choose_device"]
+
+
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """A device that is there.
+
+    Args:
+        name: "cuda", "cuda:1", "mps", "cpu" or any other that torch knows; None takes cuda, mps or cpu, whichever is
+            there first.
+
+    Raises:
+        VtgError: this machine has no such device.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):  # what torch raises differs between devices
+        raise VtgError(f"there is no device {name} here; name cuda, mps or cpu, or leave out --device") from None
+    return device

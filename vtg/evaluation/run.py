@@ -1,0 +1,163 @@
+"""The order of an evaluation: from a recipe and features to a file of predictions and its figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vtg.datasets import QueryId, Sample, load_predictions
+from vtg.evaluation.heads import Heads, full_precision, head_digest
+from vtg.evaluation.sources import FeatureSource, open_features, with_rate_of
+from vtg.evaluation.unfinished import Identity, Unfinished
+from vtg.features import VideoFeatures
+from vtg.recipes import Recipe, load_recipe
+from vtg.scoring import Scores, score_predictions, with_summary_figures
+from vtg.specs import DEMO
+from vtg.summary.choosing import edge_times
+from vtg.summary.shots import video_shots
+from vtg.windows import WHOLE_FRAMES
+
+if TYPE_CHECKING:
+    from vtg.grounding import Grounding
+
+__all__ = ["Evaluation", "default_model", "evaluate"]
+
+SUMMARISED = "tvsum"  # the data set whose figures include those of summaries
+
+Progress = Callable[[int, int], None]  # queries done, queries in all
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation gave.
+
+    Attributes:
+        predictions: the file, as the QVHighlights server accepts it.
+        scores: its figures; None where the annotations have no truth (QVHighlights' test part).
+    """
+
+    predictions: Path
+    scores: Scores | None
+
+
+def evaluate(
+    recipe: Recipe,
+    features: Path,
+    out: Path,
+    annotations: Path | None = None,
+    model: str | None = None,
+    split: str | None = None,
+    progress: Progress = lambda done, total: None,
+    *,
+    like: str | None = None,
+    device: str | None = None,
+    note: Callable[[str], None] = lambda line: None,
+) -> Evaluation:
+    """Ground all queries of a benchmark, write the predictions, and score them.
+
+    Each video is asked whole up to 1,024 frames, as in training; a longer one in windows. The recipe's rate, unit and
+    suppression hold; what a recipe of one's own does not state is as the head's file says.
+
+    A run that was stopped goes on where it was: what is finished lies beside ``out`` until all of it is, and is used
+    only if heads, features, settings and queries are the same.
+
+    Args:
+        recipe: with its domains, where it has some: each by its own head.
+        features: a folder in the published layout, or a library.
+        out: the file of predictions to write.
+        annotations: their file, or a folder with the recipe's files; the recipe's folder where None.
+        model: what grounds; None for the recipe's published head (of each domain its own).
+        split: the part; the recipe's where None.
+        progress: told of every video.
+        like: a model of the registry, whose settings a checkpoint that says nothing of them gets.
+        device: "cuda", "mps" or "cpu"; None takes the best there is.
+        note: told, in one line, of what a person may want to know.
+
+    Raises:
+        VtgError: annotations, features or model are missing or do not fit.
+    """
+    if annotations is not None and annotations.is_dir():
+        recipe = replace(recipe, data=replace(recipe.data, folder=annotations))
+        annotations = None
+    samples = recipe.data.samples(split or recipe.evaluation.split, annotations)
+    models = _models(recipe, samples, model)
+    recipe = with_rate_of(features, recipe)
+    heads = Heads(recipe, like, device)
+    source = open_features(features, recipe.data, heads, device)
+    identity = _identity(recipe, samples, models, heads)
+    checked = {sample.query_id: source.check(models[sample.query_id], sample) for sample in samples}
+    with Unfinished(out, identity, checked, note) as unfinished, full_precision():
+        _ground(samples, models, source, unfinished, progress)
+        unfinished.finish()
+    dataset = recipe.data.dataset
+    truth = any(sample.windows is not None or sample.ratings is not None for sample in samples)
+    scores = score_predictions(load_predictions(out), samples, dataset, out.name, out, annotations) if truth else None
+    if scores is not None and dataset == SUMMARISED:
+        scores = with_summary_figures(scores, lambda sample: _shots(source.video(sample)))
+    return Evaluation(out, scores)
+
+
+def _shots(video: VideoFeatures) -> np.ndarray:
+    return edge_times(video_shots(video), video.fps, video.duration)
+
+
+def default_model(recipe: Recipe) -> str:
+    """The model that a recipe is evaluated with where none is named: its published head, or the demo's own."""
+    return DEMO if recipe.name == DEMO else f"r2-{recipe.name}"
+
+
+def _models(recipe: Recipe, samples: Sequence[Sample], model: str | None) -> dict[QueryId, str]:
+    """The model that grounds each query."""
+    if model is not None or not recipe.members:
+        return {sample.query_id: model or default_model(recipe) for sample in samples}
+    by_domain = {load_recipe(member).data.domain: f"r2-{member}" for member in recipe.members}
+    return {sample.query_id: by_domain[sample.domain] for sample in samples}
+
+
+def _identity(recipe: Recipe, samples: Sequence[Sample], models: Mapping[QueryId, str], heads: Heads) -> Identity:
+    """What all predictions of a run depend on, whatever the files are called."""
+    found = [head for name in dict.fromkeys(models.values()) if (head := heads.find(name)) is not None]
+    data = recipe.data
+    settings = [data.dataset, data.domain, data.fps, WHOLE_FRAMES, *(asdict(head.config) for head in found)]
+    queries = [(sample.query_id, sample.video_id, sample.query, sample.duration) for sample in samples]
+    return {
+        "head": _digest([head_digest(head) for head in found]),
+        "settings": _digest(settings),
+        "queries": _digest(queries),
+    }
+
+
+def _digest(values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _ground(
+    samples: Sequence[Sample],
+    models: Mapping[QueryId, str],
+    source: FeatureSource,
+    unfinished: Unfinished,
+    progress: Progress,
+) -> None:
+    """Make the predictions that are not there yet, video by video."""
+    videos: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.query_id not in unfinished.done:
+            videos.setdefault(sample.video_id, []).append(sample)
+    for queries in videos.values():
+        progress(len(unfinished.done), len(samples))
+        groundings = source.ground(models[queries[0].query_id], queries)
+        unfinished.add([_prediction(sample, own) for sample, own in zip(queries, groundings, strict=True)])
+    progress(len(samples), len(samples))
+
+
+def _prediction(sample: Sample, grounding: Grounding) -> dict[str, Any]:
+    fields = grounding.to_dict(sample.query_id, sample.video_id)
+    if not grounding.moments:  # a highlight-only head predicts no windows, which is not the same as none found
+        del fields["pred_relevant_windows"]
+    return fields
