@@ -130,6 +130,46 @@ def test_youtube_features_have_one_frame_a_clip(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("dataset", ["tvsum", "youtube"])
+def test_videos_whose_query_is_their_title_are_called_videos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], dataset: str
+) -> None:
+    from vtg.datasets import domains, videos_of
+
+    domain = domains(dataset)[0]
+    train, val = videos_of(dataset, domain, "train")[:2], videos_of(dataset, domain, "val")[:1]
+    if dataset == "tvsum":
+        entry: dict[str, Any] = {"title": "a title", "anno": [[3] * 20] * 10}
+    else:
+        clips = [[50 * clip, 50 * clip + 50] for clip in range(10)]
+        entry = {"fps": 25, "frames": 500, "info": ["", "", [], 0, "", "t"], "clip": clips, "match": [1] * 10}
+    annotations = tmp_path / f"{dataset}_anno.json"
+    annotations.write_text(json.dumps(dict.fromkeys((*train, *val), entry)), encoding="utf-8")
+    for video in (train[1], val[0]):
+        save(tmp_path / "clip_b32_vid_k4" / f"{video}.npy", 10, 4, 5, 8)
+    for video in train:
+        save(tmp_path / "clip_b32_txt_k4" / f"{video}.npy", 7, 4, 6)
+    assert main(["check", dataset, str(tmp_path)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{dataset} in {tmp_path}",
+        "  train: 2 videos",
+        "  val: 1 video",
+        "  features of 2 videos",
+        "  features of 2 queries",
+        f"  missing: {tmp_path / 'clip_b32_vid_k4' / train[0]}.npy: features of video {train[0]}",
+        f"  missing: {tmp_path / 'clip_b32_txt_k4' / val[0]}.npy: features of the title of video {val[0]}",
+        "not ready",
+    ]
+
+
+def test_a_video_with_the_name_of_a_query_is_called_a_video(tacos: Path) -> None:
+    for part, qid in (("train", "a-cam-002"), ("val", "a_1")):
+        write_lines(tacos / f"{part}.jsonl", line(qid, "a"))
+    save(tacos / "clip_b32_txt_k4" / "a-cam-002.npy", 7, 4, 6)
+    (tacos / "clip_b32_vid_k4" / "a-cam-002.npy").unlink()
+    assert findings(tacos, "missing") == [f"{tacos / 'clip_b32_vid_k4' / 'a-cam-002.npy'}: features of video a"]
+
+
 def test_the_command_prints_findings_and_says_by_its_status_whether_the_data_is_ready(
     tacos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

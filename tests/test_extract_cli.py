@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+import fsspec
 import pytest
 from commands import Result, vtg_in_process
 
@@ -18,9 +20,9 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tin
     """Runs ``vtg extract`` in this process, with a tiny CLIP."""
     run_vtg = vtg_in_process(capsys, monkeypatch, "extract")
 
-    def run_extract(*words: object) -> Result:
+    def run_extract(*words: object, last: Sequence[object] = ()) -> Result:
         options = [] if "--verify" in words else ["--model", "zero-shot", "--pretrained", tiny_clip, "--device", "cpu"]
-        return run_vtg(*words, *options)
+        return run_vtg(*words, *options, *last)  # of an option that is there twice the last counts
 
     return run_extract
 
@@ -74,6 +76,40 @@ def test_wrong_lines_are_listed_and_nothing_is_begun(run: Callable[..., Result],
     assert not (tmp_path / "out").exists()
     result = run(manifest, tmp_path / "out", "--skip-wrong", "--json")
     assert (result.status, result.json["videos"], len(result.json["problems"])) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("layout", ["published", "store"])
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--pretrained", "none"], "has no weights named 'none'"),
+        (["--pretrained", "none", "--ray"], "has no weights named 'none'"),
+        (["--clip", "none"], "none: not a model of open_clip's catalogue"),
+        (["--device", "warp"], "there is no device warp here"),
+    ],
+)
+def test_a_clip_that_cannot_be_had_leaves_nothing_behind(
+    run: Callable[..., Result], films: Path, tmp_path: Path, words: list[str], reason: str, layout: str
+) -> None:
+    if "--ray" in words and find_spec("ray") is None:
+        reason = "--ray needs Ray"
+    before = sorted(tmp_path.rglob("*"))
+    for out in (tmp_path / "out", tmp_path / "deep" / "out", "memory://deep/out"):
+        result = run(films, out, "--layout", layout, last=words)
+        assert (result.status, result.out) == (1, "")
+        assert reason in result.err and result.err.startswith("vtg: ") and result.err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not fsspec.filesystem("memory").exists("/deep/out")
+
+
+def test_a_clip_that_cannot_be_had_leaves_what_was_extracted_before(
+    run: Callable[..., Result], films: Path, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    assert run(films, tmp_path / "out").status == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    make_video(films / "c.mp4", seconds=4, seed=3)
+    assert run(films, tmp_path / "out", last=["--device", "warp"]).status == 1
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

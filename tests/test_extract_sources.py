@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -323,3 +324,27 @@ def test_a_manifest_elsewhere(make_video: Callable[..., Path], tmp_path: Path, t
         assert ids(read_source("memory://vtg-list")) == ["videos/a"]
     finally:
         memory.rm("/vtg-list", recursive=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes as Unix has them")
+def test_pipes_are_refused_and_folders_behind_links_are_walked(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.mp4")
+    with pytest.raises(VtgError, match="is a pipe"):
+        read_source(str(folder / "pipe.mp4"))
+    (folder / "list.txt").write_text("pipe.mp4\n")
+    work = read_source(str(folder / "list.txt"))
+    assert ["is a pipe" in line for line in missing_files(work, source_sizes(work.videos))] == [True]
+    before = ids(read_source(str(folder / "videos")))
+    (folder / "others").mkdir()
+    (folder / "others" / "x.mp4").write_bytes(b"x")
+    (folder / "videos" / "linked").symlink_to(folder / "others")
+    (folder / "videos" / "loop").symlink_to(folder / "videos")
+    assert ids(read_source(str(folder / "videos"))) == [*before, "linked/x"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where names are bytes")
+def test_an_id_that_is_not_utf8_is_one_line(folder: Path) -> None:
+    (folder / "videos" / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"x")
+    work = read_source(str(folder / "videos"))
+    assert len(work.problems) == 1
+    assert "not UTF-8" in work.problems[0]

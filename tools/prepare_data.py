@@ -172,8 +172,9 @@ def _data(dataset: str, folder: Path | None) -> DataRecipe:
 
 def _print(checked: Checked) -> None:
     print(f"{checked.dataset} in {checked.folder}")
+    one, many = ("video", "videos") if checked.dataset in RATED_DATASETS else ("query", "queries")
     for part, count in checked.queries.items():
-        print(f"  {part}: {count} queries")
+        print(f"  {part}: {count} {one if count == 1 else many}")
     for kind, count in checked.features.items():
         print(f"  features of {count} {kind}")
     for kind in ("missing", "malformed", "note"):
@@ -188,16 +189,25 @@ def _print(checked: Checked) -> None:
 def _check_features(data: DataRecipe, samples: Sequence[Sample], findings: list[Finding]) -> dict[str, int]:
     videos = {data.video_feature_file(sample.video_id): sample for sample in samples}
     queries = {data.query_feature_file(sample.query_id, sample.video_id): sample for sample in samples}
+    video_names = {path: f"video {sample.video_id}" for path, sample in videos.items()}
+    query_names = {path: f"query {sample.query_id}" for path, sample in queries.items()}
+    if data.dataset in RATED_DATASETS:  # whose only query is the title, with the id of its video
+        query_names = {path: f"the title of video {sample.video_id}" for path, sample in queries.items()}
     return {
-        "videos": _check_files(videos, lambda path, sample: _video_fault(path, sample, data.fps), findings),
-        "queries": _check_files(queries, lambda path, _: _shape_fault(_shape(path), "L K C"), findings),
+        "videos": _check_files(
+            videos, video_names, lambda path, sample: _video_fault(path, sample, data.fps), findings
+        ),
+        "queries": _check_files(queries, query_names, lambda path, _: _shape_fault(_shape(path), "L K C"), findings),
     }
 
 
 def _check_files(
-    files: dict[Path, Sample], fault_of: Callable[[Path, Sample], str | None], findings: list[Finding]
+    files: dict[Path, Sample],
+    names: dict[Path, str],
+    fault_of: Callable[[Path, Sample], str | None],
+    findings: list[Finding],
 ) -> int:
-    """How many of the files are there and right; the others become findings."""
+    """How many of the files are there and right; the others become findings, by the names of what they are of."""
     there: dict[Path, set[str]] = {}
     right = 0
     for path, sample in files.items():
@@ -210,7 +220,7 @@ def _check_files(
             continue
         fault = None
         if path.name not in there[path.parent]:
-            findings.append(Finding("missing", f"{path}: features of {_of(sample, path)}"))
+            findings.append(Finding("missing", f"{path}: features of {names[path]}"))
         else:
             try:
                 fault = fault_of(path, sample)
@@ -225,10 +235,6 @@ def _check_files(
 
 def _names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
-def _of(sample: Sample, path: Path) -> str:
-    return f"query {sample.query_id}" if path.stem == str(sample.query_id) else f"video {sample.video_id}"
 
 
 def _video_fault(path: Path, sample: Sample, fps: float | None) -> str | None:

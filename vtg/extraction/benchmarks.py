@@ -12,7 +12,7 @@ from vtg.errors import VtgError
 from vtg.extraction.jobs import QueryJob, VideoJob, Work, why_no_file_name
 from vtg.extraction.remote import is_url, local_path, videos_below
 from vtg.recipes import DataRecipe, available_recipes, load_recipe
-from vtg.sources import find_videos
+from vtg.sources import list_videos
 
 __all__ = ["annotated_work", "recipe_work"]
 
@@ -136,7 +136,7 @@ def _files_by_name(folder: str) -> dict[str, str]:
     if is_url(folder):
         found = videos_below(folder)
     else:
-        found = [str(path) for path in find_videos([folder])[0]]
+        found = [str(path) for path in list_videos(folder)[0]]
     files: dict[str, str] = {}
     for file in found:
         name = posixpath.basename(file) if is_url(file) else Path(file).name

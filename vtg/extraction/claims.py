@@ -81,7 +81,7 @@ class Claims:
 
 
 def _offset(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % OFFSETS
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") % OFFSETS
 
 
 if sys.platform == "win32":

@@ -29,7 +29,7 @@ from vtg.specs import EncoderSpec
 if TYPE_CHECKING:
     from vtg.video import Chunk
 
-__all__ = ["extract_on_cluster"]
+__all__ = ["extract_on_cluster", "require_ray"]
 
 SEGMENT_CHUNKS = 4  # chunks of a video that travel together, at most: 128 frames
 # Shares of a core, by which Ray decides what runs at a time. They differ, so that Ray keeps the stages apart.
@@ -129,11 +129,28 @@ def extract_on_cluster(
         for job in claimed:
             output.release(job.id)
     if plan.queries:
-        from vtg.extraction.machine import extract_here  # not above: workers that do not encode need no torch
+        # Not above: workers that do not encode need no torch.
+        from vtg.extraction.encoders import EncoderPool
+        from vtg.extraction.machine import extract_here
 
-        yield from extract_here(
-            replace(plan, videos=()), output, encoder, None if device == "cuda" else device, workers
-        )
+        encoders = EncoderPool(encoder, None if device == "cuda" else device, workers)
+        yield from extract_here(replace(plan, videos=()), output, encoders)
+
+
+def require_ray() -> Any:
+    """Ray's module, set up for this process.
+
+    Raises:
+        VtgError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home on the user's behalf
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise VtgError("--ray needs Ray; install it with: pip install 'vtg[ray]'") from None
+    return ray
 
 
 def _run_connected(
@@ -144,13 +161,7 @@ def _run_connected(
     device: str | None,
     workers: int | None,
 ) -> Iterator[Step]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home on the user's behalf
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise VtgError("--ray needs Ray; install it with: pip install 'vtg[ray]'") from None
+    ray = require_ray()
     was_connected = ray.is_initialized()
     if not was_connected:
         _connect(ray, address)

@@ -19,7 +19,7 @@ from vtg.features import EncodedChunk
 from vtg.pipeline import encode_chunk, to_float16
 from vtg.specs import EncoderSpec
 from vtg.video import Chunk
-from vtg.video.with_pyav import MOST_THREADS
+from vtg.video.limits import MAX_THREADS
 
 __all__ = ["EncoderPool", "devices", "load_encoder", "single_threaded"]
 
@@ -103,7 +103,7 @@ class EncoderPool:
 
     def decoding_threads(self, videos: int) -> int:
         """Threads for each decoder so that all cores decode when so many videos are to be done, at most 4."""
-        return min(MOST_THREADS, max(1, _cores() // max(1, min(self.decoders, videos))))
+        return min(MAX_THREADS, max(1, _cores() // max(1, min(self.decoders, videos))))
 
     def encode_frames(self, chunk: Chunk, is_wanted: Callable[[], bool]) -> Future[EncodedChunk] | None:
         """Encode a chunk as soon as an encoder is free; waits while too many others wait already.

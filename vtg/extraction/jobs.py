@@ -96,7 +96,11 @@ def why_no_file_name(job_id: str) -> str:
         return "has a backslash or a control character"
     if os.name == "nt" and _FORBIDDEN_ON_WINDOWS.search(job_id):
         return "is not a name that a file may have on Windows"
-    if any(len(part.encode()) > LONGEST_NAME for part in parts):
+    try:
+        lengths = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if max(lengths) > LONGEST_NAME:
         return f"is longer than {LONGEST_NAME} bytes"
     return ""
 

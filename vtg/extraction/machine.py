@@ -17,7 +17,6 @@ from vtg.extraction.output import Output, query_claim
 from vtg.extraction.plan import Plan
 from vtg.extraction.records import Elsewhere, Step, VideoRecord
 from vtg.features import EncodedChunk
-from vtg.specs import EncoderSpec
 from vtg.video import Chunk
 
 __all__ = ["extract_here"]
@@ -29,26 +28,21 @@ class _Stopped(Exception):  # noqa: N818 - not an error
     """The run has ended, by an error elsewhere or by the user."""
 
 
-def extract_here(
-    plan: Plan, output: Output, encoder: EncoderSpec, device: str | None = None, workers: int | None = None
-) -> Generator[Step, None, None]:
+def extract_here(plan: Plan, output: Output, encoders: EncoderPool) -> Generator[Step, None, None]:
     """Do what is left to do, and tell of every step; closing it stops the work.
 
     Args:
         plan: what is left to do.
         output: where it goes.
-        encoder: the CLIP.
-        device: a torch device; None takes every GPU, or the best that there is.
-        workers: encoding threads on the CPU; None takes as many as torch would.
+        encoders: of this machine; entered and left here.
 
     Yields:
         What became of a job, as it ends; a number of frames whenever some have been encoded; 0 now and then.
 
     Raises:
-        VtgError: the encoder cannot be had.
         OSError: features cannot be written.
     """
-    with EncoderPool(encoder, device, workers) as encoders:
+    with encoders:
         yield from _Run(plan, output, encoders).steps()
 
 

@@ -15,6 +15,7 @@ from vtg.extraction.jobs import QueryJob, VideoJob
 from vtg.extraction.places import PART, Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
 from vtg.features import EncodedChunk, FeatureKey, FeatureStore
+from vtg.plain_text import json_text
 from vtg.published import NPY_HEADER_BYTES, NpyWriter
 
 __all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "stretch_key"]
@@ -225,7 +226,7 @@ class Output:
         with self.place.claims.held(FAILURES):
             if failed:
                 lines = [{"id": record.id, "source": record.source, "reason": record.failure} for record in failed]
-                text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                text = "".join(json_text(line, indent=None) for line in lines)
                 self.place.write(FAILURES, text.encode())
             else:
                 self.place.remove(FAILURES)

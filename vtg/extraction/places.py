@@ -190,16 +190,19 @@ class RemotePlace:
         self._staging: Any = tempfile.TemporaryDirectory(prefix="vtg-")
 
     def check(self) -> None:
-        """Write to it.
+        """Write to it, and leave it as it was.
 
         Raises:
             VtgError: that fails.
         """
         probe = f"{self._root}/.vtg-{secrets.token_hex(4)}"
         try:
+            is_new = not (self._names & OBJECT_STORES or self._system.exists(self._root))
             self._system.makedirs(self._root, exist_ok=True)
             self._system.pipe_file(probe, b"")
             self._system.rm_file(probe)
+            if is_new:
+                self._system.rmdir(self._root)
         except READING_ERRORS as error:
             raise VtgError(f"{self.name}: cannot be written to ({error}); choose another OUT") from None
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from vtg.extraction.jobs import QueryJob, VideoJob
+from vtg.plain_text import json_text
 
 __all__ = [
     "LAYOUTS",
@@ -135,7 +136,7 @@ Record = TypeVar("Record", VideoRecord, QueryRecord)
 
 def to_json(record: VideoRecord | QueryRecord) -> bytes:
     """A record as it is stored."""
-    return json.dumps(asdict(record), ensure_ascii=False, indent=1).encode() + b"\n"
+    return json_text(asdict(record)).encode()
 
 
 def from_json(kind: type[Record], content: bytes | None) -> Record | None:

@@ -14,6 +14,7 @@ from vtg.extraction.plan import Plan, make_plan
 from vtg.extraction.records import Layout, OutputSettings, QueryRecord, Step, VideoRecord
 from vtg.extraction.sources import missing_files, source_sizes
 from vtg.specs import EncoderSpec
+from vtg.video.decoders import chosen_decoder
 
 __all__ = ["ExtractionProgress", "ExtractionReport", "WrongWorkError", "extract"]
 
@@ -134,6 +135,7 @@ def extract(
         VtgError: the encoder cannot be had, or OUT cannot be written to or holds something else.
     """
     began = time.monotonic()
+    chosen_decoder()  # a wrong choice is no fault of the videos
     sizes = source_sizes(work.videos)
     problems = (*work.problems, *missing_files(work, sizes))
     settings = OutputSettings(encoder.fingerprint, str(encoder), layout, work.video_folder, work.query_folder)
@@ -150,14 +152,16 @@ def extract(
     part = work.shard(*shard)
     part = replace(part, videos=tuple(job for job in part.videos if job.source in there))
     report = ExtractionReport(problems=problems)
-    output.begin()
     try:
-        output.sweep()
         plan = make_plan(part, output, there, retry_failed)
         report.finished = plan.finished_videos + plan.finished_queries
         report.failed.extend(plan.failed)
-        if plan.videos or plan.queries:
-            _follow(_steps(plan, output, encoder, device, workers, ray), plan, report, progress)
+        # Before OUT is begun: a CLIP or a device that cannot be had leaves nothing behind.
+        steps = _steps(plan, output, encoder, device, workers, ray) if plan.videos or plan.queries else None
+        output.begin()
+        output.sweep()
+        if steps is not None:
+            _follow(steps, plan, report, progress)
             output.sweep()
             output.write_failures(output.video_records().values())
         else:
@@ -174,13 +178,22 @@ def extract(
 def _steps(
     plan: Plan, output: Output, encoder: EncoderSpec, device: str | None, workers: int | None, ray: str | None
 ) -> Generator[Step, None, None]:
-    if ray is not None:
-        from vtg.extraction.cluster import extract_on_cluster
+    """What does the work, one step after the other; nothing is written before the first.
 
+    Raises:
+        VtgError: the encoder cannot be had.
+    """
+    if ray is not None:
+        from vtg.clip_loading import check_clip_names
+        from vtg.extraction.cluster import extract_on_cluster, require_ray
+
+        require_ray()
+        check_clip_names(encoder.clip, encoder.weights)  # the cluster's own workers load it
         return extract_on_cluster(plan, output, encoder, ray or None, device, workers)
+    from vtg.extraction.encoders import EncoderPool
     from vtg.extraction.machine import extract_here
 
-    return extract_here(plan, output, encoder, device, workers)
+    return extract_here(plan, output, EncoderPool(encoder, device, workers))
 
 
 def _follow(

@@ -6,7 +6,8 @@ import glob
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vtg.datasets.charades import looks_like_charades
@@ -17,7 +18,7 @@ from vtg.extraction.jobs import VideoJob, Work, repeated_ids, why_no_file_name
 from vtg.extraction.manifest import looks_like_manifest, manifest_jobs
 from vtg.extraction.remote import is_url, local_path, matching_urls, read_remote, remote_size, videos_below
 from vtg.recipes import available_recipes
-from vtg.sources import VIDEO_SUFFIXES, find_videos
+from vtg.sources import VIDEO_SUFFIXES, list_videos, why_no_file
 
 __all__ = ["missing_files", "read_source", "source_sizes"]
 
@@ -56,15 +57,17 @@ def read_source(
     if path.suffix == ".toml" or (source in available_recipes() and not path.exists()):
         return recipe_work(source, fps, default_fps, videos, split)
     if path.is_dir():
-        return _files_work(
-            source, [str(file) for file in find_videos([path])[0]], str(path.resolve()), fps or default_fps
-        )
+        files, unreadable = list_videos(path)
+        problems = [f"{place}: {reason}" for place, reason in unreadable.items()]
+        return _files_work(source, [str(file) for file in files], str(path.resolve()), fps or default_fps, problems)
     if path.is_file() and (path.suffix.lower() in VIDEO_SUFFIXES or _is_binary(path)):
         return _files_work(source, [str(path.absolute())], str(path.absolute().parent), fps or default_fps)
     if path.is_file():
         return _listed_work(path, fps, default_fps, videos, dataset, split)
     if glob.has_magic(source):
         return _files_work(source, *_matching_files(str(path)), fps or default_fps)
+    if path.exists():
+        raise VtgError(f"{source}: {why_no_file(path)}")
     raise VtgError(f"{source}: no such file, folder or recipe; give videos, a manifest or annotations")
 
 
@@ -93,12 +96,13 @@ def _is_binary(path: Path) -> bool:
     return b"\0" in head and not head.startswith(NO_BINARIES)
 
 
-def _files_work(source: str, files: list[str], root: str, fps: float) -> Work:
+def _files_work(source: str, files: list[str], root: str, fps: float, problems: Sequence[str] = ()) -> Work:
     """One job a file, named by its path below the root without its ending."""
     if not files:
-        raise VtgError(f"{source}: no videos there")
+        raise VtgError("; ".join(problems) or f"{source}: no videos there")
     jobs = [VideoJob(Path(os.path.relpath(file, root)).with_suffix("").as_posix(), file, fps) for file in files]
-    return _checked(source, jobs)
+    work = _checked(source, jobs)
+    return replace(work, problems=(*problems, *work.problems))
 
 
 def _matching_files(pattern: str) -> tuple[list[str], str]:
@@ -185,7 +189,7 @@ def _size(source: str) -> int | None:
         status = os.stat(source)  # noqa: PTH116 - 10,000 of these, each half as slow as a Path's
     except OSError:
         return None
-    return None if stat.S_ISDIR(status.st_mode) else status.st_size
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def missing_files(work: Work, sizes: Mapping[str, int | None]) -> list[str]:
@@ -194,6 +198,7 @@ def missing_files(work: Work, sizes: Mapping[str, int | None]) -> list[str]:
     for job in work.videos:
         if sizes[job.source] is None:
             where = f"{work.source}:{job.line}: " if job.line else ""
-            why = "a folder, not a video" if Path(job.source).is_dir() else "no such file"
+            path = Path(job.source)
+            why = "no such file" if not path.exists() else why_no_file(path) or "a folder, not a video"
             lines.append(f"{where}{job.source}: {why}")
     return lines
