@@ -149,6 +149,21 @@ def test_explaining_writes_a_picture_a_moment(
     assert all(Image.open(path).size == (448, 448) for path in pictures)
 
 
+def test_pictures_of_a_video_with_the_longest_name_are_named_after_it(
+    run: Callable[..., Result], films: Path, tiny_clip: Path, tiny_head: Path, tmp_path: Path
+) -> None:
+    longest = "映" * 83 + "xy.mp4"  # 255 bytes
+    folder = tmp_path / "long"
+    folder.mkdir()
+    (folder / longest).write_bytes(next(films.glob("*.mp4")).read_bytes())
+    run("index", folder, "--model", tiny_head, "--pretrained", tiny_clip)
+    result = run("search", "a red circle", "--limit", 2, "--explain", tmp_path / "why")
+    assert result.status == 0, result.err
+    names = sorted(path.name for path in (tmp_path / "why").iterdir())
+    assert names[0].startswith("01 映") and "… " in names[0] and names[0].endswith(".png")
+    assert all(len(name.encode()) <= 255 for name in names)
+
+
 def test_the_published_heads_are_listed(run: Callable[..., Result]) -> None:
     heads = [row for row in run("models", "--json").json if row["name"].startswith("r2-")]
     assert len(heads) == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def test_said_words_are_asked_for(run: Callable[..., Result], films: Path) -> No
     assert "Into the water!" in run("search", "a red circle", "--said", "water").out
 
 
+def test_a_subtitle_file_that_cannot_be_read_is_named_and_fails_nothing(
+    run: Callable[..., Result], films: Path
+) -> None:
+    noise = bytes(range(128, 256)) * 2
+    (films / "a.srt").write_bytes(b"1\n00:00:01,000 --> 00:00:02,000\n" + noise + b"\n")
+    (films / "a.en.srt").write_text("1\n00:00:03,000 --> 00:00:04,000\nOut of the water!\n")
+    result = run("index", films, "--json")
+    assert result.status == 0
+    assert result.json["warnings"] == [f"{films / 'a.srt'}: the encoding of its text is not known: save it as UTF-8"]
+    assert [line for line in result.err.splitlines() if "a.srt" in line] == [f"vtg: {result.json['warnings'][0]}"]
+    assert len(run("search", "--said", "water", "--json").json["results"]) == 2
+
+
 def test_what_is_below_the_threshold_is_not_found_but_can_be_seen(
     run: Callable[..., Result], films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +103,24 @@ def test_results_are_cut_into_clips(run: Callable[..., Result], films: Path, tmp
     for clip, hit in zip(clips, hits, strict=True):
         assert probe(clip).duration == pytest.approx(hit["end"] - hit["start"], abs=0.05)
     assert "--force" in run("search", "a red circle", "-n", 2, "--clips", tmp_path / "clips").err
+
+
+def test_clips_of_a_video_with_the_longest_name_are_named_after_it(
+    run: Callable[..., Result], films: Path, tmp_path: Path
+) -> None:
+    longest = films / ("映" * 83 + "xy.mp4")
+    assert len(os.fsencode(longest.name)) == 255
+    (films / "a.mp4").rename(longest)
+    assert run("index", films).status == 0
+    for _ in range(2):
+        found = run("search", "a red circle", "-n", 9, "--clips", tmp_path / "clips", "--force", "--json")
+        assert found.status == 0, found.err
+        names = sorted(path.name for path in (tmp_path / "clips").iterdir())
+        assert len(names) == len(found.json["results"]) and [name[:2] for name in names] == [
+            f"{place:02d}" for place in range(1, len(names) + 1)
+        ]
+        assert any(name[3:8] == "映" * 5 and "… " in name for name in names)
+        assert all(len(os.fsencode(name)) <= 255 and name.endswith(".mp4") for name in names)
 
 
 def test_a_library_is_seen_and_kept(run: Callable[..., Result], films: Path) -> None:

@@ -12,6 +12,7 @@ from vtg.cli_clips import add_clip_commands
 from vtg.cli_extract import add_extract_command
 from vtg.cli_library import (
     ClipOption,
+    DecoderOption,
     DeviceOption,
     EncodingOption,
     FpsOption,
@@ -22,8 +23,22 @@ from vtg.cli_library import (
     PretrainedOption,
     index_files,
     open_library,
+    print_problems,
 )
-from vtg.cli_manners import Interrupted, JsonOption, answers, messages, print_json, progress_bar, span
+from vtg.cli_manners import (
+    READER_GONE,
+    Interrupted,
+    JsonOption,
+    answers,
+    complain,
+    end_output,
+    hint_at_dashes,
+    messages,
+    prepare_outputs,
+    print_json,
+    progress_bar,
+    span,
+)
 from vtg.cli_research import add_research_commands
 from vtg.cli_search import add_search_command
 from vtg.cli_train import add_training_command
@@ -45,20 +60,51 @@ app = typer.Typer(
 )
 
 
+# What typer raises of a wrong use: click's class or its own, by its version, and always the base of this one.
+UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
 def main() -> None:
     """Run the command line; a user's mistake becomes one line and exit status 1."""
+    prepare_outputs()
     try:
-        app()
+        status = end_output(_run())
+    except BrokenPipeError:
+        status = end_output(READER_GONE)
+    except OSError as error:  # of standard output itself
+        complain(f"vtg: standard output: {error.strerror or error}")
+        status = 1
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Run a command to its end, or until something is wrong and said; gives the exit status."""
+    outputs = sys.stdout, sys.stderr
+    try:
+        return int(app(standalone_mode=False) or 0)
     except VtgError as error:
-        messages.print(f"vtg: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(1)
+        complain(f"vtg: {error}")
+        return 1
+    except SystemExit:
+        if sys.stdout is outputs[0]:
+            raise
+        # Typer has met a broken pipe, wrapped both outputs, and gives up with a status of its own.
+        sys.stdout, sys.stderr = outputs
+        return READER_GONE
     except OSError as error:  # a full disk, a folder that may not be written to
         where = f"{error.filename}: " if error.filename else ""
-        messages.print(f"vtg: {where}{error.strerror or error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(1)
+        complain(f"vtg: {where}{error.strerror or error}")
+        return 1
     except Interrupted:
         messages.print("vtg: stopped; what was finished is kept, the same command goes on from there")
-        sys.exit(130)
+        return 130
+    except typer.Abort:
+        complain("vtg: stopped")
+        return 1
+    except UsageError as error:
+        hint_at_dashes(error, sys.argv[1:])
+        error.show(file=sys.stderr)  # type: ignore[attr-defined]
+        return error.exit_code  # type: ignore[attr-defined]
 
 
 @app.command(epilog="Example: vtg index ~/Videos clip.mp4 --library holidays.vtg")
@@ -73,6 +119,7 @@ def index(
     precision: PrecisionOption = None,
     keep_layers: KeepLayersOption = None,
     encoding: EncodingOption = "auto",
+    decoder: DecoderOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,8 +136,7 @@ def index(
         encoding=encoding,
     )
     report = index_files(target, paths, retry_failed)
-    for path, reason in report.failed.items():
-        messages.print(f"vtg: {path}: {reason}", style="red", markup=False, soft_wrap=True)
+    print_problems(report)
     if as_json:
         print_json(
             {
@@ -99,6 +145,7 @@ def index(
                 "moved": [{"from": old, "to": new} for new, old in report.moved.items()],
                 "unchanged": report.unchanged,
                 "failed": [{"path": path, "reason": reason} for path, reason in report.failed.items()],
+                "warnings": report.warnings,
                 "seconds": report.seconds,
             }
         )

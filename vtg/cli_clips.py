@@ -20,7 +20,9 @@ from vtg.cli_library import (
 )
 from vtg.cli_manners import JsonOption, answers, messages, print_json, progress_bar, span
 from vtg.errors import VtgError
+from vtg.plain_text import one_line
 from vtg.timecode import format_time
+from vtg.whole_files import check_name, fitted_name
 
 if TYPE_CHECKING:
     from vtg.summary import Plan
@@ -178,6 +180,7 @@ def _refuse_ornaments_without_out(out: Path | None, captions: bool, fade: float)
 
 def _check_target(path: Path, endings: tuple[str, ...], video: Path, force: bool) -> None:
     """Said before minutes of work rather than after."""
+    check_name(path)
     if path.suffix.lower() not in endings:
         raise VtgError(f"{path}: not a kind of file that is written here; choose the ending {' or '.join(endings)}")
     if not path.parent.is_dir():
@@ -203,11 +206,8 @@ def _write_reel(plan: Plan, out: Path, captions: bool, fade: float, labels: list
 
 def _write_clips(plan: Plan, folder: Path, captions: bool, fade: float, force: bool) -> list[Path]:
     """One file a clip, named by place and time."""
-    stem = Path(plan.video).stem
-    paths = [
-        folder / f"{place:02d} {stem} {format_time(clip.start).replace(':', '.')}.mp4"
-        for place, clip in enumerate(plan.clips, 1)
-    ]
+    stem, times = one_line(Path(plan.video).stem), [format_time(clip.start).replace(":", ".") for clip in plan.clips]
+    paths = [folder / fitted_name(f"{place:02d} ", stem, f" {time}.mp4") for place, time in enumerate(times, 1)]
     for path in paths:
         if path.exists() and not force:
             raise VtgError(f"{path}: is there already; name another folder, or replace it with --force")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from vtg.cli_manners import JsonOption, messages, print_json, progress_bar
+from vtg.cli_library import DecoderOption
+from vtg.cli_manners import JsonOption, complain, messages, print_json, progress_bar
 from vtg.timecode import format_time
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def extract(
     shard: Annotated[
         str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts, from 1/N to N/N: for job arrays.")
     ] = "1/1",
+    decoder: DecoderOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
     skip_wrong: Annotated[
         bool, typer.Option("--skip-wrong", help="Leave out wrong lines and missing files, and do the rest.")
@@ -125,7 +127,7 @@ def extract(
             )
         except WrongWorkError as error:
             for problem in error.problems:
-                messages.print(problem, style="red", markup=False, soft_wrap=True)
+                complain(problem)
             raise
     if as_json:
         print_json({"out": out, "layout": layout, "clip": str(spec.encoder), "shard": shard, **report.to_dict()})
@@ -140,7 +142,7 @@ def _verify(out: str, as_json: bool) -> None:
     with progress_bar("checking") as step:
         report = verify(out, lambda done, total: step("files", done, total))
     for file, reason in report.problems:
-        messages.print(f"{file}: {reason}", style="red", markup=False, soft_wrap=True)
+        complain(f"{file}: {reason}")
     if as_json:
         print_json({"out": out, **report.to_dict()})
     failed = f"; {_count(len(report.failed), 'video')} failed" if report.failed else ""
@@ -187,7 +189,7 @@ def _teller(step: Callable[[str, float, float], None]) -> Callable[[ExtractionPr
 
 def _print_summary(report: ExtractionReport, out: str) -> None:
     for record in report.failed:
-        messages.print(f"vtg: {record.source}: {record.failure}", style="red", markup=False, soft_wrap=True)
+        complain(f"vtg: {record.source}: {record.failure}")
     for problem in report.problems:
         messages.print(f"left out: {problem}", markup=False, soft_wrap=True)
     parts = [_count(report.videos, "video")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtg.cli_manners import progress_bar
+from vtg.cli_manners import complain, progress_bar
 from vtg.errors import VtgError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClipOption",
+    "DecoderOption",
     "DeviceOption",
     "EncodingOption",
     "FpsOption",
@@ -29,6 +31,7 @@ __all__ = [
     "follow_indexing",
     "index_files",
     "open_library",
+    "print_problems",
 ]
 
 LibraryOption = Annotated[
@@ -60,6 +63,26 @@ EncodingOption = Annotated[
     str,
     typer.Option(
         "--encoding", help="What CLIP computes in on a CPU: float32, bfloat16, or auto: whichever proves better."
+    ),
+]
+
+
+def _choose_decoder(name: str | None) -> str | None:
+    """Hand the decoder on by the variable of the environment that all processes read."""
+    if name is not None:
+        from vtg.video.decoders import DECODER_VARIABLE, chosen_decoder
+
+        os.environ[DECODER_VARIABLE] = name
+        chosen_decoder()
+    return name
+
+
+DecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--decoder",
+        callback=_choose_decoder,
+        help="What decodes videos: pyav, decord or ffmpeg; that of VTG_DECODER, or pyav, by default.",
     ),
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cuda, mps or cpu; the best there is by default.")]
@@ -119,5 +142,15 @@ def ensure_indexed(library: Library, video: Path) -> None:
     Raises:
         VtgError: it cannot be indexed.
     """
-    for path, reason in index_files(library, [video], retry_failed=False).failed.items():
+    report = index_files(library, [video], retry_failed=False)
+    for path, reason in report.failed.items():
         raise VtgError(f"{path}: {reason}")
+    print_problems(report)
+
+
+def print_problems(report: IndexReport) -> None:
+    """One line on standard error for each file that could not be indexed, and each subtitle file that was not read."""
+    for path, reason in report.failed.items():
+        complain(f"vtg: {path}: {reason}")
+    for warning in report.warnings:
+        complain(f"vtg: {warning}", style="yellow")

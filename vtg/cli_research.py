@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtg.cli_manners import JsonOption, answers, messages, print_json, progress_bar
+from vtg.cli_manners import (
+    JsonOption,
+    ResearchDeviceOption,
+    SettingsOption,
+    answers,
+    messages,
+    print_json,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from vtg.scoring import Report
@@ -21,7 +29,7 @@ def add_research_commands(app: typer.Typer) -> None:
     """Give the command line the research loop."""
     app.command(epilog="Example: vtg score predictions.jsonl highlight_val_release.jsonl --json")(score)
     app.command(
-        epilog="Example: vtg evaluate qvhighlights --features features/ --annotations highlight_val_release.jsonl"
+        epilog="Example: vtg evaluate tacos --features features/ --annotations annotations/ --model best.safetensors"
     )(evaluate)
 
 
@@ -57,13 +65,20 @@ def evaluate(
         Path | None, typer.Option("--features", help="Folder of cached features in the published layout, or a library.")
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option("--annotations", help="The annotations; where the recipe looks for them by default.")
+        Path | None,
+        typer.Option("--annotations", help="The annotations, or a folder with the recipe's files; its own by default."),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="What grounds; the recipe's published head by default.")
     ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option("--like", metavar="MODEL", help="Whose rate, unit and suppression a checkpoint without any gets."),
+    ] = None,
     split: Annotated[str | None, typer.Option("--split", help="The part; the recipe's own by default.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file of predictions to write.")] = None,
+    settings: SettingsOption = None,
+    device: ResearchDeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over a benchmark, write its predictions and score them; goes on where it was stopped."""
@@ -72,11 +87,11 @@ def evaluate(
     from vtg.recipes import load_recipe
     from vtg.scoring import Report
 
-    chosen = load_recipe(recipe)
+    chosen = load_recipe(recipe, settings or ())
     part = split or chosen.evaluation.split
     with progress_bar("evaluating") as step:
         if chosen.name == "demo" and features is None:
-            features, annotations = prepare_demo(chosen, part, lambda label, done, total: step(label, done, total))
+            features, annotations = prepare_demo(chosen, part, step, device)
         target = out or Path(f"{chosen.name}-{Path(model or default_model(chosen)).stem}-{part}.jsonl")
         result = run(
             chosen,
@@ -86,6 +101,9 @@ def evaluate(
             model,
             split,
             lambda done, total: step("queries", done, total),
+            like=like,
+            device=device,
+            note=lambda line: messages.print(line, markup=False, soft_wrap=True),
         )
     if result.scores is None:
         messages.print("no truth to score against", markup=False)

@@ -20,7 +20,9 @@ from vtg.cli_library import (
 )
 from vtg.cli_manners import JsonOption, answers, messages, print_json, progress_bar, span
 from vtg.errors import VtgError
+from vtg.plain_text import one_line
 from vtg.timecode import format_time
+from vtg.whole_files import fitted_name, written_whole
 
 if TYPE_CHECKING:
     from vtg.library import Hit, Library, Question
@@ -75,7 +77,11 @@ ExplainOption = Annotated[
     Path | None, typer.Option("--explain", help="Folder for pictures of what the head looked at, one a moment.")
 ]
 ExportOption = Annotated[
-    Path | None, typer.Option("--export", help="Write the results: to .json, .csv, .srt, .edl or .otio.")
+    Path | None,
+    typer.Option(
+        "--export",
+        help="Write the results: to .json, .csv (an apostrophe before what would be a formula), .srt, .edl or .otio.",
+    ),
 ]
 ClipsOption = Annotated[Path | None, typer.Option("--clips", help="Folder to cut all results into, one file each.")]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace files that are there.")]
@@ -172,7 +178,7 @@ def _answer(question: Question, hits: list[Hit], nearest: list[Hit], as_json: bo
     messages.print(f"nothing found for {str(question)!r}", markup=False)
     if nearest:
         best = nearest[0]
-        where = f"{span(best.moment.start, best.moment.end)} of {best.video}"
+        where = f"{span(best.moment.start, best.moment.end)} of {one_line(best.video)}"
         messages.print(
             f"nearest, with a score of {best.moment.score:.2f}: {where}; --nearest shows more",
             markup=False,
@@ -183,10 +189,7 @@ def _answer(question: Question, hits: list[Hit], nearest: list[Hit], as_json: bo
 def _cut_clips(hits: list[Hit], folder: Path, force: bool) -> None:
     from vtg.video import cut
 
-    targets = [
-        folder / f"{place:02d} {Path(hit.video).stem} {format_time(hit.moment.start).replace(':', '.')}.mp4"
-        for place, hit in enumerate(hits, 1)
-    ]
+    targets = [folder / _result_name(place, hit, hit.moment.start, ".mp4") for place, hit in enumerate(hits, 1)]
     for path in targets:
         if path.exists() and not force:
             raise VtgError(f"{path}: is there already; name another folder, or replace it with --force")
@@ -206,11 +209,15 @@ def _explain(library: Library, question: Question, hits: list[Hit], folder: Path
     for place, hit in enumerate(hits, 1):
         time, picture = library.explain(question.sentence, hit)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{place:02d} {Path(hit.video).stem} {format_time(time).replace(':', '.')}.png"
-        part = path.with_name(f".{path.name}.part")
-        Image.fromarray(picture).save(part, format="png")
-        part.replace(path)
+        with written_whole(folder / _result_name(place, hit, time, ".png")) as part:
+            Image.fromarray(picture).save(part, format="png")
     messages.print(f"{folder}: {len(hits)} pictures of what the head looked at", markup=False, soft_wrap=True)
+
+
+def _result_name(place: int, hit: Hit, time: float, suffix: str) -> str:
+    return fitted_name(
+        f"{place:02d} ", one_line(Path(hit.video).stem), f" {format_time(time).replace(':', '.')}{suffix}"
+    )
 
 
 def _print_hits(hits: list[Hit]) -> None:
@@ -228,6 +235,6 @@ def _print_hits(hits: list[Hit]) -> None:
         cells = round(hit.moment.score * BAR_CELLS)
         bar = "█" * cells + "░" * (BAR_CELLS - cells)
         moment = span(hit.moment.start, hit.moment.end)
-        said = [Text(hit.said)] if hit.said else []
-        table.add_row(str(place), moment, f"{bar} {hit.moment.score:.2f}", Text(hit.video), *said)
+        said = [Text(one_line(hit.said))] if hit.said else []
+        table.add_row(str(place), moment, f"{bar} {hit.moment.score:.2f}", Text(one_line(hit.video)), *said)
     answers.print(table)

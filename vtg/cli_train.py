@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtg.cli_manners import JsonOption, answers, messages, print_json, progress_bar
+from vtg.cli_manners import (
+    JsonOption,
+    ResearchDeviceOption,
+    SettingsOption,
+    answers,
+    messages,
+    print_json,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from vtg.recipes import Recipe
@@ -48,18 +56,13 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; training/RECIPE by default.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Instead of the recipe's, like train.rate=1e-4."),
-    ] = None,
+    settings: SettingsOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the folder.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Only see whether 8 samples can be learnt by heart: do data and recipe fit?")
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the curves of losses and figures as curves.png.")] = False,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cuda, mps or cpu; the best there is by default.")
-    ] = None,
+    device: ResearchDeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a head on cached features; on several GPUs with: accelerate launch --multi_gpu -m vtg train RECIPE."""
@@ -71,7 +74,7 @@ def train(
     chosen = load_recipe(recipe, settings or ())
     sources = Sources(features, annotations, validation_features, validation_annotations)
     if chosen.name == "demo" and features is None:
-        sources = _demo_sources(chosen, sources)
+        sources = _demo_sources(chosen, sources, device)
     recipes = member_recipes(chosen)
     if check:
         _check(recipes, sources, device, as_json)
@@ -93,16 +96,16 @@ def train(
         raise typer.Exit(INTERRUPTED_STATUS)
 
 
-def _demo_sources(recipe: Recipe, sources: Sources) -> Sources:
+def _demo_sources(recipe: Recipe, sources: Sources, device: str | None) -> Sources:
     """Make the demo data set where there is none, and say where it lies."""
     from vtg.evaluation import prepare_demo
 
     with progress_bar("preparing") as step:
-        features, annotations = prepare_demo(recipe, recipe.train.split, step)
+        features, annotations = prepare_demo(recipe, recipe.train.split, step, device)
         sources = replace(sources, features=features, annotations=annotations)
         if recipe.train.validation is None:
             return sources
-        features, annotations = prepare_demo(recipe, recipe.train.validation, step)
+        features, annotations = prepare_demo(recipe, recipe.train.validation, step, device)
         return replace(sources, validation_features=features, validation_annotations=annotations)
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtg.cli_library import DeviceOption, LibraryOption, follow_indexing
-from vtg.cli_manners import JsonOption, answers, messages, print_json, progress_bar
+from vtg.cli_library import DeviceOption, LibraryOption, follow_indexing, print_problems
+from vtg.cli_manners import JsonOption, answers, complain, messages, print_json, progress_bar
 from vtg.errors import VtgError
+from vtg.plain_text import one_line
+from vtg.sources import is_there
 from vtg.timecode import format_time
 
 if TYPE_CHECKING:
@@ -58,10 +60,10 @@ def list_videos(library: LibraryOption = None, as_json: JsonOption = False) -> N
     for column in ("length", "size", "added", "state", "video"):
         table.add_column(column, overflow="fold" if column == "video" else "ellipsis", no_wrap=column != "video")
     for entry in entries:
-        state = entry.state if Path(entry.path).exists() else "not there"
+        state = entry.state if is_there(entry.path) else "not there"
         where = f"{entry.path} ({entry.failure})" if entry.failure else entry.path
         added = f"{entry.added.astimezone():%Y-%m-%d}"
-        table.add_row(format_time(entry.duration), f"{entry.size / 1e6:.1f} MB", added, state, Text(where))
+        table.add_row(format_time(entry.duration), f"{entry.size / 1e6:.1f} MB", added, state, Text(one_line(where)))
     answers.print(table)
 
 
@@ -119,7 +121,7 @@ def verify(
         print_json({"library": str(target.folder), "problems": found})
     else:
         for problem in problems:
-            messages.print(f"{problem.where}: {problem.what}", style="red", markup=False, soft_wrap=True)
+            complain(f"{problem.where}: {problem.what}")
         messages.print(f"{target.folder}: {len(problems) or 'no'} problems", markup=False, soft_wrap=True)
     if problems:
         raise typer.Exit(1)
@@ -186,18 +188,18 @@ def _changes(report: IndexReport) -> dict[str, Any]:
         "removed": report.removed,
         "away": report.away,
         "failed": [{"path": path, "reason": reason} for path, reason in report.failed.items()],
+        "warnings": report.warnings,
     }
 
 
 def _tell(library: Library, report: IndexReport) -> None:
     for new, old in report.moved.items():
-        messages.print(f"{old}: is now {new}", markup=False, soft_wrap=True)
+        messages.print(one_line(f"{old}: is now {new}"), markup=False, soft_wrap=True)
     for path in report.removed:
-        messages.print(f"{path}: is not there any more, and forgotten", markup=False, soft_wrap=True)
+        messages.print(one_line(f"{path}: is not there any more, and forgotten"), markup=False, soft_wrap=True)
     for path in report.away:
-        messages.print(f"{path}: cannot be seen, nor its folder; kept", markup=False, soft_wrap=True)
-    for path, reason in report.failed.items():
-        messages.print(f"vtg: {path}: {reason}", style="red", markup=False, soft_wrap=True)
+        messages.print(one_line(f"{path}: cannot be seen, nor its folder; kept"), markup=False, soft_wrap=True)
+    print_problems(report)
     done = len(report.added) - len(report.moved)
     messages.print(
         f"{library.folder}: {done} indexed, {len(report.moved)} moved, {len(report.removed)} removed, "
