@@ -11,6 +11,10 @@ __all__ = ["OpenMoment", "SearchState", "VideoState", "read_moment", "read_searc
 
 LIMITS = (12, 24, 48, 96)  # how many cards a visitor may ask for
 PARTS = ("curves", "highlights", "summary")  # of the page of one video
+LONGEST_QUERY = 500  # characters; CLIP reads 77 tokens, about 50 words
+LONGEST_SECONDS = 86_400.0  # that a filter may ask a moment to last
+LATEST_SECONDS = 999_999.0  # of a moment: `OpenMoment` writes six digits
+RATIO_STEP = 5  # percent
 MOST_QUERIES = 6  # curves that can be told apart
 SHORTEST_ID = 12  # digits of a content key in an address
 _TIME = r"(\d+(?:\.\d+)?)"
@@ -166,16 +170,16 @@ def read_search(params: Mapping[str, list[str]]) -> SearchState:
     Args:
         params: all values of each query parameter.
     """
-    least, picture = _number(params, "min", -1.0), _last(params, "picture")
+    least, picture, said = _number(params, "min", -1.0), _last(params, "picture"), _last(params, "said")
     state = SearchState(
         query=_last(params, "q"),
-        said=_last(params, "said"),
+        said=said if len(said) <= LONGEST_QUERY else "",
         like=_moment(_LIKE, _last(params, "like")),
         picture=picture if _KEY.fullmatch(picture) else "",
         places=tuple(params.get("in", ())),
-        min_score=min(1.0, least) if least >= 0 else None,
-        shortest=_number(params, "from", 0.0),
-        longest=_number(params, "to", 0.0),
+        min_score=least if 0 <= least <= 1 else None,
+        shortest=_number(params, "from", 0.0, LONGEST_SECONDS),
+        longest=_number(params, "to", 0.0, LONGEST_SECONDS),
         grouped=_last(params, "group") == "1",
         why=_last(params, "why") == "1",
     )
@@ -194,9 +198,10 @@ def read_moment(text: str) -> OpenMoment | None:
 
 def _moment(form: re.Pattern[str], text: str) -> OpenMoment | None:
     match = form.fullmatch(text)
-    if match is None or float(match[2]) >= float(match[3]):
+    if match is None:
         return None
-    return OpenMoment(match[1], float(match[2]), float(match[3]))
+    start, end = float(match[2]), float(match[3])
+    return OpenMoment(match[1], start, end) if start < end <= LATEST_SECONDS else None
 
 
 def read_video(params: Mapping[str, list[str]]) -> VideoState:
@@ -212,7 +217,7 @@ def read_video(params: Mapping[str, list[str]]) -> VideoState:
         video=video if _KEY.fullmatch(video) else "",
         queries=queries[:MOST_QUERIES],
         part=part if part in PARTS else usual.part,
-        ratio=min(50, max(5, int(_number(params, "ratio", usual.ratio)))),
+        ratio=min(50, max(5, RATIO_STEP * round(_number(params, "ratio", usual.ratio) / RATIO_STEP))),
         at=at if at >= 0 else None,
     )
 
@@ -222,9 +227,9 @@ def _last(params: Mapping[str, list[str]], name: str) -> str:
     return values[-1]
 
 
-def _number(params: Mapping[str, list[str]], name: str, usual: float) -> float:
+def _number(params: Mapping[str, list[str]], name: str, usual: float, most: float = math.inf) -> float:
     try:
         number = float(_last(params, name))
     except ValueError:
         return usual
-    return number if math.isfinite(number) and number >= 0 else usual
+    return number if math.isfinite(number) and 0 <= number <= most else usual

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from streamlit_app import visit
-from streamlit_app.components import ICON
+from streamlit_app.components import ICON, reconnect
 from streamlit_app.look import RULES
 from streamlit_app.views import library, models, search, video
 
@@ -25,4 +25,7 @@ visit.arrive(here)
 with st.container(horizontal=True, key="pages"):
     for name, page in pages.items():
         st.page_link(page, query_params=visit.address(name), disabled=name == here)
+with st.container(key="reconnect"):
+    reconnect("page.reconnect")
 chosen.run()
+visit.finish()

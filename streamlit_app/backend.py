@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,8 +17,11 @@ from vtg.errors import VtgError
 from vtg.library import Library
 from vtg.tables import INDEXED, VideoEntry
 
+from .address import LONGEST_QUERY
 from .asked import Asked
+from .examples import examples_or_none
 from .exports import KeptResults
+from .garbage import set_aside
 from .jobs import Worker
 from .roots import Roots
 from .store import MadeFiles
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "LOADING", "NOTHING", "READY", "Backend", "Options", "Readiness", "current", "use"]
 
 NOTHING, LOADING, READY, FAILED = "nothing", "loading", "ready", "failed"
-LONGEST_QUERY = 500  # characters; CLIP reads 77 tokens, about 50 words
 REMEMBERED = 256  # answers kept: a reload, a filter or another visitor's same question costs nothing
 FAINT = 0.05  # what scores less is next to nothing, where the model has no threshold of its own
 FRESH_SECONDS = 1.0  # for which the list of videos is taken as it was read
@@ -126,8 +126,8 @@ class Backend:
                 grounder.encoder.encode_text("a warm-up")
             library.search("a warm-up", limit=1)
             import_module("altair")  # takes seconds, which the first to open a moment would wait
-            examples = _examples(library)
-            _set_aside()
+            examples = examples_or_none(library, EXAMPLES)
+            set_aside()
         except VtgError as error:
             outcome = Readiness(FAILED, str(error))
         except Exception as error:
@@ -207,7 +207,7 @@ class Backend:
             VtgError: nothing can be searched, or what is asked for is empty or too long.
         """
         for text in (asked.words, asked.said):
-            self._check_length(text)
+            self.check_length(text)
         self._check_state()
         shortest, longest = lengths
         narrow = shortest > 0 or longest is not None
@@ -237,6 +237,27 @@ class Backend:
             self._check_question(query)
         path = self.entry(video).path
         return self.remembered(("ground", video, *queries), lambda: self.library.ground_many(path, queries))
+
+    def comparable(self, video: str, grounding: Grounding) -> Grounding:
+        """A grounding whose moments have the scores of a search: those that `usual_score` and the cards are about.
+
+        A head's scores say which moment of a video is likelier; how likely the video has what is asked for at all is
+        known to a search, from the best moment. The others keep their share of it.
+
+        Args:
+            video: content key of its video.
+            grounding: from `ground`.
+
+        Raises:
+            VtgError: the video is not in the library any more.
+        """
+        best = grounding.moments[0].score if grounding.moments else 0.0
+        if not best:
+            return grounding
+        hits = self.search(Asked(grounding.query), 1, [self.entry(video).path])
+        share = (hits[0].moment.score if hits else 0.0) / best
+        moments = [replace(moment, score=min(1.0, share * moment.score)) for moment in grounding.moments]
+        return replace(grounding, moments=moments)
 
     def highlights(self, video: str, query: str | None, top: int, seconds: float) -> Plan:
         """The best clips of one video; see `vtg.summary.find_highlights`.
@@ -272,12 +293,17 @@ class Backend:
         return self.entry(video).path
 
     def _check_question(self, query: str) -> None:
-        self._check_length(query)
+        self.check_length(query)
         if not query.strip():
             raise VtgError("The question is empty: say what to look for.")
         self._check_state()
 
-    def _check_length(self, query: str) -> None:
+    def check_length(self, query: str) -> None:
+        """Refuse a question that is longer than `LONGEST_QUERY`.
+
+        Raises:
+            VtgError: it is.
+        """
         if len(query) > LONGEST_QUERY:
             raise VtgError(
                 f"This question has {len(query):,} characters, and the model reads about 50 words: "
@@ -344,29 +370,6 @@ class Backend:
     def uploads(self) -> Path:
         """Where uploaded files are kept: inside the library, so that one folder is all there is."""
         return self.library.folder.resolve() / "uploads"
-
-
-def _set_aside() -> None:
-    """Take what is loaded by now, for good, out of what the collector of garbage looks through.
-
-    Streamlit has it look through everything after each run of the script. With a model and its libraries loaded that is
-    a fifth of a second or more in which no other thread runs, and the cards wait for their way to the browser.
-    """
-    gc.unfreeze()  # of a library that was looked at before nothing has to stay
-    gc.collect()
-    gc.freeze()
-    atexit.unregister(gc.unfreeze)
-    atexit.register(gc.unfreeze)  # some libraries complain of what is not collected in the end
-
-
-def _examples(library: Library) -> tuple[str, ...]:
-    from .examples import choose_examples
-
-    try:
-        return choose_examples(library, EXAMPLES)
-    except Exception:  # what is only an invitation may be missing
-        log.exception("no examples could be chosen")
-        return ()
 
 
 _current: Backend | None = None

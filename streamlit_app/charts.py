@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
     from vtg.grounding import Grounding
 
-__all__ = ["JUMP", "clicked_time", "curve_chart", "stacked_chart"]
+__all__ = ["JUMP", "clicked_time", "curve_caption", "curve_chart", "curve_heights", "stacked_chart"]
 
 JUMP = "jump"  # the name of the selection that a click makes
 MOST_POINTS = 1500  # of a curve; more are narrower than a pixel
 SHADED = 12  # moments shaded; the others are too weak to be seen
 ROW_PIXELS, CURVE_PIXELS = 76, 190  # of the whole chart, with its axis
-AROUND_PIXELS = 90  # for axis and legend
+AROUND_PIXELS = 70  # for the axis and around the legend
+LEGEND_PIXELS = 18  # a line of it, which narrow screens need for each question
 NEUTRAL = "#8b8378"  # of lines that belong to no question
+LABEL_SHARE = 0.12  # of a row's height, per row, that a label takes
 ROW_HEIGHT = 0.86  # of a curve's row, so that rows do not touch
 # Vega's language, for 1:23 and 1:02:03.
 _CLOCK = (
@@ -32,65 +34,77 @@ _CLOCK = (
 )
 
 
-def curve_chart(grounding: Grounding, accent: str) -> alt.LayerChart:
-    """One curve with its moments shaded; a click gives a time.
+def curve_chart(grounding: Grounding, threshold: float, accent: str) -> alt.LayerChart:
+    """One curve with its moments shaded, over an axis of scores from 0 to 1; a click gives a time.
 
     Args:
-        grounding: what is drawn.
+        grounding: what is drawn, with the scores of a search (`Backend.comparable`).
+        threshold: the score from which on a moment counts as found, which is marked.
         accent: colour of the moments.
     """
     import altair as alt
 
     times, scores = _thinned(grounding)
-    axis = _time_axis(grounding.duration)
-    steps, shares = _to_the_end(times, _shares(scores), grounding.duration)
+    steps, heights = _to_the_end(times, curve_heights(grounding, scores), grounding.duration)
+    thresholds = [threshold] if grounding.moments else []
     area = (
-        alt.Chart(_rows(time=steps, score=shares))
+        alt.Chart(_rows(time=steps, score=heights))
         .mark_area(line={"strokeWidth": 1.6, "color": NEUTRAL}, opacity=0.3, interpolate="step-after", color=NEUTRAL)
-        .encode(x=axis, y=_height(1.0))
+        .encode(x=_time_axis(grounding.duration), y=_height(1.0, [0.0], 1.0, thresholds))
     )
-    return alt.layer(_shading(grounding, accent, 0.0, 1.0), area, *_pointers(times, 1.0)).properties(
-        height=CURVE_PIXELS
-    )
+    layers = [_shading(grounding, accent, 0.0, 1.0), area, _rules(thresholds), *_pointers(times, 1.0)]
+    return alt.layer(*layers).properties(height=CURVE_PIXELS)
 
 
-def stacked_chart(groundings: Sequence[Grounding]) -> alt.LayerChart:
+def stacked_chart(groundings: Sequence[Grounding], threshold: float) -> alt.LayerChart:
     """Curves of several queries on one video, one above the other, with a legend; a click gives a time.
 
     Args:
-        groundings: of the same video, at most as many as there are colours.
+        groundings: of the same video, with the scores of a search, at most as many as there are colours.
+        threshold: the score from which on a moment counts as found, which is marked in each row.
     """
     import altair as alt
 
     top = float(len(groundings))
     names = [grounding.query for grounding in groundings]
     colours = list(CURVES[: len(names)])
+    bases = [top - 1 - row for row in range(len(groundings))]
+    thresholds = [threshold] if groundings[0].moments else []
     layers: list[Any] = []
-    for row, grounding in enumerate(groundings):
-        base = top - 1 - row
-        layers.append(_shading(grounding, colours[row], base, base + ROW_HEIGHT))
     rows: list[dict[str, Any]] = []
-    for row, grounding in enumerate(groundings):
-        base = top - 1 - row
+    for grounding, colour, base in zip(groundings, colours, bases, strict=True):
+        layers.append(_shading(grounding, colour, base, base + ROW_HEIGHT))
         times, scores = _thinned(grounding)
-        steps, shares = _to_the_end(times, _shares(scores), grounding.duration)
+        steps, heights = _to_the_end(times, curve_heights(grounding, scores), grounding.duration)
         rows += [
-            {"time": float(time), "base": base, "score": base + ROW_HEIGHT * float(share), "query": grounding.query}
-            for time, share in zip(steps, shares, strict=True)
+            {"time": float(time), "base": base, "score": base + ROW_HEIGHT * float(height), "query": grounding.query}
+            for time, height in zip(steps, heights, strict=True)
         ]
-    legend = alt.Legend(title=None, orient="top", columns=3, labelLimit=320, symbolType="square")
+    legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=300, symbolType="square")
     layers.append(
         alt.Chart(alt.Data(values=rows))
         .mark_area(line={"strokeWidth": 1.6}, opacity=0.3, interpolate="step-after")
         .encode(
             x=_time_axis(groundings[0].duration),
-            y=_height(top),
+            y=_height(top, bases, ROW_HEIGHT, thresholds),
             y2="base:Q",
             color=alt.Color("query:N", scale=alt.Scale(domain=names, range=colours), legend=legend, sort=names),
         )
     )
     times, _ = _thinned(groundings[0])
-    return alt.layer(*layers, *_pointers(times, top)).properties(height=ROW_PIXELS * len(groundings) + AROUND_PIXELS)
+    marked = [base + ROW_HEIGHT * score for base in bases for score in thresholds]
+    layers += [_rules(marked), *_pointers(times, top)]
+    return alt.layer(*layers).properties(height=(ROW_PIXELS + LEGEND_PIXELS) * len(groundings) + AROUND_PIXELS)
+
+
+def curve_caption(grounding: Grounding) -> str:
+    """What the charts of such a grounding show, in words."""
+    if not grounding.moments:
+        return "Height: the saliency of each part, 0 to 1."
+    return (
+        "Height: how much each part answers (saliency), with the peak as high as the best moment's score. "
+        "Shaded: the moments. Dashed: the score from which on a moment counts as found."
+    )
 
 
 def clicked_time(event: Mapping[str, Any] | None) -> float | None:
@@ -108,7 +122,7 @@ def _shading(grounding: Grounding, colour: str, bottom: float, top: float) -> al
             "end": moment.end,
             "bottom": bottom,
             "top": top,
-            "strength": 0.05 + 0.4 * moment.score,
+            "strength": 0.45 * moment.score,
             "moment": f"{format_time(moment.start)}–{format_time(moment.end)}",
             "score": f"{moment.score:.2f}",
         }
@@ -121,7 +135,7 @@ def _shading(grounding: Grounding, colour: str, bottom: float, top: float) -> al
         .encode(
             x="time:Q",
             x2="end:Q",
-            y=alt.Y("bottom:Q", axis=None),
+            y=alt.Y("bottom:Q", title=None),
             y2="top:Q",
             opacity=alt.Opacity("strength:Q", scale=None, legend=None),
             tooltip=[alt.Tooltip("moment:N"), alt.Tooltip("score:N")],
@@ -164,10 +178,31 @@ def _time_axis(duration: float) -> alt.X:
     return alt.X("time:Q", scale=alt.Scale(domain=[0.0, duration], nice=False), axis=axis)
 
 
-def _height(top: float) -> alt.Y:
+def _height(top: float, bases: Sequence[float], height: float, thresholds: Sequence[float]) -> alt.Y:
+    """The axis of scores; each row has its own, from 0 to 1, with a mark at the threshold (at most one)."""
     import altair as alt
 
-    return alt.Y("score:Q", scale=alt.Scale(domain=[0.0, top], nice=False), axis=None)
+    marks = {base + height * score: f"found ≥ {score:.2f}" for base in bases for score in thresholds}
+    room = LABEL_SHARE * height * len(bases)
+    for base in bases:
+        for score in (0.0, 1.0):
+            place = base + height * score
+            if all(abs(place - other) > room for other in marks):  # it would be written over another
+                marks[place] = f"{score:g}"
+    labels = " : ".join(f"abs(datum.value - {place}) < 1e-6 ? '{label}'" for place, label in marks.items())
+    axis = alt.Axis(title=None, values=sorted(marks), labelExpr=f"{labels} : ''", grid=False, domain=False)
+    return alt.Y("score:Q", scale=alt.Scale(domain=[0.0, top], nice=False), axis=axis)
+
+
+def _rules(heights: Sequence[float]) -> alt.Chart:
+    """A dashed line across the chart at each height."""
+    import altair as alt
+
+    return (
+        alt.Chart(alt.Data(values=[{"threshold": height} for height in heights]))
+        .mark_rule(strokeDash=[5, 4], strokeWidth=1.2, color=NEUTRAL)
+        .encode(y=alt.Y("threshold:Q", title=None))
+    )
 
 
 def _rows(**columns: Any) -> alt.Data:
@@ -191,8 +226,23 @@ def _to_the_end(times: np.ndarray, shares: np.ndarray, duration: float) -> tuple
     return np.append(times, max(duration, times[-1])), np.append(shares, shares[-1])
 
 
-def _shares(scores: np.ndarray) -> np.ndarray:
-    """Scores of any scale as 0…1; those of CLIP alone are that already."""
-    if scores.min() >= 0 and scores.max() <= 1:
-        return scores
-    return (scores - scores.min()) / max(float(scores.max() - scores.min()), 1e-9)
+def curve_heights(grounding: Grounding, saliency: np.ndarray) -> np.ndarray:
+    """Saliency on the scale of the moments' scores, so that a threshold of scores can be drawn across it.
+
+    The saliency of a head that retrieves moments is a probability times a cosine: it says which parts of a video answer
+    a query more than others, and its height means nothing across videos and queries. So its peak is drawn as high as
+    the best moment's score, all else in proportion, and what is below 0, which speaks against the query, as 0. Where
+    there are no moments (a highlight-only head), saliency is a probability itself.
+
+    Args:
+        grounding: with the scores of a search.
+        saliency: [N] of parts of its curve.
+
+    Returns:
+        [N] 0…1.
+    """
+    above = np.clip(saliency, 0.0, None)
+    peak = max(float(np.max(grounding.saliency.scores)), 0.0)
+    if not grounding.moments:
+        return np.clip(above, 0.0, 1.0)
+    return above / peak * grounding.moments[0].score if peak else above

@@ -10,7 +10,19 @@ from typing import Any
 
 import streamlit as st
 
-__all__ = ["ICON", "Card", "CardGroup", "Film", "Mark", "asked", "cards", "player", "questions", "uploader"]
+__all__ = [
+    "ICON",
+    "Card",
+    "CardGroup",
+    "Film",
+    "Mark",
+    "asked",
+    "cards",
+    "player",
+    "questions",
+    "reconnect",
+    "uploader",
+]
 
 FRONTEND = Path(__file__).with_name("frontend")
 ICON = FRONTEND / "icon.svg"
@@ -80,6 +92,8 @@ class Film:
         note: shown over the picture, "" for none.
         jump: where to go, seconds, and a number that is another at each jump; None for nowhere.
         clip: address and name of the moment's clip, None for none.
+        replay: whether there is a moment to be replayed.
+        last: whether no other form of the file is to be had, where the browser cannot play this one.
     """
 
     film: str
@@ -95,11 +109,14 @@ class Film:
     note: str = ""
     jump: tuple[float, int] | None = None
     clip: tuple[str, str] | None = None
+    replay: bool = True
+    last: bool = False
 
 
 @cache
 def _source(name: str) -> tuple[str, str]:
-    css = "\n".join((FRONTEND / f"{part}.css").read_text("utf-8") for part in ("common", name))
+    sheets = [FRONTEND / f"{part}.css" for part in ("common", name)]
+    css = "\n".join(sheet.read_text("utf-8") for sheet in sheets if sheet.exists())
     return css, (FRONTEND / f"{name}.js").read_text("utf-8")
 
 
@@ -112,6 +129,7 @@ def _component(name: str) -> Callable[..., Any]:
 
 def asked(
     key: str,
+    session: str,
     picture: str,
     like: tuple[str, str] | None,
     news: int,
@@ -124,6 +142,7 @@ def asked(
 
     Args:
         key: of this place on the page.
+        session: names the visit that keeps the pictures; another one is sent them again.
         picture: digest of the one that is asked by, "" for none.
         like: a moment that others are to be like: in words, and the address of its picture; None for none.
         news: another number where the page is to be scrolled to this.
@@ -132,7 +151,8 @@ def asked(
         drop: called with what is not to be asked any more: "picture" or "like".
     """
     moment = {"label": like[0], "poster": like[1]} if like else None
-    _mount("asked", key, {"picture": picture, "like": moment, "news": news}, width="content", taken=take, dropped=drop)
+    data = {"session": session, "picture": picture, "like": moment, "news": news}
+    _mount("asked", key, data, width="content", taken=take, dropped=drop)
 
 
 def cards(
@@ -183,6 +203,18 @@ def questions(key: str, library: str, examples: tuple[str, ...], asked: str, ask
         ask: called with the one that is clicked.
     """
     _mount("questions", key, {"library": library, "examples": list(examples), "asked": asked}, ask=ask)
+
+
+def reconnect(key: str) -> None:
+    """Run the script when the browser has connected again; shows nothing.
+
+    After a restart the server knows nothing of an open page: neither its fragments nor the callbacks of its widgets, so
+    that the first click would be lost. A run of the whole script makes them known before anybody clicks.
+
+    Args:
+        key: of this place on the page.
+    """
+    _mount("reconnect", key, {}, width="content", connected=lambda _: None)
 
 
 def uploader(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,9 @@ from vtg.zero_shot import BACKGROUND_PROMPTS
 if TYPE_CHECKING:
     from vtg.library import Library
 
-__all__ = ["choose_examples", "rank_phrases"]
+__all__ = ["choose_examples", "examples_or_none", "rank_phrases"]
+
+log = logging.getLogger(__name__)
 
 VIDEOS_LOOKED_AT = 60  # of a large library, evenly chosen
 EVERYDAY = (
@@ -56,6 +59,15 @@ EVERYDAY = (
     "an office",
     "an interview",
 )
+
+
+def examples_or_none(library: Library, count: int) -> tuple[str, ...]:
+    """As `choose_examples`; none where that fails, for what is only an invitation may be missing."""
+    try:
+        return choose_examples(library, count)
+    except Exception:
+        log.exception("no examples could be chosen")
+        return ()
 
 
 def choose_examples(library: Library, count: int) -> tuple[str, ...]:

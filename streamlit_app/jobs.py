@@ -32,6 +32,7 @@ class Job:
         kind: what sort of work, such as "index".
         title: for people.
         work: does it; may return what the page shows in the end.
+        give_up: called where the job has failed or was cancelled, also before it began; None for nothing to be undone.
         state: one of this module's states.
         share: done, 0…1.
         note: what is being done at the moment.
@@ -43,6 +44,7 @@ class Job:
     kind: str
     title: str
     work: Callable[[Job], Any] = field(repr=False)
+    give_up: Callable[[], None] | None = field(default=None, repr=False)
     state: str = WAITING
     share: float = 0.0
     note: str = ""
@@ -89,16 +91,19 @@ class Worker:
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def submit(self, kind: str, title: str, work: Callable[[Job], Any]) -> Job:
+    def submit(
+        self, kind: str, title: str, work: Callable[[Job], Any], give_up: Callable[[], None] | None = None
+    ) -> Job:
         """Queue work.
 
         Args:
             kind: what sort of work.
             title: for people.
             work: called with its job in the worker's thread.
+            give_up: called in that thread where the job has failed or was cancelled.
         """
         with self._changed:
-            job = Job(next(self._numbers), kind, title, work)
+            job = Job(next(self._numbers), kind, title, work, give_up)
             self._waiting.append(job)
             self._all.append(job)
             ended = [old for old in self._all if not old.active]
@@ -133,25 +138,34 @@ class Worker:
                 while not self._waiting:
                     self._changed.wait()
                 job = self._waiting.popleft()
-            self._do(job)
+            end = CANCELLED if job.stopping else self._do(job)
+            if end != DONE and job.give_up is not None:
+                try:
+                    job.give_up()
+                except Exception:
+                    log.exception("job %s could not be undone", job.title)
+            job.state = end  # last: who sees that it has ended finds nothing of it any more
 
-    def _do(self, job: Job) -> None:
-        if job.stopping:
-            job.state = CANCELLED
-            return
+    @staticmethod
+    def _do(job: Job) -> str:
+        """Work, and give the state in which that ended."""
         job.state = RUNNING
         try:
             job.result = job.work(job)
-            job.state = CANCELLED if job.stopping else DONE
-            job.share = 1.0 if job.state == DONE else job.share
         except Cancelled:
-            job.state = CANCELLED
+            return CANCELLED
         except VtgError as error:
-            job.error, job.state = str(error), FAILED
+            job.error = str(error)
         except OSError as error:  # a full disk, a folder that went
             where = f"{error.filename}: " if error.filename else ""
-            job.error, job.state = f"{where}{error.strerror or error}", FAILED
+            job.error = f"{where}{error.strerror or error}"
         except Exception:
             # The worker serves everybody: one broken job must not end it.
             log.exception("job %s failed", job.title)
-            job.error, job.state = "it failed in a way that nobody foresaw; the server's log says more", FAILED
+            job.error = "it failed in a way that nobody foresaw; the server's log says more"
+        else:
+            if job.stopping:
+                return CANCELLED
+            job.share = 1.0
+            return DONE
+        return FAILED

@@ -40,6 +40,7 @@ RULES = """
 .st-key-pages a[disabled] { background: rgba(139, 131, 120, 0.16); pointer-events: none; } /* where one is */
 .st-key-pages a[disabled], .st-key-pages a[disabled] * { color: inherit !important; }
 @media (max-width: 40rem) { .st-key-pages { inset-inline-start: 0.5rem; gap: 0; } }
+.st-key-reconnect { display: none; } /* a component that shows nothing */
 .st-key-ask input { font-size: 1.15rem; padding-block: 0.8rem; }
 .st-key-empty { text-align: center; padding-block: 2.5rem; }
 .st-key-empty p, .st-key-empty h2, .st-key-empty h3 { text-align: center; }

@@ -8,7 +8,6 @@ a video by its content key: only what is in the library can be asked for.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from vtg.errors import VtgError
+from vtg.plain_text import one_line
 from vtg.timecode import format_time
+from vtg.whole_files import fitted_name, written_whole
 
 from .jobs import DONE
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from .backend import Backend
 
-__all__ = ["clip_name", "export_url", "media_routes", "media_url", "result_url"]
+__all__ = ["LONGEST_CLIP", "clip_name", "export_url", "media_routes", "media_url", "result_url"]
 
 WHY_SIDE = 480  # pixels
 JPEG_QUALITY = 82
@@ -79,7 +80,7 @@ def export_url(backend: Backend, results: str, form: str) -> str:
 
 def clip_name(path: str, start: float, end: float) -> str:
     """What a clip's file is called."""
-    return f"{Path(path).stem} {format_time(start)}-{format_time(end)}.mp4".replace(":", ".")
+    return fitted_name("", one_line(Path(path).stem), f" {format_time(start)}-{format_time(end)}.mp4".replace(":", "."))
 
 
 @dataclass(frozen=True)
@@ -259,10 +260,5 @@ def _span(request: Request) -> tuple[float, float]:
 def _write_jpeg(picture: Any, out: Path) -> None:
     from PIL import Image
 
-    part = out.with_name(f".{out.name}.part")
-    try:
+    with written_whole(out) as part:
         Image.fromarray(picture).save(part, format="jpeg", quality=JPEG_QUALITY)
-        part.replace(out)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()

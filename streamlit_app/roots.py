@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vtg.errors import VtgError
+from vtg.plain_text import from_utf8, to_utf8
 
 __all__ = ["Roots"]
 
@@ -35,7 +36,7 @@ class Roots:
         if not self._roots:
             raise VtgError("This page may read no folders: start it with vtg ui --root FOLDER, or upload files.")
         try:
-            path = Path(written.strip()).expanduser()
+            path = Path(from_utf8(written.strip())).expanduser()
             candidates = [path] if path.is_absolute() else [root / path for root in self._roots]
             resolved = [candidate.resolve() for candidate in candidates]
         except (ValueError, OSError, RuntimeError):
@@ -55,11 +56,11 @@ class Roots:
         """The roots and the folders up to two levels below them, for choosing from."""
         found: list[str] = []
         for root in self._roots:
-            found.append(str(root))
+            found.append(to_utf8(str(root)))
             for pattern in ("*/", "*/*/"):
                 for path in sorted(root.glob(pattern)):
                     if path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts):
-                        found.append(str(path))
+                        found.append(to_utf8(str(path)))
                         if len(found) >= most:
                             return found
         return found

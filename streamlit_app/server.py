@@ -26,6 +26,7 @@ SETTINGS: dict[str, object] = {
     "client.showErrorDetails": "none",
     "client.toolbarMode": "viewer",
     "global.developmentMode": False,
+    "global.disableWidgetStateDuplicationWarning": True,  # see `visit.initial`
     "logger.level": "error",
     "runner.magicEnabled": False,
     "server.fileWatcherType": "none",
@@ -95,7 +96,10 @@ def serve(backend: Backend, listener: socket.socket, ready: Callable[[], None]) 
     """
     import uvicorn
 
+    from .uploads import drop_leftovers
+
     backend_room.use(backend)
+    drop_leftovers(backend.uploads)
     app = make_app(listener.getsockname()[1])
     # Streamlit has set the logs up, and a film that is being sent does not hold up the end.
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=STOP_SECONDS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vtg.errors import VtgError
 from vtg.library import IndexProgress, IndexReport, Library
+from vtg.plain_text import one_line
 from vtg.settings import default_library_path
 
 from .backend import Backend
@@ -37,7 +38,13 @@ class Copy:
     job: Job | None = None
 
 
-def add_videos(backend: Backend, paths: Iterable[Path], title: str, retry_failed: bool = False) -> Job:
+def add_videos(
+    backend: Backend,
+    paths: Iterable[Path],
+    title: str,
+    retry_failed: bool = False,
+    give_up: Callable[[], None] | None = None,
+) -> Job:
     """Index files and folders; the job's result is the `IndexReport`.
 
     Args:
@@ -45,6 +52,7 @@ def add_videos(backend: Backend, paths: Iterable[Path], title: str, retry_failed
         paths: files, and folders with everything below them.
         title: for people.
         retry_failed: try again what failed before.
+        give_up: called where the job has failed or was cancelled.
     """
     paths = list(paths)
 
@@ -60,14 +68,14 @@ def add_videos(backend: Backend, paths: Iterable[Path], title: str, retry_failed
         finally:
             backend.changed()
 
-    return backend.worker.submit("index", title, work)
+    return backend.worker.submit("index", title, work, give_up)
 
 
 def _follow(backend: Backend, job: Job) -> Callable[[IndexProgress], None]:
     def tell(step: IndexProgress) -> None:
         share = step.seconds_done / step.seconds if step.seconds else 0.0
         job.share = (step.videos_done + share) / step.videos
-        job.note = f"{step.videos_done} of {step.videos} done · {step.path.name}"
+        job.note = f"{step.videos_done} of {step.videos} done · {one_line(step.path.name)}"
         backend.look_again()
 
     return tell

@@ -6,12 +6,14 @@ import contextlib
 import functools
 import re
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VideoError, VtgError
 from vtg.sources import VIDEO_SUFFIXES
+from vtg.whole_files import fitted_name
 
 from .tasks import add_videos
 
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
 
     from .backend import Backend
 
-__all__ = ["safe_name", "upload_route", "upload_url"]
+__all__ = ["drop_leftovers", "safe_name", "upload_route", "upload_url"]
 
 WRITTEN_AT_ONCE = 1 << 20  # bytes
+PART = ".part"  # how files end that are still being sent
+ABANDONED_SECONDS = 3600.0  # after which a file that nobody writes to is one that nobody sends any more
 LONGEST_NAME = 120  # characters
 UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\u202a-\u202e\u2066-\u2069]+')
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names that Windows keeps for devices
@@ -53,7 +57,7 @@ def safe_name(name: str) -> str:
         raise VtgError(f"{name[:80]}: is not named like a video (such as .mp4, .mov, .mkv, .webm, .avi)")
     if RESERVED.match(stem):
         stem = f"_{stem}"
-    return f"{stem[: LONGEST_NAME - len(suffix)]}{suffix}"
+    return fitted_name("", stem[: LONGEST_NAME - len(suffix)], suffix)
 
 
 def upload_route(backend: Callable[[], Backend]) -> Route:
@@ -94,14 +98,18 @@ async def _receive(backend: Backend, request: Request) -> dict[str, object]:
         raise _Refused(410, f"{backend.library.folder}: the library is not there any more")
     backend.library.begin()
     backend.uploads.mkdir(exist_ok=True)
-    part = backend.uploads / f".{secrets.token_hex(8)}.part"
+    drop_leftovers(backend.uploads)
+    part = backend.uploads / f".{secrets.token_hex(8)}{PART}"
     try:
         await _write(request, part, name, limit)
-        path = await to_thread.run_sync(functools.partial(_keep, part, backend.uploads, name))
+        await to_thread.run_sync(_check, part, name)
+        if await request.is_disconnected():
+            raise _broken_off(name)
+        path = _keep(part, backend.uploads, name)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
-    job = add_videos(backend, [path], path.name)
+    job = add_videos(backend, [path], path.name, give_up=functools.partial(_drop_unknown, backend, path))
     return {"name": path.name, "job": job.number}
 
 
@@ -122,21 +130,48 @@ async def _write(request: Request, part: Path, name: str, limit: int) -> None:
                     waiting.clear()
             file.write(waiting)
     except ClientDisconnect:
-        raise _Refused(400, f"{name}: the upload broke off") from None
+        raise _broken_off(name) from None
 
 
-def _keep(part: Path, folder: Path, name: str) -> Path:
-    """Check that it is a video, and give it its name; a name that is taken gets a number."""
+def _broken_off(name: str) -> _Refused:
+    return _Refused(400, f"{name}: the upload broke off")
+
+
+def drop_leftovers(folder: Path) -> None:
+    """Delete what uploads have left that ended with their server; those that are still being written are left alone.
+
+    Args:
+        folder: of a library's uploads; it need not be there.
+    """
+    for part in folder.glob(f".*{PART}"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                part.unlink()
+
+
+def _drop_unknown(backend: Backend, path: Path) -> None:
+    """Delete an uploaded file whose indexing was cancelled or failed, unless the library lists it all the same."""
+    backend.look_again()
+    if all(entry.path != str(path) for entry in backend.entries()):
+        path.unlink(missing_ok=True)
+
+
+def _check(part: Path, name: str) -> None:
+    """Refuse what is no video."""
     from vtg.video import probe
 
     try:
         probe(part)
     except VideoError as error:
         raise VtgError(f"{name}: {error.reason}") from None
+
+
+def _keep(part: Path, folder: Path, name: str) -> Path:
+    """Give a file its name; a name that is taken gets a number."""
     stem, suffix = Path(name).stem, Path(name).suffix
     path, number = folder / name, 2
     while path.exists():
-        path, number = folder / f"{stem} ({number}){suffix}", number + 1
+        path, number = folder / fitted_name("", stem, f" ({number}){suffix}"), number + 1
     part.replace(path)
     return path
 

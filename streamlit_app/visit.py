@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -9,9 +10,25 @@ import streamlit as st
 
 from .address import SearchState, VideoState
 
-__all__ = ["address", "arrive", "begin", "current", "keep", "known", "prepare"]
+__all__ = [
+    "acted",
+    "address",
+    "arrive",
+    "begin",
+    "current",
+    "finish",
+    "initial",
+    "keep",
+    "known",
+    "prepare",
+    "rerun",
+    "token",
+]
 
+ACTED = "visit.acted"  # whether this run follows from a widget or from the script itself, and not from a new address
+COMPLETE = "visit.complete"  # whether any run of this session has drawn its whole page
 State = TypeVar("State", SearchState, VideoState)
+Value = TypeVar("Value")
 
 
 def arrive(page: str) -> None:
@@ -24,11 +41,52 @@ def arrive(page: str) -> None:
     st.session_state["visit.page"] = page
 
 
+def finish() -> None:
+    """Take note that a run has drawn its whole page."""
+    st.session_state[COMPLETE] = True
+
+
+def acted() -> None:
+    """Take note that a visitor has used a widget outside of fragments (its ``on_change``).
+
+    A run that follows from a widget may still have the address from before the last `keep`: browsers write the new one
+    only after they have received it. Read as a step back it would undo what the visitor has just done.
+    """
+    st.session_state[ACTED] = True
+
+
+def rerun() -> None:
+    """Run the whole script again; the address says nothing new to that run, for the reason that `acted` gives."""
+    acted()
+    st.rerun()
+
+
+def initial(key: str, value: Value) -> Value:
+    """The default value of a widget whose value the address may name.
+
+    In the first run of a session the widget takes it as its default, and the session's state is left alone: a page
+    that was open before the server was restarted sends the values of its widgets, and these must not be overwritten.
+
+    Args:
+        key: of the widget.
+        value: that the page's state names.
+    """
+    if st.session_state.get(COMPLETE) and key not in st.session_state:
+        st.session_state[key] = value
+    return value
+
+
+def token() -> str:
+    """Names this session: another one after a reload, and after a restart of the server."""
+    name: str = st.session_state.setdefault("visit.token", secrets.token_hex(8))
+    return name
+
+
 def begin(page: str, read: Callable[[Mapping[str, list[str]]], State], fill: Callable[[State], None]) -> State:
     """The state that a page is to show in this run.
 
-    The address counts where it is another than the one that the page itself wrote: a shared link, a reload, a step
-    back. Who comes from another page finds this one as it was left, unless the address says what else to show.
+    The address counts where it is another than the one that the page last read or wrote: a shared link, a reload, a
+    step back. Who comes from another page finds this one as it was left, unless the address says what else to show.
 
     Args:
         page: its name.
@@ -37,12 +95,17 @@ def begin(page: str, read: Callable[[Mapping[str, list[str]]], State], fill: Cal
     """
     params = {name: st.query_params.get_all(name) for name in st.query_params}
     here = st.session_state.get("visit.before") == page
+    acted = st.session_state.pop(ACTED, False) and here
     written = st.session_state.get(f"visit.{page}.params")
     state: State | None = st.session_state.get(f"visit.{page}.state")
     named = read(params)
-    if state is None or (params != written and (here or named.says)):
+    if state is None or (params != written and not acted and (here or named.says)):
+        new_session = state is None and not st.session_state.get(COMPLETE)
         state = named
-        fill(state)
+        # An address is read once: what a page cannot keep would otherwise be put back into its widgets in each run.
+        st.session_state[f"visit.{page}.params"] = params
+        if not new_session:  # in a new one the widgets begin with their `initial` values
+            fill(state)
     elif not here:
         fill(state)
     st.session_state[f"visit.{page}.state"] = state

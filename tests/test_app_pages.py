@@ -6,7 +6,9 @@ import base64
 import gc
 import io
 import json
+import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ import streamlit_app
 from streamlit_app import backend as backend_room
 from streamlit_app.asked import read_picture
 from streamlit_app.backend import READY, Backend, Options
+from streamlit_app.exports import FORMS
+from streamlit_app.views.toolbar import place_names
 from vtg.calibration import Calibration
 from vtg.library import Library, Part, Question, Stretch
 from vtg.specs import model_spec
@@ -34,6 +38,12 @@ def wait_for(ready: Callable[[], bool]) -> None:
             return
         time.sleep(0.02)
     raise AssertionError("it did not happen")
+
+
+@pytest.fixture(autouse=True)
+def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the program back what Streamlit puts a page in the place of: processes of later tests would run the page."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture(scope="module")
@@ -235,9 +245,30 @@ def test_a_question_that_is_too_long_is_refused_and_the_page_goes_on(backend: Ba
     assert param(app, "q") == "a red circle"
 
 
-def test_a_moment_of_a_video_that_is_gone_is_told_so(backend: Backend) -> None:
-    app = run(q="a red circle", open="000000000000_1_2")
-    assert "not in the library any more" in app.error[0].value
+def test_a_moment_that_is_not_there_is_told_so_and_withholds_nothing(backend: Backend) -> None:
+    entry, expected = backend.indexed()[0], cards(run(q="a red circle", min="0"))
+    for parameters, reason in (
+        ({"open": "000000000000_1_2"}, "not in the library any more"),
+        ({"open": f"{entry.video[:12]}_500_600"}, "begins after the end of a.mp4"),
+        ({"like": "000000000000@1-2"}, "not in the library any more"),
+        ({"like": f"{entry.video[:12]}@500-600"}, "begins after the end of a.mp4"),
+    ):
+        app = run(q="a red circle", min="0.0001", **parameters)
+        assert reason in app.error[0].value.replace("\\", "")
+        assert cards(app) == expected
+
+
+def test_the_curve_has_the_scores_of_the_cards(backend: Backend) -> None:
+    entry = backend.indexed()[0]
+    backend.library.calibration = Calibration(score=0.5, bias=-1.0, threshold=0.4)
+    del backend.library.searcher  # which has the calibration of before
+    (grounding,) = backend.ground(entry.video, ["a green ring"])
+    found = backend.comparable(entry.video, grounding)
+    (hit,) = backend.library.search("a green ring", 1, videos=[entry.path])
+    assert found.moments[0].score == pytest.approx(hit.moment.score)
+    assert found.moments[0].score != pytest.approx(grounding.moments[0].score)
+    shares = [moment.score / grounding.moments[0].score for moment in grounding.moments]
+    assert [moment.score / found.moments[0].score for moment in found.moments] == pytest.approx(shares)
 
 
 def test_one_video_has_curves_highlights_and_a_summary(backend: Backend) -> None:
@@ -317,3 +348,37 @@ def test_a_library_that_was_deleted_is_told_so(home: Path, tmp_path: Path, monke
     assert not app.exception
     assert any("not there any more" in element.value for element in app.markdown)
     assert not (tmp_path / "library").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where names are bytes")
+def test_names_that_are_not_utf8_are_shown(
+    tmp_path: Path, tiny_clip: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"film \xe9.mp4")
+    odd.parent.mkdir()
+    make_video(tmp_path / "a.mp4", seconds=8).rename(odd)
+    (odd.parent / os.fsdecode(b"\xff.mp4")).write_text("no film")
+    make_video(tmp_path / "a.mp4", seconds=8, seed=1)
+    spec = model_spec("zero-shot", None, str(tiny_clip), None)
+    Library(tmp_path / "library", spec, device="cpu").add([odd.parent, tmp_path / "a.mp4"])
+    monkeypatch.setattr(backend_room, "_current", None)
+    made = backend_room.use(Backend(Options(tmp_path / "library", (tmp_path,), device="cpu")))
+    wait_for(lambda: made.readiness.state == READY)
+    (video,) = (entry.video for entry in made.indexed() if entry.path == str(odd))
+
+    app = run(q="a red circle", min="0")
+    assert "film \\xe9.mp4" in {card["name"] for card in cards(app)}
+    folder = next(place for place in place_names(made.indexed()) if place.startswith("folder: ") and "caf" in place)
+    app = run(q="a red circle", min="0", **{"in": folder})
+    assert {card["name"] for card in cards(app)} == {"film \\xe9.mp4"}
+    app = run("video", v=video)
+    assert not app.exception
+    app = run("library")
+    (table,) = app.dataframe
+    assert "film \\xe9.mp4" in set(table.value["Name"])
+    assert any("\\\\xff" in text.value for text in app.markdown), "what failed"
+    assert made.roots.allowed(next(path for path in made.roots.folders() if "caf" in path)) == odd.parent
+    hits = made.library.search("a red circle", videos=[odd])
+    for form in FORMS:
+        made.results.export(made.results.keep("a red circle", hits), form).text.encode("utf-8")
+    wait_for(lambda: not made.worker.busy)

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,9 @@ from vtg.errors import VtgError
 from vtg.grounding import Grounding, Moment, Saliency
 from vtg.library import Hit, Stretch
 from vtg.timelines import results_document
+
+if TYPE_CHECKING:
+    import altair as alt
 
 TENTHS = st.integers(0, 10_000).map(lambda number: number / 10)
 KEYS = st.text("0123456789abcdef", min_size=12, max_size=32)
@@ -259,31 +263,63 @@ def test_a_click_on_a_chart_is_a_time() -> None:
     for nothing in (None, {}, {"selection": {}}, {"selection": {JUMP: []}}, {"selection": {JUMP: [{"x": 1}]}}):
         assert clicked_time(nothing) is None
     for chart in (
-        curve_chart(grounding("a", np.linspace(0, 1, 9)), "#f00"),
-        stacked_chart([grounding("a", np.ones(9))]),
+        curve_chart(grounding("a", np.linspace(0, 1, 9)), 0.5, "#f00"),
+        stacked_chart([grounding("a", np.ones(9))], 0.5),
     ):
         assert JUMP in {param["name"] for param in chart.to_dict()["params"]}
 
 
+def marks(chart: alt.LayerChart, kind: str) -> list[dict[str, Any]]:
+    """The rows that the layers of one kind of mark draw."""
+    return [
+        row for layer in chart.to_dict()["layer"] if layer["mark"]["type"] == kind for row in layer["data"]["values"]
+    ]
+
+
 def test_charts_show_moments_and_any_scale_of_saliency() -> None:
     curves = [grounding("a dog", np.linspace(-3, 5, 9)), grounding("<b>cat</b>", np.linspace(0, 1, 9))]
-    layers = stacked_chart(curves).to_dict()["layer"]
-    shaded = [layer["data"]["values"] for layer in layers if layer["mark"]["type"] == "rect"]
-    assert [[(row["time"], row["end"]) for row in rows] for rows in shaded] == [[(4, 8)], [(4, 8)]]
-    (area,) = (layer for layer in layers if layer["mark"]["type"] == "area")
+    chart = stacked_chart(curves, 0.6)
+    assert [(row["time"], row["end"]) for row in marks(chart, "rect")] == [(4, 8)] * 2
     for query, base in (("a dog", 1.0), ("<b>cat</b>", 0.0)):
-        heights = [row["score"] - base for row in area["data"]["values"] if row["query"] == query]
+        heights = [row["score"] - base for row in marks(chart, "area") if row["query"] == query]
         assert min(heights) == pytest.approx(0)
-        assert max(heights) == pytest.approx(0.86)
+        assert max(heights) == pytest.approx(0.86 * 0.9)  # the score of the best moment
+    rules = [row["threshold"] for row in marks(chart, "rule") if "threshold" in row]
+    assert rules == [pytest.approx(1 + 0.86 * 0.6), pytest.approx(0.86 * 0.6)]
+
+
+@pytest.mark.parametrize(
+    ("saliency", "score", "heights"),
+    [
+        ([-0.5, 0.0, 0.05, 0.1], 0.9, [0, 0, 0.45, 0.9]),
+        ([0.07, 0.08, 0.075, 0.08], 0.9, [0.7875, 0.9, 0.84375, 0.9]),  # all of it answers
+        ([-0.001, 0.0, 0.001, 0.002], 0.001, [0, 0, 0.0005, 0.001]),  # nothing answers, and looks like it
+        ([-0.4, -0.3, -0.2, -0.1], 0.2, [0, 0, 0, 0]),
+        ([0.1, 0.2, 0.4, 0.8], None, [0.1, 0.2, 0.4, 0.8]),  # a highlight-only head
+    ],
+)
+def test_a_curve_begins_at_0_and_is_as_high_as_the_score(
+    saliency: list[float], score: float | None, heights: list[float]
+) -> None:
+    moments = [] if score is None else [Moment(0, 4, score)]
+    found = Grounding("a", "v.mp4", 8.0, moments, Saliency(np.arange(4) * 2.0, np.array(saliency)))
+    chart = curve_chart(found, 0.75, "#f00")
+    assert [row["score"] for row in marks(chart, "area")] == [
+        pytest.approx(height) for height in [*heights, heights[-1]]
+    ]
+    (area,) = (layer for layer in chart.to_dict()["layer"] if layer["mark"]["type"] == "area")
+    assert area["encoding"]["y"]["scale"]["domain"] == [0, 1]
+    rules = [row["threshold"] for row in marks(chart, "rule") if "threshold" in row]
+    assert rules == ([] if score is None else [0.75])
+    assert ("found ≥ 0.75" in area["encoding"]["y"]["axis"]["labelExpr"]) == (score is not None)
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_peaks() -> None:
     scores = np.zeros(20_000)
     scores[12_345] = 1.0
-    layers = curve_chart(grounding("a", scores), "#f00").to_dict()["layer"]
-    (area,) = (layer["data"]["values"] for layer in layers if layer["mark"]["type"] == "area")
+    area = marks(curve_chart(grounding("a", scores), 0.5, "#f00"), "area")
     assert len(area) <= 1501
-    assert max(row["score"] for row in area) == 1.0
+    assert max(row["score"] for row in area) == 0.9
     assert area[-1]["time"] == 40_000
 
 

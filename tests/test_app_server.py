@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from starlette.applications import Starlette
 
 from streamlit_app.asked import Asked
 from streamlit_app.backend import READY, Backend, Options
 from streamlit_app.exports import FORMS
+from streamlit_app.jobs import CANCELLED, FAILED, Job
 from streamlit_app.media import export_url, media_routes, media_url, result_url
 from streamlit_app.server import open_port
 from streamlit_app.tasks import add_videos, make_film, playable
-from streamlit_app.uploads import upload_route, upload_url
+from streamlit_app.uploads import drop_leftovers, upload_route, upload_url
 from vtg.errors import VtgError
 from vtg.library import Library
 from vtg.specs import model_spec
@@ -50,7 +55,6 @@ def shop(
 @pytest.fixture
 def client(shop: Backend) -> Iterator[Any]:
     """Asks the routes as a browser would."""
-    from starlette.applications import Starlette
     from starlette.testclient import TestClient
 
     with TestClient(Starlette(routes=[*media_routes(lambda: shop), upload_route(lambda: shop)])) as client:
@@ -163,6 +167,71 @@ def test_uploads_are_checked_kept_and_indexed(
     shop.remove([str(shop.uploads / "new.mp4"), str(shop.uploads / "new (2).mp4")])
     assert list(shop.uploads.iterdir()) == []
     assert len(shop.indexed()) == 2
+
+
+def test_an_upload_that_is_given_up_while_it_is_checked_leaves_nothing(
+    shop: Backend, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    film = make_video(tmp_path / "left.mp4", seconds=4, seed=11).read_bytes()
+    messages = [{"type": "http.request", "body": film, "more_body": False}, {"type": "http.disconnect"}]
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0) if len(messages) > 1 else messages[0]
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": upload_url(shop),
+        "query_string": b"name=left.mp4",
+        "headers": [],
+    }
+    app = Starlette(routes=[upload_route(lambda: shop)])
+    with ThreadPoolExecutor(1) as thread:  # whose own loop does not meet that of a browser's tests
+        thread.submit(anyio.run, app, scope, receive, send).result()
+    assert answers[0]["status"] == 400
+    assert not any(shop.uploads.iterdir())
+    assert all(job.title != "left.mp4" for job in shop.worker.jobs())
+
+
+def test_an_upload_whose_indexing_ends_early_is_deleted(
+    shop: Backend, client: Any, tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_video(tmp_path / "new.mp4", seconds=4, seed=12).read_bytes()
+    begun, go = threading.Event(), threading.Event()
+
+    def hold(_: Job) -> None:
+        begun.set()
+        assert go.wait(30)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise VtgError("the model is gone")
+
+    monkeypatch.setattr(shop.library, "add", fail)
+    shop.worker.submit("index", "holds the worker", hold)
+    assert begun.wait(30)
+    sent = [client.post(upload_url(shop), params={"name": "new.mp4"}, content=film).json() for _ in range(2)]
+    assert all((shop.uploads / answer["name"]).is_file() for answer in sent)
+    cancelled, failed = (shop.worker.find(answer["job"]) for answer in sent)
+    assert cancelled and failed
+    cancelled.cancel()
+    go.set()
+    wait_for(lambda: not shop.worker.busy)
+    assert (cancelled.state, failed.state) == (CANCELLED, FAILED)
+    assert not any(shop.uploads.iterdir())
+
+
+def test_parts_that_nobody_sends_any_more_are_deleted(tmp_path: Path) -> None:
+    drop_leftovers(tmp_path / "none")
+    for name in (".a.part", ".b.part", "c.part.mp4"):
+        (tmp_path / name).write_text("part")
+    for name in (".a.part", "c.part.mp4"):
+        os.utime(tmp_path / name, (1000, 1000))
+    drop_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.part", "c.part.mp4"]
 
 
 def test_answers_are_remembered_until_the_library_changes(

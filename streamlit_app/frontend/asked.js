@@ -108,6 +108,8 @@ class Asked {
 
   update(data, tell) {
     this.tell = tell;
+    if (this.session !== data.session) this.offered = undefined; // nothing of an earlier visit is kept by the server
+    this.session = data.session;
     const parts = [this.choose];
     if (data.picture) parts.push(this.drawPicture(data.picture));
     if (data.like) parts.push(this.draw("like", data.like.poster, `like ${data.like.label}`));

@@ -74,15 +74,21 @@ class Player {
     } else if (this.wanted && this.video.readyState > 0) {
       this.begin();
     }
-    this.clip.hidden = !data.clip;
     if (data.clip) {
       this.clip.href = data.clip.href;
       this.clip.download = data.clip.name;
     }
-    this.again.hidden = !data.clip;
+    this.offer();
     this.drawMoments();
     this.follow();
     if (another && data.play) this.root.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  offer() {
+    const playable = this.broken !== this.data.src;
+    this.clip.hidden = !playable || !this.data.clip;
+    this.again.hidden = !playable || !this.data.replay;
+    if (!playable) this.note.textContent = "This cannot be played: the file may be damaged or gone.";
   }
 
   drawMoments() {
@@ -133,6 +139,10 @@ class Player {
   refuse() {
     if (this.refused === this.data.src) return;
     this.refused = this.data.src;
+    if (this.data.last) {
+      this.broken = this.data.src;
+      this.offer();
+    }
     this.tell("refused", this.data.src);
   }
 }

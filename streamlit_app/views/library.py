@@ -9,11 +9,13 @@ import streamlit as st
 
 from vtg.errors import VtgError
 from vtg.library import IndexReport
+from vtg.plain_text import one_line
 from vtg.sources import VIDEO_SUFFIXES
 from vtg.tables import FAILED, INDEXED, VideoEntry
 from vtg.timecode import format_time
 
 from .. import backend as backend_room
+from .. import visit
 from ..backend import Backend
 from ..components import uploader
 from ..jobs import DONE, Job
@@ -109,7 +111,7 @@ def _show_work(backend: Backend) -> None:
         shown = tuple((job.number, job.active) for job in jobs)
         if st.session_state.get("library.jobs", shown) != shown and polling:
             st.session_state["library.jobs"] = shown
-            st.rerun()
+            visit.rerun()
         st.session_state["library.jobs"] = shown
         for job in jobs:
             show_job(job, lambda each: each.cancel(), backend.worker.dismiss)
@@ -131,6 +133,8 @@ def _report(job: Job) -> None:
     if not report.added and not report.unchanged and not report.failed and job.state == DONE:
         parts = ["no videos were found there"]
     st.caption(", ".join(parts))
+    for warning in report.warnings:
+        st.caption(escape(warning))
 
 
 def _summary(backend: Backend) -> None:
@@ -170,6 +174,8 @@ def _add_folder(backend: Backend) -> None:
     def add() -> None:
         written = st.session_state.get("library.folder") or ""
         try:
+            if not written.strip():
+                raise VtgError("Choose a folder or file, or write its path and press Enter.")
             path = backend.roots.allowed(written)
         except VtgError as error:
             st.session_state["library.refusal"] = str(error)
@@ -196,13 +202,13 @@ def _list(backend: Backend, entries: list[VideoEntry]) -> None:
         return
     rows = [
         {
-            "Name": Path(entry.path).name,
+            "Name": one_line(Path(entry.path).name),
             "State": "failed" if entry.state == FAILED else "ready" if backend.library.reads(entry) else "outdated",
             "Length": format_time(entry.duration) if entry.duration else "",
             "Picture": f"{entry.width}×{entry.height}" if entry.width else "",
             "MB": entry.size / 1e6,
             "Added": entry.added,
-            "Folder": str(Path(entry.path).parent),
+            "Folder": one_line(str(Path(entry.path).parent)),
         }
         for entry in entries
     ]

@@ -10,6 +10,7 @@ from vtg.models import registry
 from vtg.specs import describe_models
 
 from .. import backend as backend_room
+from .. import visit
 from ..backend import Backend
 from ..tasks import pull_model
 from .parts import POLL_SECONDS, errors_shown, escape, show_job
@@ -56,7 +57,7 @@ def _show_pulls(backend: Backend) -> None:
 
     def draw() -> None:
         if active and not any(job.active for job in jobs):
-            st.rerun()
+            visit.rerun()
         for job in jobs:
             show_job(job, lambda each: each.cancel(), backend.worker.dismiss)
 
@@ -89,7 +90,15 @@ def _show_all(backend: Backend) -> None:
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox("Download a published head", absent, index=None, key="models.name", placeholder="Choose a head")
-        st.button("Download", icon=":material/download:", on_click=pull, key="models.pull")
+        chosen = st.session_state.get("models.name")
+        st.button(
+            "Download",
+            icon=":material/download:",
+            on_click=pull,
+            key="models.pull",
+            disabled=chosen is None,
+            help="Choose a head first." if chosen is None else None,
+        )
 
 
 def _pullable(rows: list[dict[str, Any]]) -> list[str]:

@@ -17,9 +17,9 @@ from .. import visit
 from ..address import SHORTEST_ID, SearchState
 from ..asked import Asked
 from ..backend import Backend
-from ..charts import JUMP, clicked_time, curve_chart
+from ..charts import JUMP, clicked_time, curve_caption, curve_chart
 from ..look import ACCENT
-from .parts import escape, show_player, span
+from .parts import entry_of, errors_shown, escape, jump_to, show_player, span, trouble_with
 
 __all__ = ["show_open"]
 
@@ -41,19 +41,21 @@ def show_open(
     """
     opened = state.open
     assert opened is not None
-    entry = next((entry for entry in backend.indexed() if entry.video.startswith(opened.video)), None)
-    if entry is None:
-        raise VtgError("The moment of this address is of a video that is not in the library any more.")
+    entry = entry_of(backend, opened)
+    if entry is None or opened.start >= entry.duration:
+        raise VtgError(f"The moment of this address {trouble_with(backend, opened)}")
     moment = Moment(opened.start, min(opened.end, entry.duration), 0.0)
     grounding = None
     if asked.sentence and backend.readiness.state == backend_room.READY:
         (grounding,) = backend.ground(entry.video, [asked.sentence])
+        grounding = backend.comparable(entry.video, grounding)
     with st.container(border=True, key="open"):
         _heading(entry, moment, state, close, find_like)
-        jump = (state.at, st.session_state.get("search.jumps", 0)) if state.at is not None else None
-        show_player(backend, "search.player", entry.video, moment, grounding, jump)
+        jump = jump_to(state.at, entry, st.session_state.get("search.jumps", 0))
+        with errors_shown():
+            show_player(backend, "search.player", entry.video, moment, grounding, jump)
         if grounding is not None:
-            _show_curve(grounding)
+            _show_curve(grounding, backend.usual_score)
 
 
 def _heading(
@@ -75,7 +77,7 @@ def _heading(
         st.button("Close", icon=":material/close:", on_click=close, key="search.close")
 
 
-def _show_curve(grounding: Grounding) -> None:
+def _show_curve(grounding: Grounding, threshold: float) -> None:
     key = f"search.curve.{hash((grounding.video, grounding.query))}"
 
     def jump() -> None:
@@ -84,6 +86,6 @@ def _show_curve(grounding: Grounding) -> None:
             st.session_state["search.jumps"] = st.session_state.get("search.jumps", 0) + 1
             visit.keep("search", replace(visit.current("search"), at=at))
 
-    chart = curve_chart(grounding, ACCENT[st.context.theme.type or "light"])
+    chart = curve_chart(grounding, threshold, ACCENT[st.context.theme.type or "light"])
     st.altair_chart(chart, key=key, on_select=jump, selection_mode=JUMP, width="stretch")
-    st.caption("How much each part answers the question; shaded: the moments found. Click to jump.")
+    st.caption(f"{curve_caption(grounding)} Click to jump.")

@@ -5,23 +5,42 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import streamlit as st
 
 from vtg.errors import VtgError
 from vtg.grounding import Grounding, Moment
+from vtg.plain_text import one_line
+from vtg.tables import VideoEntry
 from vtg.timecode import format_time
 
 from .. import backend as backend_room
+from .. import visit
+from ..address import OpenMoment
 from ..backend import Backend
 from ..components import Film, Mark, player
 from ..jobs import CANCELLED, DONE, FAILED, WAITING, Job
-from ..media import clip_name, media_url
+from ..media import LONGEST_CLIP, clip_name, media_url
 from ..tasks import Copy, playable
 
-__all__ = ["count", "empty_state", "errors_shown", "megabytes", "show_job", "show_loading", "show_player", "span"]
+__all__ = [
+    "count",
+    "empty_state",
+    "entry_of",
+    "errors_shown",
+    "escape",
+    "jump_to",
+    "megabytes",
+    "show_job",
+    "show_loading",
+    "show_player",
+    "span",
+    "trouble_with",
+]
 
 POLL_SECONDS = 1.0  # between two looks at work in the background
+LOADING_POLL_SECONDS = 2.0  # a look costs a run of the garbage collector, which holds up what is being loaded
 MARKS = 12  # moments on the player's line
 STATES = {
     WAITING: (":material/hourglass_empty:", "waiting"),
@@ -46,8 +65,7 @@ def errors_shown() -> Iterator[None]:
 
 def escape(text: str) -> str:
     """Text that Streamlit's Markdown shows as it is."""
-    marked = "".join(f"\\{letter}" if letter in "\\`*_{}[]()<>#+-.!|~$:&" else letter for letter in text)
-    return marked.replace("\n", " ")
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()<>#+-.!|~$:&" else letter for letter in one_line(text))
 
 
 def span(start: float, end: float) -> str:
@@ -75,6 +93,26 @@ def empty_state(icon: str, title: str, text: str) -> Iterator[None]:
         yield
 
 
+def entry_of(backend: Backend, moment: OpenMoment) -> VideoEntry | None:
+    """The file of a moment that an address names; None where the library has none of its content."""
+    return next((entry for entry in backend.indexed() if entry.video.startswith(moment.video)), None)
+
+
+def trouble_with(backend: Backend, moment: OpenMoment) -> str:
+    """Why a moment that an address names cannot be shown, as the end of a sentence; "" where it can."""
+    entry = entry_of(backend, moment)
+    if entry is None:
+        return "is of a video that is not in the library any more."
+    if moment.start >= entry.duration:
+        return f"begins after the end of {Path(entry.path).name}, which is {format_time(entry.duration)} long."
+    return ""
+
+
+def jump_to(time: float | None, entry: VideoEntry, count: int) -> tuple[float, int] | None:
+    """Where the player is told to go (see `Film`): nowhere if the address names a time that the video does not have."""
+    return (time, count) if time is not None and time < entry.duration else None
+
+
 def show_loading(backend: Backend) -> bool:
     """Say that the model is being loaded, until it is; gives whether questions can be answered already."""
     if backend.readiness.state != backend_room.LOADING:
@@ -82,10 +120,10 @@ def show_loading(backend: Backend) -> bool:
 
     def wait() -> None:
         if backend.readiness.state != backend_room.LOADING:
-            st.rerun()
+            visit.rerun()
         st.info(f"{backend.readiness.message} … the first time takes a moment.", icon=":material/hourglass_top:")
 
-    st.fragment(wait, run_every=POLL_SECONDS)()
+    st.fragment(wait, run_every=LOADING_POLL_SECONDS)()
     return False
 
 
@@ -129,10 +167,15 @@ def show_player(
         moment: what to play first.
         grounding: whose moments are on the line; None for none.
         jump: see `Film`.
-        clip: whether the moment can be downloaded.
+        clip: whether there is a moment, which can be replayed and downloaded.
         play: begin at once.
+
+    Raises:
+        VtgError: the video is not in the library any more, or its file is gone or cannot be read.
     """
     entry = backend.entry(video)
+    if not Path(entry.path).is_file():
+        raise VtgError(f"{Path(entry.path).name}: the file is not there any more, so it cannot be played.")
     refused_key = f"refused.{video}"
 
     def refuse(address: str) -> None:
@@ -142,12 +185,12 @@ def show_player(
     def draw() -> None:
         copy = playable(backend, video, st.session_state.get(refused_key, False))
         if polling != (copy.job is not None and copy.job.active):
-            st.rerun()
+            visit.rerun()
         src, offset, note = _source(backend, video, moment, copy)
         film = Film(
             film=video,
             moment=f"{video} {moment.start:.3f} {moment.end:.3f}",
-            title=entry.path,
+            title=one_line(entry.path),
             src=src,
             offset=offset,
             start=moment.start,
@@ -161,8 +204,10 @@ def show_player(
                 media_url(backend, "clip", video, moment.start, moment.end),
                 clip_name(entry.path, moment.start, moment.end),
             )
-            if clip
+            if clip and moment.end - moment.start <= LONGEST_CLIP
             else None,
+            replay=clip,
+            last=copy.job is not None and copy.job.state == FAILED,
         )
         player(key, film, refuse)
 

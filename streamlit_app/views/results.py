@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from vtg.library import Hit
+from vtg.plain_text import one_line
 from vtg.tables import VideoEntry
 
 from ..address import OpenMoment, SearchState
@@ -58,7 +59,10 @@ def show_hits(
         by_video: dict[str, list[Card]] = {}
         for hit, card in made:
             by_video.setdefault(hit.video, []).append(card)
-        groups = [CardGroup(Path(path).name, count(len(own), "moment"), tuple(own)) for path, own in by_video.items()]
+        groups = [
+            CardGroup(one_line(Path(path).name), count(len(own), "moment"), tuple(own))
+            for path, own in by_video.items()
+        ]
     else:
         groups = [CardGroup("", "", tuple(card for _, card in made))]
     cards("search.cards", groups, state.query, str(state.open or ""), choose, find_like)
@@ -72,7 +76,7 @@ def _exports(backend: Backend, name: str) -> None:
 
 
 def _card(backend: Backend, state: SearchState, asked: Asked, hit: Hit, entry: VideoEntry) -> Card:
-    moment, name = hit.moment, Path(hit.video).name
+    moment, name = hit.moment, one_line(Path(hit.video).name)
     times = (moment.start, moment.end)
     middle = min(hit.peak + 0.5 / backend.library.model.fps, entry.duration)
     said = f", said: {hit.said}" if hit.said else ""

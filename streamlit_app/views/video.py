@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +9,16 @@ from pathlib import Path
 import streamlit as st
 
 from vtg.grounding import Grounding, Moment
+from vtg.plain_text import csv_text, json_text, one_line, table_cell
 from vtg.summary import Plan, plan_document
 from vtg.tables import VideoEntry
 from vtg.timecode import format_time
 
 from .. import backend as backend_room
 from .. import visit
-from ..address import MOST_QUERIES, PARTS, SHORTEST_ID, OpenMoment, SearchState, VideoState, read_video
+from ..address import LONGEST_QUERY, MOST_QUERIES, PARTS, SHORTEST_ID, OpenMoment, SearchState, VideoState, read_video
 from ..backend import Backend
-from ..charts import JUMP, clicked_time, stacked_chart
+from ..charts import JUMP, clicked_time, curve_caption, stacked_chart
 from ..components import Card, CardGroup, cards
 from ..jobs import DONE
 from ..media import media_url, result_url
@@ -33,6 +31,7 @@ from .parts import (
     empty_state,
     errors_shown,
     escape,
+    jump_to,
     megabytes,
     show_job,
     show_loading,
@@ -57,18 +56,24 @@ def show() -> None:
         return
     state = visit.begin(PAGE, read_video, _fill)
     names = {entry.video[:SHORTEST_ID]: entry for entry in entries}
-    if st.session_state.get("video.video") not in names:
+    named = state.video[:SHORTEST_ID]
+    if "video.video" in st.session_state and st.session_state["video.video"] not in names:
         st.session_state["video.video"] = None
+    start = visit.initial("video.video", named if named in names else None)
     chosen = st.selectbox(
         "Video",
         list(names),
+        list(names).index(start) if start else None,
         key="video.video",
+        on_change=visit.acted,
         format_func=lambda short: _name(names[short], entries),
         placeholder="Choose a video",
         label_visibility="collapsed",
     )
     if chosen is None:
-        gone = bool(state.video)
+        gone = bool(named) and named not in names
+        if not gone:
+            visit.keep(PAGE, replace(state, video="", at=None))
         with empty_state(
             "movie",
             "This video is not here any more" if gone else "Choose a video",
@@ -79,26 +84,37 @@ def show() -> None:
             return
     queries = st.multiselect(
         "Questions",
-        list(dict.fromkeys([*st.session_state.get("video.queries", []), *backend.examples])),
+        list(dict.fromkeys([*st.session_state.get("video.queries", state.queries), *backend.examples])),
+        visit.initial("video.queries", list(state.queries)),
         key="video.queries",
+        on_change=visit.acted,
         accept_new_options=True,
         max_selections=MOST_QUERIES,
         placeholder="Ask several questions of this video",
         help="Each gets a curve; highlights and summary answer the first.",
     )
     part = st.segmented_control(
-        "Part", PARTS, key="video.part", format_func=TITLES.__getitem__, label_visibility="collapsed", required=True
+        "Part",
+        PARTS,
+        default=visit.initial("video.part", state.part),
+        key="video.part",
+        on_change=visit.acted,
+        format_func=TITLES.__getitem__,
+        label_visibility="collapsed",
+        required=True,
     )
-    moved = chosen != state.video[:SHORTEST_ID]
+    asked = list(dict.fromkeys(query.strip() for query in queries if query.strip()))
     state = replace(
         state,
         video=chosen,
-        queries=tuple(dict.fromkeys(query.strip() for query in queries if query.strip())),
+        queries=tuple(query for query in asked if len(query) <= LONGEST_QUERY),
         part=part or PARTS[0],
-        at=None if moved else state.at,
+        at=state.at if chosen == named else None,
     )
-    if all(len(query) <= backend_room.LONGEST_QUERY for query in state.queries):
-        visit.keep(PAGE, state)
+    visit.keep(PAGE, state)
+    for query in asked:
+        with errors_shown():
+            backend.check_length(query)
     with errors_shown():
         if show_loading(backend):
             st.fragment(_part)(names[chosen], state.queries)
@@ -114,7 +130,7 @@ def _fill(state: VideoState) -> None:
 def _name(entry: VideoEntry, entries: Sequence[VideoEntry]) -> str:
     path = Path(entry.path)
     twins = sum(Path(other.path).name == path.name for other in entries)
-    return f"{path.name} ({path.parent.name})" if twins > 1 else path.name
+    return one_line(f"{path.name} ({path.parent.name})" if twins > 1 else path.name)
 
 
 def _part(entry: VideoEntry, queries: tuple[str, ...]) -> None:
@@ -127,11 +143,12 @@ def _part(entry: VideoEntry, queries: tuple[str, ...]) -> None:
         best = groundings[0].moments[0] if groundings and groundings[0].moments else None
         _facts(entry)
         moment = best or Moment(0.0, entry.duration, 0.0)
-        jump = (state.at, st.session_state.get("video.jumps", 0)) if state.at is not None else None
-        first = groundings[0] if groundings else None
-        show_player(backend, "video.player", entry.video, moment, first, jump, clip=best is not None, play=False)
+        jump = jump_to(state.at, entry, st.session_state.get("video.jumps", 0))
+        first = backend.comparable(entry.video, groundings[0]) if groundings else None
+        with errors_shown():
+            show_player(backend, "video.player", entry.video, moment, first, jump, clip=best is not None, play=False)
         if state.part == "curves":
-            _curves(entry, groundings)
+            _curves(backend, entry, groundings)
         elif state.part == "highlights":
             _highlights(backend, entry, queries[0] if queries else None)
         else:
@@ -147,7 +164,7 @@ def _jump_to(time: float) -> None:
     visit.keep(PAGE, replace(visit.current(PAGE), at=time))
 
 
-def _curves(entry: VideoEntry, groundings: list[Grounding]) -> None:
+def _curves(backend: Backend, entry: VideoEntry, groundings: list[Grounding]) -> None:
     if not groundings:
         st.info("Ask a question above: its curve over the whole video is drawn here.", icon=":material/show_chart:")
         return
@@ -158,14 +175,16 @@ def _curves(entry: VideoEntry, groundings: list[Grounding]) -> None:
         if at is not None:
             _jump_to(at)
 
-    st.altair_chart(stacked_chart(groundings), key=key, on_select=jump, selection_mode=JUMP, width="stretch")
-    st.caption("One curve a question; shaded: its moments. Click to jump.")
-    stem = Path(entry.path).stem
+    shown = [backend.comparable(entry.video, grounding) for grounding in groundings]
+    chart = stacked_chart(shown, backend.usual_score)
+    st.altair_chart(chart, key=key, on_select=jump, selection_mode=JUMP, width="stretch")
+    st.caption(f"One curve a question. {curve_caption(shown[0])} Click to jump.")
+    stem = one_line(Path(entry.path).stem)
     with st.container(horizontal=True):
         st.download_button(
             "Moments (CSV)", moments_csv(groundings), f"{stem} moments.csv", "text/csv", icon=":material/download:"
         )
-        document = json.dumps([grounding.to_dict() for grounding in groundings], ensure_ascii=False, indent=1)
+        document = json_text([grounding.to_dict() for grounding in groundings])
         st.download_button(
             "All (JSON)", document, f"{stem} moments.json", "application/json", icon=":material/download:"
         )
@@ -173,15 +192,12 @@ def _curves(entry: VideoEntry, groundings: list[Grounding]) -> None:
 
 def moments_csv(groundings: Sequence[Grounding]) -> str:
     """All moments, a line each: query, start and end in seconds, score; for spreadsheets, too."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["query", "start", "end", "score"])
+    rows = [("query", "start", "end", "score")]
     for grounding in groundings:
-        # A cell that begins so would be a formula to a spreadsheet.
-        query = f"'{grounding.query}" if grounding.query[:1] in "=+-@\t" else grounding.query
+        query = table_cell(grounding.query)
         for moment in grounding.moments:
-            writer.writerow([query, f"{moment.start:.2f}", f"{moment.end:.2f}", f"{moment.score:.4f}"])
-    return text.getvalue()
+            rows.append((query, f"{moment.start:.2f}", f"{moment.end:.2f}", f"{moment.score:.4f}"))
+    return csv_text(rows)
 
 
 def _highlights(backend: Backend, entry: VideoEntry, query: str | None) -> None:
@@ -237,7 +253,7 @@ def _clips(backend: Backend, entry: VideoEntry, plan: Plan, key: str) -> None:
 
 def _downloads(backend: Backend, entry: VideoEntry, plan: Plan, kind: str, label: str) -> None:
     """The plan as data, and as a film that is made when it is asked for."""
-    stem = Path(entry.path).stem
+    stem = one_line(Path(entry.path).stem)
     job_key = f"video.reel.{hash((plan.video, tuple((clip.start, clip.end) for clip in plan.clips)))}"
 
     def make() -> None:
@@ -245,7 +261,7 @@ def _downloads(backend: Backend, entry: VideoEntry, plan: Plan, kind: str, label
 
     job = backend.films.find(st.session_state.get(job_key, 0))
     with st.container(horizontal=True, vertical_alignment="center"):
-        document = json.dumps(plan_document(plan), ensure_ascii=False, indent=1)
+        document = json_text(plan_document(plan))
         st.download_button("JSON", document, f"{stem} {kind}.json", "application/json", icon=":material/download:")
         if job is None or not (job.active or job.state == DONE):
             st.button(label, icon=":material/movie_edit:", on_click=make, key=f"video.make.{kind}")
@@ -255,7 +271,7 @@ def _downloads(backend: Backend, entry: VideoEntry, plan: Plan, kind: str, label
 
         def follow() -> None:
             if not job.active:
-                st.rerun()
+                visit.rerun()
             show_job(job, lambda each: each.cancel())
 
         if job.active:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from vtg.library import Library
 from vtg.tables import INDEXED
 from vtg.video.process import ffmpeg_binary
 
-from .conftest import DemoPage, wait_until_ready
+from .conftest import PATIENCE, DemoPage, wait_until_ready
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -27,6 +28,15 @@ def upload(page: Page, path: Path) -> Any:
     """Choose a file; gives its row in the list of uploads."""
     page.get_by_test_id("upload").set_input_files(path)
     return page.get_by_test_id("upload-row").first
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    """Wait until something has happened on the server's disk."""
+    for _ in range(PATIENCE // 100):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
 
 
 def kept_files(library: Path) -> set[Path]:
@@ -145,6 +155,49 @@ def test_progress_outlives_a_reload_and_can_be_cancelled(own: DemoPage, visit: C
     assert {entry.state for entry in entries} == {INDEXED}
     page.get_by_role("button", name="Dismiss").click()
     page.get_by_text(re.compile("many.*cancelled")).wait_for(state="detached")
+
+
+def test_an_upload_that_is_stopped_leaves_nothing(demo: DemoPage, visit: Callable[..., Page], tmp_path: Path) -> None:
+    before = kept_files(demo.library)
+    (video,) = make_videos(tmp_path, "test", 1, seconds=12)
+    free = 15_000_000  # bytes of a box that players pass over
+    with video.path.open("ab") as file:
+        file.write((free + 8).to_bytes(4, "big") + b"free" + bytes(free))
+    page = visit(demo.address)
+    page.get_by_role("link", name="Library").click()
+    page.get_by_test_id("upload").wait_for(state="attached")
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 1_000_000}
+    network.send("Network.emulateNetworkConditions", slow)
+    row = upload(page, video.path)
+    row.get_by_text("sending").wait_for()
+    wait_for(lambda: any(path.suffix == ".part" and path.stat().st_size for path in kept_files(demo.library)))
+    row.get_by_role("button", name="Stop").click()
+    row.get_by_text("stopped").wait_for()
+    wait_for(lambda: kept_files(demo.library) == before)
+
+
+def test_an_upload_whose_indexing_is_cancelled_leaves_nothing(
+    own: DemoPage, visit: Callable[..., Page], tmp_path: Path
+) -> None:
+    (video,) = make_videos(tmp_path, "test", 1, seconds=12)
+    page = visit(own.address)
+    page.get_by_role("link", name="Library").click()
+    page.get_by_label("A folder or file on the server").click()
+    page.get_by_role("option", name="many").click()
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.get_by_text(re.compile(r"\d+ of 60 done")).wait_for()
+    upload(page, video.path).get_by_text("sent").wait_for()
+    sent = own.library / "uploads" / video.path.name
+    waiting = page.locator("[class*=st-key-job-index]").filter(has_text=video.path.stem)
+    waiting.get_by_text("waiting").wait_for()
+    assert sent.is_file()
+    waiting.get_by_role("button", name="Cancel").click()
+    page.locator("[class*=st-key-job-index]").filter(has_text="many").get_by_role("button", name="Cancel").click()
+    waiting.get_by_text("cancelled").wait_for()
+    assert not sent.exists()
+    assert all(entry.path != str(sent) for entry in Library(own.library).videos())
 
 
 def test_a_library_that_is_deleted_under_the_page_is_told_so(own: DemoPage, visit: Callable[..., Page]) -> None:
