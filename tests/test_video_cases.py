@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -330,6 +331,60 @@ def test_pictures_beyond_the_limit_are_refused_in_one_line(monkeypatch: pytest.M
     with pytest.raises(VideoError, match="8192x8192; the limit is") as caught:
         probe(CASES / "huge-8k.mp4")
     assert "\n" not in str(caught.value)
+
+
+def with_field(data: bytes, box: bytes, offset: int, value: int) -> bytes:
+    """An MP4 with another 32-bit number at an offset behind the first name of a box."""
+    place = data.index(box) + 4 + offset
+    return data[:place] + value.to_bytes(4, "big") + data[place + 4 :]
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize(
+    ("box", "offset", "value", "reason"),
+    [
+        (b"mvhd", 16, 1 << 31, ""),  # the movie's duration
+        (b"mdhd", 16, 1 << 31, ""),  # the track's
+        (b"mdhd", 12, 1, "is damaged"),  # ticks a second
+        (b"stts", 12, 1 << 30, "is damaged"),  # ticks for which a picture is shown
+        (b"stsz", 8, 1 << 29, "is not a video"),  # how many pictures there are
+        (b"avc1", 24, 0xFFFFFFFF, ""),  # their size, of which their own headers know better
+    ],
+)
+def test_numbers_of_a_header_are_not_believed(
+    box: bytes, offset: int, value: int, reason: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = render(tmp_path / "whole.mp4", 100, sound=True)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(with_field(whole.read_bytes(), box, offset, value))
+    if size == "large":
+        monkeypatch.setattr("vtg.video.probing.SMALL_FILE", 0)
+    if reason:
+        with pytest.raises(VideoError, match=reason):
+            probe(path)
+    else:
+        assert (probe(path).duration, probe(path).width) == (4.0, 96)
+        assert read_codes(sampled(path, 25)) == list(range(100))
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_the_length_that_matroska_claims_is_held_against_its_pictures(
+    size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = render(tmp_path / "whole.mkv", 100).read_bytes()
+    place = data.index(b"\x44\x89\x88") + 3  # the element of the duration, a float of 8 bytes
+    path = tmp_path / "damaged.mkv"
+    path.write_bytes(data[:place] + struct.pack(">d", 1e15) + data[place + 8 :])
+    if size == "large":
+        monkeypatch.setattr("vtg.video.probing.SMALL_FILE", 0)
+    with pytest.raises(VideoError, match="is cut short"):
+        probe(path)
+
+
+def test_pictures_as_narrow_as_a_line_are_refused(tmp_path: Path) -> None:
+    path = render(tmp_path / "line.mkv", 3, size=(8192, 16), encode=["-c:v", "ffv1"])
+    with pytest.raises(VideoError, match=r"is damaged \(its pictures are 8192x16"):
+        probe(path)
 
 
 PLAYLISTS = {

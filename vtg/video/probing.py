@@ -144,7 +144,10 @@ def survey(path: str | os.PathLike[str]) -> PictureTrack:
     status = file.stat()
     if status.st_size <= SMALL_FILE:
         return _survey_file(file)
-    track = _survey_large(file.absolute(), status.st_size, status.st_mtime_ns)
+    try:
+        track = _survey_large(file.absolute(), status.st_size, status.st_mtime_ns)
+    except VideoError as error:
+        raise VideoError(path, error.reason) from None  # named as it was given
     return replace(track, info=replace(track.info, path=file))
 
 
