@@ -13,7 +13,7 @@ import pytest
 from vtg.demo import make_scene, split_seed
 from vtg.video import probe
 
-from .conftest import SECONDS, DemoPage
+from .conftest import PATIENCE, SECONDS, DemoPage
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -47,14 +47,16 @@ def opened_span(page: Page) -> tuple[float, float]:
 
 def wait_for_time(page: Page, low: float, high: float) -> None:
     """Wait until the player is between two times, seconds."""
-    wait = """(video, [low, high]) => new Promise((done) => {
+    wait = """(video, [low, high, patience]) => new Promise((done, fail) => {
+        const last = Date.now() + patience;
         const look = () => {
             if (video.readyState > 1 && video.currentTime >= low && video.currentTime <= high) done();
+            else if (Date.now() > last) fail(new Error(`is at ${video.currentTime} s, not at ${low} to ${high} s`));
             else setTimeout(look, 50);
         };
         look();
     })"""
-    page.get_by_test_id("video").evaluate(wait, [low, high])
+    page.get_by_test_id("video").evaluate(wait, [low, high, PATIENCE])
 
 
 def test_a_question_gives_cards_and_the_player_the_right_second(
