@@ -41,7 +41,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 def kept_files(library: Path) -> set[Path]:
     """All files of a library, less the pictures that other tests' pages may just be making."""
-    return {path for path in library.rglob("*") if path.is_file() and path.parent.name != "previews"}
+    return {path for path in library.rglob("*") if path.is_file() and "previews" not in path.relative_to(library).parts}
 
 
 def test_an_upload_is_indexed_and_found(demo: DemoPage, visit: Callable[..., Page], tmp_path: Path) -> None:
