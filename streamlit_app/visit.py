@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 ACTED = "visit.acted"  # whether this run follows from a widget or from the script itself, and not from a new address
-COMPLETE = "visit.complete"  # whether any run of this session has drawn its whole page
+COMPLETE = "visit.complete"  # whether any run for this visitor has drawn its whole page
 State = TypeVar("State", SearchState, VideoState)
 Value = TypeVar("Value")
 
@@ -77,7 +77,7 @@ def initial(key: str, value: Value) -> Value:
 
 
 def token() -> str:
-    """Names this session: another one after a reload, and after a restart of the server."""
+    """Names a visit: another one after a reload, and after a restart of the server."""
     name: str = st.session_state.setdefault("visit.token", secrets.token_hex(8))
     return name
 
