@@ -61,7 +61,7 @@ import sys
 import av
 from vtg.video.limits import MAX_PIXELS_AT_OPENING, process_memory
 before = process_memory()
-with av.open(sys.argv[1], metadata_errors="ignore", options={"max_pixels": str(MAX_PIXELS_AT_OPENING)}) as container:
+with av.open(sys.argv[1], options={"max_pixels": str(MAX_PIXELS_AT_OPENING)}) as container:
     stream = container.streams.video[0]
     print(stream.width, stream.height, stream.codec_context.pix_fmt, (process_memory() - before) // 10**6)
 """

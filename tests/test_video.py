@@ -770,3 +770,14 @@ def test_clips_without_sound_are_joined_without(plain: Path, tmp_path: Path) -> 
     assert sampled(out, 25)[1] == [*range(100), *range(100)]
     with pytest.raises(VtgError, match="at least one"):
         concat([], tmp_path / "none.mp4")
+
+
+def test_tags_that_are_not_utf8_lose_those_bytes_alone(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    command = [ffmpeg_binary(), "-v", "error", "-f", "lavfi", "-i", "testsrc=d=2:s=64x48:r=5"]
+    subprocess.run([*command, "-metadata", "title=Caf? Ol?", str(film)], check=True)
+    content = film.read_bytes()
+    assert content.count(b"Caf? Ol?") == 1
+    film.write_bytes(content.replace(b"Caf? Ol?", "Café Olé".encode("latin-1")))
+    assert probe(film).title == "Caf Ol"
+    assert sum(1 for _ in sample_frames(film, 1.0, size=32)) == 2

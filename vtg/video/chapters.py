@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from vtg.video.containers import open_container
+from vtg.video.containers import open_container, rational, tag_text
 from vtg.video.probing import PictureTrack
 
 __all__ = ["Chapter", "chapters_between", "chapters_text", "read_chapters"]
@@ -34,9 +34,9 @@ def read_chapters(track: PictureTrack) -> list[Chapter]:
     chapters = []
     with open_container(track.info.path) as container:
         for chapter in container.chapters():
-            tick = chapter["time_base"]
+            tick = rational(chapter["time_base"])
             if tick:
-                title = " ".join(chapter["metadata"].get("title", "").split())
+                title = " ".join(tag_text(chapter["metadata"].get("title", "")).split())
                 chapters.append(Chapter(chapter["start"] * tick - origin, chapter["end"] * tick - origin, title))
     return chapters_between(chapters, Fraction(0), track.duration)
 

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import functools
 import os
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VideoError
 from vtg.video.limits import MAX_PIXELS_AT_OPENING
 
 if TYPE_CHECKING:
+    from numbers import Rational
+
     from av.container import InputContainer
 
-__all__ = ["CONTAINER_FORMATS", "absolute", "check_readable", "input_options", "open_container", "reading_errors"]
+__all__ = [
+    "CONTAINER_FORMATS",
+    "absolute",
+    "check_readable",
+    "input_options",
+    "open_container",
+    "rational",
+    "reading_errors",
+    "tag_text",
+]
 
 # Names of FFmpeg's demuxers. What is not here is not opened: playlists and manifests (hls, dash, concat, sdp, imf,
 # image2 with its name patterns) name other files, and devices and protocols are not files at all.
@@ -96,9 +108,26 @@ def open_container(path: str | os.PathLike[str]) -> InputContainer:
         "max_pixels": str(MAX_PIXELS_AT_OPENING),
     }
     try:
-        return av.open(absolute(path), options=options, metadata_errors="ignore")
+        return av.open(absolute(path), options=options, **_metadata_errors())
     except reading_errors() as error:
         raise VideoError(path, _why_not_opened(Path(path), error)) from None
+
+
+def _metadata_errors() -> dict[str, Any]:
+    """Options of `av.open` for tags that are not UTF-8: PyAV always does from 19 on what older ones are asked for."""
+    import av
+
+    return {"metadata_errors": "surrogateescape"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+
+def rational(value: Rational | None) -> Fraction | None:
+    """A rate, clock or aspect of PyAV as a fraction (from 19 on it has a type of its own); None where it is unset."""
+    return Fraction(int(value.numerator), int(value.denominator)) if value else None
+
+
+def tag_text(value: str) -> str:
+    """The text of a tag of a container, without the bytes that are not UTF-8."""
+    return value.encode("utf-8", "ignore").decode("utf-8")
 
 
 def reading_errors() -> tuple[type[Exception], ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -59,10 +58,8 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
     A matrix that skews, or turns by other than right angles, is ignored, as players do.
     """
-    for side_data in cast(Iterable[Any], frame.side_data):
-        if side_data.type.name == "DISPLAYMATRIX":
-            return _read_matrix(bytes(side_data))
-    return UPRIGHT
+    matrix = cast(Any, frame.side_data).get("DISPLAYMATRIX")
+    return UPRIGHT if matrix is None else _read_matrix(bytes(matrix))
 
 
 def _read_matrix(data: bytes) -> Orientation:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
+from vtg.video.containers import rational
+
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
@@ -92,10 +94,11 @@ def may_jump(container: InputContainer) -> bool:
 
 def continuous_times(container: InputContainer, stream: VideoStream) -> ContinuousTimes | None:
     """What continues the times of a picture track; None for containers with one clock."""
-    if not may_jump(container) or stream.time_base is None:
+    clock = rational(stream.time_base)
+    if clock is None or not may_jump(container):
         return None
-    rate = stream.average_rate or stream.guessed_rate or 25
-    return ContinuousTimes(stream.time_base, round(1 / rate / stream.time_base))
+    rate = rational(stream.average_rate) or rational(stream.guessed_rate) or Fraction(25)
+    return ContinuousTimes(clock, round(1 / rate / clock))
 
 
 def read_packets(
@@ -150,7 +153,8 @@ class PacketListing:
             # In ticks: fractions would take most of the time in which a file is listed.
             if index not in self._ends or known + duration > self._ends[index]:
                 self._ends[index] = known + duration
-                self._clocks.setdefault(index, packet.time_base)
+                if index not in self._clocks:
+                    self._clocks[index] = rational(packet.time_base) or Fraction(0)
         if is_picture:
             self._add_picture(coded_picture(packet))
 

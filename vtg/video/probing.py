@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from vtg.errors import VideoError
 from vtg.video.colour import Colours
-from vtg.video.containers import check_readable, open_container, reading_errors
+from vtg.video.containers import check_readable, open_container, rational, reading_errors, tag_text
 from vtg.video.damage import check_coded_rate, check_shape, check_times
 from vtg.video.limits import MAX_PIXELS, check_size
 from vtg.video.orientation import Orientation, orientation_of
@@ -214,11 +214,11 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
         assert declared is not None
         listing = _tail(container, stream, declared)
     check_times(path, listing, kinds, declared, file_start, rate)
-    check_coded_rate(path, context.framerate)
+    check_coded_rate(path, rational(context.framerate))
 
     duration = listing.duration(first, rate)
     orientation, colours, tagged = orientation_of(frame), Colours.of_pictures(frame), Colours.of_pictures(context)
-    sar = stream.sample_aspect_ratio or Fraction(1)
+    sar = rational(stream.sample_aspect_ratio) or Fraction(1)
     width, height = frame.width, frame.height
     check_shape(path, width * sar, height)
     if orientation.swaps_sides:
@@ -267,8 +267,7 @@ def _read_beginning(
     container: InputContainer, stream: VideoStream, to_end: bool, keep: bool
 ) -> tuple[VideoFrame | None, PacketListing, bool]:
     """Decode up to the first picture, list the packets, all if `to_end`, and tell whether the clock has jumped."""
-    assert stream.time_base is not None
-    listing = PacketListing(stream.time_base, [] if keep else None)
+    listing = PacketListing(_clock(stream), [] if keep else None)
     times = continuous_times(container, stream)
     # One thread: with more, the decoder would be fed several pictures before it gives the first.
     stream.codec_context.thread_count = 1
@@ -298,12 +297,12 @@ def _first_picture(stream: VideoStream, packet: av.Packet) -> VideoFrame | None:
 
 def _tail(container: InputContainer, stream: VideoStream, declared: Fraction) -> PacketListing:
     """The packets near the end of a large file: looks ever further back until there is a picture."""
-    assert stream.time_base is not None
-    listing = PacketListing(stream.time_base, None)
+    clock = _clock(stream)
+    listing = PacketListing(clock, None)
     start = container.start_time or 0
     since = [declared - Fraction(window) for window in TAIL_WINDOWS if window < declared]
     for seconds in (*since, Fraction(0)):
-        listing = PacketListing(stream.time_base, None)
+        listing = PacketListing(clock, None)
         with contextlib.suppress(*reading_errors()):  # a damaged length is jumped to in vain: look further back
             container.seek(start + round(seconds * 1_000_000))
             for packet in read_packets(container, stream, None, every=True):
@@ -314,9 +313,17 @@ def _tail(container: InputContainer, stream: VideoStream, declared: Fraction) ->
     return listing
 
 
+def _clock(stream: VideoStream) -> Fraction:
+    """Seconds a tick of a stream."""
+    clock = rational(stream.time_base)
+    assert clock is not None
+    return clock
+
+
 def _average_rate(stream: VideoStream) -> Fraction:
     """Pictures a second: the container's average, or the nearest common rate where the two agree."""
-    average, guessed = stream.average_rate or stream.base_rate, stream.guessed_rate
+    average = rational(stream.average_rate) or rational(stream.base_rate)
+    guessed = rational(stream.guessed_rate)
     if guessed and (not average or abs(guessed - average) < Fraction(1, 100)):
         return guessed
     return average or Fraction(25)
@@ -327,7 +334,7 @@ def _codec_name(stream: av.audio.AudioStream) -> str:
 
 
 def _title(container: InputContainer) -> str | None:
-    titles = (value.strip() for key, value in container.metadata.items() if key.lower() == "title")
+    titles = (tag_text(value).strip() for key, value in container.metadata.items() if key.lower() == "title")
     return next((title for title in titles if title), None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VideoError
-from vtg.video.containers import open_container, reading_errors
+from vtg.video.containers import open_container, reading_errors, tag_text
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -75,7 +75,9 @@ def _read(container: InputContainer, tracks: dict[int, SubtitleTrack], deadline:
         context = stream.codec_context if stream.type == "subtitle" else None
         if context is not None and context.codec.canonical_name in TEXT_CODECS:
             streams.append(stream)
-            tracks[stream.index] = SubtitleTrack(context.codec.canonical_name, stream.metadata.get("language"))
+            tracks[stream.index] = SubtitleTrack(
+                context.codec.canonical_name, tag_text(stream.metadata.get("language", "")) or None
+            )
         elif hasattr(stream, "discard"):  # before PyAV 18 what is not asked for is read, and dropped by `demux`
             stream.discard = type(stream.discard).all
     if not streams:

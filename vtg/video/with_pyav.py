@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtg.video.colour import Colours, resize_to_rgb
-from vtg.video.containers import open_container, reading_errors
+from vtg.video.containers import open_container, rational, reading_errors
 from vtg.video.damage import check_coded_rate
 from vtg.video.filters import Step
 from vtg.video.limits import MAX_PIXELS, MemoryGuard, decoding_threads
@@ -124,18 +124,19 @@ def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.ND
     try:
         with open_container(path) as container:
             stream, _ = picture_stream(container)
-            if stream is None or stream.codec_context is None or stream.time_base is None:
+            clock = None if stream is None else rational(stream.time_base)
+            if stream is None or stream.codec_context is None or clock is None:
                 raise DecodingError("has no picture track that can be decoded")
             context = stream.codec_context
             dated = INDEXED.search(container.format.name) and context.codec.canonical_name in DATED_PICTURES
-            if not dated or stream.sample_aspect_ratio not in (None, 0, 1):
+            if not dated or rational(stream.sample_aspect_ratio) not in (None, 1):
                 raise DecodingError("cannot be jumped in, or has no square pixels")
-            check_coded_rate(path, context.framerate)
+            check_coded_rate(path, rational(context.framerate))
             if not decoding_threads(context.width, context.height):
                 raise DecodingError("has pictures too large to be decoded in this process")
             context.skip_frame = "NONREF"
             context.thread_count = 1
-            at = math.floor((Fraction(time) + Fraction(container.start_time or 0, av.time_base)) / stream.time_base)
+            at = math.floor((Fraction(time) + Fraction(container.start_time or 0, av.time_base)) / clock)
             container.seek(at, stream=stream)
             found = None
             for picture in container.decode(stream):
@@ -175,7 +176,7 @@ class _Coded:
 
 def _picture_stream(container: InputContainer, track: PictureTrack) -> VideoStream:
     stream, _ = picture_stream(container)
-    if stream is None or stream.index != track.index or stream.time_base != track.clock:
+    if stream is None or stream.index != track.index or rational(stream.time_base) != track.clock:
         raise DecodingError("has other tracks than before")
     return stream
 
