@@ -37,7 +37,8 @@ def make_accelerator(recipe: TrainRecipe, device: str | None, some_unused: bool)
     from accelerate.state import AcceleratorState
 
     precision = {"float32": "no"}.get(recipe.precision, recipe.precision)
-    AcceleratorState._reset_state()  # a training before this one may have had another precision
+    # A training before this one in the same process may have had another precision, or another device.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     try:
         accelerator = Accelerator(
             mixed_precision=precision,
