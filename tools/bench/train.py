@@ -1,4 +1,4 @@
-"""Measures training steps on a CPU against the published algorithm plainly done, in one run, and the memory of each.
+"""Measures training steps against the published algorithm plainly done, in one run, and the memory of each.
 
     python -m tools.bench.train
 
@@ -101,7 +101,7 @@ def straightforward_batches(training_set: TrainingSet, plans: list[BatchPlan], f
         )
 
 
-def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str) -> Iterator[float]:
+def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str, device: str) -> Iterator[float]:
     """Trains, and gives the seconds of each step, reading included, after one of warm-up.
 
     Args:
@@ -110,12 +110,13 @@ def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str) 
         batch: samples in a step.
         steps: counted steps.
         precision: "float32" or "bf16".
+        device: "cpu" or "cuda".
     """
     recipe: Recipe = load_recipe("qvhighlights", ["train.validation=none"])
-    prepared = prepare(recipe, Sources(folder, folder / "train.jsonl"), "cpu", lambda what, done, total: None)
+    prepared = prepare(recipe, Sources(folder, folder / "train.jsonl"), device, lambda what, done, total: None)
     torch.manual_seed(0)
     config: HeadConfig = replace(prepared.config, name="bench")
-    head = R2Head(config)
+    head = R2Head(config).to(device)
     if way == "straightforward":
         head.block.__class__ = PlainBlock
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4, weight_decay=1e-4)
@@ -125,19 +126,21 @@ def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str) 
     source: AbstractContextManager[Iterator[TrainingBatch]]
     if way == "vtg":
         seeds = [(0, number) for number in range(len(plans))]
-        source = read_batches(prepared.training_set, plans, seeds, LAYERS, TOKENS, 1, Share(), pin=False)
+        source = read_batches(prepared.training_set, plans, seeds, LAYERS, TOKENS, 1, Share(), device == "cuda")
     else:
         source = nullcontext(straightforward_batches(prepared.training_set, plans, folder))
     with source as batches:
         begun = time.perf_counter()
         for number, one in enumerate(batches):
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                losses = training_losses(head, one)
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+                losses = training_losses(head, one.to(device))
             loss = torch.stack([*losses.values()]).sum()
             loss.backward()
             nn.utils.clip_grad_norm_(head.parameters(), 35.0)
             optimizer.step()
             optimizer.zero_grad()
+            if device == "cuda":
+                torch.cuda.synchronize()
             now = time.perf_counter()
             if number:
                 yield now - begun
@@ -147,7 +150,7 @@ def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str) 
 def measure_child(way: str, folder: Path, arguments: argparse.Namespace) -> tuple[list[float], float, float]:
     """Seconds of each step, the largest memory in MB, and processor seconds a step, of a process of its own."""
     command = [sys.executable, "-m", "tools.bench.train", "--way", way, "--folder", str(folder)]
-    for name in ("batch", "steps", "precision"):
+    for name in ("batch", "steps", "precision", "device"):
         command += [f"--{name}", str(getattr(arguments, name))]
     with psutil.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         peak = 0
@@ -209,12 +212,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="counted steps in a round, after one of warm-up")
     parser.add_argument("--rounds", type=int, default=3, help="of both ways, in turn")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     parser.add_argument("--way", choices=("straightforward", "vtg"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
-        steps = train_steps(arguments.way, arguments.folder, arguments.batch, arguments.steps, arguments.precision)
+        steps = train_steps(
+            arguments.way,
+            arguments.folder,
+            arguments.batch,
+            arguments.steps,
+            arguments.precision,
+            arguments.device,
+        )
         taken, spent = [], []
         for seconds in steps:
             taken.append(seconds)
@@ -226,9 +237,10 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(figures))
         return
-    threads = os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())
+    threads = f"{os.environ.get('OMP_NUM_THREADS', torch.get_num_threads())} threads"
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else threads
     shape = f"{FRAMES} frames, {TOKENS} tokens, {WIDTH} wide"
-    print(f"batch {arguments.batch}, {shape}, {arguments.precision}, {threads} threads")
+    print(f"batch {arguments.batch}, {shape}, {arguments.precision}, {where}")
     for name, value in figures.items():
         print(f"  {name:44} {value:9.2f}")
 
