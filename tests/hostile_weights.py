@@ -48,7 +48,7 @@ def write_hostile_weights(folder: Path, seed: int, count: int) -> list[Path]:
         tensor's data may leave a file that is still whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    generator = random.Random(seed)
+    generator = random.Random(seed)  # noqa: S311 (mutations, not secrets)
     bases = base_files(folder / CANARY)
     paths = []
     for number in range(count):
