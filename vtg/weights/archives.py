@@ -78,7 +78,7 @@ class _Container:
         """
         piece = self._piece(storage)
         content = torch.empty(storage.bytes, dtype=torch.uint8)
-        view = memoryview(content.numpy())
+        view = memoryview(content.numpy().data)
         self._file.seek(piece.offset)
         found, done = 0, 0
         while done < len(view):

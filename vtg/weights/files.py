@@ -73,8 +73,8 @@ class WeightsFile:
 def open_weights(path: Path) -> Iterator[WeightsFile]:
     """Read what a file of weights says of its tensors; it is open for as long as the block lasts.
 
-    Names lose the prefix ``module.`` of data-parallel training. Of a TorchScript archive, the tensors of all modules are
-    given by their dotted names, as its ``state_dict()`` would, and also tensors that are plain attributes.
+    Names lose the prefix ``module.`` of data-parallel training. Of a TorchScript archive, the tensors of all modules
+    are given by their dotted names, as its ``state_dict()`` would, and also tensors that are plain attributes.
 
     Args:
         path: safetensors by its suffix; otherwise a state dict, alone or under "state_dict" or "model", or a
@@ -125,7 +125,9 @@ def check_memory(wanted: int) -> None:
     """
     memory = machine_memory()
     if memory is not None and wanted > memory:
-        raise WeightsError(f"holds {wanted / 1e9:.1f} GB of tensors, more than the memory ({memory / 1e9:.1f} GB)", "large")
+        raise WeightsError(
+            f"holds {wanted / 1e9:.1f} GB of tensors, more than the memory ({memory / 1e9:.1f} GB)", "large"
+        )
 
 
 @contextmanager
