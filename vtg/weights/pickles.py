@@ -186,69 +186,6 @@ _VALUES = frozenset(
     | {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING", "SHORT_BINSTRING"}
     | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
 )
-_CONSTANTS:
-            stack.append(_CONSTANTS[opcode]())
-        elif opcode in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self._memo[argument] = stack[-1]
-        elif opcode == "MEMOIZE":
-            self._memo[len(self._memo)] = stack[-1]
-        elif opcode in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(self._memo[argument])
-        elif opcode in _TUPLES:
-            self._put_tuple(_TUPLES[opcode])
-        elif opcode in ("APPEND", "APPENDS"):
-            items = self._popped_items() if opcode == "APPENDS" else [stack.pop()]
-            _typed(stack[-1], list).extend(items)
-        elif opcode in ("SETITEM", "SETITEMS"):
-            items = self._popped_items() if opcode == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            _put_items(_typed(stack[-1], dict), items)
-        elif opcode == "GLOBAL":
-            module, _, name = argument.partition(" ")
-            stack.append(_Name(module, name))
-        elif opcode == "STACK_GLOBAL":
-            name, module = _typed(stack.pop(), str), _typed(stack.pop(), str)
-            stack.append(_Name(module, name))
-        elif opcode == "BINPERSID":
-            stack.append(_storage(stack.pop()))
-            self.storages.append(stack[-1])
-        elif opcode == "REDUCE":
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(_rebuilt(function, _typed(arguments, tuple)))
-        elif opcode == "NEWOBJ":
-            arguments, kind = stack.pop(), stack.pop()
-            stack.append(_module(kind, arguments))
-        elif opcode == "BUILD":
-            state = stack.pop()
-            _set_state(stack[-1], state)
-        elif opcode not in ("PROTO", "FRAME", "STOP"):
-            raise WeightsError(f"has a pickle with {opcode}, which no file of weights needs", "unsafe")
-
-    def _popped_items(self) -> list[Any]:
-        """Take what is above the last mark, and the mark, from the stack."""
-        place = len(self._stack) - 1
-        while not isinstance(self._stack[place], _Mark):
-            place -= 1
-            if place < 0:
-                raise ValueError("items without a beginning")
-        items = self._stack[place + 1 :]
-        del self._stack[place:]
-        return items
-
-    def _put_tuple(self, size: int | None) -> None:
-        if size is None:
-            items = self._popped_items()
-        else:
-            items = self._stack[len(self._stack) - size :]
-            del self._stack[len(self._stack) - size :]
-            if len(items) != size:
-                raise ValueError("a tuple with too few items")
-        self._stack.append(tuple(items))
-
-
-_VALUES = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 UNICODE "
-    "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8".split()
-)
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
