@@ -15,6 +15,7 @@ from vtg.errors import VtgError
 
 if TYPE_CHECKING:
     from vtg.library import IndexProgress, IndexReport, Library
+    from vtg.specs import ModelSpec
 
 __all__ = [
     "ClipOption",
@@ -106,15 +107,19 @@ def open_library(
         VtgError: no such model, or the library was made with another CLIP.
     """
     from vtg.library import Library
+    from vtg.named_files import name_weights
     from vtg.settings import Storage, default_library_path, read_storage
     from vtg.specs import model_spec
 
+    place = default_library_path() if folder is None else folder.expanduser()
     storage = None
     if precision is not None or keep_layers is not None:
-        kept = read_storage(default_library_path() if folder is None else folder.expanduser()) or Storage()
+        kept = read_storage(place) or Storage()
         storage = Storage(precision or kept.precision, kept.keep_layers if keep_layers is None else keep_layers)
-    named = clip is None and pretrained is None and fps is None
-    asked = model if named else model_spec(model, clip, pretrained, fps)
+    asked: ModelSpec | str | None = model
+    if clip is not None or pretrained is not None or fps is not None:
+        own = name_weights(place, clip, pretrained, fps) if model is None and pretrained is not None else None
+        asked = own or model_spec(model, clip, pretrained, fps)
     return Library(folder, asked, device, storage, encoding)
 
 

@@ -72,6 +72,12 @@ class Library:
         self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
         self._device = device
         self.model = agree_on_model(self.folder, model)
+        made_with = read_settings(self.folder)
+        # What a library alone names may be a stranger's choice: it is loaded only if it is harmless.
+        self._weights_named = (
+            made_with is None or isinstance(model, ModelSpec) or self.model.encoder != made_with.encoder
+        )
+        self._head_named = made_with is None or model is not None
         self._encoding = encoding
         kept = storage or read_storage(self.folder) or Storage()
         self.features = LibraryFeatures(self.folder, kept, self.model.head, lambda: self.grounder.head)
@@ -93,13 +99,14 @@ class Library:
     @cached_property
     def fingerprint(self) -> str:
         """Of the encoder that everything in this library was made with."""
-        return self.model.encoder.fingerprint
+        return self._files.fingerprint()
 
     @cached_property
     def encoder(self) -> ClipEncoder:
         """The CLIP, loaded when it is first needed; indexing needs no more."""
         from vtg.grounding import load_encoder
 
+        self._files.check_weights(lambda: {entry.encoder for entry in self.videos() if entry.encoder})
         return load_encoder(self.model.encoder, self._device, self._encoding)
 
     @property
@@ -118,6 +125,7 @@ class Library:
         """The whole model, loaded when it is first needed."""
         from vtg.grounding import Grounder
 
+        self._files.check_head()
         return Grounder(self.encoder, self.model.load_head(), self.model.fps)
 
     def add(
