@@ -72,12 +72,7 @@ class Library:
         self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
         self._device = device
         self.model = agree_on_model(self.folder, model)
-        made_with = read_settings(self.folder)
-        # What a library alone names may be a stranger's choice: it is loaded only if it is harmless.
-        self._weights_named = (
-            made_with is None or isinstance(model, ModelSpec) or self.model.encoder != made_with.encoder
-        )
-        self._head_named = made_with is None or model is not None
+        self._files = NamedFiles(self.folder, model, self.model)
         self._encoding = encoding
         kept = storage or read_storage(self.folder) or Storage()
         self.features = LibraryFeatures(self.folder, kept, self.model.head, lambda: self.grounder.head)
