@@ -19,6 +19,7 @@ from vtg.hits import Hit, Selection, best_time
 from vtg.indexing import Indexer, IndexProgress, IndexReport, forget_unused
 from vtg.library_features import LibraryFeatures
 from vtg.models import registry
+from vtg.named_files import NamedFiles
 from vtg.settings import SETTINGS, Storage, agree_on_model, default_library_path, read_storage, write_settings
 from vtg.sources import below, find_videos, is_folder, is_gone, is_there
 from vtg.specs import ModelSpec
@@ -99,10 +100,7 @@ class Library:
     @cached_property
     def encoder(self) -> ClipEncoder:
         """The CLIP, loaded when it is first needed; indexing needs no more."""
-        from vtg.grounding import load_encoder
-
-        self._files.check_weights(lambda: {entry.encoder for entry in self.videos() if entry.encoder})
-        return load_encoder(self.model.encoder, self._device, self._encoding)
+        return self._files.load_encoder(self._device, self._encoding, self.videos)
 
     @property
     def threshold(self) -> float:
@@ -120,8 +118,7 @@ class Library:
         """The whole model, loaded when it is first needed."""
         from vtg.grounding import Grounder
 
-        self._files.check_head()
-        return Grounder(self.encoder, self.model.load_head(), self.model.fps)
+        return Grounder(self.encoder, self._files.load_head(), self.model.fps)
 
     def add(
         self,

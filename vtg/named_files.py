@@ -10,11 +10,17 @@ import shlex
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vtg.errors import VtgError
 from vtg.models import registry
 from vtg.settings import read_settings, read_weights_hash
 from vtg.specs import ZERO_SHOT, ModelSpec, is_safetensors, model_spec
+
+if TYPE_CHECKING:
+    from vtg.clip import ClipEncoder
+    from vtg.r2 import R2Head
+    from vtg.tables import VideoEntry
 
 __all__ = ["NamedFiles", "name_weights"]
 
@@ -45,18 +51,37 @@ class NamedFiles:
         recorded = None if self._weights_named else read_weights_hash(self._folder)
         return encoder.fingerprint_of(recorded) if recorded else encoder.fingerprint
 
-    def check_weights(self, made: Callable[[], Collection[str]]) -> None:
-        """Refuse CLIP weights that the user has to name; to be called before they are loaded.
+    def load_encoder(
+        self, device: str | None, encoding: str, videos: Callable[[], Collection[VideoEntry]]
+    ) -> ClipEncoder:
+        """Load the CLIP.
 
         Args:
-            made: gives the fingerprints of what the videos were encoded with, for a library that has no hash.
+            device: a torch device; None takes the best there is.
+            encoding: what it computes in on a CPU; see `vtg.ClipEncoder`.
+            videos: gives the library's files, which say what they were encoded with where its settings have no hash.
 
         Raises:
-            VtgError: the line says how to name them.
+            VtgError: its weights cannot be had; or they have to be named, and the line says how.
         """
+        from vtg.grounding import load_encoder
+
+        if not self._weights_named and self._model.encoder.in_file:
+            self._check_weights(videos)
+        return load_encoder(self._model.encoder, device, encoding)
+
+    def load_head(self) -> R2Head | None:
+        """Load the head, or download it first.
+
+        Raises:
+            VtgError: it cannot be had; or it has to be named, and the line says how.
+        """
+        if not self._head_named:
+            _check_head(self._folder, self._model)
+        return self._model.load_head()
+
+    def _check_weights(self, videos: Callable[[], Collection[VideoEntry]]) -> None:
         encoder = self._model.encoder
-        if self._weights_named or not encoder.in_file:
-            return
         path = Path(encoder.weights)
         recorded = read_weights_hash(self._folder)
         if not path.is_file():
@@ -64,22 +89,13 @@ class NamedFiles:
         elif not is_safetensors(encoder.weights):
             reason = "are not a safetensors file"
         else:
-            known = {encoder.fingerprint_of(recorded)} if recorded else set(made())
+            known = {encoder.fingerprint_of(recorded)} if recorded else {one.encoder for one in videos() if one.encoder}
             if not known or encoder.fingerprint in known:
                 return
             reason = "have changed: they are other weights than those it was made with"
         named = str(path) if path.is_file() else "FILE"
         line = f"{self._folder}: its CLIP weights {path} {reason}; if you trust them, name them again: "
         raise VtgError(line + _command(self._folder, "--pretrained", named))
-
-    def check_head(self) -> None:
-        """Refuse a head that the user has to name; to be called before it is loaded.
-
-        Raises:
-            VtgError: the line says how to name it.
-        """
-        if not self._head_named:
-            _check_head(self._folder, self._model)
 
 
 def name_weights(folder: Path, clip: str | None, pretrained: str, fps: float | None) -> ModelSpec | None:
