@@ -129,7 +129,7 @@ def test_a_planted_file_is_not_taken_for_a_published_one(
     assert server.asked == 1  # what is there with the right hash is not fetched again
     (tmp_path / "ViT-B-32.pt").write_bytes(b"planted")
     server.manner = "other"
-    with pytest.raises(VtgError, match="cannot be downloaded .*another file"):
+    with pytest.raises(VtgError, match=r"cannot be downloaded .*another file"):
         clip_downloads.find_weights("ViT-B-32", "openai")
 
 

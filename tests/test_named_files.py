@@ -104,8 +104,8 @@ def test_an_archive_that_a_library_names_is_never_run(weights: Path, tmp_path: P
     (tmp_path / "film.mp4").write_bytes(b"any")
     with pytest.raises(VtgError, match="not a safetensors file"):
         Library(tmp_path / "lib", device="cpu").add([tmp_path / "film.mp4"])
-    with pytest.raises(VtgError, match="was made with"):
-        open_library(tmp_path / "lib", None, None, str(weights.with_name("evil2.pt")), None, "cpu")
+    with pytest.raises(VtgError, match="could run code"):
+        open_library(tmp_path / "lib", None, None, str(evil), None, "cpu").encoder  # noqa: B018 (it is loaded)
     assert not (tmp_path / CANARY).exists()
 
 
@@ -173,8 +173,8 @@ def test_devices_and_addresses_are_not_opened(place: str, weights: Path, tmp_pat
 @pytest.mark.parametrize(
     "model",
     [
-        {"fps": 1e308}, {"fps": 0}, {"fps": float("nan")}, {"fps": "fast"}, {"name": 3}, {"head": ["x"]}, {"encoder": []},
-        {"encoder": {"clip": 5}}, {"encoder": {"layers": 10**9}}, {"encoder": {"layers": True}},
+        {"fps": 1e308}, {"fps": 0}, {"fps": float("nan")}, {"fps": "fast"}, {"name": 3}, {"head": ["x"]},
+        {"encoder": []}, {"encoder": {"clip": 5}}, {"encoder": {"layers": 10**9}}, {"encoder": {"layers": True}},
         {"encoder": {"pretrained": "x" * 10_000}}, {"encoder": {"other": 1}},
     ],
 )  # fmt: skip
