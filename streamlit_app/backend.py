@@ -29,6 +29,7 @@ from .store import MadeFiles
 if TYPE_CHECKING:
     from vtg.grounding import Grounding
     from vtg.library import Hit
+    from vtg.specs import ModelSpec
     from vtg.summary import Plan
 
 __all__ = ["FAILED", "LOADING", "NOTHING", "READY", "Backend", "Options", "Readiness", "current", "use"]
@@ -49,14 +50,15 @@ class Options:
     Attributes:
         folder: of the library; None for the default one.
         roots: folders that visitors may add videos from.
-        model: what a new library is made with, or the head that an old one is asked with; None for its own.
+        model: what a new library is made with, or the head and the weights that an old one is asked with; None for its
+            own.
         device: a torch device; None for the best.
         upload_bytes: the largest file that may be uploaded; 0 forbids uploads.
     """
 
     folder: Path | None = None
     roots: tuple[Path, ...] = ()
-    model: str | None = None
+    model: ModelSpec | str | None = None
     device: str | None = None
     upload_bytes: int = 4_000_000_000
 

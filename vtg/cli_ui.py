@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vtg.cli_library import DeviceOption, LibraryOption, ModelOption
+from vtg.cli_library import DeviceOption, LibraryOption, ModelOption, PretrainedOption, asked_model
 from vtg.cli_manners import messages
 from vtg.errors import VtgError
 
@@ -37,6 +37,7 @@ def ui(
         float, typer.Option("--upload-limit", min=0.0, help="Largest upload, GB; 0 takes none.")
     ] = 4.0,
     model: ModelOption = None,
+    pretrained: PretrainedOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Serve the web page on a library: search, watch, cut, index."""
@@ -49,8 +50,9 @@ def ui(
     except ModuleNotFoundError as error:
         raise VtgError(f"the page needs {error.name}, which is not installed; run: pip install 'vtg[ui]'") from None
 
+    asked = asked_model(library, model, None, pretrained, None)
     listener = open_port(host, port)
-    backend = Backend(Options(library, tuple(roots or ()), model, device, int(upload_gb * 1e9)))
+    backend = Backend(Options(library, tuple(roots or ()), asked, device, int(upload_gb * 1e9)))
     address = f"http://{EVERYWHERE.get(host, host)}:{listener.getsockname()[1]}"
 
     def ready() -> None:
