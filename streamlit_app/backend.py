@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,6 +52,9 @@ class Options:
         model: what a new library is made with, or the head that an old one is asked with; None for its own.
         device: a torch device; None for the best.
         upload_bytes: the largest file that may be uploaded; 0 forbids uploads.
+        host: name or address that is listened on.
+        allow_hosts: further names that the page is reached under; see `origins.OwnAddresses`.
+        password: that visitors have to give; None for none.
     """
 
     folder: Path | None = None
@@ -59,6 +62,9 @@ class Options:
     model: str | None = None
     device: str | None = None
     upload_bytes: int = 4_000_000_000
+    host: str = "127.0.0.1"
+    allow_hosts: tuple[str, ...] = ()
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
