@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .answers import with_headers
@@ -23,8 +24,8 @@ __all__ = ["Guard"]
 
 SOCKET = "/_stcore/stream"
 HEALTH = "/_stcore/health"
-FILES = frozenset({"/favicon.png", "/manifest.json", HEALTH, "/_stcore/host-config"})
-FOLDERS = ("/static/", "/media/", "/_stcore/bidi-components/", "/vtg/")
+STATE = frozenset({HEALTH, "/_stcore/host-config"})
+FOLDERS = ("/media/", "/vtg/")  # which answer only for what they have made themselves
 UPLOAD = re.compile(r"/vtg/[\w-]+/upload")
 LONGEST_PATH = 2048  # characters
 READING = ("GET", "HEAD")
@@ -50,6 +51,7 @@ class Guard:
         self._app = app
         self._own = own
         self._pages = {"/", *(f"/{page}" for page in pages)}
+        self._known = self._pages | STATE | _static_files()
         self._sign_in = sign_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,9 +123,17 @@ class Guard:
             return None
         if method not in READING:
             return 405, "This cannot be done here."
-        known = path in self._pages or path in FILES or path.startswith(FOLDERS)
+        known = path in self._known or path.startswith(FOLDERS)
         known = known or (path == SIGN_IN and self._sign_in is not None)
         return None if known else (404, "There is no such page.")
+
+
+def _static_files() -> set[str]:
+    """The addresses of Streamlit's own files; for all others it would answer with its page, as if they were there."""
+    import streamlit
+
+    folder = Path(streamlit.__file__).parent / "static"
+    return {f"/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*") if path.is_file()}
 
 
 async def _plain(status: int, reason: str, scope: Scope, receive: Receive, send: Send) -> None:

@@ -42,7 +42,7 @@ def guarded_send(send: Send) -> Send:
 
 
 def _is_wanted(content: bytes | None) -> bool:
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from streamlit.proto.BackMsg_pb2 import BackMsg
 
     message = BackMsg()

@@ -45,7 +45,9 @@ class OwnAddresses:
         self._allowed: set[tuple[str, int]] = set()
         for written in allowed:
             if (parsed := parse_authority(written)) is None:
-                raise VtgError(f"{written}: is no name of a machine; write it like videos.example or videos.example:8080")
+                raise VtgError(
+                    f"{written}: is no name of a machine; write it like videos.example or videos.example:8080"
+                )
             name, own_port = parsed
             self._allowed |= {(name, each) for each in ((port, 80, 443) if own_port is None else (own_port,))}
 
@@ -64,7 +66,7 @@ class OwnAddresses:
             return True
         port = DEFAULT_PORTS["http"] if port is None else port
         return (name, port) in self._own or (
-            self._everywhere and local is not None and (name, port) == (_plain_name(local), self.port)
+            self._everywhere and local is not None and (name, port) == (_without_mapping(local), self.port)
         )
 
     def is_origin(self, origin: str, host: str) -> bool:
@@ -109,12 +111,17 @@ def is_local(host: str) -> bool:
         return name == "localhost"
 
 
+def _without_mapping(address: str) -> str:
+    """An address of this machine as visitors write it: a socket for both kinds has those of IPv4 inside IPv6."""
+    plain = _plain_name(address)
+    mapped = ipaddress.IPv6Address(plain).ipv4_mapped if ":" in plain else None
+    return str(mapped or plain)
+
+
 def _plain_name(name: str) -> str:
     """A name or address in the one form in which it is compared."""
     name = name.strip("[]").partition("%")[0].lower()
     try:
-        address = ipaddress.ip_address(name)
+        return str(ipaddress.ip_address(name))
     except ValueError:
         return name
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 from vtg.errors import VtgError
 
 from . import backend as backend_room
-from .backend import Backend, Options
+from .backend import Backend
 from .look import THEME
+from .options import Options
 from .origins import OwnAddresses
 from .sign_in import SignIn
 
@@ -69,7 +71,7 @@ def make_app(options: Options, port: int) -> ASGIApp:
     own = OwnAddresses(options.host, port, options.allow_hosts)
     settings = SETTINGS | {"server.port": port, "browser.serverPort": port}
     config.get_config_options(force_reparse=True, options_from_flags=settings)
-    routes = [*media_routes(backend_room.current), upload_route(backend_room.current)]
+    routes = [upload_route(backend_room.current), *media_routes(backend_room.current)]
     app: ASGIApp = App(Path(__file__).with_name("app.py"), routes=routes)
     return Guard(app, own, PAGES, SignIn(options.password, f"vtg_{port}") if options.password else None)
 
@@ -134,5 +136,7 @@ def serve(backend: Backend, listener: socket.socket, ready: Callable[[], None]) 
         if server.started:
             ready()
 
+    # uvicorn takes a refused socket for a mistake of the page.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "completing handshake" not in str(record.msg))
     threading.Thread(target=tell, name="vtg-ready", daemon=True).start()
     server.run(sockets=[listener])

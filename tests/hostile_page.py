@@ -31,7 +31,7 @@ REQUIRED_HEADERS = {
 FOREIGN = ("http://evil.example", "https://evil.example", "null", "http://localhost:1", "http://127.0.0.1:1", "file://")
 FOREIGN += ("http://localhost.evil.example", "http://evil.example:8501", "chrome-extension://abc", "http://[::1]:1")
 
-UP = ("..", "%2e%2e", "%2e.", ".%2e", "%252e%252e", "..%00", "..%c0%af", "%c0%ae%c0%ae", "..%5c", "..;", "．．")  # noqa: RUF001
+UP = ("..", "%2e%2e", "%2e.", ".%2e", "%252e%252e", "..%00", "..%c0%af", "%c0%ae%c0%ae", "..%5c", "..;", "．．")
 SLASHES = ("/", "%2f", "%252f", "\\", "%5c", "//")
 TARGETS = ("etc/passwd", "proc/self/environ", "windows/win.ini", "app.py")
 BASES = ("/", "/static/", "/media/", "/component/", "/_stcore/bidi-components/", "/app/static/", "/vtg/x/video/")
