@@ -1,125 +1,34 @@
 """Web probes against a running page: the requests of scanners and of foreign sites, and what must not come of them.
 
-`probe_page` sends them by raw sockets, so that nothing is tidied on the way, and returns what was wrong. Nothing that
-it sends changes the library.
+`probe_page` sends them, and returns what was wrong. Nothing that it sends changes the library.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import os
 import re
-import socket
 import time
-from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
-__all__ = ["Answer", "open_socket", "probe_page", "send"]
+from probe_lists import (
+    BASES,
+    FOREIGN,
+    HIDDEN,
+    RANGES,
+    REDIRECTS,
+    REQUIRED_HEADERS,
+    SCRIPTS,
+    SECRETS,
+    SLASHES,
+    TARGETS,
+    UP,
+    VERBS,
+)
+from raw_http import MOST_BYTES, Answer, frame, handshake, is_closed, open_socket, read_answer, send
 
-TIMEOUT = 20.0  # seconds for one answer
+__all__ = ["probe_page"]
+
 SLOW_SECONDS = 45.0  # within which a connection that sends no whole request has to be closed
-MOST_BYTES = 1 << 20  # of an answer that are read
-
-SECRETS = ("root:x:0:0", "[core]\n\trepositoryformatversion", "Traceback (most recent call last)", "daemon:x:")
-REQUIRED_HEADERS = {
-    "content-security-policy": r"default-src 'none'.*frame-ancestors 'none'",
-    "x-content-type-options": r"nosniff",
-    "referrer-policy": r"no-referrer|same-origin",
-    "x-frame-options": r"DENY",
-}
-FOREIGN = ("http://evil.example", "https://evil.example", "null", "http://localhost:1", "http://127.0.0.1:1", "file://")
-FOREIGN += ("http://localhost.evil.example", "http://evil.example:8501", "chrome-extension://abc", "http://[::1]:1")
-
-UP = ("..", "%2e%2e", "%2e.", ".%2e", "%252e%252e", "..%00", "..%c0%af", "%c0%ae%c0%ae", "..%5c", "..;", "．．")
-SLASHES = ("/", "%2f", "%252f", "\\", "%5c", "//")
-TARGETS = ("etc/passwd", "proc/self/environ", "windows/win.ini", "app.py")
-BASES = ("/", "/static/", "/media/", "/component/", "/_stcore/bidi-components/", "/app/static/", "/vtg/x/video/")
-HIDDEN = (
-    "/.git/config", "/.git/HEAD", "/.env", "/.svn/entries", "/.ssh/id_rsa", "/.htaccess", "/.DS_Store", "/.streamlit/secrets.toml",
-    "/.streamlit/config.toml", "/server-status", "/server-info", "/phpinfo.php", "/wp-login.php", "/wp-admin/", "/admin",
-    "/actuator/env", "/debug/pprof/", "/console", "/backup.zip", "/config.json", "/library.json", "/uploads/", "/previews/",
-    "/swagger.json", "/graphql", "/api/", "/metrics", "/_stcore/metrics", "/_stcore/agent/interact",
-    "/_stcore/agent/openapi.json", "/_stcore/agent/mcp", "/_stcore/script-health-check", "/auth/login", "/auth/logout", "/oauth2callback",
-    "/cgi-bin/test-cgi", "/crossdomain.xml", "/clientaccesspolicy.xml", "/.well-known/openid-configuration", "/app.py", "/etc/passwd",
-    "//etc/passwd", "///etc/passwd", "/\\etc\\passwd", "/C:/Windows/win.ini", "/proc/self/environ", "/media/etc/passwd", "/media//etc/passwd",
-    "/media/%2fetc%2fpasswd", "/media/C:%5cWindows%5cwin.ini", "/vtg/", "/vtg/x", "/vtg//video/", "/static/", "/static",
-    "/index.html%00.png", "/%00", "/search%00", "/%0d%0aSet-Cookie:%20a=b", "/search/..%00/", "/~root/", "/?-s",
-)  # fmt: skip
-REDIRECTS = (
-    "//evil.example", "//evil.example/", "//evil.example/%2f..", "/\\evil.example", "/%09/evil.example", "/%5cevil.example",
-    "/https://evil.example", "/search//evil.example/", "/search/?next=//evil.example", "/?url=https://evil.example",
-    "/sign-in?next=//evil.example", "/sign-in?next=https://evil.example", "/static//evil.example/", "/video//", "/library//evil.example",
-)  # fmt: skip
-SCRIPTS = (
-    "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "';alert(1)//", "javascript:alert(1)", "{{7*7}}", "${7*7}",
-    "</title><svg/onload=alert(1)>", "\u202ecod.exe", "%00", "' OR 1=1 --", "$(id)", "`id`", "|id", "../../etc/passwd",
-)  # fmt: skip
-VERBS = ("TRACE", "TRACK", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "PROPFIND", "DEBUG", "MOVE", "LOCK", "GETX")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back.
-
-    Attributes:
-        status: of HTTP; 0 where the connection was closed without one.
-        headers: by name in lower case; those of one name are joined by line breaks.
-        body: at most the first `MOST_BYTES`.
-    """
-
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    @property
-    def text(self) -> str:
-        """The body as text."""
-        return self.body.decode("utf-8", "replace")
-
-
-def open_socket(address: str) -> socket.socket:
-    """A connection to a page.
-
-    Args:
-        address: of the page, such as ``http://127.0.0.1:8501``.
-    """
-    parts = urlsplit(address)
-    return socket.create_connection((parts.hostname or "", parts.port or 80), TIMEOUT)
-
-
-def send(address: str, request: bytes) -> Answer:
-    """Send bytes as they are, and read one answer."""
-    with contextlib.closing(open_socket(address)) as connection:
-        with contextlib.suppress(OSError):  # one that refuses early does not read all of it
-            connection.sendall(request)
-        return _read(connection)
-
-
-def _read(connection: socket.socket) -> Answer:
-    data = b""
-    with contextlib.suppress(OSError):
-        while b"\r\n\r\n" not in data and (block := connection.recv(65536)):
-            data += block
-    head, _, body = data.partition(b"\r\n\r\n")
-    lines = head.decode("latin-1").split("\r\n")
-    if not (found := re.match(r"HTTP/1\.[01] (\d{3})", lines[0])):
-        return Answer()
-    headers: dict[str, str] = {}
-    for line in lines[1:]:
-        name, _, value = line.partition(":")
-        name = name.strip().lower()
-        headers[name] = f"{headers[name]}\n{value.strip()}" if name in headers else value.strip()
-    status, length = int(found[1]), headers.get("content-length")
-    if status != 101:
-        with contextlib.suppress(OSError):
-            while len(body) < min(MOST_BYTES, int(length) if length else MOST_BYTES):
-                block = connection.recv(65536)
-                if not block or (not length and block.endswith(b"0\r\n\r\n")):
-                    body += block
-                    break
-                body += block
-    return Answer(status, headers, body)
 
 
 def probe_page(address: str, token: str | None = None) -> list[str]:
@@ -191,7 +100,7 @@ class _Probe:
 
     def paths(self) -> None:
         """Files that are none of the page's: whatever leads up, and names that scanners try."""
-        for path in HIDDEN:
+        for path in HIDDEN.split():
             self._absent(path)
         for base in BASES:
             for up in UP:
@@ -286,7 +195,7 @@ class _Probe:
 
     def redirects(self) -> None:
         """Addresses that send visitors elsewhere."""
-        for path in REDIRECTS:
+        for path in REDIRECTS.split():
             answer = self.ask(path)
             to = answer.headers.get("location", "")
             if to and urlsplit(to.replace("\\", "/")).netloc not in ("", self.host):
@@ -297,7 +206,7 @@ class _Probe:
         for text in SCRIPTS:
             for path in (f"/?q={quote(text)}", f"/video?v={quote(text)}", f"/search?in={quote(text)}&q={quote(text)}"):
                 answer = self.ask(path)
-                if answer.status not in (200, 400, 401) or text.encode() in answer.body:
+                if answer.status not in (200, 400, 401) or (set(text) & set("<>\"'") and text.encode() in answer.body):
                     self.find(f"{path} is reflected", answer)
             answer = self.ask(f"/{quote(text, safe='')}")
             if re.search(rb"<script>alert|onerror=alert|onload=alert", answer.body):
@@ -357,10 +266,7 @@ class _Probe:
         """Parts of files that are not there, that overlap or are many."""
         path = _static_file(self.ask("/").text) or "/favicon.png"
         whole = self.ask(path)
-        for asked in (
-            "bytes=0-99999999999999999999", "bytes=99999999999999999999-", "bytes=-0", "bytes=-99999999999999999999", "bytes=5-1", "bytes=-",
-            "bytes=--5", "bytes=a-b", "lines=0-5", "bytes=0-0" + ",0-" * 2_000, "bytes=" + ",".join(f"{n}-{n}" for n in range(0, 900, 2)), "bytes=0-,0-,0-,0-",
-        ):  # fmt: skip
+        for asked in RANGES:
             answer = self.ask(path, headers={"Range": asked})
             if answer.status not in (200, 206, 400, 401, 404, 416, 431):
                 self.find(f"the range {asked[:40]} is answered", answer)
@@ -381,37 +287,37 @@ class _Probe:
         for path in ("/", "/vtg/x", "/_stcore/other", "/_stcore/stream/../x", "/media/x", "/_stcore/agent/mcp"):
             if (answer := self._shake_hands(own, path)).status == 101:
                 self.find(f"a socket at {path} is opened", answer)
-        for frame in (
-            _frame(bytes(40 << 20)),
-            _frame(b"no message"),
-            _frame(b"text", opcode=1),
+        for sent in (
+            frame(bytes(40 << 20)),
+            frame(b"no message"),
+            frame(b"text", opcode=1),
             b"\xff" * 200,
             b"\x82\xff" + b"\x7f" + b"\xff" * 7,
         ):
-            self._talk(own, frame)
+            self._talk(own, sent)
 
     def _shake_hands(self, origin: str | None, path: str = "/_stcore/stream", host: str | None = None) -> Answer:
         with contextlib.closing(open_socket(self.address)) as connection:
-            connection.sendall(_handshake(host or self.host, origin, path))
-            answer = _read(connection)
+            connection.sendall(handshake(host or self.host, origin, path))
+            answer = read_answer(connection)
         if answer.status != 101:
             self.check(f"a socket from {origin} at {path}", answer)
         return answer
 
-    def _talk(self, origin: str, frame: bytes) -> None:
+    def _talk(self, origin: str, sent: bytes) -> None:
         """Send one frame; the page has to close the socket or to go on, and may not show why."""
         with contextlib.closing(open_socket(self.address)) as connection:
-            connection.sendall(_handshake(self.host, origin, "/_stcore/stream"))
-            if _read(connection).status != 101:
+            connection.sendall(handshake(self.host, origin, "/_stcore/stream"))
+            if read_answer(connection).status != 101:
                 return  # a password is asked for
             connection.settimeout(3)
             said = b""
             with contextlib.suppress(OSError):
-                connection.sendall(frame)
+                connection.sendall(sent)
                 while len(said) < MOST_BYTES and (block := connection.recv(65536)):
                     said += block
         if b"Traceback" in said or b"site-packages" in said:
-            self.find(f"a frame of {len(frame)} bytes is answered with a traceback: {said[-200:]!r}")
+            self.find(f"a frame of {len(sent)} bytes is answered with a traceback: {said[-200:]!r}")
 
     def uploads(self) -> None:
         """Uploads of others, and names and sizes that no visitor sends."""
@@ -466,30 +372,13 @@ class _Probe:
         until = time.monotonic() + SLOW_SECONDS
         while waiting and time.monotonic() < until:
             for connection in list(waiting):
-                if _closed(connection):
+                if is_closed(connection):
                     waiting.remove(connection)
             time.sleep(0.5)
         if waiting:
             self.find(f"{len(waiting)} connections that send no request are held for {SLOW_SECONDS:g} s")
         for connection in waiting:
             connection.close()
-
-
-def _closed(connection: socket.socket) -> bool:
-    """Whether the other side has closed a connection; one byte is sent to it meanwhile, as a slow sender does."""
-    connection.settimeout(0.2)
-    try:
-        if connection.recv(65536) == b"":
-            return True
-        connection.sendall(b"a")
-    except TimeoutError:
-        with contextlib.suppress(OSError):
-            connection.sendall(b"a")
-            return False
-        return True
-    except OSError:
-        return True
-    return False
 
 
 def _is_of_server(answer: Answer) -> bool:
@@ -500,24 +389,3 @@ def _is_of_server(answer: Answer) -> bool:
 def _static_file(page: str) -> str | None:
     found = re.search(r'"\./(static/js/[\w.\-]+\.js)"', page)
     return f"/{found[1]}" if found else None
-
-
-def _handshake(host: str, origin: str | None, path: str) -> bytes:
-    key = base64.b64encode(os.urandom(16)).decode()
-    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade"]
-    lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Protocol: streamlit"]
-    if origin is not None:
-        lines.append(f"Origin: {origin}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-def _frame(payload: bytes, opcode: int = 2) -> bytes:
-    """One masked frame; the mask is zero, so that the payload stays as it is."""
-    size = len(payload)
-    if size < 126:
-        length = bytes([0x80 | size])
-    elif size < 1 << 16:
-        length = bytes([0x80 | 126]) + size.to_bytes(2, "big")
-    else:
-        length = bytes([0x80 | 127]) + size.to_bytes(8, "big")
-    return bytes([0x80 | opcode]) + length + b"\0\0\0\0" + payload
