@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hostile_page
 import pytest
 from hostile_page import probe_page
 from raw_http import handshake, open_socket, read_answer, send
@@ -59,10 +60,11 @@ def test_a_page_for_others_without_a_password_warns(library: Path) -> None:
         assert send(server.address, f"GET / HTTP/1.0\r\nHost: {server.address[7:]}\r\n\r\n".encode()).status == 200
 
 
-def test_probes_find_what_an_unguarded_server_does(tmp_path: Path) -> None:
+def test_probes_find_what_an_unguarded_server_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of the standard library, on a folder with a repository, has nearly all of it."""
     import sys
 
+    monkeypatch.setattr(hostile_page, "SLOW_SECONDS", 3.0)
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "config").write_text("[core]\n\trepositoryformatversion = 0\n")
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
