@@ -1,0 +1,23 @@
+"""All kinds of cases, with their number in a whole run."""
+
+from __future__ import annotations
+
+from . import arrays, media, playlists, texts
+from .cases import Kind
+
+__all__ = ["KINDS"]
+
+KINDS = (
+    Kind("media", 2400, media.media),
+    Kind("headers", 1800, media.headers),
+    Kind("pictures", 600, media.pictures),
+    Kind("playlists", 1000, playlists.playlists),
+    Kind("subtitles", 1000, texts.subtitles),
+    Kind("annotations", 1000, texts.annotations),
+    Kind("manifests", 700, texts.manifests),
+    Kind("recipes", 600, texts.recipes),
+    Kind("submissions", 500, texts.submissions),
+    Kind("features", 500, arrays.features),
+    Kind("weights", 300, arrays.weights),
+    Kind("libraries", 250, arrays.libraries),
+)
