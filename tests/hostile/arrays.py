@@ -42,23 +42,13 @@ def features(bench: Bench) -> Case:
     path.write_bytes(_npy(path, bench))
     recipe = data / "mine.toml"
     shorter = ["--device", "cpu", "--set", "train.epochs=1", "--set", "train.validation=none"]
-    evaluation = ["evaluate", recipe, "--split", "train", "--features", data, "--annotations", data / "train.jsonl", "--model", _head(bench)]
+    evaluation = ["evaluate", recipe, "--split", "train", "--features", data, "--annotations", data / "train.jsonl", "--model", data / "head.safetensors"]
     uses = [
         command("train", recipe, *shorter, "--out", bench.made / "run"),
         command("train", recipe, *shorter, "--check"),
         command(*evaluation, "--out", bench.made / "predictions.jsonl", "--device", "cpu"),
     ]
     return Case(uses[bench.number % len(uses)], (path.name, path.stem, "mine"), check=lambda: _nothing_ran(bench))
-
-
-def _head(bench: Bench) -> Path:
-    """A head for the small features of the data set."""
-    from vtg.r2 import HeadConfig, R2Head, save_head
-
-    path = bench.folder / "head.safetensors"
-    config = HeadConfig(name="own", hidden_width=32, video_width=16, query_width=12, tokens=5, nms="normal", unit=2.0)
-    save_head(R2Head(config), path)
-    return path
 
 
 def _npy(path: Path, bench: Bench) -> bytes:

@@ -6,7 +6,7 @@ import random
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .material import Material
@@ -46,12 +46,14 @@ class Case:
         names: one of them must be in a refusal's line.
         lines: how many lines a refusal may have at most: one for each thing that is wrong.
         check: looks at what was written; gives what is wrong with it, or "".
+        own: fields of the result that only the case knows, such as how many processes it killed.
     """
 
     run: Callable[[], int]
     names: Sequence[str] = ()
     lines: int = 1
     check: Callable[[], str] = lambda: ""
+    own: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def run_case(kind: Kind, number: int, seed: int, folder: Path, material: Materia
         case = kind.make(bench)
         before = _snapshot(place)
         told = _watched(case, bench, folder, wait)
-        told["names"], told["lines"] = list(case.names), case.lines
+        told["names"], told["lines"], told["own"] = list(case.names), case.lines, case.own
         told["seen"] += [f"changed its input: {name}" for name in _changes(before, _snapshot(place))]
         if told["status"] is not None and not told["seen"]:
             told["wrong"] = case.check()

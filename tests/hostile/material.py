@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))  # the helpers of the other tests
 
@@ -130,6 +128,7 @@ def make_material(folder: Path) -> Material:
     write_tiny_head(folder / "head.safetensors")
     (folder / "features").mkdir()
     write_data_set(folder / "features")
+    write_head_of_features(folder / "features" / "head.safetensors")
     _write_library(folder)
     for path in folder.rglob("*"):  # safetensors writes files that only their owner may read
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -153,6 +152,9 @@ def _write_library(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "vtg", *words, "--device", "cpu"], check=True, capture_output=True)
 
 
-def random_features(frames: int = 8, seed: int = 0) -> np.ndarray:
-    """[T, 4, 5, 16] float16, as the data set in `Material.features` has them."""
-    return np.random.default_rng(seed).normal(size=(frames, 4, 5, 16)).astype(np.float16)
+def write_head_of_features(path: Path) -> None:
+    """A head with random weights for the features of `Material.features`."""
+    from vtg.r2 import HeadConfig, R2Head, save_head
+
+    config = HeadConfig(name="own", hidden_width=32, video_width=16, query_width=12, tokens=5, nms="normal", unit=2.0)
+    save_head(R2Head(config), path)

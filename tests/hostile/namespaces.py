@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["have_own_mounts", "have_own_network", "let_others_reach", "mount"]
+__all__ = ["READ_ONLY", "REMOUNT", "have_own_mounts", "have_own_network", "let_others_reach", "mount", "unmount"]
 
 NEW_MOUNTS, NEW_NETWORK = 0x20000, 0x40000000
 READ_ONLY, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 32, 4096, 16384, 1 << 18
+DETACH = 2
 GET_FLAGS, SET_FLAGS, IS_UP = 0x8913, 0x8914, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -60,6 +61,11 @@ def mount(place: Path, kind: str = "tmpfs", source: Path | None = None, flags: i
         raise OSError(ctypes.get_errno(), "cannot be mounted", str(place))
 
 
+def unmount(place: Path) -> None:
+    """Take away what was mounted on a folder, as soon as nobody uses it."""
+    _libc.umount2(os.fsencode(place), DETACH)
+
+
 def let_others_reach(folders: Iterable[Path]) -> None:
     """Let users without rights read folders that lie below one that they may not enter, such as root's home.
 
@@ -80,5 +86,5 @@ def _show_only(above: Path, folders: list[Path]) -> None:
     for place, folder in zip(aside, folders, strict=True):
         folder.mkdir(parents=True, exist_ok=True)
         mount(folder, "", place)
-        _libc.umount2(os.fsencode(place), 2)
+        unmount(place)
         place.rmdir()

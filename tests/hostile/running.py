@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .cases import Kind
 from .material import Material
 from .watching import Canary, Tracer, adopt_orphans, descendants, end_orphans, largest
 
-__all__ = ["Result", "run_all"]
+__all__ = ["LEFTOVER", "Result", "refusal_faults", "run_all"]
 
 LOOK_SECONDS = 0.02
 MEMORY_SECONDS = 0.1  # between two looks at memory
@@ -29,6 +29,7 @@ TRACED_SLOWER = 4.0
 SUMMARY = re.compile(
     r"\S.*: (\d+ added|\d+ videos?|\d+ quer|\d+ files? checked|\d+ indexed|\d+ moments|no problems|\d+ problems)"
     r"|note: |nothing found|nearest, |left out: |made, bundled|predictions: |stopped and saved|\d+ clips|no truth"
+    r"|\S+ \d+/\d+: loss |.*\((not validated|\S+ [-\d.e]+ after epoch \d+)\)$|\S+\.(mp4|png|srt)$|.*: (\d+ clips|\d+:\d\d.* of )"
 )
 TRACES = ("Traceback (most recent call last)", "panicked at", "Segmentation fault", "core dumped", "Fatal Python error")
 LEFTOVER = re.compile(r"\.part$|^\.vtg-|\.tmp$")
@@ -178,7 +179,7 @@ def _judged(running: _Running, status: int, peak: int) -> Result:
     lines = _lines(running.folder / "err")
     verdict, why = "ok", ""
     if told.get("status") is not None:
-        wrong += _faults(told["status"], lines, told.get("names", ()), told.get("lines", 1))
+        wrong += refusal_faults(told["status"], lines, told.get("names", ()), told.get("lines", 1))
         wrong += _left(running.folder)
         if told["status"]:
             verdict, why = "refused", next((line for line in lines if not SUMMARY.match(line)), "")
@@ -190,8 +191,15 @@ def _judged(running: _Running, status: int, peak: int) -> Result:
     )
 
 
-def _faults(status: int, lines: list[str], names: list[str], most_lines: int) -> list[str]:
-    """What is wrong with how a command ended."""
+def refusal_faults(status: int, lines: Sequence[str], names: Sequence[str], most_lines: int) -> list[str]:
+    """What is wrong with how a command ended.
+
+    Args:
+        status: its exit status.
+        lines: of its standard error.
+        names: one of them must be in the line of a refusal; none where any will do.
+        most_lines: that say what is wrong.
+    """
     text = "\n".join(lines)
     if any(trace in text for trace in TRACES):
         return [f"a traceback: {' | '.join(lines[-3:])[-600:]}"]
