@@ -95,7 +95,7 @@ class EncoderSpec:
         weights = self.weights
         if is_weights_file(weights):
             return Path(weights).is_file()
-        from vtg.clip_loading import is_downloaded
+        from vtg.clip_downloads import is_downloaded
 
         return is_downloaded(self.clip or DEFAULT_CLIP, weights)
 
