@@ -14,6 +14,7 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.hashing import file_sha256
+from vtg.plain_text import read_json
 from vtg.whole_files import WholeFileWriter
 
 __all__ = ["ABANDONED_SECONDS", "HEADER_BYTES", "ArrayFileWriter", "map_arrays", "read_header", "sweep", "verify"]
@@ -67,7 +68,7 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
-        header = json.loads(head[8:])
+        header = read_json(head[8:])
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         whole = HEADER_BYTES + max(ends) == path.stat().st_size
     except FileNotFoundError:

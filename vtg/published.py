@@ -67,14 +67,16 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
     """Map an array of features from a ``.npy`` file.
 
     Raises:
-        VtgError: the file is missing, damaged or of another number of dimensions.
+        VtgError: the file is missing, damaged, of another type or of another number of dimensions.
     """
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no archives of arrays
     except FileNotFoundError:
         raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
     except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError):  # the last two: of a damaged header
         raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
+    if array.dtype.kind != "f":
+        raise VtgError(f"{path}: holds {array.dtype}, not floating-point numbers; extract it again")
     if array.ndim != dimensions or not math.prod(array.shape):
         raise VtgError(f"{path}: has shape {list(array.shape)}, not {dimensions} dimensions; extract it again")
     return array

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.plain_text import read_json
 from vtg.specs import ZERO_SHOT, ModelSpec, model_spec
 
 __all__ = [
@@ -93,7 +94,7 @@ def _read(folder: Path) -> tuple[ModelSpec, Storage] | None:
             raise VtgError(f"{folder}: is there and is not a library; name another folder with --library")
         return None
     try:
-        settings = json.loads(path.read_text("utf-8"))
+        settings = read_json(path.read_text("utf-8"))
         if settings["format"] > FORMAT:
             raise VtgError(f"{folder}: was made by a later vtg; update with: pip install -U vtg")
         return ModelSpec.from_dict(settings["model"]), Storage(**settings.get("storage", {}))

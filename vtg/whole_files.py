@@ -38,17 +38,33 @@ def written_whole(out: str | os.PathLike[str]) -> Iterator[Path]:
         out: the file; its folder must exist.
 
     Raises:
-        VtgError: nothing can be made in the folder, or `out` cannot be replaced.
+        VtgError: nothing can be made in the folder, the block runs out of room there, or `out` cannot be replaced.
     """
     out = Path(out)
     check_name(out)
     with working_folder(out.parent) as folder:
         beside = folder / f"whole{out.suffix}"
-        yield beside
+        try:
+            yield beside
+        except OSError as error:
+            if _is_of_reading(error, folder):
+                raise
+            reason = error.strerror or error
+            raise VtgError(f"{out}: cannot be written ({reason}): make room, or choose another folder") from None
         try:
             beside.replace(out)
         except PermissionError:
             raise VtgError(f"{out}: cannot be replaced: close it elsewhere, or choose another name") from None
+        except OSError as error:
+            raise VtgError(f"{out}: cannot be written ({error.strerror}): choose another folder") from None
+
+
+def _is_of_reading(error: OSError, folder: Path) -> bool:
+    """Whether an error names another file than those in a working folder, or is none of the system's."""
+    name = error.filename
+    if isinstance(name, (str, bytes, os.PathLike)):
+        return folder not in Path(os.fsdecode(name)).parents
+    return error.errno is None
 
 
 @contextlib.contextmanager

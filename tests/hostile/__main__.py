@@ -128,13 +128,13 @@ def _import_everything() -> None:
     import torch
     from PIL import Image
 
-    import vtg.cli  # noqa: F401
-    import vtg.evaluation  # noqa: F401
-    import vtg.extraction.machine  # noqa: F401
-    import vtg.extraction.verify  # noqa: F401
-    import vtg.library  # noqa: F401
-    import vtg.scoring  # noqa: F401
-    import vtg.summary  # noqa: F401
+    import vtg.cli
+    import vtg.evaluation
+    import vtg.extraction.machine
+    import vtg.extraction.verify
+    import vtg.library
+    import vtg.scoring
+    import vtg.summary
     import vtg.train  # noqa: F401
 
     torch.set_num_threads(1)
@@ -147,7 +147,9 @@ def _table(results: list[Result]) -> str:
     rows: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         rows[result.kind].append(result)
-    lines = [f"{'kind':<14}{'cases':>8}{'inputs':>8}{'kills':>7}{'ok':>8}{'refused':>9}{'wrong':>7}{'s, most':>9}{'MB, most':>10}"]
+    lines = [
+        f"{'kind':<14}{'cases':>8}{'inputs':>8}{'kills':>7}{'ok':>8}{'refused':>9}{'wrong':>7}{'s, most':>9}{'MB, most':>10}"
+    ]
     total = [0] * 6
     for name, own in rows.items():
         verdicts = [sum(result.verdict == verdict for result in own) for verdict in ("ok", "refused", "wrong")]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
-import random
 import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +17,24 @@ __all__ = ["features", "libraries", "weights"]
 
 SHAPES = ((0, 4, 5, 16), (10**9, 4, 5, 16), (2**62, 4), (8, 4, 5), (8,), (), (1, 1, 1, 1), (8, 4, 5, 10**6), (-1, 4, 5, 16), (8, 4, 6, 16), (8, 3, 5, 16),
           (1_000_000, 4, 5, 16), (8, 4, 5, 17), (True, 4, 5, 16), (2**63, 2**63), (1,) * 60)  # fmt: skip
-TYPES = ("<f2", ">f2", "<f4", "<f8", "|O", "<i8", "|b1", "<c16", "|S5", "<U3", "<M8[s]", "|V4", "[('a', '<f2')]", "<f16", "x", "<f2,<f2")
+TYPES = (
+    "<f2",
+    ">f2",
+    "<f4",
+    "<f8",
+    "|O",
+    "<i8",
+    "|b1",
+    "<c16",
+    "|S5",
+    "<U3",
+    "<M8[s]",
+    "|V4",
+    "[('a', '<f2')]",
+    "<f16",
+    "x",
+    "<f2,<f2",
+)
 
 
 class _Touch:
@@ -37,12 +51,25 @@ def features(bench: Bench) -> Case:
     """A data set in the published layout of which one file is not what it should be; or the folder of an extraction."""
     data = bench.folder / "data"
     shutil.copytree(bench.material.features, data)
-    files = sorted((data / "clip_b32_vid_k4").glob("train*.npy")) + sorted((data / "clip_b32_txt_k4").glob("train*.npy"))
+    files = sorted((data / "clip_b32_vid_k4").glob("train*.npy")) + sorted(
+        (data / "clip_b32_txt_k4").glob("train*.npy")
+    )
     path = bench.chance.choice(files)
     path.write_bytes(_npy(path, bench))
     recipe = data / "mine.toml"
     shorter = ["--device", "cpu", "--set", "train.epochs=1", "--set", "train.validation=none"]
-    evaluation = ["evaluate", recipe, "--split", "train", "--features", data, "--annotations", data / "train.jsonl", "--model", data / "head.safetensors"]
+    evaluation = [
+        "evaluate",
+        recipe,
+        "--split",
+        "train",
+        "--features",
+        data,
+        "--annotations",
+        data / "train.jsonl",
+        "--model",
+        data / "head.safetensors",
+    ]
     uses = [
         command("train", recipe, *shorter, "--out", bench.made / "run"),
         command("train", recipe, *shorter, "--check"),
@@ -61,7 +88,9 @@ def _npy(path: Path, bench: Bench) -> bytes:
     if kind == 1:
         return good[: chance.randrange(len(good))]
     if kind == 2:
-        return chance.choice((b"", chance.randbytes(3000), b"PK\x03\x04" + bytes(100), b"\x93NUMPY", b"\x80\x04." + bytes(9), b"<html>"))
+        return chance.choice(
+            (b"", chance.randbytes(3000), b"PK\x03\x04" + bytes(100), b"\x93NUMPY", b"\x80\x04." + bytes(9), b"<html>")
+        )
     if kind == 3:
         buffer = io.BytesIO()
         np.save(buffer, np.array([_Touch(bench.made / "ran")], dtype=object), allow_pickle=True)
@@ -81,10 +110,26 @@ def _npy(path: Path, bench: Bench) -> bytes:
         buffer = io.BytesIO()
         np.savez(buffer, a=np.zeros(4))
         return buffer.getvalue()
-    fields = {"descr": chance.choice(TYPES) if kind == 7 else "<f2", "fortran_order": chance.random() < 0.3, "shape": chance.choice(SHAPES)}
-    header = chance.choice((repr(fields), repr(fields) + " " * 70_000, "{" * 2000, "(" * 60_000, repr({**fields, "x": 1}), "__import__('os')"))
+    fields = {
+        "descr": chance.choice(TYPES) if kind == 7 else "<f2",
+        "fortran_order": chance.random() < 0.3,
+        "shape": chance.choice(SHAPES),
+    }
+    header = chance.choice(
+        (
+            repr(fields),
+            repr(fields) + " " * 70_000,
+            "{" * 2000,
+            "(" * 60_000,
+            repr({**fields, "x": 1}),
+            "__import__('os')",
+        )
+    )
     version = chance.choice((1, 1, 1, 2, 3, 9))
-    size = struct.pack("<H" if version == 1 else "<I", min(len(header) + 1, 65535) if version == 1 else chance.choice((len(header) + 1, 2**31)))
+    size = struct.pack(
+        "<H" if version == 1 else "<I",
+        min(len(header) + 1, 65535) if version == 1 else chance.choice((len(header) + 1, 2**31)),
+    )
     return b"\x93NUMPY" + bytes([version, 0]) + size + header.encode() + b"\n" + good[128:]
 
 
@@ -135,5 +180,3 @@ def libraries(bench: Bench) -> Case:
         ["library", "remove", bench.material.clips / "0.mp4", *options],
     ]
     return Case(command(*uses[bench.number % len(uses)]), ("library",), lines=40)
-
-

@@ -26,7 +26,18 @@ SET_DUMPABLE = 4
 PYTHON_FOLDERS = tuple(
     {str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, *filter(None, sys.path))}
 )
-SYSTEM_FOLDERS = ("/dev/", "/proc/", "/sys/", "/usr/", "/lib", "/etc/", "/opt/", "/var/cache/fontconfig", "/bin", "/run/")
+SYSTEM_FOLDERS = (
+    "/dev/",
+    "/proc/",
+    "/sys/",
+    "/usr/",
+    "/lib",
+    "/etc/",
+    "/opt/",
+    "/var/cache/fontconfig",
+    "/bin",
+    "/run/",
+)
 SECRETS = ("/etc/passwd", "/etc/shadow", "/etc/hosts")
 
 

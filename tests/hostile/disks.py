@@ -18,7 +18,21 @@ from .running import LEFTOVER, refusal_faults
 
 __all__ = ["disks"]
 
-COMMANDS = ("index", "extract", "train", "cut", "summarize", "highlights", "export", "store", "refresh", "evaluate", "plot", "preview", "page")
+COMMANDS = (
+    "index",
+    "extract",
+    "train",
+    "cut",
+    "summarize",
+    "highlights",
+    "export",
+    "store",
+    "refresh",
+    "evaluate",
+    "plot",
+    "preview",
+    "page",
+)
 WAYS = ("full", "full", "full", "read only", "foreign", "vanishing", "full temporary", "unreadable", "searchable")
 ROOM = 200_000_000  # bytes, once there is space again
 BLOCK = 4096
@@ -154,7 +168,9 @@ def _unreadable(bench: Bench) -> str:
     runs = [
         command("index", folder / "0.mp4", "--library", bench.made / "library", "--model", "demo", "--device", "cpu"),
         command("cut", folder / "0.mp4", "0", "1", bench.made / "a.mp4"),
-        command("extract", folder / "0.mp4", bench.made / "out", "--pretrained", bench.material.clip, "--device", "cpu"),
+        command(
+            "extract", folder / "0.mp4", bench.made / "out", "--pretrained", bench.material.clip, "--device", "cpu"
+        ),
     ]
     status, said = forked(runs[bench.number % len(runs)], bench.folder.parent / "said.txt", prepare=drop_rights)
     lines = [line for line in said.split("\n") if line.strip()]
@@ -171,9 +187,15 @@ def _searchable(bench: Bench) -> str:
     words = ["search", bench.material.sentence, "--library", library, "--nearest", "--json", "--device", "cpu"]
     status, said = forked(command(*words), bench.folder.parent / "said.txt", prepare=drop_rights)
     said += (bench.folder.parent / "said.out").read_text()
-    return "" if not status and '"start"' in said else f"cannot be searched where it is read-only, status {status}: {said[-300:]}"
+    return (
+        ""
+        if not status and '"start"' in said
+        else f"cannot be searched where it is read-only, status {status}: {said[-300:]}"
+    )
 
 
 def _bytes(folder: Path) -> int:
     """What a folder takes of a disk that gives whole blocks."""
-    return sum(-(-path.lstat().st_size // BLOCK) * BLOCK + (BLOCK if path.is_dir() else 0) for path in folder.rglob("*"))
+    return sum(
+        -(-path.lstat().st_size // BLOCK) * BLOCK + (BLOCK if path.is_dir() else 0) for path in folder.rglob("*")
+    )

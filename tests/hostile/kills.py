@@ -21,7 +21,20 @@ __all__ = ["Job", "forked", "half_files", "jobs", "kills"]
 
 KILLS_A_CASE = 4
 RUN_SECONDS = 60.0
-COMMANDS = ("index", "extract", "train", "cut", "summarize", "index", "extract", "highlights", "export", "train", "page", "store")
+COMMANDS = (
+    "index",
+    "extract",
+    "train",
+    "cut",
+    "summarize",
+    "index",
+    "extract",
+    "highlights",
+    "export",
+    "train",
+    "page",
+    "store",
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,9 @@ def _killed(name: str, job: Job, folder: Path, lasting: float, bench: Bench, own
     return f"{when}: {wrong}" if (wrong := job.check()) else ""
 
 
-def forked(run: Callable[[], int], log: Path, kill_after: float | None = None, prepare: Callable[[], None] | None = None) -> tuple[int, str]:
+def forked(
+    run: Callable[[], int], log: Path, kill_after: float | None = None, prepare: Callable[[], None] | None = None
+) -> tuple[int, str]:
     """Run something in a process of its own.
 
     Args:
@@ -175,7 +190,9 @@ def jobs(name: str, bench: Bench, folder: Path) -> Job:
         return Job(run, index if name == "page" else run, lambda: _status(command(*check), folder))
     if name in ("extract", "store"):
         layout = ["--layout", "store"] if name == "store" else []
-        run = command("extract", material.clips, out, "--pretrained", material.clip, "--device", "cpu", "--fps", "2", *layout)
+        run = command(
+            "extract", material.clips, out, "--pretrained", material.clip, "--device", "cpu", "--fps", "2", *layout
+        )
         return Job(run, run, lambda: _status(command("extract", "--verify", out), folder))
     if name == "train":
         words = ["train", material.features / "mine.toml", "--device", "cpu", "--out", out, "--set", "train.epochs=3"]
@@ -192,15 +209,55 @@ def jobs(name: str, bench: Bench, folder: Path) -> Job:
     shutil.copytree(material.library, library)
     if name == "summarize":
         board = ["--storyboard", folder / "board.png", "--srt", folder / "short.srt"]
-        run = command("summarize", video, "--out", folder / "short.mp4", *board, "--ratio", "0.9", "--library", library, "--device", "cpu", "--force")
+        run = command(
+            "summarize",
+            video,
+            "--out",
+            folder / "short.mp4",
+            *board,
+            "--ratio",
+            "0.9",
+            "--library",
+            library,
+            "--device",
+            "cpu",
+            "--force",
+        )
         wanted = ["short.mp4", "board.png", "short.srt"]
     elif name == "highlights":
-        run = command("highlights", video, "--top", "2", "--length", "1", "--out", folder / "clips", "--library", library, "--device", "cpu", "--force")
+        run = command(
+            "highlights",
+            video,
+            "--top",
+            "2",
+            "--length",
+            "1",
+            "--out",
+            folder / "clips",
+            "--library",
+            library,
+            "--device",
+            "cpu",
+            "--force",
+        )
         wanted = ["clips"]
     else:
         endings = (".json", ".csv", ".srt", ".edl", ".otio")
         ending = endings[bench.number % len(endings)]
-        run = command("search", material.sentence, "--nearest", "--export", folder / f"found{ending}", "--clips", folder / "clips", "--library", library, "--device", "cpu", "--force")
+        run = command(
+            "search",
+            material.sentence,
+            "--nearest",
+            "--export",
+            folder / f"found{ending}",
+            "--clips",
+            folder / "clips",
+            "--library",
+            library,
+            "--device",
+            "cpu",
+            "--force",
+        )
         wanted = [f"found{ending}", "clips"]
 
     def check_written() -> str:

@@ -113,7 +113,19 @@ def _command(path: Path, bench: Bench) -> Callable[[], int]:
         ["index", path, *library, "--model", "demo", "--device", "cpu"],
         ["extract", path, bench.made / "features", *models, "--device", "cpu", "--fps", "0.5"],
         ["cut", path, "1", "2.5", bench.made / "cut.mp4"],
-        ["highlights", path, "--top", "1", "--out", bench.made / "best.mp4", *library, "--model", "demo", "--device", "cpu"],
+        [
+            "highlights",
+            path,
+            "--top",
+            "1",
+            "--out",
+            bench.made / "best.mp4",
+            *library,
+            "--model",
+            "demo",
+            "--device",
+            "cpu",
+        ],
     ]
     return command(*bench.chance.choices(words, (3, 2, 1, 1))[0])
 
@@ -153,7 +165,9 @@ def _own_damage(kind: str, content: bytes, bench: Bench) -> bytes:
         return content[:at] + bytes(len(content) - at)
     if kind == "nothing":
         return content[: chance.choice((0, 1, 4, 8, 12))]
-    return chance.choice((b"not a video\n" * 100, b"<html>" * 300, b"{" * 5000, b"\xff\xfe" * 1000, b"#!/bin/sh\ntouch made/run\n"))
+    return chance.choice(
+        (b"not a video\n" * 100, b"<html>" * 300, b"{" * 5000, b"\xff\xfe" * 1000, b"#!/bin/sh\ntouch made/run\n")
+    )
 
 
 def _edit(content: bytearray, marks: dict[bytes, int], chance: random.Random) -> None:
@@ -172,7 +186,9 @@ def _edit(content: bytearray, marks: dict[bytes, int], chance: random.Random) ->
         at = chance.choice(places) + chance.choice((-4, len(mark) + chance.randrange(marks[mark])))
     at = max(0, at)
     number, width = chance.choice(NUMBERS), chance.choice((1, 2, 4, 4, 8))
-    claim = chance.choice((*CLAIMS, *[(number & (256**width - 1)).to_bytes(width, order) for order in ("big", "little")] * 3))
+    claim = chance.choice(
+        (*CLAIMS, *[(number & (256**width - 1)).to_bytes(width, order) for order in ("big", "little")] * 3)
+    )
     content[at : at + len(claim)] = claim[: max(0, len(content) - at)]
 
 
@@ -222,7 +238,9 @@ def _png(bench: Bench) -> tuple[str, bytes]:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", width & 0xFFFFFFFF, height & 0xFFFFFFFF, depth, colour, 0, 0, bench.chance.choice((0, 1)))
+    header = struct.pack(
+        ">IIBBBBB", width & 0xFFFFFFFF, height & 0xFFFFFFFF, depth, colour, 0, 0, bench.chance.choice((0, 1))
+    )
     body = zlib.compress(bytes(bench.chance.choice((1000, 20_000_000))), 9)
     text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000))) if bench.chance.random() < 0.3 else b""
     moving = chunk(b"acTL", struct.pack(">II", bench.chance.choice(NUMBERS), 0)) if bench.chance.random() < 0.5 else b""
@@ -248,7 +266,9 @@ def _jpeg(bench: Bench) -> tuple[str, bytes]:
 
 def _sequence_header(bench: Bench) -> tuple[str, bytes]:
     """MPEG-1 and 2: 12 bits a side, then aspect and rate."""
-    name = bench.chance.choice([name for name in ("other.mpg", "other.vob", "other.mts") if name in bench.material.contents])
+    name = bench.chance.choice(
+        [name for name in ("other.mpg", "other.vob", "other.mts") if name in bench.material.contents]
+    )
     content = bytearray(bench.material.contents[name])
     at = content.find(b"\0\0\x01\xb3")
     while 0 <= at < len(content) - 8:
@@ -260,12 +280,18 @@ def _sequence_header(bench: Bench) -> tuple[str, bytes]:
 
 def _h264(bench: Bench) -> tuple[str, bytes]:
     """Bits flipped in the parameter sets: profile, depth, references, size, cropping."""
-    name = bench.chance.choice([name for name in ("other.h264", "other.hevc", "high10.mp4") if name in bench.material.contents])
+    name = bench.chance.choice(
+        [name for name in ("other.h264", "other.hevc", "high10.mp4") if name in bench.material.contents]
+    )
     content = bytearray(bench.material.contents[name])
     if name.endswith("mp4"):
         places = [content.find(b"avcC") + 4]
     else:
-        signs = (b"\0\0\x01\x67", b"\0\0\x01\x68") if name.endswith("h264") else (b"\0\0\x01\x42", b"\0\0\x01\x40", b"\0\0\x01\x44")
+        signs = (
+            (b"\0\0\x01\x67", b"\0\0\x01\x68")
+            if name.endswith("h264")
+            else (b"\0\0\x01\x42", b"\0\0\x01\x40", b"\0\0\x01\x44")
+        )
         places = [at + 4 for sign in signs if (at := content.find(sign)) >= 0]
     for _ in range(bench.chance.choice((1, 2, 8))):
         at = bench.chance.choice(places) + bench.chance.randrange(30)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 from .cases import Bench, Case
 from .media import uses_of
@@ -12,7 +11,18 @@ __all__ = ["playlists"]
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".wmv", ".flv", ".ogv", ".3gp", ".mts", ".gif", ".m2ts",
             ".mxf", ".vob")  # fmt: skip
-LEADS = ("", "\ufeff", "\n\n", "  \t", "\0", "ID3\x03\0\0\0\0\0\0", "# comment\n", "<?xml version='1.0'?>\n", "<!-- x -->", " " * 5000)
+LEADS = (
+    "",
+    "\ufeff",
+    "\n\n",
+    "  \t",
+    "\0",
+    "ID3\x03\0\0\0\0\0\0",
+    "# comment\n",
+    "<?xml version='1.0'?>\n",
+    "<!-- x -->",
+    " " * 5000,
+)
 MPD = (
     '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT4S" minBufferTime="PT1S"><Period>'
     '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1" width="16" height="16">{inner}</Representation>'
@@ -77,7 +87,18 @@ def playlists(bench: Bench) -> Case:
         text = bench.chance.choice((*LEADS, *[""] * 15)) + text
         content = text.encode(bench.chance.choice(("utf-8", "utf-8", "utf-8", "utf-16", "utf-8-sig", "utf-16-be")))
     if bench.chance.random() < 0.06:  # a sequence of pictures, or what FFmpeg takes for an option or a protocol
-        endings = ("%03d.png", "%d.jpg", "*.png", "concat:a.mp4", "-i.mp4", "a%d.mp4", "file:a.mp4", "|a.mp4", "http:a.mp4", "a?x=1.mp4")
+        endings = (
+            "%03d.png",
+            "%d.jpg",
+            "*.png",
+            "concat:a.mp4",
+            "-i.mp4",
+            "a%d.mp4",
+            "file:a.mp4",
+            "|a.mp4",
+            "http:a.mp4",
+            "a?x=1.mp4",
+        )
         name = f"{bench.number}{bench.chance.choice(endings)}"
         (bench.folder / f"{bench.number}001.png").symlink_to(bench.beside / "secret.txt")
         (bench.folder / f"{bench.number}1.jpg").symlink_to(bench.beside / "secret.txt")
@@ -94,7 +115,9 @@ def _film(bench: Bench, secret: str) -> tuple[str, bytes]:
         movie = _box(b"moov", _box(b"rmra", _box(b"rmda", reference)))
         return f"{bench.number}.mov", _box(b"ftyp", b"qt  \0\0\0\0qt  ") + movie
     content = bench.material.small
-    entry = bench.chance.choice((_url(secret), _url(f"file://{secret}"), _url("http://127.0.0.1:9/x.mp4"), _alias(secret)))
+    entry = bench.chance.choice(
+        (_url(secret), _url(f"file://{secret}"), _url("http://127.0.0.1:9/x.mp4"), _alias(secret))
+    )
     new = _box(b"dref", b"\0\0\0\0\0\0\0\x01" + entry)
     at = content.rfind(b"moov") - 4
     head, movie = content[:at], content[at:]
@@ -112,7 +135,16 @@ def _url(location: str) -> bytes:
 def _alias(secret: str) -> bytes:
     """An alias of classic Mac OS with an absolute path, as QuickTime films have it."""
     path = secret.encode()
-    record = bytes(8) + struct.pack(">H", 0) + b"\x04disk" + bytes(23) + bytes(12) + b"\x0asecret.mp4" + bytes(53) + bytes(16)
+    record = (
+        bytes(8)
+        + struct.pack(">H", 0)
+        + b"\x04disk"
+        + bytes(23)
+        + bytes(12)
+        + b"\x0asecret.mp4"
+        + bytes(53)
+        + bytes(16)
+    )
     record += struct.pack(">HHhh", 2, 0, 0, 0)[:2] + struct.pack(">H", len(path)) + path + struct.pack(">hH", -1, 0)
     return _box(b"alis", b"\0\0\0\0" + record)
 

@@ -79,7 +79,12 @@ class _Running:
 
 
 def run_all(
-    cases: Iterable[tuple[Kind, int]], seed: int, out: Path, material: Material, jobs: int, told: Callable[[Result], None]
+    cases: Iterable[tuple[Kind, int]],
+    seed: int,
+    out: Path,
+    material: Material,
+    jobs: int,
+    told: Callable[[Result], None],
 ) -> None:
     """Run cases, so many at a time.
 
@@ -120,7 +125,11 @@ def run_all(
 def _begin(kind: Kind, number: int, seed: int, folder: Path, material: Material) -> _Running:
     child.prepare(folder)
     beside = folder / "in" / ".beside"
-    for name, content in {"secret.mp4": material.small, "secret.txt": b"nobody's business\n", "secret.ts": b"G" * 188}.items():
+    for name, content in {
+        "secret.mp4": material.small,
+        "secret.txt": b"nobody's business\n",
+        "secret.ts": b"G" * 188,
+    }.items():
         (beside / name).write_bytes(content)
         (beside / name).chmod(0o644)
     is_traced = Tracer.exists() and (number < TRACED_FIRST or number % TRACED_EVERY == 0) and not kind.as_root
@@ -186,9 +195,7 @@ def _judged(running: _Running, status: int, peak: int) -> Result:
     if wrong:
         verdict, why = "wrong", "; ".join(wrong)
     own = told.get("own", {})
-    return Result(
-        running.kind.name, running.number, verdict, why[:1500], round(seconds, 2), most >> 20, **own
-    )
+    return Result(running.kind.name, running.number, verdict, why[:1500], round(seconds, 2), most >> 20, **own)
 
 
 def refusal_faults(status: int, lines: Sequence[str], names: Sequence[str], most_lines: int) -> list[str]:

@@ -54,12 +54,28 @@ def _subtitle_bytes(bench: Bench) -> bytes:
     blocks = []
     for number in range(chance.choice((1, 3, 20, 3000))):
         start = chance.choice((number, -number, 10**6, 99 * 3600 + 3599, 10**12))
-        text = chance.choice(("hello", "<i>a</i>" * 50, "{\\an8}" * 200, "<" * 3000, "&" * 500, "a\0b", "-->", "\u202e", "{" * 2000, "\ud7ff", "[" * 2000))
+        text = chance.choice(
+            (
+                "hello",
+                "<i>a</i>" * 50,
+                "{\\an8}" * 200,
+                "<" * 3000,
+                "&" * 500,
+                "a\0b",
+                "-->",
+                "\u202e",
+                "{" * 2000,
+                "\ud7ff",
+                "[" * 2000,
+            )
+        )
         form = chance.randrange(6)
         if form == 0:
             blocks.append(f"{number}\n{_clock(start)} --> {_clock(start + 2)}\n{text}\n\n")
         elif form == 1:
-            blocks.append(f"{_clock(start)[:-4]}.{number:03d} --> {'9' * chance.choice((1, 10, 400))}:00:00.000\n{text}\n\n")
+            blocks.append(
+                f"{_clock(start)[:-4]}.{number:03d} --> {'9' * chance.choice((1, 10, 400))}:00:00.000\n{text}\n\n"
+            )
         elif form == 2:
             blocks.append(f"{{{start}}}{{{start + 50}}}{text}|{text}\n")
         elif form == 3:
@@ -67,8 +83,22 @@ def _subtitle_bytes(bench: Bench) -> bytes:
         elif form == 4:
             blocks.append(f"Dialogue: 0,{_clock(start)[1:-1]},{_clock(start + 1)[1:-1]},Default,,0,0,0,,{text}\n")
         else:
-            blocks.append(chance.choice(("\n" * 500, "NOTE x\n\n", "STYLE\n::cue{}\n\n", "\r\r\n", "1\n" * 100, "00:00:00,000 --> \n")))
-    head = chance.choice(("", "", "WEBVTT\n\n", "[Script Info]\n[Events]\nFormat: Layer, Start, End, Style, Text\n", "{1}{1}25\n", "{1}{1}1e308\n", "{1}{1}0\n"))
+            blocks.append(
+                chance.choice(
+                    ("\n" * 500, "NOTE x\n\n", "STYLE\n::cue{}\n\n", "\r\r\n", "1\n" * 100, "00:00:00,000 --> \n")
+                )
+            )
+    head = chance.choice(
+        (
+            "",
+            "",
+            "WEBVTT\n\n",
+            "[Script Info]\n[Events]\nFormat: Layer, Start, End, Style, Text\n",
+            "{1}{1}25\n",
+            "{1}{1}1e308\n",
+            "{1}{1}0\n",
+        )
+    )
     text = head + "".join(blocks)
     content = text.encode(chance.choice(("utf-8", "utf-16", "utf-8", "cp037", "utf-7", "utf-8")), "replace")
     damage = chance.randrange(6)
@@ -77,7 +107,17 @@ def _subtitle_bytes(bench: Bench) -> bytes:
     elif damage == 1:
         content = content[: chance.randrange(len(content) + 1)]
     elif damage == 2:
-        content = chance.choice((chance.randbytes(5000), b"\0" * 5000, b"\xff" * 5000, b"\0\0\1\xba" * 10, b"", b"\n" * 10**6, b"\x1f\x8b" + bytes(9)))
+        content = chance.choice(
+            (
+                chance.randbytes(5000),
+                b"\0" * 5000,
+                b"\xff" * 5000,
+                b"\0\0\1\xba" * 10,
+                b"",
+                b"\n" * 10**6,
+                b"\x1f\x8b" + bytes(9),
+            )
+        )
     elif damage == 3:
         known = sorted(CASES.glob("subtitles-*"))
         content = _flipped(chance.choice(known).read_bytes(), chance) if known else content
@@ -103,7 +143,19 @@ def annotations(bench: Bench) -> Case:
     recipe = bench.material.features / "mine.toml"
     shorter = ["--set", "train.epochs=1", "--set", "train.validation=none"]
     uses.append(command("train", recipe, *features, *shorter, "--device", "cpu", "--out", bench.made / "run"))
-    uses.append(command("evaluate", recipe, *features, "--out", bench.made / "predictions.jsonl", "--device", "cpu", "--model", bench.material.head))
+    uses.append(
+        command(
+            "evaluate",
+            recipe,
+            *features,
+            "--out",
+            bench.made / "predictions.jsonl",
+            "--device",
+            "cpu",
+            "--model",
+            bench.material.head,
+        )
+    )
     return Case(uses[bench.number % len(uses)], (path.name, "Charades_v1", "train", "query", "video"), lines=3000)
 
 
@@ -112,12 +164,30 @@ def _annotation_records(bench: Bench) -> tuple[str, list[Any]]:
     lines = [json.loads(line) for line in (bench.material.features / "train.jsonl").read_text().splitlines()]
     form = bench.number % 5
     if form == 1:
-        query = {"query": "a dog", "video_start_sec": 1.0, "video_end_sec": 2.0, "clip_start_sec": 1.0, "clip_end_sec": 2.0}
-        clip = {"clip_uid": "c", "video_start_sec": 0.0, "video_end_sec": 20.0, "clip_start_sec": 0.0, "clip_end_sec": 20.0}
+        query = {
+            "query": "a dog",
+            "video_start_sec": 1.0,
+            "video_end_sec": 2.0,
+            "clip_start_sec": 1.0,
+            "clip_end_sec": 2.0,
+        }
+        clip = {
+            "clip_uid": "c",
+            "video_start_sec": 0.0,
+            "video_end_sec": 20.0,
+            "clip_start_sec": 0.0,
+            "clip_end_sec": 20.0,
+        }
         clip["annotations"] = [{"annotation_uid": "a", "language_queries": [query] * 3}]  # type: ignore[assignment]
         return "nlq_val.json", [{"version": "1", "videos": [{"video_uid": "v", "clips": [clip]}]}]
     if form == 2:
-        entry = {"domain": "dog", "duration": 20, "anno": [[[0.0, 2.0], 1], [[2.0, 4.0], 0]], "split": "train", "label": [[1], [0]]}
+        entry = {
+            "domain": "dog",
+            "duration": 20,
+            "anno": [[[0.0, 2.0], 1], [[2.0, 4.0], 0]],
+            "split": "train",
+            "label": [[1], [0]],
+        }
         return "youtube_anno.json", [{f"v{n}": dict(entry, match=[1, 0], clip=[[0, 100], [50, 150]]) for n in range(3)}]
     if form == 3:
         entry = {"domain": "BK", "duration": 10, "title": "a", "anno": [[[1] * 5] * 20], "frames": 600, "fps": 30.0}
@@ -133,16 +203,44 @@ def manifests(bench: Bench) -> Case:
     video = bench.material.clips / "0.mp4"
     rows: list[Any] = []
     for number in range(chance.choice((1, 3, 5))):
-        path = chance.choice((str(video), str(bench.material.clips / f"{number % 4}.mp4"), "missing.mp4", ".", "/dev/zero", "/etc/passwd"))
+        path = chance.choice(
+            (
+                str(video),
+                str(bench.material.clips / f"{number % 4}.mp4"),
+                "missing.mp4",
+                ".",
+                "/dev/zero",
+                "/etc/passwd",
+            )
+        )
         rows.append({"path": path, "id": f"v{number}", "start": 0, "end": 2})
     if bench.number % 2:
-        text = ["\t".join([row["path"], row["id"], *chance.choice(([], ["0"], ["0", "2"], ["nan"], ["-1", "inf"], ["1e308"], ["2", "1"], ["x"] * 9))]) for row in rows]
+        text = [
+            "\t".join(
+                [
+                    row["path"],
+                    row["id"],
+                    *chance.choice(([], ["0"], ["0", "2"], ["nan"], ["-1", "inf"], ["1e308"], ["2", "1"], ["x"] * 9)),
+                ]
+            )
+            for row in rows
+        ]
         content = _damaged_text("\n".join(text), chance)
     else:
         content = _damaged_records(rows, chance, False)
     path = bench.folder / f"list{chance.choice(('.txt', '.jsonl', '.tsv', '.json', '.ndjson'))}"
     path.write_bytes(content)
-    words = ["extract", path, bench.made / "out", "--pretrained", bench.material.clip, "--device", "cpu", "--fps", chance.choice(("0.5", "0.5", "1e-9", "1000"))]
+    words = [
+        "extract",
+        path,
+        bench.made / "out",
+        "--pretrained",
+        bench.material.clip,
+        "--device",
+        "cpu",
+        "--fps",
+        chance.choice(("0.5", "0.5", "1e-9", "1000")),
+    ]
     words += chance.choice(([], ["--skip-wrong"], ["--layout", "store"], ["--shard", "1/2"]))
     from vtg.extraction import read_source
 
@@ -171,7 +269,21 @@ def recipes(bench: Bench) -> Case:
     if chance.random() < 0.1:
         kept[chance.choice(list(kept))] = chance.choice(VALUES)  # type: ignore[assignment]
     text = "".join(_toml_section(name, fields) for name, fields in kept.items())
-    text = chance.choice(("", "", "", 'base = "qvhighlights"\n', 'base = "../x"\n', "base = 1\n", 'base = "tvsum"\n', "domains = {}\n")) + text
+    text = (
+        chance.choice(
+            (
+                "",
+                "",
+                "",
+                'base = "qvhighlights"\n',
+                'base = "../x"\n',
+                "base = 1\n",
+                'base = "tvsum"\n',
+                "domains = {}\n",
+            )
+        )
+        + text
+    )
     path = bench.folder / "own.toml"
     path.write_bytes(_damaged_text(text, chance, rarely=True))
     from vtg.recipes import load_recipe
@@ -181,14 +293,29 @@ def recipes(bench: Bench) -> Case:
     out = ["--out", bench.made / "run"]
     uses = [load, load, command(*train, *out), command(*train, "--check"), command("extract", path, bench.made / "out", "--pretrained", bench.material.clip, "--device", "cpu")]  # fmt: skip
     # Beyond the file's own name: what it names, which lies elsewhere.
-    names = ("own.toml", "recipe own", "features", "own:", "train.", "model.", "train-", "val-", "made/", "videos", *map(str, (bench.folder, bench.material.folder)))
+    names = (
+        "own.toml",
+        "recipe own",
+        "features",
+        "own:",
+        "train.",
+        "model.",
+        "train-",
+        "val-",
+        "made/",
+        "videos",
+        *map(str, (bench.folder, bench.material.folder)),
+    )
     return Case(uses[bench.number % len(uses)], names, lines=50)
 
 
 def _toml_section(name: str, fields: Any) -> str:
     if not isinstance(fields, dict):
         return f"{name} = {_toml(fields)}\n"
-    return f"[{name}]\n" + "".join(f"{key if key.isidentifier() and key.isascii() else json.dumps(key)} = {_toml(value)}\n" for key, value in fields.items())
+    return f"[{name}]\n" + "".join(
+        f"{key if key.isidentifier() and key.isascii() else json.dumps(key)} = {_toml(value)}\n"
+        for key, value in fields.items()
+    )
 
 
 def _toml(value: Any) -> str:
@@ -272,7 +399,9 @@ def _damaged_text(text: str, chance: random.Random, rarely: bool = False) -> byt
     if kind == 5:
         return content.replace(b"a", chance.choice((b"\0", b"\xff", b"\xed\xa0\x80", b"\xc0\xaf", b"\r", b"\x1b[2J")))
     if kind == 6:
-        return chance.choice((b"", b"\n" * 1000, b"\xef\xbb\xbf", b"null", b"[]", b"{}", b'"a"', b"1", b"NaN", b"{}\n{}", b"[1,2]\n" * 3))
+        return chance.choice(
+            (b"", b"\n" * 1000, b"\xef\xbb\xbf", b"null", b"[]", b"{}", b'"a"', b"1", b"NaN", b"{}\n{}", b"[1,2]\n" * 3)
+        )
     if kind == 7:
         return chance.randbytes(3000)
     if kind == 8:

@@ -92,9 +92,13 @@ def evaluate(
     source = open_features(features, recipe.data, heads, device)
     identity = _identity(recipe, samples, models, heads)
     checked = {sample.query_id: source.check(models[sample.query_id], sample) for sample in samples}
-    with Unfinished(out, identity, checked, note) as unfinished, full_precision():
-        _ground(samples, models, source, unfinished, progress)
-        unfinished.finish()
+    try:
+        with Unfinished(out, identity, checked, note) as unfinished, full_precision():
+            _ground(samples, models, source, unfinished, progress)
+            unfinished.finish()
+    except OSError as error:
+        reason = error.strerror or error
+        raise VtgError(f"{error.filename or out}: {reason}; make room, then the same command goes on") from error
     dataset = recipe.data.dataset
     truth = any(sample.windows is not None or sample.ratings is not None for sample in samples)
     scores = score_predictions(load_predictions(out), samples, dataset, out.name, out, annotations) if truth else None

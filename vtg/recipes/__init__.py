@@ -137,7 +137,7 @@ def _value(text: str) -> Any:
     """What a setting's text says in TOML; a bare word is a text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 
@@ -146,3 +146,5 @@ def _parsed(text: str, source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise VtgError(f"{source}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise VtgError(f"{source}: not valid TOML: nested too deeply") from None
