@@ -23,9 +23,9 @@ from streamlit_app.charts import JUMP, clicked_time, curve_chart, stacked_chart
 from streamlit_app.examples import rank_phrases
 from streamlit_app.exports import KeptResults
 from streamlit_app.jobs import CANCELLED, DONE, FAILED, Job, Worker
+from streamlit_app.names import safe_name
 from streamlit_app.roots import Roots
 from streamlit_app.store import MadeFiles
-from streamlit_app.uploads import safe_name
 from streamlit_app.views.parts import escape
 from streamlit_app.views.video import moments_csv
 from vtg.errors import VtgError

@@ -105,7 +105,7 @@ def test_who_guesses_gets_nothing(shop: Backend, client: Any) -> None:
     assert client.get(media_url(shop, "clip", video, 50.0, 60.0)).status_code == 404
     assert client.get(media_url(shop, "proxy", video)).status_code == 404
     assert client.get(result_url(shop, 99)).status_code == 404
-    assert client.post(upload_url(shop).replace(shop.secret, "guess")).status_code == 403
+    assert client.post(upload_url(shop).replace(shop.upload_token, "guess")).status_code == 403
 
 
 def test_a_film_of_clips_is_made_and_sent(shop: Backend, client: Any, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -92,6 +92,7 @@ class Indexer:
         tables: its database.
         fingerprint: gives that of the model's encoder; asked only when it is needed, for it reads the weights.
         load_encoder: gives the encoder; asked only when there is something to encode.
+        within: folders, without links, outside of which no subtitles are read; none for everywhere.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Indexer:
         tables: LibraryTables,
         fingerprint: Callable[[], str],
         load_encoder: Callable[[], ClipEncoder],
+        within: Sequence[Path] = (),
     ) -> None:
         self._folder = folder
         self._model = model
@@ -109,7 +111,7 @@ class Indexer:
         self._tables = tables
         self._fingerprint = fingerprint
         self._load_encoder = load_encoder
-        self._subtitles = SubtitleFolders()
+        self._subtitles = SubtitleFolders(within)
         self._at_work: Counter[str] = Counter()  # files in hand, by the content key that this run has claimed for them
         self._judged: deque[bool] = deque()  # of the files in hand, in order: whether another run has claimed them
         self._touched: list[VideoEntry] = []  # of files that were known and come again

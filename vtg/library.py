@@ -126,6 +126,7 @@ class Library:
         progress: Callable[[IndexProgress], None] = lambda step: None,
         retry_failed: bool = False,
         stop: Callable[[], bool] = lambda: False,
+        within: Sequence[Path] = (),
     ) -> IndexReport:
         """Index files and folders; what is in the library and unchanged on the disk (size, time) is left alone.
 
@@ -134,6 +135,7 @@ class Library:
             progress: told of every step.
             retry_failed: try again what failed before and has not changed since.
             stop: asked at every step; True ends the run, and what was finished is kept.
+            within: folders, without links, outside of which nothing is read, wherever links lead; none: everywhere.
 
         Returns:
             What was done; a file that cannot be indexed is named there and stops nothing.
@@ -142,16 +144,10 @@ class Library:
             VtgError: the encoder cannot be had, or the folder cannot be written to.
         """
         places = [Path(path).expanduser() for path in paths]
-        files, missing = find_videos(places)
+        files, missing = find_videos(places, within)
         report = IndexReport(failed=dict(missing))
-        indexer = Indexer(
-            self.folder,
-            self.model,
-            self.features,
-            self._tables,
-            fingerprint=lambda: self.fingerprint,
-            load_encoder=lambda: self.encoder,
-        )
+        stores = self.folder, self.model, self.features, self._tables
+        indexer = Indexer(*stores, lambda: self.fingerprint, lambda: self.encoder, within)
         waiting = indexer.sort_by_need(files, report, retry_failed)
         if waiting:
             indexer.index(waiting, report, progress, stop)
