@@ -220,7 +220,8 @@ class WholeFileWriter:
         """Append the values of an array, which is C-contiguous and little-endian."""
         data = array.reshape(-1).view(np.uint8).data
         self._digest.update(data)
-        self._file.write(data)
+        with self._naming_errors():
+            self._file.write(data)
 
     def complete(self, header: bytes, check: Callable[[Path], object] = lambda path: None) -> None:
         """Give the file its header and its name.
@@ -234,13 +235,23 @@ class WholeFileWriter:
         """
         if len(header) != self._header_bytes:
             raise ValueError(f"{self._path}: a header of {len(header)} bytes, not {self._header_bytes}")
-        self._file.seek(0)
-        self._file.write(header)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._naming_errors():
+            self._file.seek(0)
+            self._file.write(header)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         check(self._part)
         self._part.replace(self._path)
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        """What the system says of an open file does not name it."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self._path)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

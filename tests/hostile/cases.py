@@ -66,6 +66,7 @@ class Kind:
         make: writes the inputs of a case.
         seconds: that one may take.
         as_root: whether it needs rights (to mount), which it gives up itself before it runs anything.
+        has_server: whether it asks a server of its own, on this machine.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Kind:
     make: Callable[[Bench], Case]
     seconds: float = 60.0
     as_root: bool = False
+    has_server: bool = False
 
 
 def command(*words: object) -> Callable[[], int]:

@@ -48,11 +48,13 @@ class _Watch:
         folder: of the case, where all is allowed but what lies in `beside`.
         beside: files that are none of its business.
         readable: folders that may be read.
+        has_server: whether it may ask this machine.
     """
 
-    def __init__(self, folder: Path, beside: Path, readable: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, beside: Path, readable: tuple[str, ...], has_server: bool) -> None:
         self.seen: list[str] = []
         self._folder, self._beside, self._readable = f"{folder}/", f"{beside}/", readable
+        self._has_server = has_server
         self._is_on = False
 
     def start(self) -> None:
@@ -73,7 +75,8 @@ class _Watch:
             self._changed(event, arguments)
         elif event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
             address = arguments[1] if event == "socket.connect" else arguments
-            if not (isinstance(address, (str, bytes))):  # a socket of this machine's file system
+            is_own = self._has_server and isinstance(address, tuple) and "127.0.0.1" in address
+            if not is_own and not isinstance(address, (str, bytes)):  # a socket of this machine's file system
                 self.seen.append(f"contacts the network: {event} {address!r}")
         elif event in ("os.system", "pty.spawn", "os.exec"):
             self.seen.append(f"runs a program: {event} {arguments!r}"[:200])
@@ -157,7 +160,7 @@ def run_case(kind: Kind, number: int, seed: int, folder: Path, material: Materia
         bench = Bench(place, place / "made", place / ".beside", material, number, chance)
         case = kind.make(bench)
         before = _snapshot(place)
-        told = _watched(case, bench, folder, wait)
+        told = _watched(kind, case, bench, folder, wait)
         told["names"], told["lines"], told["own"] = list(case.names), case.lines, case.own
         told["seen"] += [f"changed its input: {name}" for name in _changes(before, _snapshot(place))]
         if told["status"] is not None and not told["seen"]:
@@ -171,7 +174,7 @@ def run_case(kind: Kind, number: int, seed: int, folder: Path, material: Materia
     os._exit(status)
 
 
-def _watched(case: Case, bench: Bench, folder: Path, wait: Any) -> dict[str, Any]:
+def _watched(kind: Kind, case: Case, bench: Bench, folder: Path, wait: Any) -> dict[str, Any]:
     """Runs it with its output going to files; says how it ended and what it did that it should not."""
     for name, stream in (("out", sys.stdout), ("err", sys.stderr)):
         stream.flush()
@@ -185,7 +188,7 @@ def _watched(case: Case, bench: Bench, folder: Path, wait: Any) -> dict[str, Any
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_DATA, MOST_DATA))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     readable = (*SYSTEM_FOLDERS, *PYTHON_FOLDERS, str(bench.material.folder))
-    watch = _Watch(folder, bench.beside, readable)
+    watch = _Watch(folder, bench.beside, readable, kind.has_server)
     wait()
     watch.start()
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import arrays, disks, kills, media, playlists, texts
+from . import arrays, disks, kills, media, pages, playlists, texts
 from .cases import Kind
 
 __all__ = ["KINDS"]
@@ -20,6 +20,7 @@ KINDS = (
     Kind("features", 500, arrays.features),
     Kind("weights", 300, arrays.weights),
     Kind("libraries", 250, arrays.libraries),
+    Kind("pages", 2, pages.pages, seconds=600.0, has_server=True),
     Kind("kills", 52, kills.kills, seconds=300.0),
     Kind("disks", 117, disks.disks, seconds=180.0, as_root=True),
 )

@@ -132,7 +132,7 @@ def _begin(kind: Kind, number: int, seed: int, folder: Path, material: Material)
     }.items():
         (beside / name).write_bytes(content)
         (beside / name).chmod(0o644)
-    is_traced = Tracer.exists() and (number < TRACED_FIRST or number % TRACED_EVERY == 0) and not kind.as_root
+    is_traced = Tracer.exists() and (number < TRACED_FIRST or number % TRACED_EVERY == 0) and not (kind.as_root or kind.has_server)
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:

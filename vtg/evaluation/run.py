@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vtg.datasets import QueryId, Sample, load_predictions
+from vtg.errors import VtgError
 from vtg.evaluation.heads import Heads, full_precision, head_digest
 from vtg.evaluation.sources import FeatureSource, open_features, with_rate_of
 from vtg.evaluation.unfinished import Identity, Unfinished
