@@ -257,6 +257,7 @@ class WholeFileWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()  # which writes what is still in memory, and fails again where the disk is full
+            with self._naming_errors():
+                self._file.close()  # which writes what is still in memory, and fails again where the disk is full
         finally:
             self._part.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # cases run side by side; and threads do not survive a fork
 
 from .cases import Kind
-from .kinds import KINDS
+from .kinds import KINDS, OWN_TESTS
 from .material import TESTS, make_material
 from .namespaces import have_own_mounts, have_own_network, let_others_reach
 from .running import Result, run_all
@@ -34,15 +34,20 @@ def main() -> int:
         let_others_reach(Path(folder) for folder in {sys.base_prefix, sys.prefix, str(TESTS.parent), str(out)})
     else:
         print("not root: cases run as this user, with its network, and none that needs a disk of its own")
-    kinds = [kind for kind in KINDS if not arguments.kinds or kind.name in arguments.kinds.split(",")]
+    by_name = {kind.name: kind for kind in (*KINDS, *OWN_TESTS)}
+    counts = {kind.name: kind.count for kind in KINDS}
+    if arguments.kinds:
+        counts = {name: by_name[name].count for name in arguments.kinds.split(",")}
+    if arguments.counts:
+        counts = {name: int(count) for name, _, count in (each.partition("=") for each in arguments.counts.split(","))}
     _import_everything()
     material = make_material(out / MATERIAL)
     os.chdir(out)
     done = _done(out / LOG, arguments.seed)
-    wanted = list(_wanted(kinds, arguments.cases))
+    wanted = [(by_name[name], number) for name, number in _in_turns(counts, arguments.cases)]
     if arguments.case:
         name, _, number = arguments.case.partition(":")
-        wanted = [(next(kind for kind in KINDS if kind.name == name), int(number))]
+        wanted = [(by_name[name], int(number))]
         done = {key: result for key, result in done.items() if key != (name, int(number))}
     left = [(kind, number) for kind, number in wanted if (kind.name, number) not in done]
     began = time.monotonic()
@@ -83,25 +88,30 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="after which no new case is begun")
     parser.add_argument("--kinds", default="", help=f"of {', '.join(kind.name for kind in KINDS)}; all by default")
     parser.add_argument("--cases", type=float, default=1.0, help="a share of each kind's cases, or so many of each")
+    parser.add_argument("--counts", default="", help="of each kind, like media=60,kills=2; of others none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="cases side by side")
     parser.add_argument("--case", default="", help="KIND:NUMBER: this one only, and again")
     return parser.parse_args()
 
 
-def _wanted(kinds: list[Kind], cases: float) -> Iterator[tuple[Kind, int]]:
-    """All cases, the kinds in turns, so that a run that is cut short has seen something of each."""
-    counts = {}
-    for kind in kinds:
-        counts[kind.name] = min(kind.count, int(cases) if cases > 1 else max(1, round(kind.count * cases)))
-    # Each kind is spread evenly over the whole.
+def _in_turns(counts: dict[str, int], share: float) -> Iterator[tuple[str, int]]:
+    """All cases, each kind spread evenly over the whole: a run that is cut short has seen something of each.
+
+    Args:
+        counts: of the cases of each kind.
+        share: of them that is wanted; above 1, so many of each at most.
+    """
+    wanted = {
+        name: min(count, int(share)) if share > 1 else max(1, round(count * share)) for name, count in counts.items()
+    }
     places = [
-        ((number + 0.5) / counts[kind.name], place, kind, number)
-        for place, kind in enumerate(kinds)
-        for number in range(counts[kind.name])
+        ((number + 0.5) / wanted[name], place, name, number)
+        for place, name in enumerate(wanted)
+        for number in range(wanted[name])
     ]
-    for _, _, kind, number in sorted(places, key=lambda each: each[:2]):
-        yield kind, number
+    for _, _, name, number in sorted(places):
+        yield name, number
 
 
 def _done(log: Path, seed: int) -> dict[tuple[str, int], Result]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import arrays, disks, kills, media, pages, playlists, texts
+from . import arrays, disks, kills, media, pages, playlists, sins, texts
 from .cases import Kind
 
-__all__ = ["KINDS"]
+__all__ = ["KINDS", "OWN_TESTS"]
 
 KINDS = (
     Kind("media", 2400, media.media),
@@ -24,3 +24,4 @@ KINDS = (
     Kind("kills", 52, kills.kills, seconds=300.0),
     Kind("disks", 117, disks.disks, seconds=180.0, as_root=True),
 )
+OWN_TESTS = (Kind("sins", sins.COUNT, sins.sins, seconds=10.0),)
