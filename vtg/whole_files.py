@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +23,19 @@ import numpy as np
 
 from vtg.errors import VtgError
 
-__all__ = ["WholeFileWriter", "check_name", "fitted_name", "working_folder", "written_whole"]
+__all__ = [
+    "WholeFileWriter",
+    "check_name",
+    "fitted_name",
+    "remove_abandoned_parts",
+    "working_folder",
+    "written_whole",
+]
 
 LONGEST_NAME = 255  # bytes of UTF-8: the most that common file systems take, most of which count so
 LOCK = "lock"  # file in a working folder that its owner keeps locked
+PART = ".part"  # ends the name of an array that is being written: NAME.TOKEN.part
+ABANDONED_SECONDS = 3600.0
 MOST_TRIES = 100  # at a new working folder
 WORKING_FOLDER = re.compile(r"\.vtg-[0-9a-f]{12}\.part")
 
@@ -188,6 +198,23 @@ def check_name(path: str | os.PathLike[str]) -> None:
         raise VtgError(f"{path}: a name of more than {LONGEST_NAME} bytes cannot be written: choose a shorter one")
 
 
+def remove_abandoned_parts(folder: Path) -> None:
+    """Removes the files in a folder that a `WholeFileWriter` was at when its process was killed.
+
+    Where the file system has no locks, those that have not grown for an hour.
+    """
+    for part in folder.glob(f"*{PART}"):
+        with contextlib.suppress(OSError):  # another process has just finished or removed it
+            handle = os.open(part, os.O_RDWR)
+            try:
+                locked = _lock(handle)
+                is_old = os.fstat(handle).st_mtime < time.time() - ABANDONED_SECONDS
+            finally:
+                os.close(handle)  # first: Windows removes no open file
+            if locked or (locked is None and is_old):
+                part.unlink()
+
+
 class WholeFileWriter:
     """Writes values behind a header that is known last; what makes a file of one kind derives from it.
 
@@ -201,7 +228,6 @@ class WholeFileWriter:
 
     def __init__(self, path: Path, header_bytes: int) -> None:
         self._path = path
-        self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         self._header_bytes = header_bytes
         self._digest = hashlib.sha256()
 
@@ -213,7 +239,13 @@ class WholeFileWriter:
     def open(self) -> None:
         """Begin the file beside the final one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._part.open("wb")
+        for _ in range(MOST_TRIES):
+            self._part = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}{PART}")
+            self._file = self._part.open("wb")
+            # As long as it is open: tells `remove_abandoned_parts` that somebody is at work.
+            if _lock(self._file.fileno()) is not False and self._part.exists():
+                break
+            self._file.close()  # before it was locked, another process took it for abandoned
         self._file.write(bytes(self._header_bytes))
 
     def write(self, array: np.ndarray) -> None:

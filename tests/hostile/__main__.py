@@ -15,13 +15,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # cases run side by side; and threads do not survive a fork
 
-from .cases import Kind
 from .kinds import KINDS, OWN_TESTS
 from .material import TESTS, make_material
 from .namespaces import have_own_mounts, have_own_network, let_others_reach
 from .running import Result, run_all
 
 LOG, MATERIAL = "log.jsonl", "material"
+WIDTHS = (8, 8, 7, 8, 9, 7, 9, 10)  # of the table's columns
 
 
 def main() -> int:
@@ -157,9 +157,8 @@ def _table(results: list[Result]) -> str:
     rows: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         rows[result.kind].append(result)
-    lines = [
-        f"{'kind':<14}{'cases':>8}{'inputs':>8}{'kills':>7}{'ok':>8}{'refused':>9}{'wrong':>7}{'s, most':>9}{'MB, most':>10}"
-    ]
+    head = zip(("cases", "inputs", "kills", "ok", "refused", "wrong", "s, most", "MB, most"), WIDTHS, strict=True)
+    lines = [f"{'kind':<14}" + "".join(f"{word:>{width}}" for word, width in head)]
     total = [0] * 6
     for name, own in rows.items():
         verdicts = [sum(result.verdict == verdict for result in own) for verdict in ("ok", "refused", "wrong")]
@@ -172,8 +171,8 @@ def _table(results: list[Result]) -> str:
 
 
 def _row(name: str, counts: list[int], seconds: float, megabytes: float) -> str:
-    cells = "".join(f"{count:>{width}}" for count, width in zip(counts, (8, 8, 7, 8, 9, 7), strict=True))
-    return f"{name:<14}{cells}{seconds:>9.1f}{megabytes:>10.0f}"
+    cells = "".join(f"{count:>{width}}" for count, width in zip(counts, WIDTHS[:6], strict=True))
+    return f"{name:<14}{cells}{seconds:>{WIDTHS[6]}.1f}{megabytes:>{WIDTHS[7]}.0f}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Full disks, read-only ones, files of other users, folders that vanish: one line, nothing half, and then it finishes."""
+"""Full and read-only disks, files of other users, folders that vanish: one line, nothing half, then it finishes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class _Disk:
 
     def _forked_check(self, job: Job) -> str:
         answer = self.log.with_name("answer.txt")
-        forked(lambda: 0 if answer.write_text(job.check()) else 0, self.log)
+        forked(lambda: min(0, answer.write_text(job.check())), self.log)
         return answer.read_text()
 
     def _damage(self, before: int, needed: int) -> Callable[[], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import arrays, disks, kills, media, pages, playlists, sins, texts
+from . import arrays, disks, kills, media, pages, playlists, sins, subtitles, texts
 from .cases import Kind
 
 __all__ = ["KINDS", "OWN_TESTS"]
@@ -12,7 +12,7 @@ KINDS = (
     Kind("headers", 1800, media.headers),
     Kind("pictures", 600, media.pictures),
     Kind("playlists", 1000, playlists.playlists),
-    Kind("subtitles", 1000, texts.subtitles),
+    Kind("subtitles", 1000, subtitles.subtitles),
     Kind("annotations", 1000, texts.annotations),
     Kind("manifests", 700, texts.manifests),
     Kind("recipes", 600, texts.recipes),

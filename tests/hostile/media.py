@@ -19,10 +19,13 @@ MARKS = {  # what stands before fields that hold sizes, counts, rates and times;
     "mp4": {b"mvhd": 100, b"tkhd": 84, b"mdhd": 24, b"elst": 24, b"stts": 24, b"ctts": 24, b"stsz": 40, b"stsc": 28,
             b"stco": 24, b"stss": 16, b"stsd": 120, b"avcC": 40, b"hvcC": 40, b"trex": 24, b"trun": 40, b"tfhd": 24,
             b"mdat": 8, b"moov": 4, b"trak": 4, b"ftyp": 16, b"dref": 24, b"hdlr": 24, b"tmcd": 24},
-    "mkv": {b"\x2a\xd7\xb1": 8, b"\x44\x89": 9, b"\xb0": 4, b"\xba": 4, b"\x23\xe3\x83": 8, b"\xe0": 24, b"\x16\x54\xae\x6b": 24,
-            b"\x1f\x43\xb6\x75": 24, b"\xe7": 6, b"\xa3": 12, b"\x1c\x53\xbb\x6b": 24, b"\x63\xa2": 40, b"\x15\x49\xa9\x66": 24},
+    "mkv": {b"\x2a\xd7\xb1": 8, b"\x44\x89": 9, b"\xb0": 4, b"\xba": 4, b"\x23\xe3\x83": 8, b"\xe0": 24,
+    b"\x16\x54\xae\x6b": 24,
+            b"\x1f\x43\xb6\x75": 24, b"\xe7": 6, b"\xa3": 12, b"\x1c\x53\xbb\x6b": 24, b"\x63\xa2": 40,
+            b"\x15\x49\xa9\x66": 24},
     "avi": {b"avih": 60, b"strh": 60, b"strf": 48, b"idx1": 64, b"movi": 24, b"LIST": 8, b"00dc": 8, b"RIFF": 8},
-    "other": {b"\x00\x00\x01": 16, b"FLV": 40, b"IHDR": 20, b"acTL": 12, b"fcTL": 30, b"VP8X": 16, b"ANMF": 24, b"DKIF": 32,
+    "other": {b"\x00\x00\x01": 16, b"FLV": 40, b"IHDR": 20, b"acTL": 12, b"fcTL": 30, b"VP8X": 16, b"ANMF": 24,
+    b"DKIF": 32,
               b"GIF8": 16, b"!\xf9": 8, b"OggS": 60, b"theora": 40, b"\x47": 12, b"onMetaData": 120, b"nut/": 60,
               b"\x06\x0e\x2b\x34": 24, b"\x30\x26\xb2\x75": 60},
 }  # fmt: skip
@@ -212,8 +215,10 @@ def _avi(bench: Bench) -> tuple[str, bytes]:
     at = content.find(b"strf") + 8
     width, height = _sides(bench.chance)
     struct.pack_into("<II", content, at + 4, width & 0xFFFFFFFF, height & 0xFFFFFFFF)
-    fourccs = (b"\0\0\0\0", b"MJPG", b"YV12", b"I420", b"v210", b"Y800", b"r210", b"cvid", b"MSVC", b"FFV1", b"HFYU", b"ZLIB",
-               b"TSCC", b"SVQ3", b"IV50", b"LAGS", b"qrle", b"rpza", b"8BPS", b"MVDV", b"png ", b"tga ", b"BMP ", b"apch")  # fmt: skip
+    fourccs = (b"\0\0\0\0", b"MJPG", b"YV12", b"I420", b"v210", b"Y800", b"r210", b"cvid", b"MSVC", b"FFV1",
+    b"HFYU", b"ZLIB",
+               b"TSCC", b"SVQ3", b"IV50", b"LAGS", b"qrle", b"rpza", b"8BPS", b"MVDV", b"png ", b"tga ", b"BMP ",
+               b"apch")  # fmt: skip
     if bench.chance.random() < 0.7:
         struct.pack_into("<H", content, at + 14, bench.chance.choice((0, 1, 4, 8, 16, 24, 32, 48, 64, 255)))
         content[at + 16 : at + 20] = bench.chance.choice(fourccs)

@@ -9,7 +9,8 @@ from .media import uses_of
 
 __all__ = ["playlists"]
 
-SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".wmv", ".flv", ".ogv", ".3gp", ".mts", ".gif", ".m2ts",
+SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".wmv", ".flv", ".ogv", ".3gp", ".mts",
+".gif", ".m2ts",
             ".mxf", ".vob")  # fmt: skip
 LEADS = (
     "",
@@ -24,13 +25,14 @@ LEADS = (
     " " * 5000,
 )
 MPD = (
-    '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT4S" minBufferTime="PT1S"><Period>'
-    '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1" width="16" height="16">{inner}</Representation>'
-    "</AdaptationSet></Period></MPD>"
+    '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT4S" minBufferTime="PT1S">'
+    '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1" width="16" height="16">{inner}'
+    "</Representation></AdaptationSet></Period></MPD>"
 )
 CPL = (
-    '<CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016"><Id>urn:uuid:1</Id><EditRate>25 1</EditRate>'
-    "<SegmentList><Segment><SequenceList><MainImageSequence><ResourceList><Resource><TrackFileId>{target}</TrackFileId>"
+    '<CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016"><Id>urn:uuid:1</Id>'
+    "<EditRate>25 1</EditRate><SegmentList><Segment><SequenceList><MainImageSequence><ResourceList><Resource>"
+    "<TrackFileId>{target}</TrackFileId>"
     "</Resource></ResourceList></MainImageSequence></SequenceList></Segment></SegmentList></CompositionPlaylist>"
 )
 FORMS = (
@@ -67,11 +69,16 @@ FORMS = (
     "push graphic-context\nimage over 0,0 0,0 '{target}'\npop graphic-context\n",
 )
 PLACES = (
-    "{secret}", ".beside/secret.mp4", "./.beside/secret.mp4", "file:{secret}", "file://{secret}", "concat:{secret}|{secret}",
-    "subfile,,start,0,end,0,,:{secret}", "crypto+file:{secret}", "http://127.0.0.1:9/x.mp4", "https://example.com/x.mp4",
-    "tcp://127.0.0.1:9", "udp://127.0.0.1:9", "rtmp://127.0.0.1:9/x", "/etc/passwd", "file:///etc/passwd", "pipe:0", "cache:{secret}",
-    "data:video/mp4;base64,AAAA", "async:{secret}", "tee:{secret}", "ftp://127.0.0.1:9/x", "gopher://127.0.0.1:9/x", "//127.0.0.1/x/x.mp4",
-    "md5:made/x", "unix:made/x", "hls+file://{secret}", "lavfi:movie={secret}", "bluray:{secret}", "fd:3", "\\\\127.0.0.1\\x\\x.mp4",
+    "{secret}", ".beside/secret.mp4", "./.beside/secret.mp4", "file:{secret}", "file://{secret}",
+    "concat:{secret}|{secret}",
+    "subfile,,start,0,end,0,,:{secret}", "crypto+file:{secret}", "http://127.0.0.1:9/x.mp4",
+    "https://example.com/x.mp4",
+    "tcp://127.0.0.1:9", "udp://127.0.0.1:9", "rtmp://127.0.0.1:9/x", "/etc/passwd", "file:///etc/passwd", "pipe:0",
+    "cache:{secret}",
+    "data:video/mp4;base64,AAAA", "async:{secret}", "tee:{secret}", "ftp://127.0.0.1:9/x", "gopher://127.0.0.1:9/x",
+    "//127.0.0.1/x/x.mp4",
+    "md5:made/x", "unix:made/x", "hls+file://{secret}", "lavfi:movie={secret}", "bluray:{secret}", "fd:3",
+    "\\\\127.0.0.1\\x\\x.mp4",
 )  # fmt: skip
 
 

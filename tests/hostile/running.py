@@ -29,7 +29,8 @@ TRACED_SLOWER = 4.0
 SUMMARY = re.compile(
     r"\S.*: (\d+ added|\d+ videos?|\d+ quer|\d+ files? checked|\d+ indexed|\d+ moments|no problems|\d+ problems)"
     r"|note: |nothing found|nearest, |left out: |made, bundled|predictions: |stopped and saved|\d+ clips|no truth"
-    r"|\S+ \d+/\d+: loss |.*\((not validated|\S+ [-\d.e]+ after epoch \d+)\)$|\S+\.(mp4|png|srt)$|.*: (\d+ clips|\d+:\d\d.* of )"
+    r"|\S+ \d+/\d+: loss |.*\((not validated|\S+ [-\d.e]+ after epoch \d+)\)$|\S+\.(mp4|png|srt)$"
+    r"|.*: (\d+ clips|\d+:\d\d.* of )"
 )
 TRACES = ("Traceback (most recent call last)", "panicked at", "Segmentation fault", "core dumped", "Fatal Python error")
 LEFTOVER = re.compile(r"\.part$|^\.vtg-|\.tmp$")
@@ -132,7 +133,8 @@ def _begin(kind: Kind, number: int, seed: int, folder: Path, material: Material)
     }.items():
         (beside / name).write_bytes(content)
         (beside / name).chmod(0o644)
-    is_traced = Tracer.exists() and (number < TRACED_FIRST or number % TRACED_EVERY == 0) and not (kind.as_root or kind.has_server)
+    is_chosen = number < TRACED_FIRST or number % TRACED_EVERY == 0
+    is_traced = is_chosen and Tracer.exists() and not (kind.as_root or kind.has_server)
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:

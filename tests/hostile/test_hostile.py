@@ -13,10 +13,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 540.0
-INPUTS = {"media": 60, "headers": 50, "pictures": 24, "playlists": 50, "subtitles": 26, "annotations": 30, "manifests": 20}
+INPUTS = {
+    "media": 60,
+    "headers": 50,
+    "pictures": 24,
+    "playlists": 50,
+    "subtitles": 26,
+    "annotations": 30,
+    "manifests": 20,
+}
 INPUTS |= {"recipes": 15, "submissions": 16, "features": 6, "weights": 10, "libraries": 6}
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it watches processes by /proc and inotify")
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="it watches processes by /proc and inotify"
+)
 
 
 def run(out: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], list[dict[str, object]]]:
@@ -42,7 +52,13 @@ def test_the_harness_sees_what_is_wrong(tmp_path: Path) -> None:
     wrong = {str(result["why"]).split(":")[0] for result in results if result["verdict"] == "wrong"}
     assert done.returncode == 1
     assert len(results) == len([result for result in results if result["verdict"] == "wrong"]), results
-    expected = {"a traceback", "was ended by signal 11", "opens another file", "writes elsewhere", "contacts the network"}
+    expected = {
+        "a traceback",
+        "was ended by signal 11",
+        "opens another file",
+        "writes elsewhere",
+        "contacts the network",
+    }
     expected |= {"leaves in/made/.vtg-0.part", "leaves a process behind", "says 2 lines", "names none of film.mp4"}
     assert {why for why in wrong if "memory" not in why and "has not ended" not in why} >= expected, results
     assert any("of memory" in why for why in wrong)

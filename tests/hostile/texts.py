@@ -1,4 +1,4 @@
-"""Texts that people hand around: subtitles, annotations, manifests, recipes, predictions; wrong in every way."""
+"""Texts that people hand around: annotations, manifests, recipes, predictions; wrong in every way."""
 
 from __future__ import annotations
 
@@ -11,121 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from .cases import Bench, Case, command, function
-from .material import CASES
 
-__all__ = ["annotations", "manifests", "recipes", "submissions", "subtitles"]
+__all__ = ["annotations", "flipped", "manifests", "recipes", "submissions"]
 
+HEADS = ("", "", "", 'base = "qvhighlights"\n', 'base = "../x"\n', "base = 1\n", 'base = "tvsum"\n', "domains = {}\n")
+ALWAYS = ("fps", "annotations", "folder", "epochs", "hidden_width")  # of a recipe's fields; of the others some
 DEEP = 100_000  # levels of nested lists or objects
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 1e308, -1e308, float("nan"), float("inf"), -float("inf"), 10**30, -(10**30), 2**31, 2**63, 2**64, 1e-308, 1e15, "",
-    " ", "a", "1", "\0", "\ud800", "a\nb", "\u2028", "../../.beside/secret", "/etc/passwd", "é" * 300, "x" * 5000, "{vid.__class__}", "%s%n", "CON",
-    "\u202e", [], {}, [[]], [1], [None], [[1, 2]], [[1, 2, 3]], [[2, 1]], [["a", "b"]], [[1e308, 1e308]], [[float("nan"), 1]], [[-5, -3]], [[0, 1e15]],
+    None, True, -1, 0, 1e308, -1e308, float("nan"), float("inf"), -float("inf"), 10**30, -(10**30), 2**31, 2**63,
+    2**64, 1e-308, 1e15, "",
+    " ", "a", "1", "\0", "\ud800", "a\nb", "\u2028", "../../.beside/secret", "/etc/passwd", "é" * 300, "x" * 5000,
+    "{vid.__class__}", "%s%n", "CON",
+    "\u202e", [], {}, [[]], [1], [None], [[1, 2]], [[1, 2, 3]], [[2, 1]], [["a", "b"]], [[1e308, 1e308]],
+    [[float("nan"), 1]], [[-5, -3]], [[0, 1e15]],
     {"a": 1}, [{}], list(range(2000)), [[0, 1]] * 2000, [[[[[]]]]],
 )  # fmt: skip
-
-
-def subtitles(bench: Bench) -> Case:
-    """A subtitle file beside a good video."""
-    from vtg.subtitles.folders import SubtitleFolders
-    from vtg.subtitles.reading import said_lines
-
-    video = bench.folder / "film.mp4"
-    video.write_bytes(bench.material.small)
-    ending = bench.chance.choice((".srt", ".vtt", ".ass", ".ssa", ".sub", ".en.srt"))
-    path = bench.folder / f"film{ending}"
-    path.write_bytes(_subtitle_bytes(bench))
-    if bench.number % 12 == 0:
-        words = ["index", video, "--library", bench.made / "library", "--model", "demo", "--device", "cpu"]
-        return Case(command(*words), ("film",))
-
-    def read() -> None:
-        warnings: list[str] = []
-        lines = said_lines(video, SubtitleFolders(), warnings.append)
-        if len(warnings) > 1 or any(path.name not in line or "\n" in line for line in warnings):
-            raise AssertionError(f"warns in {len(warnings)} lines: {warnings[:2]}")
-        if any(not 0 <= line.start <= line.end <= 1e9 for line in lines):
-            raise AssertionError("a line is said at no time of the video")
-
-    return Case(function(read), (path.name,))
-
-
-def _subtitle_bytes(bench: Bench) -> bytes:
-    chance = bench.chance
-    blocks = []
-    for number in range(chance.choice((1, 3, 20, 3000))):
-        start = chance.choice((number, -number, 10**6, 99 * 3600 + 3599, 10**12))
-        text = chance.choice(
-            (
-                "hello",
-                "<i>a</i>" * 50,
-                "{\\an8}" * 200,
-                "<" * 3000,
-                "&" * 500,
-                "a\0b",
-                "-->",
-                "\u202e",
-                "{" * 2000,
-                "\ud7ff",
-                "[" * 2000,
-            )
-        )
-        form = chance.randrange(6)
-        if form == 0:
-            blocks.append(f"{number}\n{_clock(start)} --> {_clock(start + 2)}\n{text}\n\n")
-        elif form == 1:
-            blocks.append(
-                f"{_clock(start)[:-4]}.{number:03d} --> {'9' * chance.choice((1, 10, 400))}:00:00.000\n{text}\n\n"
-            )
-        elif form == 2:
-            blocks.append(f"{{{start}}}{{{start + 50}}}{text}|{text}\n")
-        elif form == 3:
-            blocks.append(f"[{start}][{start + 5}]{text}\n")
-        elif form == 4:
-            blocks.append(f"Dialogue: 0,{_clock(start)[1:-1]},{_clock(start + 1)[1:-1]},Default,,0,0,0,,{text}\n")
-        else:
-            blocks.append(
-                chance.choice(
-                    ("\n" * 500, "NOTE x\n\n", "STYLE\n::cue{}\n\n", "\r\r\n", "1\n" * 100, "00:00:00,000 --> \n")
-                )
-            )
-    head = chance.choice(
-        (
-            "",
-            "",
-            "WEBVTT\n\n",
-            "[Script Info]\n[Events]\nFormat: Layer, Start, End, Style, Text\n",
-            "{1}{1}25\n",
-            "{1}{1}1e308\n",
-            "{1}{1}0\n",
-        )
-    )
-    text = head + "".join(blocks)
-    content = text.encode(chance.choice(("utf-8", "utf-16", "utf-8", "cp037", "utf-7", "utf-8")), "replace")
-    damage = chance.randrange(6)
-    if damage == 0:
-        content = _flipped(content, chance)
-    elif damage == 1:
-        content = content[: chance.randrange(len(content) + 1)]
-    elif damage == 2:
-        content = chance.choice(
-            (
-                chance.randbytes(5000),
-                b"\0" * 5000,
-                b"\xff" * 5000,
-                b"\0\0\1\xba" * 10,
-                b"",
-                b"\n" * 10**6,
-                b"\x1f\x8b" + bytes(9),
-            )
-        )
-    elif damage == 3:
-        known = sorted(CASES.glob("subtitles-*"))
-        content = _flipped(chance.choice(known).read_bytes(), chance) if known else content
-    return content
-
-
-def _clock(seconds: int) -> str:
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d},000"
 
 
 def annotations(bench: Bench) -> Case:
@@ -138,7 +38,9 @@ def annotations(bench: Bench) -> Case:
     from vtg.datasets import load_samples
 
     uses: list[Callable[[], int]] = [function(lambda: load_samples(path))] * 6
-    uses.append(command("extract", path, bench.made / "out", "--videos", bench.material.clips, "--fps", "0.5", "--pretrained", bench.material.clip, "--device", "cpu", "--skip-wrong"))  # fmt: skip
+    videos = ["--videos", bench.material.clips, "--fps", "0.5", "--skip-wrong"]
+    words = ["extract", path, bench.made / "out", *videos, "--pretrained", bench.material.clip, "--device", "cpu"]
+    uses.append(command(*words))
     features = ["--features", bench.material.features, "--annotations", path]
     recipe = bench.material.features / "mine.toml"
     shorter = ["--set", "train.epochs=1", "--set", "train.validation=none"]
@@ -245,7 +147,7 @@ def manifests(bench: Bench) -> Case:
     from vtg.extraction import read_source
 
     uses = [function(lambda: read_source(str(path))), function(lambda: read_source(str(path))), command(*words)]
-    names = (path.name, *(Path(row["path"]).name or row["path"] for row in rows), "made/out")
+    names = (path.name, *(Path(row["path"]).name or row["path"] for row in rows), "made/out", "in/videos")
     return Case(uses[bench.number // 2 % 3], names, lines=50)
 
 
@@ -253,15 +155,22 @@ def recipes(bench: Bench) -> Case:
     """A recipe of one's own: loaded, checked against data, trained a little."""
     chance = bench.chance
     sections = {
-        "data": {"fps": 0.5, "annotations": {"train": "train.jsonl", "val": "val.jsonl"}, "folder": str(bench.material.features), "dataset": "qvhighlights",
-                 "video_name": "{vid}", "query_name": "{qid}", "video_features": "clip_b32_vid_k4", "query_features": "clip_b32_txt_k4", "videos": "videos"},
-        "model": {"hidden_width": 32, "strides": [1, 2], "layers": 4, "attention_heads": 8, "feed_forward_ratio": 4, "dropout": 0.5, "drop_path": 0.1,
+        "data": {"fps": 0.5, "annotations": {"train": "train.jsonl", "val": "val.jsonl"},
+        "folder": str(bench.material.features), "dataset": "qvhighlights",
+                 "video_name": "{vid}", "query_name": "{qid}", "video_features": "clip_b32_vid_k4",
+                 "query_features": "clip_b32_txt_k4", "videos": "videos"},
+        "model": {"hidden_width": 32, "strides": [1, 2], "layers": 4, "attention_heads": 8, "feed_forward_ratio": 4,
+        "dropout": 0.5, "drop_path": 0.1,
                   "moment_retrieval": True, "window_seconds": 150.0, "step_seconds": 100.0, "clip_model": "none"},
-        "train": {"batch": 4, "epochs": 1, "rate": 1e-3, "warmup_steps": 3, "repeats": 1, "precision": "float32", "seed": 0, "weight_decay": 1e-4, "accumulate": 1,
+        "train": {"batch": 4, "epochs": 1, "rate": 1e-3, "warmup_steps": 3, "repeats": 1, "precision": "float32",
+        "seed": 0, "weight_decay": 1e-4, "accumulate": 1,
                   "queries_per_video": 1, "clip_norm": 35.0, "positive": "above 0", "cls": 1.0, "validate_every": 1},
         "evaluation": {"metric": "MR-full-mAP", "unit": 2.0, "nms": "normal", "nms_threshold": 0.7, "split": "val"},
     }  # fmt: skip
-    kept = {name: {key: value for key, value in fields.items() if chance.random() < 0.6 or key in ("fps", "annotations", "folder", "epochs", "hidden_width")} for name, fields in sections.items()}  # fmt: skip
+    kept = {
+        name: {key: value for key, value in fields.items() if chance.random() < 0.6 or key in ALWAYS}
+        for name, fields in sections.items()
+    }
     for _ in range(chance.choice((1, 1, 2, 3))):
         section = chance.choice(list(kept))
         key = chance.choice([*kept[section], chance.choice(("unknown", "__class__", "", "ünknown", "x" * 3000))])
@@ -269,21 +178,7 @@ def recipes(bench: Bench) -> Case:
     if chance.random() < 0.1:
         kept[chance.choice(list(kept))] = chance.choice(VALUES)  # type: ignore[assignment]
     text = "".join(_toml_section(name, fields) for name, fields in kept.items())
-    text = (
-        chance.choice(
-            (
-                "",
-                "",
-                "",
-                'base = "qvhighlights"\n',
-                'base = "../x"\n',
-                "base = 1\n",
-                'base = "tvsum"\n',
-                "domains = {}\n",
-            )
-        )
-        + text
-    )
+    text = chance.choice(HEADS) + text
     path = bench.folder / "own.toml"
     path.write_bytes(_damaged_text(text, chance, rarely=True))
     from vtg.recipes import load_recipe
@@ -291,11 +186,13 @@ def recipes(bench: Bench) -> Case:
     load = function(lambda: load_recipe(path))
     train = ["train", path, "--device", "cpu"]
     out = ["--out", bench.made / "run"]
-    uses = [load, load, command(*train, *out), command(*train, "--check"), command("extract", path, bench.made / "out", "--pretrained", bench.material.clip, "--device", "cpu")]  # fmt: skip
+    extraction = ["extract", path, bench.made / "out", "--pretrained", bench.material.clip, "--device", "cpu"]
+    uses = [load, load, command(*train, *out), command(*train, "--check"), command(*extraction)]
     # Beyond the file's own name: what it names, which lies elsewhere.
     names = (
         "own.toml",
         "recipe own",
+        "recipe '../x'",
         "features",
         "own:",
         "train.",
@@ -334,7 +231,8 @@ def submissions(bench: Bench) -> Case:
     truth = bench.material.features / "val.jsonl"
     lines = [json.loads(line) for line in truth.read_text().splitlines()]
     rows = [
-        {"qid": line["qid"], "vid": line["vid"], "query": line["query"], "pred_relevant_windows": [[0, 4, 0.9], [2, 6, 0.1]],
+        {"qid": line["qid"], "vid": line["vid"], "query": line["query"], "pred_relevant_windows": [[0, 4, 0.9], [2,
+        6, 0.1]],
          "pred_saliency_scores": [0.1] * int(line["duration"] // 2)}
         for line in lines
     ]  # fmt: skip
@@ -354,7 +252,7 @@ def _damaged_records(records: list[Any], chance: random.Random, is_document: boo
     for _ in range(chance.choice((0, 1, 1, 1, 3))):
         _damage_value(records, chance)
     if chance.random() < 0.1 and records:
-        records = records + [records[0]]
+        records = [*records, records[0]]
     lines = [json.dumps(record, ensure_ascii=chance.random() < 0.9) for record in records]
     text = "\n".join(lines[:1] if is_document and lines else lines) + "\n"
     return _damaged_text(text, chance, rarely=True)
@@ -386,7 +284,7 @@ def _damaged_text(text: str, chance: random.Random, rarely: bool = False) -> byt
     kinds = 12
     kind = chance.randrange(kinds * (3 if rarely else 1))
     if kind == 0:
-        return _flipped(content, chance)
+        return flipped(content, chance)
     if kind == 1:
         return content[: chance.randrange(len(content) + 1)]
     if kind == 2:
@@ -423,7 +321,7 @@ def _bomb() -> bytes:
     return block * 128
 
 
-def _flipped(content: bytes, chance: random.Random) -> bytes:
+def flipped(content: bytes, chance: random.Random) -> bytes:
     copy = bytearray(content)
     for _ in range(chance.choice((1, 3, 30)) if copy else 0):
         copy[chance.randrange(len(copy))] ^= 1 << chance.randrange(8)

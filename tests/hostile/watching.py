@@ -51,7 +51,7 @@ class Canary:
             while data := os.read(self._handle, 1 << 16):
                 place = 0
                 while place < len(data):
-                    _, mask, _, length = EVENT.unpack_from(data, place)
+                    _, _, _, length = EVENT.unpack_from(data, place)
                     place += EVENT.size
                     # Looking into the folder is no harm: a search for subtitles and moved files does.
                     if length:
