@@ -192,7 +192,6 @@ def recipes(bench: Bench) -> Case:
     names = (
         "own.toml",
         "recipe own",
-        "recipe '../x'",
         "features",
         "own:",
         "train.",

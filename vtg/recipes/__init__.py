@@ -94,7 +94,10 @@ def _own_recipe(path: Path) -> Recipe:
         raise VtgError(f"{path}: base must be the name of a published recipe, not {base!r}")
     start = Recipe(path.stem, DataRecipe(), EvaluationRecipe())
     if base is not None:
-        start = replace(load_recipe(base), name=path.stem, members=())
+        try:
+            start = replace(load_recipe(base), name=path.stem, members=())
+        except VtgError as error:
+            raise VtgError(f"{path}: base: {error}") from None
     start = replace(start, data=replace(start.data, folder=path.parent))
     return _changed(start, content, str(path), path.parent)
 
