@@ -16,6 +16,7 @@ from vtg.whole_files import WholeFileWriter
 
 __all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
 
+NUMBERS = ("<f2", "<f4", "<f8")  # that arrays may hold
 NPY_HEADER_BYTES = 128  # of version 1.0, a multiple of 64 with room for any shape; written last, when T is known
 
 
@@ -75,8 +76,8 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
         raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
     except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError):  # the last two: of a damaged header
         raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
-    if array.dtype.kind != "f":
-        raise VtgError(f"{path}: holds {array.dtype}, not floating-point numbers; extract it again")
+    if array.dtype.str not in NUMBERS:
+        raise VtgError(f"{path}: holds {array.dtype.str}, not little-endian floating-point numbers; extract it again")
     if array.ndim != dimensions or not math.prod(array.shape):
         raise VtgError(f"{path}: has shape {list(array.shape)}, not {dimensions} dimensions; extract it again")
     return array

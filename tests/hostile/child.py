@@ -96,6 +96,8 @@ class _Watch:
             self.seen.append(f"opens another file: {place}")
 
     def _changed(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.mkdir" and os.path.isdir(arguments[0]):  # noqa: PTH112 - nothing comes of it
+            return
         for argument in arguments[:2]:
             if (place := _absolute(argument)) is not None and not place.startswith(self._folder):
                 self.seen.append(f"changes what lies elsewhere: {event} {place}")

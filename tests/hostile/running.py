@@ -33,7 +33,7 @@ SUMMARY = re.compile(
     r"|.*: (\d+ clips|\d+:\d\d.* of )"
 )
 TRACES = ("Traceback (most recent call last)", "panicked at", "Segmentation fault", "core dumped", "Fatal Python error")
-LEFTOVER = re.compile(r"\.part$|^\.vtg-|\.tmp$")
+LEFTOVER = re.compile(r"(?<!\.jsonl)\.part$|^\.vtg-|\.tmp$")  # an evaluation goes on from OUT.jsonl.part
 
 
 @dataclass(frozen=True)
