@@ -29,6 +29,7 @@ def main() -> int:
     arguments = _arguments()
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
+    out.chmod(0o755)  # cases run as another user
     is_apart = have_own_mounts() and have_own_network()
     if is_apart:  # cases run as a user without rights
         let_others_reach(Path(folder) for folder in {sys.base_prefix, sys.prefix, str(TESTS.parent), str(out)})
