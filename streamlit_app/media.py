@@ -109,13 +109,9 @@ def media_routes(backend: Callable[[], Backend]) -> list[Route]:
         backend: gives the one to serve.
     """
     from anyio import Semaphore
-    from starlette.responses import PlainTextResponse
     from starlette.routing import Route
 
     slots = Semaphore(AT_ONCE)
-
-    async def nothing(_: Request) -> Response:
-        return PlainTextResponse("there is no such file", 404)
 
     def route(path: str, answer: Callable[[Backend, Request], Response | _Recipe]) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -133,7 +129,6 @@ def media_routes(backend: Callable[[], Backend]) -> list[Route]:
         route("why/{video}/{start:float}/{end:float}", _why),
         route("result/{job:int}", _result),
         route("export/{results}/{form}", _export),
-        Route("/vtg/{rest:path}", nothing),
     ]
 
 

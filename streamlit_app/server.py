@@ -61,6 +61,8 @@ def make_app(options: Options, port: int) -> ASGIApp:
     home = str(Path(__file__).resolve().parent.parent)
     if home not in sys.path:
         sys.path.insert(0, home)
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
     from streamlit import config
     from streamlit.starlette import App
 
@@ -71,7 +73,9 @@ def make_app(options: Options, port: int) -> ASGIApp:
     own = OwnAddresses(options.host, port, options.allow_hosts)
     settings = SETTINGS | {"server.port": port, "browser.serverPort": port}
     config.get_config_options(force_reparse=True, options_from_flags=settings)
-    routes = [upload_route(backend_room.current), *media_routes(backend_room.current)]
+    # Last: for what Streamlit has no file of it answers with its page, as if it were there.
+    nothing = Route("/vtg/{rest:path}", lambda _: PlainTextResponse("there is no such file", 404))
+    routes = [*media_routes(backend_room.current), upload_route(backend_room.current), nothing]
     app: ASGIApp = App(Path(__file__).with_name("app.py"), routes=routes)
     return Guard(app, own, PAGES, SignIn(options.password, f"vtg_{port}") if options.password else None)
 
