@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vtg.specs import ModelSpec
 
 __all__ = ["Options"]
 
@@ -15,7 +19,8 @@ class Options:
     Attributes:
         folder: of the library; None for the default one.
         roots: folders that visitors may add videos from.
-        model: what a new library is made with, or the head that an old one is asked with; None for its own.
+        model: what a new library is made with, or the head and the weights that an old one is asked with; None for its
+            own.
         device: a torch device; None for the best.
         upload_bytes: the largest file that may be uploaded; 0 forbids uploads.
         host: name or address that is listened on.
@@ -25,7 +30,7 @@ class Options:
 
     folder: Path | None = None
     roots: tuple[Path, ...] = ()
-    model: str | None = None
+    model: ModelSpec | str | None = None
     device: str | None = None
     upload_bytes: int = 4_000_000_000
     host: str = "127.0.0.1"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vtg.cli_library import DeviceOption, LibraryOption, ModelOption
+from vtg.cli_library import DeviceOption, LibraryOption, ModelOption, PretrainedOption, asked_model
 from vtg.cli_manners import messages
 from vtg.errors import VtgError
 
@@ -55,6 +55,7 @@ def ui(
         float, typer.Option("--upload-limit", min=0.0, help="Largest upload, GB; 0 takes none.")
     ] = 4.0,
     model: ModelOption = None,
+    pretrained: PretrainedOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Serve the web page on a library: search, watch, cut, index."""
@@ -69,6 +70,7 @@ def ui(
     except ModuleNotFoundError as error:
         raise VtgError(f"the page needs {error.name}, which is not installed; run: pip install 'vtg[ui]'") from None
 
+    asked = asked_model(library, model, None, pretrained, None)
     password = read_password(password_file, os.environ)
     listener = open_port(host, port)
     if password is None and not is_local(host):
@@ -79,7 +81,7 @@ def ui(
     options = Options(
         library,
         tuple(roots or ()),
-        model,
+        asked,
         device,
         int(upload_gb * 1e9),
         host=host,

@@ -166,7 +166,7 @@ class Indexer:
         progress(IndexProgress(files[0], 0, len(files)))
         chosen_decoder()  # a wrong choice is no fault of the files
         encoder = self._load_encoder()  # before anything is written: where it cannot be had, nothing is left behind
-        write_settings(self._folder, self._model, self._features.storage)
+        write_settings(self._folder, self._model, self._features.storage, loaded=True)
         self._features.sweep()
         names = {str(path) for path in files}
         before = {entry.video for entry in self._tables.videos() if entry.path in names and entry.video}

@@ -77,7 +77,7 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
     except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError):  # the last two: of a damaged header
         raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
     if array.dtype.str not in NUMBERS:
-        raise VtgError(f"{path}: holds {array.dtype.str}, not little-endian floating-point numbers; extract it again")
+        raise VtgError(f"{path}: holds {array.dtype.str}, not float16, float32 or float64; extract it again")
     if array.ndim != dimensions or not math.prod(array.shape):
         raise VtgError(f"{path}: has shape {list(array.shape)}, not {dimensions} dimensions; extract it again")
     return array
