@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.sources import check_regular
 from vtg.whole_files import WholeFileWriter
 
 __all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
@@ -70,6 +71,7 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
     Raises:
         VtgError: the file is missing, damaged, of another type or of another number of dimensions.
     """
+    check_regular(path)
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no archives of arrays
     except FileNotFoundError:

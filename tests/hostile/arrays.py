@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .cases import Bench, Case, command, function
+from .texts import write
 
 __all__ = ["features", "libraries", "weights"]
 
@@ -56,7 +57,9 @@ def features(bench: Bench) -> Case:
         (data / "clip_b32_txt_k4").glob("train*.npy")
     )
     path = bench.chance.choice(files)
-    path.write_bytes(_npy(path, bench))
+    content = _npy(path, bench)
+    path.unlink()
+    write(path, content, bench.chance)
     recipe = data / "mine.toml"
     shorter = ["--device", "cpu", "--set", "train.epochs=1", "--set", "train.validation=none"]
     evaluation = [

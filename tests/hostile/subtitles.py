@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .cases import Bench, Case, command, function
 from .material import CASES
-from .texts import flipped
+from .texts import flipped, write
 
 __all__ = ["subtitles"]
 
@@ -18,7 +18,7 @@ def subtitles(bench: Bench) -> Case:
     video.write_bytes(bench.material.small)
     ending = bench.chance.choice((".srt", ".vtt", ".ass", ".ssa", ".sub", ".en.srt"))
     path = bench.folder / f"film{ending}"
-    path.write_bytes(_subtitle_bytes(bench))
+    write(path, _subtitle_bytes(bench), bench.chance)
     if bench.number % 12 == 0:
         words = ["index", video, "--library", bench.made / "library", "--model", "demo", "--device", "cpu"]
         return Case(command(*words), ("film",))

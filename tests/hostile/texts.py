@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import string
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 from .cases import Bench, Case, command, function
 
-__all__ = ["annotations", "flipped", "manifests", "recipes", "submissions"]
+__all__ = ["annotations", "flipped", "manifests", "recipes", "submissions", "write"]
 
 HEADS = ("", "", "", 'base = "qvhighlights"\n', 'base = "../x"\n', "base = 1\n", 'base = "tvsum"\n', "domains = {}\n")
 ALWAYS = ("fps", "annotations", "folder", "epochs", "hidden_width")  # of a recipe's fields; of the others some
@@ -32,7 +33,7 @@ def annotations(bench: Bench) -> Case:
     """Annotations of every benchmark, read for training, evaluation and extraction."""
     name, records = _annotation_records(bench)
     path = bench.folder / name
-    path.write_bytes(_damaged_records(records, bench.chance, name.endswith(".json")))
+    write(path, _damaged_records(records, bench.chance, name.endswith(".json")), bench.chance)
     if name.endswith(".txt"):
         (bench.folder / "Charades_v1_train.csv").write_bytes(_csv(bench.chance))
     from vtg.datasets import load_samples
@@ -58,7 +59,9 @@ def annotations(bench: Bench) -> Case:
             bench.material.head,
         )
     )
-    return Case(uses[bench.number % len(uses)], (path.name, "Charades_v1", "train", "query", "video"), lines=3000)
+    return Case(
+        uses[bench.number % len(uses)], (path.name, "Charades_v1", "train", "query", "video", "features"), lines=3000
+    )
 
 
 def _annotation_records(bench: Bench) -> tuple[str, list[Any]]:
@@ -112,7 +115,7 @@ def manifests(bench: Bench) -> Case:
                 "missing.mp4",
                 ".",
                 "/dev/zero",
-                "/etc/passwd",
+                "/etc/hostname",
             )
         )
         rows.append({"path": path, "id": f"v{number}", "start": 0, "end": 2})
@@ -131,7 +134,7 @@ def manifests(bench: Bench) -> Case:
     else:
         content = _damaged_records(rows, chance, False)
     path = bench.folder / f"list{chance.choice(('.txt', '.jsonl', '.tsv', '.json', '.ndjson'))}"
-    path.write_bytes(content)
+    write(path, content, bench.chance)
     words = [
         "extract",
         path,
@@ -180,7 +183,7 @@ def recipes(bench: Bench) -> Case:
     text = "".join(_toml_section(name, fields) for name, fields in kept.items())
     text = chance.choice(HEADS) + text
     path = bench.folder / "own.toml"
-    path.write_bytes(_damaged_text(text, chance, rarely=True))
+    write(path, _damaged_text(text, chance, rarely=True), bench.chance)
     from vtg.recipes import load_recipe
 
     load = function(lambda: load_recipe(path))
@@ -238,7 +241,7 @@ def submissions(bench: Bench) -> Case:
     if bench.number % 4 == 3:
         rows = [{line["vid"]: [0.5] * 5 for line in lines}]
     path = bench.folder / f"predictions{chance.choice(('.jsonl', '.json', '.jsonl.gz'))}"
-    path.write_bytes(_damaged_records(rows, chance, bench.number % 4 == 3))
+    write(path, _damaged_records(rows, chance, bench.number % 4 == 3), bench.chance)
     words = ["score", path, truth, *chance.choice(([], ["--json"], ["--bootstrap"], ["--plot", bench.made / "plots"]))]
     return Case(command(*words), (path.name, "val.jsonl"), lines=3)
 
@@ -276,6 +279,19 @@ def _damage_value(root: Any, chance: random.Random) -> None:
         else:
             place[key] = chance.choice(VALUES)
         return
+
+
+def write(path: Path, content: bytes, chance: random.Random) -> None:
+    """Writes a file; now and then there is a pipe, a folder or a link to a device in its place."""
+    form = chance.randrange(60)
+    if form == 0:
+        os.mkfifo(path)
+    elif form == 1:
+        path.mkdir()
+    elif form == 2:
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(content)
 
 
 def _damaged_text(text: str, chance: random.Random, rarely: bool = False) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vtg.errors import VtgError
 from vtg.plain_text import read_json
+from vtg.sources import check_regular
 
 __all__ = ["json_document", "json_records", "lines_of", "read_text"]
 
@@ -22,6 +23,7 @@ def read_text(path: Path) -> str:
     Raises:
         VtgError: the file is not there, cannot be read, or is not text.
     """
+    check_regular(path)
     try:
         with path.open("rb") as plain:
             is_packed = plain.read(2) == b"\x1f\x8b"

@@ -13,6 +13,7 @@ from typing import Any
 from vtg.errors import VtgError
 from vtg.recipes.sections import DataRecipe, EvaluationRecipe, ModelRecipe, Recipe, TrainRecipe
 from vtg.recipes.values import changed_section, check_sections, refuse_unknown
+from vtg.sources import check_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,6 +81,7 @@ def _published_recipe(name: str) -> Recipe:
 
 
 def _own_recipe(path: Path) -> Recipe:
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
