@@ -11,20 +11,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vtg.errors import VideoError, VtgError
+from vtg.errors import VtgError
 from vtg.plain_text import to_utf8
 from vtg.video.captions import caption_picture
 from vtg.video.chapters import Chapter
 from vtg.video.colour import Colours, resize_for_encoding
 from vtg.video.containers import absolute
 from vtg.video.probing import PictureTrack, survey
-from vtg.video.process import explain, ffmpeg_binary, run
+from vtg.video.process import ffmpeg_binary, run
 from vtg.video.writing import (
     AAC,
     SOUND_RATE,
     Progress,
     Stretch,
     chapter_options,
+    check_written,
     checked_range,
     decoded_origin,
     decoding,
@@ -319,5 +320,4 @@ def _join(parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequenc
     for name, value in {**(AAC if sound else {}), **layout(beside)}.items():
         command += [f"-{name}", str(value)]
     status, _, said = run([*command, str(beside)])
-    if status or not beside.exists():
-        raise VideoError(beside.name, explain(said))
+    check_written(beside, beside.name, status, said)
