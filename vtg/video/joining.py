@@ -205,7 +205,7 @@ def _write_joined(
             _encode_joinable(part, form, file, scaled(progress, begin, end))
             written.append((file, part.frames / form.rate))
         starts = tuple(float(edge / form.rate) for edge in edges)
-        _join(written, form.sound, _chapter_list(starts, chapters), beside)
+        _join(written, form.sound, _chapter_list(starts, chapters), beside, parts[0].track.info.path)
     if progress is not None:
         progress(1.0)
     return starts[:-1], starts[-1]
@@ -308,7 +308,10 @@ def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapte
     ]
 
 
-def _join(parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path) -> None:
+def _join(
+    parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path, source: str
+) -> None:
+    """Joins parts that were written; `source` is named where that fails."""
     listing = beside.with_name("list.txt")
     # Stated lengths, because those found in the parts are rounded and would leave gaps between the pictures.
     lines = [f"file {part.name}\nduration {float(lasting):.6f}\n" for part, lasting in parts]
@@ -320,4 +323,4 @@ def _join(parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequenc
     for name, value in {**(AAC if sound else {}), **layout(beside)}.items():
         command += [f"-{name}", str(value)]
     status, _, said = run([*command, str(beside)])
-    check_written(beside, beside.name, status, said)
+    check_written(beside, source, status, said)

@@ -286,11 +286,11 @@ def check_written(out: Path, source: str | os.PathLike[str], status: int, said: 
         VideoError: ffmpeg failed.
     """
     lowered = said.lower()
-    if any(sign in lowered for sign in WRITING_FAILED):
-        reasons = (number for number in WRITING_ERRORS if os.strerror(number).lower() in lowered)
-        number = next(reasons, errno.EIO)
-        raise OSError(number, os.strerror(number), str(out))
-    if status or not out.exists():
+    failed = any(sign in lowered for sign in WRITING_FAILED)
+    reason = next((number for number in WRITING_ERRORS if os.strerror(number).lower() in lowered), None)
+    if failed and reason is not None:
+        raise OSError(reason, os.strerror(reason), str(out))
+    if failed or status or not out.exists():  # without such a reason, it is what was read that cannot be written
         raise VideoError(source, explain(said))
 
 
