@@ -19,6 +19,7 @@ from vtg.hits import Hit, Selection, best_time
 from vtg.indexing import Indexer, IndexProgress, IndexReport, forget_unused
 from vtg.library_features import LibraryFeatures
 from vtg.models import registry
+from vtg.named_files import NamedFiles
 from vtg.settings import SETTINGS, Storage, agree_on_model, default_library_path, read_storage, write_settings
 from vtg.sources import below, find_videos, is_folder, is_gone, is_there
 from vtg.specs import ModelSpec
@@ -72,6 +73,7 @@ class Library:
         self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
         self._device = device
         self.model = agree_on_model(self.folder, model)
+        self._files = NamedFiles(self.folder, model, self.model)
         self._encoding = encoding
         kept = storage or read_storage(self.folder) or Storage()
         self.features = LibraryFeatures(self.folder, kept, self.model.head, lambda: self.grounder.head)
@@ -93,14 +95,12 @@ class Library:
     @cached_property
     def fingerprint(self) -> str:
         """Of the encoder that everything in this library was made with."""
-        return self.model.encoder.fingerprint
+        return self._files.fingerprint()
 
     @cached_property
     def encoder(self) -> ClipEncoder:
         """The CLIP, loaded when it is first needed; indexing needs no more."""
-        from vtg.grounding import load_encoder
-
-        return load_encoder(self.model.encoder, self._device, self._encoding)
+        return self._files.load_encoder(self._device, self._encoding, self.videos)
 
     @property
     def threshold(self) -> float:
@@ -118,7 +118,7 @@ class Library:
         """The whole model, loaded when it is first needed."""
         from vtg.grounding import Grounder
 
-        return Grounder(self.encoder, self.model.load_head(), self.model.fps)
+        return Grounder(self.encoder, self._files.load_head(), self.model.fps)
 
     def add(
         self,
@@ -126,6 +126,7 @@ class Library:
         progress: Callable[[IndexProgress], None] = lambda step: None,
         retry_failed: bool = False,
         stop: Callable[[], bool] = lambda: False,
+        within: Sequence[Path] = (),
     ) -> IndexReport:
         """Index files and folders; what is in the library and unchanged on the disk (size, time) is left alone.
 
@@ -134,6 +135,7 @@ class Library:
             progress: told of every step.
             retry_failed: try again what failed before and has not changed since.
             stop: asked at every step; True ends the run, and what was finished is kept.
+            within: folders, without links, outside of which nothing is read, wherever links lead; none: everywhere.
 
         Returns:
             What was done; a file that cannot be indexed is named there and stops nothing.
@@ -142,16 +144,10 @@ class Library:
             VtgError: the encoder cannot be had, or the folder cannot be written to.
         """
         places = [Path(path).expanduser() for path in paths]
-        files, missing = find_videos(places)
+        files, missing = find_videos(places, within)
         report = IndexReport(failed=dict(missing))
-        indexer = Indexer(
-            self.folder,
-            self.model,
-            self.features,
-            self._tables,
-            fingerprint=lambda: self.fingerprint,
-            load_encoder=lambda: self.encoder,
-        )
+        stores = self.folder, self.model, self.features, self._tables
+        indexer = Indexer(*stores, lambda: self.fingerprint, lambda: self.encoder, within)
         waiting = indexer.sort_by_need(files, report, retry_failed)
         if waiting:
             indexer.index(waiting, report, progress, stop)

@@ -36,6 +36,8 @@ def head_fingerprint(name: str) -> str:
     entry = registry().get(name)
     path = Path(name).expanduser() if entry is None else entry.path
     try:
+        if not path.is_file():  # a pipe or a device would be read without end
+            return ""
         content = file_sha256(path)
     except OSError:
         return ""

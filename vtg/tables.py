@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +25,10 @@ from vtg.table_rows import (
     VideoEntry,
     frame_rows,
     said_rows,
-    video_entry,
+    video_entries,
     video_rows,
 )
+from vtg.video_list import VideoList
 
 if TYPE_CHECKING:
     from vtg.extraction.claims import Claims
@@ -60,8 +61,10 @@ class LibraryTables:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[str, Any] = {}
-        self._listed: tuple[int, list[VideoEntry]] = (-1, [])
-        self._threads = threading.RLock()
+        self._listed = VideoList()
+        self._listing = threading.Lock()  # of the list; never held while something is written
+        self._threads = threading.RLock()  # one of them writes at a time
+        self._working = threading.Lock()
         self._at_work: set[str] = set()
 
     @cached_property
@@ -73,7 +76,7 @@ class LibraryTables:
 
     def begin_work(self, video: str) -> bool:
         """Be the only one, of all processes and threads, to work on a content key; False where somebody else is."""
-        with self._threads:
+        with self._working:
             if video in self._at_work or not self.claims.take(f"video {video}"):
                 return False
             self._at_work.add(video)
@@ -81,49 +84,80 @@ class LibraryTables:
 
     def end_work(self, video: str) -> None:
         """Let others work on a content key that this one has begun to work on."""
-        with self._threads:
+        with self._working:
             if video in self._at_work:
                 self._at_work.remove(video)
                 self.claims.release(f"video {video}")
 
     def videos(self) -> list[VideoEntry]:
         """All files, sorted by path."""
+        with self._current_list() as listed:
+            return listed.all()
+
+    def video(self, path: str) -> VideoEntry | None:
+        """A file by its path; None where it is not known."""
+        with self._current_list() as listed:
+            return listed.of_path(path)
+
+    def videos_of(self, video: str) -> list[VideoEntry]:
+        """The files of a content, by its key."""
+        with self._current_list() as listed:
+            return listed.of_video(video)
+
+    @contextmanager
+    def _current_list(self) -> Iterator[VideoList]:
         table = self._table("videos")
-        if table is None:
-            return []
-        with self._threads:
-            version = table.version
-            if version != self._listed[0]:
+        with self._listing:
+            version = -1 if table is None else table.version
+            if version != self._listed.version:
                 # A library of before `subtitles` has no such column until it is next written to.
-                entries = map(video_entry, table.to_arrow().to_pylist())
-                self._listed = version, sorted(entries, key=lambda entry: entry.path)
-            return list(self._listed[1])
+                entries = [] if table is None else video_entries(table.to_arrow())
+                self._listed = VideoList(version, entries)
+            yield self._listed
 
     def put_video(self, entry: VideoEntry) -> None:
         """Add a file, or replace what was known of its path."""
-        rows = video_rows([entry])
+        self.put_videos([entry])
+
+    def put_videos(self, entries: Sequence[VideoEntry]) -> None:
+        """Add files, each with a path of its own, or replace what was known of their paths, all at once."""
+        rows = video_rows(list(entries))
 
         def write() -> None:
             table = self._made("videos", rows.schema)
             if "subtitles" not in table.schema.names:
                 table.add_columns({"subtitles": "cast('' as string)"})
+            before = table.version
             table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+            with self._listing:
+                self._listed.follow(before, table.version, put=entries)
 
         self._write(write)
 
     def delete_videos(self, paths: Iterable[str]) -> None:
         """Forget files, with what is said in them."""
         paths = list(paths)
+        table = self._table("videos")
+        if not paths or table is None:
+            return
         self._delete("said", "path", paths)
-        self._delete("videos", "path", paths)
 
-    def put_frames(self, video: str, times: np.ndarray, embedding: np.ndarray) -> None:
+        def write() -> None:
+            before = table.version
+            table.delete(_one_of("path", paths))
+            with self._listing:
+                self._listed.follow(before, table.version, removed=paths)
+
+        self._write(write)
+
+    def put_frames(self, video: str, times: np.ndarray, embedding: np.ndarray, is_new: bool = False) -> None:
         """Add the frames of a video, in place of those that it had.
 
         Args:
             video: its content key.
             times: [T] seconds.
             embedding: [T, E] float32.
+            is_new: it has none, which saves looking for them among all.
 
         Raises:
             VtgError: the library has embeddings of another width.
@@ -137,7 +171,8 @@ class LibraryTables:
                     f"{self._folder}: its embeddings are of another CLIP, with another width than "
                     f"{embedding.shape[1]}; name another folder with --library, or delete this one"
                 )
-            table.delete(_one_of("video", [video]))
+            if not is_new:
+                table.delete(_one_of("video", [video]))
             table.add(rows)
 
         self._write(write)

@@ -123,12 +123,12 @@ def train(
     prepared = prepare(recipe, sources, device, progress)
     run = _Run(prepared, out, device, report)
     if resume:
-        run.place = restore(
-            read_state(out / STATE, prepared.recipe, run.accelerator.num_processes),
-            run.accelerator,
-            run.head,
-            run.optimizer,
-        )
+        content = read_state(out / STATE, prepared.recipe, run.accelerator.num_processes)
+        try:
+            run.place = restore(content, run.accelerator, run.head, run.optimizer)
+        except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise VtgError(f"{out / STATE}: damaged ({reason}); train again, with another --out") from None
     finished = run.train()
     if plot and run.accelerator.is_main_process:
         draw_curves(out / LOG, recipe.evaluation.metric, out / CURVES)

@@ -100,11 +100,14 @@ def foreign(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_films_that_browsers_do_not_play_are_played_and_seeked_in(
     foreign: DemoPage, visit: Callable[..., Page], name: str
 ) -> None:
-    (entry,) = (entry for entry in Library(foreign.library).videos() if entry.path.endswith(name))
+    library = Library(foreign.library)
+    (entry,) = (entry for entry in library.videos() if entry.path.endswith(name))
+    moment = next(hit.moment for hit in library.search("a red circle") if hit.video == entry.path)
     page = visit("about:blank")
     # Stands for a form that only the browser knows it cannot play.
     page.route("**/vtg/*/video/*", lambda route: route.fulfill(body=b"no film", content_type="video/mp4"))
-    page.goto(f"{foreign.address}/?q=a+red+circle&open={entry.video[:12]}_12_16")
+    span = f"{moment.start:.2f}_{moment.end:.2f}"
+    page.goto(f"{foreign.address}/?q=a+red+circle&open={entry.video[:12]}_{span}")
     video = page.get_by_test_id("video")
     video.wait_for()
     page.wait_for_function(
@@ -116,7 +119,7 @@ def test_films_that_browsers_do_not_play_are_played_and_seeked_in(
             return plays;
         }"""
     )
-    wait_for_time(page, 11.9, 16.5)
+    wait_for_time(page, moment.start - 0.1, moment.start + 4.5)
     assert video.evaluate("video => video.duration") == pytest.approx(30, abs=0.2)
     video.evaluate("video => { video.currentTime = 27; }")
     wait_for_time(page, 26.9, 30.1)
