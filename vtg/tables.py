@@ -123,32 +123,32 @@ class LibraryTables:
         """Add files, each with a path of its own, or replace what was known of their paths, all at once."""
         rows = video_rows(list(entries))
 
-        def write() -> None:
-            table = self._made("videos", rows.schema)
+        def complete(table: Any) -> None:
             if "subtitles" not in table.schema.names:
                 table.add_columns({"subtitles": "cast('' as string)"})
+
+        def put(table: Any) -> None:
             before = table.version
             table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(rows)
             with self._listing:
                 self._listed.follow(before, table.version, put=entries)
 
-        self._write(write)
+        self._write("videos", rows.schema, complete, put)
 
     def delete_videos(self, paths: Iterable[str]) -> None:
         """Forget files, with what is said in them."""
         paths = list(paths)
-        table = self._table("videos")
-        if not paths or table is None:
+        if not paths:
             return
         self._delete("said", "path", paths)
 
-        def write() -> None:
+        def delete(table: Any) -> None:
             before = table.version
             table.delete(_one_of("path", paths))
             with self._listing:
                 self._listed.follow(before, table.version, removed=paths)
 
-        self._write(write)
+        self._write("videos", None, delete)
 
     def put_frames(self, video: str, times: np.ndarray, embedding: np.ndarray, is_new: bool = False) -> None:
         """Add the frames of a video, in place of those that it had.
@@ -164,8 +164,7 @@ class LibraryTables:
         """
         rows = frame_rows(video, times, embedding)
 
-        def write() -> None:
-            table = self._made("frames", rows.schema)
+        def delete(table: Any) -> None:
             if table.schema.field("embedding").type != rows.schema.field("embedding").type:
                 raise VtgError(
                     f"{self._folder}: its embeddings are of another CLIP, with another width than "
@@ -173,9 +172,8 @@ class LibraryTables:
                 )
             if not is_new:
                 table.delete(_one_of("video", [video]))
-            table.add(rows)
 
-        self._write(write)
+        self._write("frames", rows.schema, delete, lambda table: table.add(rows))
 
     def delete_frames(self, videos: Iterable[str]) -> None:
         """Forget the frames of videos, by content key."""
@@ -246,14 +244,7 @@ class LibraryTables:
         """Say what is said in a file, in place of what was known of it."""
         rows = said_rows(lines)
 
-        def write() -> None:
-            table = self._table("said")
-            if table is None and not lines:
-                return
-            table = self._made("said", rows.schema)
-            table.delete(_one_of("path", [path]))
-            if lines:
-                table.add(rows)
+        def make_index(table: Any) -> None:
             if not table.list_indices() and table.count_rows():
                 from lancedb.index import FTS
 
@@ -261,7 +252,9 @@ class LibraryTables:
                 words = FTS(base_tokenizer="icu", with_position=True, stem=False, remove_stop_words=False)
                 table.create_index("text", config=words)
 
-        self._write(write)
+        self._delete("said", "path", [path])
+        if lines:
+            self._write("said", rows.schema, lambda table: table.add(rows), make_index)
 
     def find_said(self, words: str, limit: int, paths: Iterable[str] | None = None) -> list[SaidLine]:
         """Find lines that have a question's words.
@@ -312,11 +305,10 @@ class LibraryTables:
         if new:
             rows = pa.table({"path": pa.array([to_utf8(path) for path in new], pa.string())})
 
-            def write() -> None:
-                table = self._made("folders", rows.schema)
+            def put(table: Any) -> None:
                 table.merge_insert("path").when_not_matched_insert_all().execute(rows)
 
-            self._write(write)
+            self._write("folders", rows.schema, put)
 
     def delete_folders(self, folders: Iterable[str]) -> None:
         """Forget that folders were added as a whole."""
@@ -378,21 +370,30 @@ class LibraryTables:
 
     def _delete(self, name: str, column: str, values: Iterable[str]) -> None:
         values = list(values)
-        table = self._table(name)
-        if values and table is not None:
-            self._write(lambda: table.delete(_one_of(column, values)))
+        if values:
+            self._write(name, None, lambda table: table.delete(_one_of(column, values)))
 
-    def _write(self, write: Callable[[], None]) -> None:
-        """Change a table, again where another process's maintenance has changed it meanwhile."""
+    def _write(self, name: str, schema: Any | None, *steps: Callable[[Any], None]) -> None:
+        """Change a table in steps of at most one commit each, again where another process has committed meanwhile.
+
+        Where the table is not there it is made with the schema; without one nothing is done.
+        """
         with self._threads, self.claims.held("write"):
-            for attempt in itertools.count():
-                try:
-                    write()
-                    return
-                except (RuntimeError, OSError, ValueError) as error:
-                    if attempt == ATTEMPTS or "conflict" not in str(error).lower():
-                        raise
-                    time.sleep(PAUSE_SECONDS * 2**attempt)
+            table = self._table(name) if schema is None else self._made(name, schema)
+            if table is None:
+                return
+            for step in steps:
+                for attempt in itertools.count():
+                    before = table.version
+                    try:
+                        step(table)
+                        break
+                    except (RuntimeError, OSError, ValueError):
+                        # LanceDB has no error of its own for conflicts. A step that fails has committed nothing: where
+                        # the version is another one all the same, another process's commit came before it.
+                        if attempt == ATTEMPTS or table.version == before:
+                            raise
+                        time.sleep(PAUSE_SECONDS * 2**attempt)
 
 
 def _one_of(column: str, values: Iterable[str]) -> str:

@@ -63,7 +63,7 @@ def fill(library: Library, like: Path, paths: list[Path]) -> None:
         entries.append(replace(entry, path=str(path), video=key, size=status.st_size, modified=status.st_mtime_ns))
         frames.append((key, stored.times, stored.embedding))
     rows = pa.concat_tables([frame_rows(*one) for one in frames])
-    tables._write(lambda: tables._made("frames", rows.schema).add(rows))
+    tables._write("frames", rows.schema, lambda table: table.add(rows))
     tables.put_videos(entries)
 
 
