@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAYER_KINDS",
+    "LONGEST_SECONDS",
     "CompactLayers",
     "EncodedChunk",
     "FeatureKey",
@@ -37,7 +38,7 @@ __all__ = [
 LAYER_KINDS = ("float16", "int8", "none")  # what a store keeps of the layers
 FORMAT = "vtg-features-1"
 MINIATURE = (8, 8, 3)  # of a frame
-LONGEST = 1e9  # seconds; what claims to be longer is damaged
+LONGEST_SECONDS = 1e7  # of a video; what claims to be longer is damaged
 
 
 def content_key(path: str | os.PathLike[str]) -> str:
@@ -216,7 +217,7 @@ class FeatureStore:
             _check_arrays(values, scale, embedding, miniatures)
             metadata = header["__metadata__"]
             duration = float(metadata["duration"])
-            if not 0 <= duration < LONGEST or metadata.get("video", key.video) != key.video:
+            if not 0 <= duration < LONGEST_SECONDS or metadata.get("video", key.video) != key.video:
                 raise ValueError("of no video, or of another")
             layers = values if values is None or scale is None else CompactLayers(values, scale)
             return VideoFeatures(
