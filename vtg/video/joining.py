@@ -205,7 +205,7 @@ def _write_joined(
             _encode_joinable(part, form, file, scaled(progress, begin, end))
             written.append((file, part.frames / form.rate))
         starts = tuple(float(edge / form.rate) for edge in edges)
-        _join(written, form.sound, _chapter_list(starts, chapters), beside, os.fspath(parts[0].track.info.path))
+        _join(written, form.sound, _chapter_list(starts, chapters), beside, parts[0].track.info.path)
     if progress is not None:
         progress(1.0)
     return starts[:-1], starts[-1]
@@ -309,7 +309,7 @@ def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapte
 
 
 def _join(
-    parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path, source: str
+    parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path, source: Path
 ) -> None:
     """Joins parts that were written; `source` is named where that fails."""
     listing = beside.with_name("list.txt")
