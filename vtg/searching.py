@@ -108,7 +108,7 @@ class Searcher:
             new = [candidate for candidate in more if candidate not in chosen]
             again = {selection.entries[candidate.video].path for candidate in new}
             hits = [hit for hit in hits if hit.video not in again]
-            hits += self._look(new, sentence, text, selection, enough, needed=not chosen) if new else []
+            hits += self._look(new, sentence, text, selection, enough, not chosen) if new else []
         return hits
 
     def _look(
