@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import stat
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,12 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.hashing import file_sha256
+from vtg.plain_text import read_json
 from vtg.whole_files import WholeFileWriter
 
-__all__ = ["ABANDONED_SECONDS", "HEADER_BYTES", "ArrayFileWriter", "map_arrays", "read_header", "sweep", "verify"]
+__all__ = ["HEADER_BYTES", "ArrayFileWriter", "map_arrays", "read_header", "verify"]
 
 HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
-ABANDONED_SECONDS = 3600.0  # an unfinished file that nobody has written to for so long belongs to nobody
 KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "U8": "|u1"}  # safetensors' names, numpy's
 
 
@@ -70,14 +68,14 @@ def read_header(path: Path) -> dict[str, Any]:
             raise VtgError(f"{path}: is no file; remove it and index its video again")
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
-        header = json.loads(head[8:])
+        header = read_json(head[8:])
         end = _check_entries(header)
         whole = int.from_bytes(head[:8], "little") == HEADER_BYTES - 8 and HEADER_BYTES + end == path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         raise VtgError(f"{path}: these features are not there; index the video again") from None
     except PermissionError as error:
         raise VtgError(f"{path}: cannot be read ({error.strerror}); mind the rights of its folder") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
         whole = False
     if not whole:
         raise VtgError(f"{path}: damaged (its size or header is wrong); remove it and index its video again")
@@ -136,16 +134,3 @@ def verify(path: Path) -> None:
     expected = read_header(path)["__metadata__"].get("sha256")
     if file_sha256(path, HEADER_BYTES) != expected:
         raise VtgError(f"{path}: does not match its checksum; remove it and index its video again")
-
-
-def sweep(folder: Path) -> None:
-    """Remove unfinished files that a process left behind when it was killed."""
-    oldest = time.time() - ABANDONED_SECONDS
-    for path in _unfinished(folder):
-        with contextlib.suppress(OSError):  # another process has just finished or swept it
-            if path.stat().st_mtime < oldest:
-                path.unlink()
-
-
-def _unfinished(folder: Path) -> Iterator[Path]:
-    return folder.glob("*.part")

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtg.array_files import ArrayFileWriter, map_arrays, read_header, sweep, verify
+from vtg.array_files import ArrayFileWriter, map_arrays, read_header, verify
 from vtg.errors import VideoError, VtgError
 from vtg.hashing import file_sha256
 from vtg.published import PublishedFeatures, read_npy
 from vtg.sources import why_no_file
+from vtg.whole_files import remove_abandoned_parts
 
 if TYPE_CHECKING:
     from vtg.projections import StoredProjection
@@ -252,7 +253,7 @@ class FeatureStore:
 
     def sweep(self) -> None:
         """Remove unfinished files that a process left behind when it was killed."""
-        sweep(self.root)
+        remove_abandoned_parts(self.root)
 
 
 class FeatureWriter:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vtg.array_files import ArrayFileWriter, map_arrays, read_header, sweep, verify
+from vtg.array_files import ArrayFileWriter, map_arrays, read_header, verify
 from vtg.errors import VtgError
 from vtg.hashing import file_sha256
+from vtg.whole_files import remove_abandoned_parts
 from vtg.windows import window_frames, window_starts
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class ProjectionStore:
 
     def sweep(self) -> None:
         """Remove unfinished files that a process left behind when it was killed."""
-        sweep(self.root)
+        remove_abandoned_parts(self.root)
 
 
 class ProjectionWriter:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.plain_text import read_json
 from vtg.specs import ZERO_SHOT, EncoderSpec, ModelSpec, available_models, model_spec
 
 __all__ = [
@@ -133,7 +134,7 @@ def _read(folder: Path) -> _Settings | None:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError("too large for settings")
-        settings = json.loads(path.read_text("utf-8"))
+        settings = read_json(path.read_text("utf-8"))
         if settings["format"] > FORMAT:
             raise VtgError(f"{folder}: was made by a later vtg; update with: pip install -U vtg")
         weights = settings.get("weights_sha256")

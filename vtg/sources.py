@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vtg.errors import VtgError
+
 __all__ = [
     "VIDEO_SUFFIXES",
     "below",
+    "check_regular",
     "find_videos",
     "is_folder",
     "is_gone",
@@ -168,6 +171,16 @@ def why_no_file(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return DANGLING if path.is_symlink() else "no such file or folder"
     return next((f"{words}, not a file: name a video" for is_kind, words in _KINDS if is_kind(mode)), "")
+
+
+def check_regular(path: Path) -> None:
+    """Make sure that reading a path will end: a pipe would be waited for, a device read for ever.
+
+    Raises:
+        VtgError: it is there, and is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise VtgError(f"{path}: is a folder, device or pipe, not a file: give a file")
 
 
 class _Walk:

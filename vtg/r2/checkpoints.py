@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import os
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from vtg.errors import VtgError
 from vtg.r2.config import HeadConfig
 from vtg.r2.head import R2Head
 from vtg.weights import WeightsError, WeightsFile, check_finite, open_weights
+from vtg.whole_files import written_whole
 
-__all__ = ["infer_config", "read_head", "read_tensors", "save_head", "save_published", "save_tensors"]
+__all__ = [
+    "infer_config",
+    "read_head",
+    "read_tensors",
+    "save_head",
+    "save_pickled",
+    "save_published",
+    "save_tensors",
+]
 
 FORMAT = {"format": "vtg-r2-head", "version": "1"}  # metadata of our files, beside the configuration
 
@@ -197,29 +206,28 @@ def save_head(head: R2Head, path: Path | str) -> None:
 def save_tensors(config: HeadConfig, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Writes tensors by our names, and the configuration, as one safetensors file; whole or not at all."""
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    beside = partial_path(path)
-    try:
-        save_file(plain, beside, metadata={**FORMAT, "config": config.to_json()})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    # In memory first: what the libraries raise where a disk is full tells neither file nor reason.
+    content = save(plain, metadata={**FORMAT, "config": config.to_json()})
+    with written_whole(path) as beside:
+        beside.write_bytes(content)
 
 
 def save_published(tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Writes tensors by our names as a checkpoint in the published layout; whole or not at all."""
-    beside = partial_path(path)
     renamed = {published_name(name): tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    try:
-        torch.save({"meta": {}, "state_dict": renamed}, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    save_pickled({"meta": {}, "state_dict": renamed}, path)
 
 
-def partial_path(path: Path | str) -> Path:
-    """Where a file is written before it is whole: beside its final name, so that renaming is atomic."""
-    path = Path(path)
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+def save_pickled(content: Mapping[str, Any], path: Path | str) -> None:
+    """Writes tensors and plain values as PyTorch does; whole or not at all.
+
+    Raises:
+        VtgError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with written_whole(path) as beside:
+        beside.write_bytes(buffer.getbuffer())
 
 
 def our_config(path: Path, file: WeightsFile) -> HeadConfig:

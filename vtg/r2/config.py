@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from vtg.plain_text import read_json
+
 __all__ = ["SUPPRESSIONS", "HeadConfig"]
 
 SUPPRESSIONS = ("normal", "linear", "gaussian")  # the three rescorings of overlapping windows
@@ -145,10 +147,7 @@ class HeadConfig:
         Raises:
             ValueError: the text is not a JSON object of this class's fields with values that it accepts.
         """
-        try:
-            values = json.loads(text)
-        except RecursionError:
-            raise ValueError("the configuration has objects in one another without end") from None
+        values = read_json(text)
         if not isinstance(values, Mapping):
             raise ValueError("the configuration is not a JSON object")
         return cls.from_values(values)

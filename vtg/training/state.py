@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vtg.errors import VtgError
-from vtg.r2.checkpoints import partial_path
+from vtg.r2.checkpoints import save_pickled
 from vtg.recipes import Recipe
 from vtg.weights import read_content
 
@@ -85,12 +85,7 @@ def save_state(
         "scaler": None if scaler is None else scaler.state_dict(),
         "random": random_states,
     }
-    beside = partial_path(path)
-    try:
-        torch.save(content, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    save_pickled(content, path)
 
 
 def read_state(path: Path, recipe: Recipe, processes: int) -> dict[str, Any]:
