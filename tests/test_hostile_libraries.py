@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from hostile_libraries import damage_library
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and measured as Unix does it")
