@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vtg.errors import VtgError
 from vtg.library import Library
 from vtg.specs import model_spec
 from vtg.tables import LibraryTables
@@ -150,6 +151,6 @@ def test_a_write_is_tried_again_only_where_another_has_committed_meanwhile(tmp_p
     tables._write("folders", None, conflict)
     assert len(tried) == 3 and tables.folders() == ["/films 1", "/films 2"]
     tried.clear()
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(VtgError, match=r"folders\.lance: .*no space"):
         tables._write("folders", None, fail)
     assert len(tried) == 1
