@@ -309,7 +309,7 @@ def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapte
 
 
 def _join(
-    parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path, source: str
+    parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path, source: Path
 ) -> None:
     """Joins parts that were written; `source` is named where that fails."""
     listing = beside.with_name("list.txt")
