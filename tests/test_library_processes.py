@@ -15,6 +15,7 @@ import pytest
 
 from vtg.library import Library
 from vtg.specs import model_spec
+from vtg.tables import LibraryTables
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and killed with a signal")
 
@@ -128,3 +129,27 @@ def test_killed_at_random_moments_it_goes_on(
     assert last.exitcode == 0
     check_sound(open_library(place, tiny_clip), folder)
     assert sum(Counter(log.read_text().split()).values()) <= videos + 3 * kills  # at work, and decoded ahead
+
+
+def test_a_write_is_tried_again_only_where_another_has_committed_meanwhile(tmp_path: Path) -> None:
+    tables, others = LibraryTables(tmp_path), LibraryTables(tmp_path)
+    tables.put_folders(["/films"])
+    tried: list[bool] = []
+
+    def conflict(table: Any) -> None:
+        tried.append(True)
+        if len(tried) < 3:
+            others.put_folders([f"/films {len(tried)}"])
+            raise RuntimeError("lance error: somebody was quicker")
+        table.delete("path = '/films'")
+
+    def fail(table: Any) -> None:
+        tried.append(True)
+        raise OSError("no space")
+
+    tables._write("folders", None, conflict)
+    assert len(tried) == 3 and tables.folders() == ["/films 1", "/films 2"]
+    tried.clear()
+    with pytest.raises(OSError, match="no space"):
+        tables._write("folders", None, fail)
+    assert len(tried) == 1

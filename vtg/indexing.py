@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -112,9 +113,11 @@ class Indexer:
         self._fingerprint = fingerprint
         self._load_encoder = load_encoder
         self._subtitles = SubtitleFolders(within)
+        self._counts = threading.Lock()  # of the two below, which the thread that decodes and this one change
         self._at_work: Counter[str] = Counter()  # files in hand, by the content key that this run has claimed for them
         self._judged: deque[bool] = deque()  # of the files in hand, in order: whether another run has claimed them
-        self._touched: list[VideoEntry] = []  # of files that were known and come again
+        self._touched: dict[str, VideoEntry] = {}  # of files that were known and come again, by path
+        self._stored: set[str] = set()  # contents that something is stored of since before this run
         self._postponed: dict[Path, str] = {}  # files that another run is at work on, with their content keys
 
     def sort_by_need(self, files: list[Path], report: IndexReport, retry_failed: bool) -> list[Path]:
@@ -133,7 +136,7 @@ class Indexer:
             else:
                 waiting.append(path)
         # By what was known just now: what another run enters from here on is done.
-        self._touched = [known[str(path)] for path in waiting if str(path) in known]
+        self._touched = {str(path): known[str(path)] for path in waiting if str(path) in known}
         return waiting
 
     def _listen(self, entry: VideoEntry, report: IndexReport) -> None:
@@ -169,8 +172,12 @@ class Indexer:
         write_settings(self._folder, self._model, self._features.storage, loaded=True)
         self._features.sweep()
         names = {str(path) for path in files}
-        before = {entry.video for entry in self._tables.videos() if entry.path in names and entry.video}
-        before |= self._abandoned()
+        known = self._tables.videos()
+        before = {entry.video for entry in known if entry.path in names and entry.video}
+        self._stored = {entry.video for entry in known}
+        abandoned = {key.video for key in self._features} - self._stored
+        before |= abandoned
+        self._stored |= abandoned
         try:
             waiting = files
             while waiting:
@@ -179,10 +186,11 @@ class Indexer:
         except _Stopped:
             report.stopped = True
         finally:
-            for video in self._at_work:
-                self._tables.end_work(video)
-            self._at_work.clear()
-            self._judged.clear()
+            with self._counts:
+                for video in self._at_work:
+                    self._tables.end_work(video)
+                self._at_work.clear()
+                self._judged.clear()
         forget_unused(self._tables, self._features, before)
         self._tables.tidy()
         if not report.stopped:
@@ -208,7 +216,7 @@ class Indexer:
             for done, video in enumerate(encoded):
                 step = IndexProgress(video.path, done, len(files))
                 tell(step)
-                if video.key and self._judged.popleft():
+                if video.key and self._is_left_to_others():
                     self._postponed[video.path] = video.key
                 else:
                     self._enter(video, step, report, tell)
@@ -221,9 +229,7 @@ class Indexer:
     ) -> None:
         """Store one video with all that belongs to it; its row, which makes it findable, comes last."""
         size, modified = _size_and_time(video.path)
-        twins = (
-            [e for e in self._tables.videos() if e.video == video.key and e.state == INDEXED] if video.skipped else []
-        )
+        twins = self._indexed(video.key) if video.skipped else []
         if any((e.path, e.size, e.modified) == (str(video.path), size, modified) for e in twins):
             report.unchanged.append(str(video.path))  # another run has done it since this one began
             return
@@ -258,32 +264,38 @@ class Indexer:
         self._postponed.clear()
         return self.sort_by_need(files, report, retry_failed=False)
 
-    def _abandoned(self) -> set[str]:
-        """Contents that have features and no file: a run was killed before it entered theirs."""
-        return {key.video for key in self._features} - {entry.video for entry in self._tables.videos()}
-
     def _knows_already(self, key: str) -> bool:
         """Whether a content need not be encoded: another file has it, or another run is at work on it."""
-        if self._at_work[key]:
-            known, is_others = True, False
-        else:
-            is_others = not self._tables.begin_work(key)
-            known = is_others or self._is_stored(key)
-        self._judged.append(is_others)
-        if not is_others:
-            self._at_work[key] += 1
+        with self._counts:
+            if self._at_work[key]:
+                known, is_others = True, False
+            else:
+                is_others = not self._tables.begin_work(key)
+                known = is_others or self._is_stored(key)
+            self._judged.append(is_others)
+            if not is_others:
+                self._at_work[key] += 1
         return known
 
+    def _is_left_to_others(self) -> bool:
+        """What `_knows_already` has found of the next of the files in hand."""
+        with self._counts:
+            return self._judged.popleft()
+
     def _is_stored(self, video: str) -> bool:
-        entries = [entry for entry in self._tables.videos() if entry.video == video and entry.state == INDEXED]
         # A file that is known and comes again was touched: that is how its owner asks for it to be done again.
-        return any(entry not in self._touched for entry in entries) and self._key(video) in self._features
+        untouched = any(entry != self._touched.get(entry.path) for entry in self._indexed(video))
+        return untouched and self._key(video) in self._features
+
+    def _indexed(self, video: str) -> list[VideoEntry]:
+        return [entry for entry in self._tables.videos_of(video) if entry.state == INDEXED]
 
     def _let_go(self, video: str) -> None:
-        self._at_work[video] -= 1
-        if self._at_work[video] <= 0:
-            del self._at_work[video]
-            self._tables.end_work(video)
+        with self._counts:
+            self._at_work[video] -= 1
+            if self._at_work[video] <= 0:
+                del self._at_work[video]
+                self._tables.end_work(video)
 
     def _take(
         self,
@@ -303,7 +315,10 @@ class Indexer:
             raise VideoError(video.path, "cannot be read")
         info = video.info
         computed = self._load_encoder().computes
-        with self._features.write(self._key(video.key), info.duration, computed=computed) as writer:
+        key = self._key(video.key)
+        # A run that was killed, this one's neighbour too, may have left frames of a content; its features come first.
+        is_new = video.key not in self._stored and not self._features.path(key).is_file()
+        with self._features.write(key, info.duration, computed=computed) as writer:
             rows: list[tuple[np.ndarray, np.ndarray]] = []
             for chunk in video:
                 writer.append(chunk.layers, chunk.embedding, chunk.miniatures)
@@ -312,7 +327,8 @@ class Indexer:
                 tell(
                     IndexProgress(step.path, step.videos_done, step.videos, min(seconds, info.duration), info.duration)
                 )
-        self._tables.put_frames(video.key, *map(np.concatenate, zip(*rows, strict=True)))
+        times, embedding = map(np.concatenate, zip(*rows, strict=True))
+        self._tables.put_frames(video.key, times, embedding, is_new)
         return info.duration, info.width, info.height
 
     def _entry(
@@ -352,14 +368,18 @@ def forget_unused(tables: LibraryTables, features: FeatureStore, videos: set[str
         features: its feature store.
         videos: content keys that may have become unused.
     """
-    for video in sorted(videos - {entry.video for entry in tables.videos()}):
+    unused = sorted(video for video in videos if not tables.videos_of(video))
+    kept: dict[str, list[FeatureKey]] = {}
+    for key in features if unused else ():
+        kept.setdefault(key.video, []).append(key)
+    for video in unused:
         # Who is at work on a content now is about to enter a file of it.
         if not tables.begin_work(video):
             continue
         try:
-            if video not in {entry.video for entry in tables.videos()}:
+            if not tables.videos_of(video):
                 tables.delete_frames([video])
-                for key in [key for key in features if key.video == video]:
+                for key in kept.get(video, ()):
                     features.remove(key)
         finally:
             tables.end_work(video)

@@ -306,7 +306,7 @@ class Searcher:
             try:
                 features = self._open(entry)
             except VtgError:
-                if entry in self._tables.videos():
+                if self._tables.video(entry.path) == entry:
                     raise
                 continue
             yield video, features
@@ -330,8 +330,8 @@ class Searcher:
 
     def _embed_stretch(self, stretch: Stretch, selection: Selection) -> np.ndarray:
         path = str(stretch.video.resolve())
-        entry = next((entry for entry in self._tables.videos() if entry.path == path and entry.video), None)
-        if entry is None:
+        entry = self._tables.video(path)
+        if entry is None or not entry.video:
             raise VtgError(f"{stretch.video}: not in the library; add it with: vtg index {stretch.video}")
         if stretch.start >= entry.duration:
             raise VtgError(f"{stretch.video}: {stretch.start:g} s is not in it; it is {entry.duration:.2f} s long")

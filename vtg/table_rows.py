@@ -19,7 +19,7 @@ __all__ = [
     "VideoEntry",
     "frame_rows",
     "said_rows",
-    "video_entry",
+    "video_entries",
     "video_rows",
 ]
 
@@ -96,10 +96,13 @@ class NearFrames:
 _TEXTS = ("path", "failure", "subtitles")  # of a `VideoEntry`, in which names of files are
 
 
-def video_entry(row: dict[str, Any]) -> VideoEntry:
-    """What a row of `video_rows` says; columns that an older library lacks have their defaults."""
-    known = {field.name: row[field.name] for field in fields(VideoEntry) if field.name in row}
-    return VideoEntry(**{**known, **{name: from_utf8(known[name]) for name in _TEXTS if name in known}})
+def video_entries(rows: Any) -> list[VideoEntry]:
+    """What the rows of `video_rows` say; columns that an older library lacks have their defaults."""
+    columns = {
+        field.name: rows[field.name].to_pylist() for field in fields(VideoEntry) if field.name in rows.schema.names
+    }
+    columns |= {name: list(map(from_utf8, columns[name])) for name in _TEXTS if name in columns}
+    return [VideoEntry(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def video_rows(entries: list[VideoEntry]) -> Any:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +25,10 @@ from vtg.table_rows import (
     VideoEntry,
     frame_rows,
     said_rows,
-    video_entry,
+    video_entries,
     video_rows,
 )
+from vtg.video_list import VideoList
 
 if TYPE_CHECKING:
     from vtg.extraction.claims import Claims
@@ -60,8 +61,10 @@ class LibraryTables:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[str, Any] = {}
-        self._listed: tuple[int, list[VideoEntry]] = (-1, [])
-        self._threads = threading.RLock()
+        self._listed = VideoList()
+        self._listing = threading.Lock()  # of the list; never held while something is written
+        self._threads = threading.RLock()  # one of them writes at a time
+        self._working = threading.Lock()
         self._at_work: set[str] = set()
 
     @cached_property
@@ -73,7 +76,7 @@ class LibraryTables:
 
     def begin_work(self, video: str) -> bool:
         """Be the only one, of all processes and threads, to work on a content key; False where somebody else is."""
-        with self._threads:
+        with self._working:
             if video in self._at_work or not self.claims.take(f"video {video}"):
                 return False
             self._at_work.add(video)
@@ -81,66 +84,96 @@ class LibraryTables:
 
     def end_work(self, video: str) -> None:
         """Let others work on a content key that this one has begun to work on."""
-        with self._threads:
+        with self._working:
             if video in self._at_work:
                 self._at_work.remove(video)
                 self.claims.release(f"video {video}")
 
     def videos(self) -> list[VideoEntry]:
         """All files, sorted by path."""
+        with self._current_list() as listed:
+            return listed.all()
+
+    def video(self, path: str) -> VideoEntry | None:
+        """A file by its path; None where it is not known."""
+        with self._current_list() as listed:
+            return listed.of_path(path)
+
+    def videos_of(self, video: str) -> list[VideoEntry]:
+        """The files of a content, by its key."""
+        with self._current_list() as listed:
+            return listed.of_video(video)
+
+    @contextmanager
+    def _current_list(self) -> Iterator[VideoList]:
         table = self._table("videos")
-        if table is None:
-            return []
-        with self._threads:
-            version = table.version
-            if version != self._listed[0]:
+        with self._listing:
+            version = -1 if table is None else table.version
+            if version != self._listed.version:
                 # A library of before `subtitles` has no such column until it is next written to.
-                entries = map(video_entry, table.to_arrow().to_pylist())
-                self._listed = version, sorted(entries, key=lambda entry: entry.path)
-            return list(self._listed[1])
+                entries = [] if table is None else video_entries(table.to_arrow())
+                self._listed = VideoList(version, entries)
+            yield self._listed
 
     def put_video(self, entry: VideoEntry) -> None:
         """Add a file, or replace what was known of its path."""
-        rows = video_rows([entry])
+        self.put_videos([entry])
 
-        def write() -> None:
-            table = self._made("videos", rows.schema)
+    def put_videos(self, entries: Sequence[VideoEntry]) -> None:
+        """Add files, each with a path of its own, or replace what was known of their paths, all at once."""
+        rows = video_rows(list(entries))
+
+        def complete(table: Any) -> None:
             if "subtitles" not in table.schema.names:
                 table.add_columns({"subtitles": "cast('' as string)"})
-            table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
-        self._write(write)
+        def put(table: Any) -> None:
+            before = table.version
+            table.merge_insert("path").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+            with self._listing:
+                self._listed.follow(before, table.version, put=entries)
+
+        self._write("videos", rows.schema, complete, put)
 
     def delete_videos(self, paths: Iterable[str]) -> None:
         """Forget files, with what is said in them."""
         paths = list(paths)
+        if not paths:
+            return
         self._delete("said", "path", paths)
-        self._delete("videos", "path", paths)
 
-    def put_frames(self, video: str, times: np.ndarray, embedding: np.ndarray) -> None:
+        def delete(table: Any) -> None:
+            before = table.version
+            table.delete(_one_of("path", paths))
+            with self._listing:
+                self._listed.follow(before, table.version, removed=paths)
+
+        self._write("videos", None, delete)
+
+    def put_frames(self, video: str, times: np.ndarray, embedding: np.ndarray, is_new: bool = False) -> None:
         """Add the frames of a video, in place of those that it had.
 
         Args:
             video: its content key.
             times: [T] seconds.
             embedding: [T, E] float32.
+            is_new: it has none, which saves looking for them among all.
 
         Raises:
             VtgError: the library has embeddings of another width.
         """
         rows = frame_rows(video, times, embedding)
 
-        def write() -> None:
-            table = self._made("frames", rows.schema)
+        def delete(table: Any) -> None:
             if table.schema.field("embedding").type != rows.schema.field("embedding").type:
                 raise VtgError(
                     f"{self._folder}: its embeddings are of another CLIP, with another width than "
                     f"{embedding.shape[1]}; name another folder with --library, or delete this one"
                 )
-            table.delete(_one_of("video", [video]))
-            table.add(rows)
+            if not is_new:
+                table.delete(_one_of("video", [video]))
 
-        self._write(write)
+        self._write("frames", rows.schema, delete, lambda table: table.add(rows))
 
     def delete_frames(self, videos: Iterable[str]) -> None:
         """Forget the frames of videos, by content key."""
@@ -211,14 +244,7 @@ class LibraryTables:
         """Say what is said in a file, in place of what was known of it."""
         rows = said_rows(lines)
 
-        def write() -> None:
-            table = self._table("said")
-            if table is None and not lines:
-                return
-            table = self._made("said", rows.schema)
-            table.delete(_one_of("path", [path]))
-            if lines:
-                table.add(rows)
+        def make_index(table: Any) -> None:
             if not table.list_indices() and table.count_rows():
                 from lancedb.index import FTS
 
@@ -226,7 +252,9 @@ class LibraryTables:
                 words = FTS(base_tokenizer="icu", with_position=True, stem=False, remove_stop_words=False)
                 table.create_index("text", config=words)
 
-        self._write(write)
+        self._delete("said", "path", [path])
+        if lines:
+            self._write("said", rows.schema, lambda table: table.add(rows), make_index)
 
     def find_said(self, words: str, limit: int, paths: Iterable[str] | None = None) -> list[SaidLine]:
         """Find lines that have a question's words.
@@ -277,11 +305,10 @@ class LibraryTables:
         if new:
             rows = pa.table({"path": pa.array([to_utf8(path) for path in new], pa.string())})
 
-            def write() -> None:
-                table = self._made("folders", rows.schema)
+            def put(table: Any) -> None:
                 table.merge_insert("path").when_not_matched_insert_all().execute(rows)
 
-            self._write(write)
+            self._write("folders", rows.schema, put)
 
     def delete_folders(self, folders: Iterable[str]) -> None:
         """Forget that folders were added as a whole."""
@@ -343,21 +370,29 @@ class LibraryTables:
 
     def _delete(self, name: str, column: str, values: Iterable[str]) -> None:
         values = list(values)
-        table = self._table(name)
-        if values and table is not None:
-            self._write(lambda: table.delete(_one_of(column, values)))
+        if values:
+            self._write(name, None, lambda table: table.delete(_one_of(column, values)))
 
-    def _write(self, write: Callable[[], None]) -> None:
-        """Change a table, again where another process's maintenance has changed it meanwhile."""
+    def _write(self, name: str, schema: Any | None, *steps: Callable[[Any], None]) -> None:
+        """Change a table in steps of at most one commit each, again where another process has committed meanwhile.
+
+        Where the table is not there it is made with the schema; without one nothing is done.
+        """
         with self._threads, self.claims.held("write"):
-            for attempt in itertools.count():
-                try:
-                    write()
-                    return
-                except (RuntimeError, OSError, ValueError) as error:
-                    if attempt == ATTEMPTS or "conflict" not in str(error).lower():
-                        raise
-                    time.sleep(PAUSE_SECONDS * 2**attempt)
+            table = self._table(name) if schema is None else self._made(name, schema)
+            for step in steps if table is not None else ():
+                assert table is not None
+                for attempt in itertools.count():
+                    before = table.version
+                    try:
+                        step(table)
+                        break
+                    except (RuntimeError, OSError, ValueError):
+                        # LanceDB has no error of its own for conflicts. A step that fails has committed nothing: where
+                        # the version is another one all the same, another process's commit came before it.
+                        if attempt == ATTEMPTS or table.version == before:
+                            raise
+                        time.sleep(PAUSE_SECONDS * 2**attempt)
 
 
 def _one_of(column: str, values: Iterable[str]) -> str:

@@ -99,23 +99,24 @@ class SubtitleFolders:
 
 
 def _list(place: Path, within: Sequence[Path]) -> _Folder:
-    subtitles, videos, folders = [], set(), {}
+    subtitles, videos, folders = [], [], {}
     try:
         with os.scandir(place) as entries:
             for entry in entries:
-                name = Path(_comparable(entry.name))
+                name = _comparable(entry.name)
+                stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a folder may hold a hundred thousand names
                 if within and not lies_within(place / entry.name, within):
                     continue
-                if name.suffix in SUFFIXES and entry.is_file():  # a pipe of that name would be waited for
-                    subtitles.append((name.stem, place / entry.name))
-                elif name.suffix in VIDEO_SUFFIXES:
-                    videos.add(name)
+                if suffix in SUFFIXES and entry.is_file():  # a pipe of that name would be waited for
+                    subtitles.append((stem, place / entry.name))
+                elif suffix in VIDEO_SUFFIXES:
+                    videos.append((name, stem))
                 elif entry.is_dir():
-                    folders[str(name)] = place / entry.name
+                    folders[name] = place / entry.name
     except OSError:
         pass  # what cannot be listed has no subtitles
-    names = frozenset(key for video in videos for key in (video.name, video.stem))
-    return _Folder(sorted(subtitles), frozenset(video.name for video in videos), names, folders)
+    names = frozenset(key for video in videos for key in video)
+    return _Folder(sorted(subtitles), frozenset(name for name, _ in videos), names, folders)
 
 
 def _comparable(name: str) -> str:
