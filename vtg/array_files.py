@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,24 +58,53 @@ class ArrayFileWriter(WholeFileWriter):
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a whole file: its arrays by name, and "__metadata__".
+    """The header of a whole file: its arrays by name, and "__metadata__", all of which are what they should be.
 
     Raises:
-        VtgError: it is not there, or damaged.
+        VtgError: it is not there, no file, or damaged.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device read for ever
+            raise VtgError(f"{path}: is no file; remove it and index its video again")
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
         header = read_json(head[8:])
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        whole = HEADER_BYTES + max(ends) == path.stat().st_size
-    except FileNotFoundError:
+        end = _check_entries(header)
+        whole = int.from_bytes(head[:8], "little") == HEADER_BYTES - 8 and HEADER_BYTES + end == path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
         raise VtgError(f"{path}: these features are not there; index the video again") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except PermissionError as error:
+        raise VtgError(f"{path}: cannot be read ({error.strerror}); mind the rights of its folder") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
         whole = False
     if not whole:
         raise VtgError(f"{path}: damaged (its size or header is wrong); remove it and index its video again")
     return dict(header)
+
+
+def _check_entries(header: Mapping[str, Any]) -> int:
+    """Where the last array of a header ends, in bytes after it.
+
+    Raises:
+        ValueError: arrays overlap, have gaps, or are not as long as their shapes say; or the metadata is no text.
+        KeyError, TypeError, AttributeError: something is missing or of another kind.
+    """
+    metadata = header["__metadata__"]
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("metadata of another kind")
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry["data_offsets"][0]):
+        begin, past = entry["data_offsets"]
+        size = np.dtype(KINDS[entry["dtype"]]).itemsize
+        for length in entry["shape"]:
+            if type(length) is not int or length < 0:
+                raise ValueError("no shape")
+            size *= length
+        if type(begin) is not int or type(past) is not int or begin != end or past != begin + size:
+            raise ValueError("arrays that do not follow each other")
+        end = past
+    return end
 
 
 def map_arrays(path: Path, header: Mapping[str, Any], names: Iterable[str]) -> list[np.ndarray | None]:
@@ -101,6 +131,6 @@ def verify(path: Path) -> None:
     Raises:
         VtgError: it is missing or damaged.
     """
-    expected = read_header(path)["__metadata__"]["sha256"]
+    expected = read_header(path)["__metadata__"].get("sha256")
     if file_sha256(path, HEADER_BYTES) != expected:
         raise VtgError(f"{path}: does not match its checksum; remove it and index its video again")

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ import numpy as np
 
 from vtg.errors import VideoError
 from vtg.features import FeatureKey, FeatureStore
+from vtg.index_reports import IndexProgress, IndexReport
 from vtg.library_features import LibraryFeatures
 from vtg.settings import write_settings
 from vtg.sources import is_gone
@@ -31,52 +32,6 @@ __all__ = ["IndexProgress", "IndexReport", "Indexer", "forget_unused"]
 
 TIDY_EVERY = 64  # videos, for a long run leaves many small files of rows
 WAITING_SECONDS = 0.2  # between two looks whether another run has finished
-
-
-@dataclass(frozen=True)
-class IndexProgress:
-    """Where an indexing run is.
-
-    Attributes:
-        path: the file at work.
-        videos_done: files finished, well or badly.
-        videos: files that have to be worked on.
-        seconds_done: of the file at work.
-        seconds: duration of the file at work.
-    """
-
-    path: Path
-    videos_done: int
-    videos: int
-    seconds_done: float = 0.0
-    seconds: float = 0.0
-
-
-@dataclass
-class IndexReport:
-    """What an indexing run did.
-
-    Attributes:
-        added: files that are now in the library and were not, or had changed.
-        moved: of these, the ones whose content was known under another path, which is gone: that path.
-        removed: files that are forgotten, for they are not there any more.
-        away: files that are kept although they cannot be seen: all of their folder is away, as a disk may be.
-        unchanged: files that were there already.
-        failed: files that cannot be indexed, with the reason.
-        warnings: a line for each subtitle file, of those read now, that nothing can be read of, with the reason.
-        seconds: of video that were encoded.
-        stopped: the run was asked to stop; the file at work then is not in the library.
-    """
-
-    added: list[str] = field(default_factory=list)
-    moved: dict[str, str] = field(default_factory=dict)
-    removed: list[str] = field(default_factory=list)
-    away: list[str] = field(default_factory=list)
-    unchanged: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    stopped: bool = False
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -123,6 +78,8 @@ class Indexer:
     def sort_by_need(self, files: list[Path], report: IndexReport, retry_failed: bool) -> list[Path]:
         """Which files have to be worked on; the others are entered into the report."""
         known = {entry.path: entry for entry in self._tables.videos()}
+        frames = self._tables.frames_of_videos()
+        words_lost = not self._tables.has_said()
         waiting = []
         for path in files:
             entry = known.get(str(path))
@@ -130,21 +87,37 @@ class Indexer:
                 waiting.append(path)
             elif entry.state == FAILED and not retry_failed:
                 report.failed[entry.path] = entry.failure
-            elif entry.state == INDEXED and self._key(entry.video) in self._features:
+            elif entry.state == INDEXED and (count := self._features.frames_of(self._key(entry.video))):
                 report.unchanged.append(entry.path)
-                self._listen(entry, report)
+                if frames.get(entry.video) != count:
+                    self._fill_in(entry)
+                self._listen(entry, report, words_lost)
             else:
                 waiting.append(path)
         # By what was known just now: what another run enters from here on is done.
         self._touched = {str(path): known[str(path)] for path in waiting if str(path) in known}
         return waiting
 
-    def _listen(self, entry: VideoEntry, report: IndexReport) -> None:
-        """Read what is said in an indexed file, if its subtitles have changed or nobody has looked for any."""
+    def _fill_in(self, entry: VideoEntry) -> None:
+        """Put an indexed file's frames into the database anew, from its features: they are lost there, or too many."""
+        video = entry.video
+        if not self._tables.begin_work(video):  # somebody else has just put them in, or removes them
+            return
+        try:
+            stored = self._features.open(self._key(video), entry.path)
+            if self._tables.videos_of(video) and self._tables.frames_of_videos().get(video) != len(stored):
+                assert stored.embedding is not None  # as every store keeps it
+                self._tables.put_frames(video, stored.times, np.asarray(stored.embedding))
+        finally:
+            self._tables.end_work(video)
+
+    def _listen(self, entry: VideoEntry, report: IndexReport, lost: bool) -> None:
+        """Read what is said in an indexed file, if its subtitles have changed, or what was read of them is lost."""
         path = Path(entry.path)
-        if (name := self._subtitles.name(path)) != entry.subtitles:
+        if (name := self._subtitles.name(path)) != entry.subtitles or lost:
             self._tables.put_said(entry.path, said_lines(path, self._subtitles, report.warnings.append))
-            self._tables.put_video(replace(entry, subtitles=name))
+            if name != entry.subtitles:
+                self._tables.put_video(replace(entry, subtitles=name))
 
     def index(
         self,
@@ -170,12 +143,13 @@ class Indexer:
         chosen_decoder()  # a wrong choice is no fault of the files
         encoder = self._load_encoder()  # before anything is written: where it cannot be had, nothing is left behind
         write_settings(self._folder, self._model, self._features.storage, loaded=True)
+        self._features.check_folders()
         self._features.sweep()
         names = {str(path) for path in files}
         known = self._tables.videos()
         before = {entry.video for entry in known if entry.path in names and entry.video}
         self._stored = {entry.video for entry in known}
-        abandoned = {key.video for key in self._features} - self._stored
+        abandoned = ({key.video for key in self._features} | set(self._tables.frames_of_videos())) - self._stored
         before |= abandoned
         self._stored |= abandoned
         try:
@@ -316,6 +290,8 @@ class Indexer:
         info = video.info
         computed = self._load_encoder().computes
         key = self._key(video.key)
+        if in_the_way := self._features.in_the_way(key):
+            raise VideoError(video.path, f"its features cannot be kept: {in_the_way} is a folder; remove it")
         # A run that was killed, this one's neighbour too, may have left frames of a content; its features come first.
         is_new = video.key not in self._stored and not self._features.path(key).is_file()
         with self._features.write(key, info.duration, computed=computed) as writer:

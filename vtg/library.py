@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -24,7 +25,7 @@ from vtg.settings import SETTINGS, Storage, agree_on_model, default_library_path
 from vtg.sources import below, find_videos, is_folder, is_gone, is_there
 from vtg.specs import ModelSpec
 from vtg.tables import INDEXED, LibraryTables, VideoEntry
-from vtg.upkeep import Problem, find_moved, find_problems, is_away
+from vtg.upkeep import MEND_ROWS, Problem, describe, find_moved, find_problems, is_away
 
 if TYPE_CHECKING:
     from vtg.clip import ClipEncoder
@@ -78,6 +79,7 @@ class Library:
         kept = storage or read_storage(self.folder) or Storage()
         self.features = LibraryFeatures(self.folder, kept, self.model.head, lambda: self.grounder.head)
         self._tables = LibraryTables(self.folder)
+        self.warn: Callable[[str], None] = logging.getLogger("vtg").warning  # told of each damaged file passed over
 
     @property
     def exists(self) -> bool:
@@ -192,6 +194,7 @@ class Library:
         Raises:
             VtgError: the encoder cannot be had, or the folder cannot be written to.
         """
+        self._tables.drop_damaged_rows()
         entries = self.videos()
         vanished = [entry for entry in entries if is_gone(entry.path)]
         folders = self._tables.folders() if self.exists else []
@@ -240,27 +243,8 @@ class Library:
             precision and keep_layers (what is kept of a video), bytes, of everything in the folder, and
             bytes_per_minute: what a minute of video takes of these; None without any.
         """
-        entries = self.videos()
-        indexed = {entry.video: entry for entry in entries if entry.state == INDEXED}
-        seconds = sum(entry.duration for entry in indexed.values())
-        size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        said = self._tables.count_said() if self.exists else {}
-        return {
-            "library": str(self.folder),
-            "videos": sum(entry.state == INDEXED for entry in entries),
-            "failed": sum(entry.state != INDEXED for entry in entries),
-            "seconds": seconds,
-            "frames": self._tables.count_frames() if self.exists else 0,
-            "fps": self.model.fps,
-            "said_lines": sum(said.values()),
-            "videos_with_words": len(said),
-            "encoder": str(self.model.encoder),
-            "model": self.model.name,
-            "precision": self.features.storage.precision,
-            "keep_layers": self.features.storage.keep_layers,
-            "bytes": size,
-            "bytes_per_minute": 60 * size / seconds if seconds else None,
-        }
+        counted = self._tables if self.exists else None
+        return {"library": str(self.folder), **describe(self.folder, counted, self.model, self.features.storage)}
 
     def reads(self, entry: VideoEntry) -> bool:
         """Whether what is stored of a file is of this library's CLIP as it is now, whose weights may be other ones."""
@@ -304,7 +288,7 @@ class Library:
         """What answers questions, with the model loaded when it is first needed."""
         from vtg.searching import Searcher
 
-        return Searcher(self._tables, self.grounder, self.calibration, self._open)
+        return Searcher(self._tables, self.grounder, self.calibration, self._open, lambda line: self.warn(line))
 
     def _open(self, entry: VideoEntry) -> VideoFeatures:
         key = self._feature_key(entry.video)
@@ -378,6 +362,8 @@ class Library:
     def _readable(self) -> list[VideoEntry]:
         """The files that can be searched, at least one."""
         indexed = [entry for entry in self.videos() if entry.state == INDEXED]
+        for row in self._tables.damaged_rows() if self.exists else []:
+            self.warn(f"{self.folder}: a row of its videos is damaged ({row.path}: {row.what}); {MEND_ROWS}")
         if not indexed:
             raise VtgError(f"{self.folder}: this library is empty; add videos with: vtg index PATH")
         entries = [entry for entry in indexed if self.reads(entry)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from vtg.errors import VtgError
 from vtg.plain_text import read_json
-from vtg.specs import ZERO_SHOT, EncoderSpec, ModelSpec, available_models, model_spec
+from vtg.specs import ZERO_SHOT, EncoderSpec, ModelSpec, available_models, is_safetensors, model_spec
 
 __all__ = [
     "PRECISIONS",
@@ -185,8 +185,13 @@ def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
 
 
 def _own_encoder(name: str) -> EncoderSpec | None:
-    """The CLIP that a model has by itself; None where that is said in a file that a library alone names."""
-    return model_spec(name).encoder if name in available_models() else None
+    """The CLIP that a model has by itself; None where only a library names its file, and it is no safetensors file."""
+    if name not in available_models() and not is_safetensors(name):
+        return None
+    try:
+        return model_spec(name).encoder
+    except VtgError:
+        return None
 
 
 def write_settings(folder: Path, model: ModelSpec, storage: Storage | None = None, loaded: bool = False) -> None:
