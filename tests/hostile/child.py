@@ -162,8 +162,10 @@ def run_case(kind: Kind, number: int, seed: int, folder: Path, material: Materia
         bench = Bench(place, place / "made", place / ".beside", material, number, chance)
         case = kind.make(bench)
         before = _snapshot(place)
+        given = [str(path.relative_to(bench.made)) for path in bench.made.rglob("*")]
         told = _watched(kind, case, bench, folder, wait)
         told["names"], told["lines"], told["own"] = list(case.names), case.lines, case.own
+        told["given"] = given
         told["seen"] += [f"changed its input: {name}" for name in _changes(before, _snapshot(place))]
         if told["status"] is not None and not told["seen"]:
             told["wrong"] = case.check()

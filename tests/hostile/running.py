@@ -191,7 +191,7 @@ def _judged(running: _Running, status: int, peak: int) -> Result:
     verdict, why = "ok", ""
     if told.get("status") is not None:
         wrong += refusal_faults(told["status"], lines, told.get("names", ()), told.get("lines", 1))
-        wrong += _left(running.folder)
+        wrong += _left(running.folder, told.get("given", ()))
         if told["status"]:
             verdict, why = "refused", next((line for line in lines if not SUMMARY.match(line)), "")
     if wrong:
@@ -231,9 +231,12 @@ def refusal_faults(status: int, lines: Sequence[str], names: Sequence[str], most
     return []
 
 
-def _left(folder: Path) -> list[str]:
-    """Unfinished files, and what is left of temporary ones."""
-    found = [path for path in (folder / "in" / "made").rglob("*") if LEFTOVER.search(path.name)]
+def _left(folder: Path, given: Sequence[str]) -> list[str]:
+    """Unfinished files that it was not given, and what is left of temporary ones."""
+    made = folder / "in" / "made"
+    found = [
+        path for path in made.rglob("*") if LEFTOVER.search(path.name) and str(path.relative_to(made)) not in given
+    ]
     found += [path for path in (folder / "tmp").rglob("*") if path.is_file()]
     return [f"leaves {', '.join(str(path.relative_to(folder)) for path in found[:3])}"] if found else []
 
