@@ -118,7 +118,7 @@ def found(log: Path, number: int) -> set[str]:
 
 
 SEEDS = [
-    pytest.param(seed, marks=[] if seed < 48 else pytest.mark.slow)
+    pytest.param(seed, marks=[] if seed < 32 else pytest.mark.slow)
     for seed in range(int(os.environ.get("VTG_TEST_LIBRARIES", "96")))
 ]
 

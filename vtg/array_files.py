@@ -75,7 +75,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise VtgError(f"{path}: these features are not there; index the video again") from None
     except PermissionError as error:
         raise VtgError(f"{path}: cannot be read ({error.strerror}); mind the rights of its folder") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
         whole = False
     if not whole:
         raise VtgError(f"{path}: damaged (its size or header is wrong); remove it and index its video again")

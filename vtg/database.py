@@ -40,6 +40,7 @@ WAYS_OUT = {
 }
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+RUST_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+.*", re.DOTALL)  # where in its code an error came up
 SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust writes an error of the operating system
 
 
@@ -163,7 +164,7 @@ def _why(place: Path, way_out: str, error: BaseException) -> str:
         return f"{place}: cannot be written to ({os.strerror(code)}); make room, and give the same command again"
     if code in NO_RIGHTS:
         return f"{place}: cannot be used ({os.strerror(code)}); mind its rights"
-    reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+    reason = " ".join(RUST_PLACE.sub("", str(error)).split())[:LONGEST_REASON] or type(error).__name__
     return f"{place}: damaged ({reason}); {way_out}"
 
 

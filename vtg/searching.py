@@ -108,7 +108,7 @@ class Searcher:
             new = [candidate for candidate in more if candidate not in chosen]
             again = {selection.entries[candidate.video].path for candidate in new}
             hits = [hit for hit in hits if hit.video not in again]
-            hits += self._look(new, sentence, text, selection, enough, needed=not chosen) if new else []
+            hits += self._look(new, sentence, text, selection, enough, not chosen) if new else []
         return hits
 
     def _look(
@@ -236,6 +236,10 @@ class Searcher:
             return 0.0
         first = min(len(features) - 1, int(moment.start * features.fps))
         inside = np.asarray(features.embedding[first : max(first + 1, round(moment.end * features.fps))])
+        with np.errstate(all="ignore"):  # of damaged features, whose margin is no number
+            return self._mean_margin(inside, text)
+
+    def _mean_margin(self, inside: np.ndarray, text: TextFeatures) -> float:
         cosines = inside @ text.embedding.float().numpy()
         return float(query_margin(cosines, inside @ self._background.T, self._grounder.encoder.logit_scale).mean())
 
@@ -261,7 +265,8 @@ class Searcher:
         """Videos with what none of their moments can score above, which falls."""
         videos = self._near_videos(text.embedding.float().numpy(), selection)
         features = (video for _, video in self._stored.opened(videos, selection))
-        bounds = [(self._grounder.score_bound(video, text), video) for video in features]
+        with np.errstate(all="ignore"):  # of damaged features, whose bound is no number
+            bounds = [(self._grounder.score_bound(video, text), video) for video in features]
         for bound, video in bounds:
             if not np.isfinite(bound):
                 self._stored.tell_of_values(video)
@@ -294,7 +299,9 @@ class Searcher:
         hits = []
         for _, features in self._stored.opened(self._near_videos(question, selection), selection):
             assert features.embedding is not None
-            curve = (np.asarray(features.embedding @ question) - usual.mean()) / max(float(usual.std()), 1e-6) - RARE
+            with np.errstate(all="ignore"):  # of damaged features
+                curve = np.asarray(features.embedding @ question)
+            curve = (curve - usual.mean()) / max(float(usual.std()), 1e-6) - RARE
             if not np.isfinite(curve).all():
                 self._stored.tell_of_values(features)
                 continue

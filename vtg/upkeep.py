@@ -171,6 +171,8 @@ def _problems_of(
             features.verify(key)
     except VtgError as error:
         return [f"cannot be searched ({error})"]
+    if key not in features:
+        return ["has not all that this library keeps of a video, or it is damaged; index it again"]
     if times is None:
         return []
     in_database = times.get(entry.video, [])
