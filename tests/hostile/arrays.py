@@ -183,4 +183,6 @@ def libraries(bench: Bench) -> Case:
         ["library", "refresh", *options, "--device", "cpu"],
         ["library", "remove", bench.material.clips / "0.mp4", *options],
     ]
-    return Case(command(*uses[bench.number % len(uses)]), ("library",), lines=40)
+    words = uses[bench.number % len(uses)]
+    # `verify` names files by their place in the library.
+    return Case(command(*words), () if "verify" in words else ("library",), lines=40)

@@ -24,4 +24,4 @@ KINDS = (
     Kind("kills", 52, kills.kills, seconds=300.0),
     Kind("disks", 117, disks.disks, seconds=180.0, as_root=True),
 )
-OWN_TESTS = (Kind("sins", sins.COUNT, sins.sins, seconds=10.0),)
+OWN_TESTS = (Kind("sins", sins.COUNT, sins.sins, seconds=5.0),)
