@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import vtg
-from vtg.errors import VtgError
+from vtg.errors import VideoError, VtgError
 from vtg.features import FeatureStore
 from vtg.indexing import Indexer
 from vtg.library import IndexProgress, Library
@@ -127,6 +127,45 @@ def test_two_new_files_of_the_same_content_are_encoded_once(library: Library, fo
     report = library.add([folder])
     assert len(report.added) == 3
     assert report.seconds == pytest.approx(20.0)
+
+
+def test_a_copy_of_a_file_that_is_removed_meanwhile_is_encoded(library: Library, folder: Path, tmp_path: Path) -> None:
+    library.add([folder])
+    (folder / "a.mp4").rename(tmp_path / "a.mp4")
+    shutil.copy(tmp_path / "a.mp4", folder / "copy.mp4")
+    other = Library(library.folder, device="cpu")
+    steps: list[IndexProgress] = []
+
+    def remove(step: IndexProgress) -> None:
+        steps.append(step)
+        if len(steps) == 2:  # the first is told before a file is looked at; by now the copy need not be encoded
+            assert Path(step.path).name == "copy.mp4"
+            assert names(other.remove([folder / "a.mp4"])) == ["a.mp4"]
+
+    report = library.add([folder / "copy.mp4"], progress=remove)
+    assert report.failed == {}
+    assert names(report.added) == ["copy.mp4"]
+    assert report.seconds == pytest.approx(12.0)
+    assert library.verify(checksums=True) == []
+    assert library.search("a red circle", videos=[folder / "copy.mp4"])
+
+
+def test_copies_of_a_damaged_file_are_read_once(
+    library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def damaged(path: Path, *_: Any, **__: Any) -> Any:
+        opened.append(path.name)
+        raise VideoError(path, "is damaged")
+        yield
+
+    monkeypatch.setattr("vtg.pipeline.sample_frames", damaged)
+    for name in ("copy.mp4", "third.mp4"):
+        shutil.copy(folder / "a.mp4", folder / name)
+    report = library.add([folder / name for name in ("a.mp4", "copy.mp4", "third.mp4")])
+    assert names(list(report.failed)) == ["a.mp4", "copy.mp4", "third.mp4"]
+    assert opened == ["a.mp4"]
 
 
 def bad_files(folder: Path, good: Path) -> dict[str, str]:

@@ -73,7 +73,8 @@ class Indexer:
         self._judged: deque[bool] = deque()  # of the files in hand, in order: whether another run has claimed them
         self._touched: dict[str, VideoEntry] = {}  # of files that were known and come again, by path
         self._stored: set[str] = set()  # contents that something is stored of since before this run
-        self._postponed: dict[Path, str] = {}  # files that another run is at work on, with their content keys
+        self._postponed: dict[Path, str] = {}  # files to look at once more, with their content keys
+        self._unreadable: set[str] = set()  # contents that this run could not read
 
     def sort_by_need(self, files: list[Path], report: IndexReport, retry_failed: bool) -> list[Path]:
         """Which files have to be worked on; the others are entered into the report."""
@@ -193,17 +194,26 @@ class Indexer:
                 if video.key and self._is_left_to_others():
                     self._postponed[video.path] = video.key
                 else:
-                    self._enter(video, step, report, tell)
+                    twins = self._indexed(video.key) if video.skipped else []
+                    if video.skipped and not twins and video.key not in self._unreadable:
+                        # The file whose features were to serve was removed since, or was gone before it was read.
+                        self._postponed[video.path] = video.key
+                    else:
+                        self._enter(video, twins, step, report, tell)
                     self._let_go(video.key)
                 if (done + 1) % TIDY_EVERY == 0:
                     self._tables.tidy()
 
     def _enter(
-        self, video: EncodedVideo, step: IndexProgress, report: IndexReport, tell: Callable[[IndexProgress], None]
+        self,
+        video: EncodedVideo,
+        twins: list[VideoEntry],
+        step: IndexProgress,
+        report: IndexReport,
+        tell: Callable[[IndexProgress], None],
     ) -> None:
         """Store one video with all that belongs to it; its row, which makes it findable, comes last."""
         size, modified = _size_and_time(video.path)
-        twins = self._indexed(video.key) if video.skipped else []
         if any((e.path, e.size, e.modified) == (str(video.path), size, modified) for e in twins):
             report.unchanged.append(str(video.path))  # another run has done it since this one began
             return
@@ -212,6 +222,8 @@ class Indexer:
         except VideoError as error:
             entry = self._entry(video, size, modified, failure=error.reason)
             report.failed[entry.path] = error.reason
+            if not is_gone(entry.path):
+                self._unreadable.add(video.key)
         else:
             entry = self._entry(video, size, modified, duration, width, height)
             said = said_lines(video.path, self._subtitles, report.warnings.append)
@@ -225,7 +237,7 @@ class Indexer:
             report.moved[entry.path] = gone[0]
 
     def _take_over(self, report: IndexReport, stop: Callable[[], bool]) -> list[Path]:
-        """Wait for the other run, if there is one, and tell which of the files left to it still have to be done."""
+        """Tell which of the postponed files still have to be done, once another run that is at work on them is over."""
         if not self._postponed:
             return []
         first = next(iter(self._postponed.values()))
