@@ -37,6 +37,8 @@ LOCK = "lock"  # file in a working folder that its owner keeps locked
 PART = ".part"  # ends the name of an array that is being written: NAME.TOKEN.part
 ABANDONED_SECONDS = 3600.0
 MOST_TRIES = 100  # at a new working folder
+# Then what is abandoned is removed under its lock: once that is given back, its owner may take it.
+CAN_REMOVE_OPEN_FILES = sys.platform != "win32"
 WORKING_FOLDER = re.compile(r"\.vtg-[0-9a-f]{12}\.part")
 
 
@@ -109,7 +111,7 @@ def _claimed_folder(place: Path) -> tuple[Path, int]:
             folder.mkdir()
             with contextlib.suppress(FileNotFoundError):
                 lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-                if _lock(lock) is not False and (folder / LOCK).exists():
+                if _lock(lock) is not False and _is_still(folder / LOCK, lock):
                     return folder, lock
                 os.close(lock)
         except OSError as error:
@@ -131,17 +133,26 @@ def _remove_if_abandoned(folder: Path) -> None:
     with contextlib.suppress(OSError):
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if not _lock(lock):
+            # What was locked may be of another that removes this folder, and gone by now.
+            if not _lock(lock) or not _is_still(folder / LOCK, lock):
                 return
-            # All else first, under the lock: Windows does not remove an open file.
             for path in folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 elif path.name != LOCK:
                     path.unlink()
+            if CAN_REMOVE_OPEN_FILES:
+                _remove_empty(folder)
         finally:
             os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
+        if not CAN_REMOVE_OPEN_FILES:
+            _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a working folder that holds its lock alone, unless another process has claimed it this moment."""
+    (folder / LOCK).unlink(missing_ok=True)  # fails where that process has it open, and the system protects open files
+    folder.rmdir()  # fails where that process has made a lock of its own
 
 
 def _lock(handle: int) -> bool | None:
@@ -153,6 +164,14 @@ def _lock(handle: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Whether a path leads to the file that was opened there, which may be removed since, and made anew."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 if sys.platform == "win32":
@@ -209,10 +228,13 @@ def remove_abandoned_parts(folder: Path) -> None:
             try:
                 locked = _lock(handle)
                 is_old = os.fstat(handle).st_mtime < time.time() - ABANDONED_SECONDS
+                is_abandoned = locked or (locked is None and is_old)
+                if is_abandoned and CAN_REMOVE_OPEN_FILES:
+                    part.unlink()
             finally:
-                os.close(handle)  # first: Windows removes no open file
-            if locked or (locked is None and is_old):
-                part.unlink()
+                os.close(handle)
+            if is_abandoned and not CAN_REMOVE_OPEN_FILES:
+                part.unlink()  # fails where its owner has it open
 
 
 class WholeFileWriter:
@@ -243,7 +265,7 @@ class WholeFileWriter:
             self._part = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}{PART}")
             self._file = self._part.open("wb")
             # As long as it is open: tells `remove_abandoned_parts` that somebody is at work.
-            if _lock(self._file.fileno()) is not False and self._part.exists():
+            if _lock(self._file.fileno()) is not False and _is_still(self._part, self._file.fileno()):
                 break
             self._file.close()  # before it was locked, another process took it for abandoned
         self._file.write(bytes(self._header_bytes))
