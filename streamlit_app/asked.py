@@ -54,17 +54,17 @@ def read_picture(name: str, encoded: str) -> Picture:
     Raises:
         VtgError: it is none, or too large.
     """
-    from PIL import Image, UnidentifiedImageError
+    from vtg.pictures import PictureError, opened_picture
 
     shown = plain_name(name[-MOST_READ:])[-LONGEST_NAME:].strip(" .") or "picture"
     if len(encoded) > LARGEST_PICTURE * 4 / 3:
         raise VtgError(f"{shown}: is too large; choose a smaller picture")
     try:
         content = base64.b64decode(encoded, validate=True)
-        with Image.open(io.BytesIO(content), formats=list(KINDS)) as image:
+        with opened_picture(io.BytesIO(content), formats=list(KINDS)) as image:
             kind, sides = str(image.format), image.size
             image.verify()
-    except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (binascii.Error, PictureError):
         raise VtgError(f"{shown}: is not a picture that can be read; save it as JPEG or PNG") from None
     if max(sides) > LARGEST_SIDE:
         raise VtgError(f"{shown}: has {sides[0]}×{sides[1]} pixels; choose a smaller picture")

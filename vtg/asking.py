@@ -165,14 +165,16 @@ def embed_question(
 
 
 def _embed_picture(path: Path, encoder: ClipEncoder) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
+
+    from vtg.pictures import PictureError, opened_picture
 
     try:
-        with Image.open(path) as picture:
+        with opened_picture(path) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB")
     except FileNotFoundError:
         raise VtgError(f"{path}: no such picture") from None
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+    except PictureError:
         raise VtgError(f"{path}: is not a picture that can be read; save it as JPEG or PNG") from None
     size = encoder.image_size
     # As frames of videos are: the short side to CLIP's size, and the middle of the long one.

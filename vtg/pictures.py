@@ -1,15 +1,58 @@
-"""Pictures of answers: the only module that paints on frames."""
+"""Still pictures: reads those of other people, and paints on frames."""
 
 from __future__ import annotations
+
+import contextlib
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["paint_attention"]
+__all__ = ["PictureError", "opened_picture", "paint_attention"]
 
+LARGEST_PICTURE_PIXELS = 120_000_000  # as much as any camera makes: 360 MB in RGB, and copies of that
+# What Pillow's readers say of damaged pictures, as they are opened or as their pixels are read.
+READING_ERRORS = (
+    *(OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error),
+    *(EOFError, NotImplementedError, Image.DecompressionBombError),
+)
 # From nothing through red to yellow, the colours of heat, as (share of the strongest, red, green, blue).
 RAMP = np.array([(0.0, 30, 0, 60), (0.4, 200, 30, 60), (0.7, 250, 130, 20), (1.0, 255, 240, 120)], float)
 STRONGEST_OPACITY = 0.75  # so that what is looked at hardest can still be seen
+
+
+class PictureError(Exception):
+    """A picture cannot be read."""
+
+
+@contextlib.contextmanager
+def opened_picture(source: Path | IO[bytes], formats: list[str] | None = None) -> Iterator[Image.Image]:
+    """Open a picture of anybody's for a ``with`` statement, in which its pixels may be read.
+
+    Args:
+        source: the file.
+        formats: those that are accepted, as Pillow names them; None for all.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PictureError: it is no picture, damaged, or larger than 120 million pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata, which is of no use here, and of a limit above ours
+            with Image.open(source, formats=formats) as picture:
+                if picture.width * picture.height > LARGEST_PICTURE_PIXELS:
+                    raise PictureError(f"has {picture.width}×{picture.height} pixels")
+                yield picture
+    except FileNotFoundError:
+        raise
+    except READING_ERRORS as error:
+        raise PictureError(str(error)) from error
 
 
 def paint_attention(frame: np.ndarray, attention: np.ndarray) -> np.ndarray:

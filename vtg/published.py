@@ -73,10 +73,11 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
     """
     check_regular(path)
     try:
-        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no archives of arrays
+        with np.errstate(over="raise"):  # an absurd shape is an error, not a warning
+            array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no archives of arrays
     except FileNotFoundError:
         raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
-    except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError):  # the last two: of a damaged header
+    except (ValueError, OSError, EOFError, ArithmeticError, SyntaxError, tokenize.TokenError):  # of damaged headers
         raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
     if array.dtype.str not in NUMBERS:
         raise VtgError(f"{path}: holds {array.dtype.str}, not float16, float32 or float64; extract it again")

@@ -54,7 +54,7 @@ class DataRecipe:
         """
         if split not in self.annotations:
             known = ", ".join(self.annotations) or "none"
-            raise VtgError(f"the data set {self.dataset} has no part {split!r}; it has {known}")
+            raise VtgError(f"{self.folder}: the data set {self.dataset} has no part {split!r}; it has {known}")
         names = self.annotations[split]
         for name in names:
             if (self.folder / name).is_file():

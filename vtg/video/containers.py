@@ -160,12 +160,12 @@ def _why_not_opened(path: Path, error: Exception) -> str:
 
 
 def _is_still_picture(path: Path) -> bool:
-    from PIL import Image, UnidentifiedImageError
+    from vtg.pictures import PictureError, opened_picture
 
     try:
-        with Image.open(path):
+        with opened_picture(path):
             return True
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (PictureError, FileNotFoundError):
         return False
 
 
