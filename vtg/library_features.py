@@ -15,7 +15,7 @@ import numpy as np
 from vtg.errors import VtgError
 from vtg.features import FeatureKey, FeatureStore, FeatureWriter, VideoFeatures
 from vtg.projections import ProjectionKey, ProjectionStore, ProjectionWriter, head_fingerprint
-from vtg.settings import PRECISIONS, Storage
+from vtg.settings import Storage
 
 if TYPE_CHECKING:
     from vtg.r2 import R2Head
@@ -70,11 +70,9 @@ class LibraryFeatures(FeatureStore):
         """
         features = super().open(key, name)
         wanted = self._projection_key(key)
-        if wanted is None:
+        if wanted is None or wanted not in self.projections:
             return features
-        kinds = [wanted.precision, *(kind for kind in PRECISIONS if kind != wanted.precision)]
-        found = next((own for kind in kinds if (own := replace(wanted, precision=kind)) in self.projections), None)
-        return features if found is None else replace(features, projection=self.projections.open(found))
+        return replace(features, projection=self.projections.open(wanted))
 
     def write(
         self, key: FeatureKey, duration: float, layers: str | None = None, computed: str = "float32"
@@ -156,7 +154,7 @@ class LibraryFeatures(FeatureStore):
         """None where there is no head, or none on this disk."""
         if not self.head_fingerprint:
             return None
-        return ProjectionKey(key.video, key.encoder, key.fps, self.head_fingerprint, self.storage.precision)
+        return ProjectionKey(key.video, key.encoder, key.fps, self.head_fingerprint)
 
     @cached_property
     def _head(self) -> R2Head | None:

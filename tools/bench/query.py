@@ -27,8 +27,7 @@ from tools.bench.reference import ground_plainly
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures
 from vtg.head_windows import ground_with_head
 from vtg.projections import ProjectionKey, ProjectionStore
-from vtg.r2 import HeadConfig, QueryPass, R2Head, postprocess_windows
-from vtg.r2.compiled import is_compiled_for
+from vtg.r2 import HeadConfig, Predictor, R2Head, postprocess_windows
 from vtg.windows import window_frames, window_starts
 
 FPS = 0.5
@@ -141,11 +140,11 @@ def _median_ms(run: Callable[[list[torch.Tensor]], object], config: HeadConfig, 
 def measure_length(folder: Path, length: Length) -> dict[str, Any]:
     """Latency of one query, milliseconds, and how far private memory grows."""
     head = make_head(length.window_seconds)
-    query_pass = QueryPass(head)
+    predictor = Predictor(head)
     raw, projected = store_video(folder, length, head)
 
     def ask(video: VideoFeatures) -> float:
-        return _median_ms(lambda texts: ground_with_head(head, video, ["a query"], texts, query_pass), head.config)
+        return _median_ms(lambda texts: ground_with_head(head, video, ["a query"], texts, predictor), head.config)
 
     figures: dict[str, Any] = {"length": length.title, "frames": length.frames}
     figures["windows"] = len(projected["int8"].projection.starts)  # type: ignore[union-attr]
@@ -155,7 +154,7 @@ def measure_length(folder: Path, length: Length) -> dict[str, Any]:
     for kind, video in projected.items():
         figures[f"{kind}_ms"] = ask(video)
         with _PrivateMemory() as memory:  # not while time is measured: looking takes some
-            ground_with_head(head, video, ["a query"], _queries(head.config, 1), query_pass)
+            ground_with_head(head, video, ["a query"], _queries(head.config, 1), predictor)
         figures[f"{kind}_memory_growth_mb"] = memory.growth_mb
         figures[f"{kind}_bytes_a_frame"] = video.projection.nbytes / length.frames  # type: ignore[union-attr]
     if length.reference:
@@ -168,7 +167,7 @@ def measure_batches(folder: Path) -> list[dict[str, Any]]:
     """Queries a second on 150 s of video."""
     length = LENGTHS["150s"]
     head = make_head(length.window_seconds)
-    query_pass = QueryPass(head)
+    predictor = Predictor(head)
     _, projected = store_video(folder, length, head)
     rows = []
     for count in BATCHES:
@@ -176,7 +175,7 @@ def measure_batches(folder: Path) -> list[dict[str, Any]]:
         for kind, video in projected.items():
 
             def ask(texts: list[torch.Tensor], video: VideoFeatures = video) -> None:
-                ground_with_head(head, video, ["a query"] * len(texts), texts, query_pass)
+                ground_with_head(head, video, ["a query"] * len(texts), texts, predictor)
 
             row[f"{kind}_queries_per_second"] = 1000 * count / _median_ms(ask, head.config, count)
         rows.append(row)
@@ -212,11 +211,6 @@ def _private_bytes() -> int:
         return 0
     line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) * 1024
-
-
-def _are_compiled() -> bool:
-    """Whether int8 projections are asked by the compiled kernels here."""
-    return is_compiled_for(HeadConfig(), torch.empty(0))
 
 
 def draw(latency: list[dict[str, Any]], path: Path) -> None:
