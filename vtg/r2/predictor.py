@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from vtg.r2.decoding import HeadOutput, decode
+from vtg.r2.engine import CompiledEngine
 from vtg.r2.head import R2Head, pad_queries
 from vtg.r2.projection import VideoProjection
 
 __all__ = ["Predictor", "WindowPredictions"]
 
 MAX_ROWS = 4096  # frames × queries answered at a time: limits the memory
+MAX_WORDS = 96  # of all queries answered at a time by the compiled engine: what they see in a frame stays in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +36,16 @@ class WindowPredictions:
 class Predictor:
     """Asks queries of projected windows.
 
-    The same function as `R2Head.predict`; only int8 projections add a rounding error.
+    The same function as `R2Head.predict`; int8 projections add a rounding error, and so does the compiled engine where
+    it multiplies in bfloat16.
 
     Args:
-        head: in eval mode, on any device.
+        head: in eval mode, on any device; the compiled engine keeps its weights as they are now.
     """
 
     def __init__(self, head: R2Head) -> None:
         self._head = head
+        self._engine = CompiledEngine(head) if CompiledEngine.fits(head.config, head.level_scale) else None
 
     def predict(
         self, projections: Sequence[VideoProjection], queries: Sequence[Tensor], fps: float
@@ -61,9 +65,10 @@ class Predictor:
         """
         for query in queries:
             self._head.check_query(query)
+        most = len(queries) if self._engine is None else max(1, MAX_WORDS // max(map(len, queries)))
         results = [self._empty(projection, len(queries)) for projection in projections]
         with torch.inference_mode():
-            for windows, part in _batches(projections, len(queries)):
+            for windows, part in _batches(projections, len(queries), most):
                 chosen = [(projections[number], window) for number, window in windows]
                 found, saliency = decode(self._answer(chosen, queries[part]), self._head.config, fps)
                 for row, (number, window) in enumerate(windows):
@@ -76,6 +81,8 @@ class Predictor:
     def _answer(self, windows: Sequence[tuple[VideoProjection, int]], queries: Sequence[Tensor]) -> HeadOutput:
         """The output for equally long windows, each with all queries."""
         padded, mask = pad_queries(queries, self._head.device)
+        if self._engine is not None and windows[0][0].scale is not None:
+            return self._engine.answer(windows, padded, [len(query) for query in queries])
         batch = _joined(windows).to(self._head.device)
         return self._head.answer(batch, padded[None], None if mask is None else mask[None])
 
@@ -89,15 +96,17 @@ class Predictor:
         return WindowPredictions(saliency.new_empty(len(projection), queries, moments, 3), saliency)
 
 
-def _batches(projections: Sequence[VideoProjection], queries: int) -> Iterator[tuple[list[tuple[int, int]], slice]]:
-    """All windows, as (projection, window), × all queries, in batches of windows of equal shape and of some queries."""
+def _batches(
+    projections: Sequence[VideoProjection], queries: int, most: int
+) -> Iterator[tuple[list[tuple[int, int]], slice]]:
+    """All windows, as (projection, window), × all queries, in batches of windows of equal shape and of `most` queries."""
     alike: dict[tuple[object, ...], list[tuple[int, int]]] = {}
     for number, projection in enumerate(projections):
         shape = (*projection.values.shape[1:], projection.values.dtype)
         alike.setdefault(shape, []).extend((number, window) for window in range(len(projection)))
     for windows in alike.values():
         pairs = max(1, MAX_ROWS // projections[windows[0][0]].frames)
-        some_queries = min(queries, pairs)
+        some_queries = min(queries, pairs, most)
         some_windows = pairs // some_queries
         for first in range(0, len(windows), some_windows):
             for begin in range(0, queries, some_queries):
