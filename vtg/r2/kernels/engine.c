@@ -83,12 +83,12 @@ PUBLIC int64_t vtg_begin(const vtg_head *head, vtg_question *asked, int64_t memb
     asked->mapped = take(&place, sizeof(float) * layers * queries * asked->length * width);
     asked->token_keys = take(&place, sizeof(cell) * layers * asked->words * width / CELL);
     asked->key_panels = take(&place, sizeof(cell) * layers * queries * cross * width / CELL);
-    asked->value_rows = take(&place, sizeof(cell) * layers * queries * cross / CELL * width);
+    asked->value_rows = take(&place, sizeof(cell) * layers * queries * cross / CELL * spread(width));
     asked->key_bias = take(&place, sizeof(float) * layers * queries * cross);
     asked->own_queries = take(&place, sizeof(num) * items * frames * width);
     asked->own_keys = take(&place, sizeof(cell) * items * up(frames, PANEL) * width / CELL);
     /* The last rows are read in whole panels: a head's share may be narrower. */
-    asked->own_values = take(&place, sizeof(cell) * (items * ((frames + CELL - 1) / CELL) * width + PANEL));
+    asked->own_values = take(&place, sizeof(cell) * (items * ((frames + CELL - 1) / CELL) * spread(width) + PANEL));
     asked->stacked = take(&place, sizeof(num) * items * (asked->rows + 2) * width);
     asked->taps = take(&place, sizeof(float) * items * asked->rows * 3 * head->outputs);
     asked->privately = take(&place, asked->private_bytes * members);

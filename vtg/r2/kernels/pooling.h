@@ -65,6 +65,7 @@ static void enter(const vtg_head *head, const vtg_question *asked, int64_t layer
 static void pool_frames(const vtg_head *head, const vtg_question *asked, const workplace *work, int64_t layer,
                         int64_t window, int64_t begin, int64_t end) {
     const int64_t width = head->width, patches = asked->patches, words = asked->queries * asked->length;
+    const int64_t stride = spread(width);
     const vtg_window *own = asked->window_list + window;
     const right_operand keys = {asked->token_keys + layer * asked->words * width / CELL, width / CELL * PANEL, PANEL};
     const after to_similarity = {.wide = work->similarity, .stride = asked->words};
@@ -73,19 +74,21 @@ static void pool_frames(const vtg_head *head, const vtg_question *asked, const w
         const int8_t *tokens = own->tokens + layer * own->token_stride + frame * patches * width;
         const uint16_t *scales = own->scales + layer * own->scale_stride + frame * patches;
         for (int64_t i = 0; i < patches; i++) work->scale[i] = from_half(scales[i]);
-        for (int64_t i = 0; i < patches * width; i++) work->tokens[i] = exact_num((float)tokens[i]);
+        for (int64_t token = 0; token < patches; token++)
+            for (int64_t i = 0; i < width; i++)
+                work->tokens[token * stride + i] = exact_num((float)tokens[token * width + i]);
         const cell *token_rows = (const cell *)work->tokens;
         if (CELL > 1) {
-            memset(work->tokens + patches * width, 0, sizeof(num) * (size_t)width); /* beside an odd last token */
+            memset(work->tokens + patches * stride, 0, sizeof(num) * (size_t)width); /* beside an odd last token */
             for (int64_t token = 0; token < patches; token += CELL)
-                join_rows(work->tokens + token * width, work->tokens + (token + CELL - 1) * width, width,
-                          work->token_rows + token / CELL * width);
+                join_rows(work->tokens + token * stride, work->tokens + (token + CELL - 1) * stride, width,
+                          work->token_rows + token / CELL * stride);
             token_rows = work->token_rows;
         }
-        multiply(rows_of(work->tokens, width), patches, keys, width / CELL, asked->words, &to_similarity);
+        multiply(rows_of(work->tokens, stride), patches, keys, width / CELL, asked->words, &to_similarity);
         share_out(work->similarity, asked->words, work->scale, patches, work->token_shares);
         multiply((left_operand){work->token_shares, 1, asked->words}, words,
-                 (right_operand){token_rows, PANEL, width}, (patches + CELL - 1) / CELL, width, &to_looked);
+                 (right_operand){token_rows, PANEL, stride}, (patches + CELL - 1) / CELL, width, &to_looked);
         for (int64_t query = 0; query < asked->queries; query++) {
             float *state = asked->state + ((window * asked->queries + query) * asked->frames + frame) * width;
             enter(head, asked, layer, query, work->looked + query * asked->length * width, tokens, work->scale[0], state);

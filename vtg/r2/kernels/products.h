@@ -23,8 +23,10 @@ typedef struct {
     int64_t panel, cell;
 } right_operand;
 
-/* What a product does with its sums, in this order: adds a bias, adds a matrix, rectifies, stores. */
+/* What a product does with its sums, in this order: multiplies by a factor, adds a bias, adds a matrix, rectifies,
+   stores. */
 typedef struct {
+    const float *factors; /* [rows], or none */
     const float *bias;  /* [columns], or none */
     const float *added; /* [rows, columns], or none */
     int64_t added_stride;
@@ -36,6 +38,7 @@ typedef struct {
 
 INLINE void finish(vec sum, int64_t row, int64_t column, int64_t left, const after *then) {
     if (left <= 0) return;
+    if (then->factors) sum *= then->factors[row];
     if (then->bias) sum += load_part(then->bias + column, left, 0);
     if (then->added) sum += load_part(then->added + row * then->added_stride + column, left, 0);
     if (then->rectified) sum = largest(sum, all(0));

@@ -77,11 +77,11 @@ typedef struct {
     float *mapped;        /* [layers, queries, length, width] */
     cell *token_keys;     /* [layers] panels of all words */
     cell *key_panels;     /* [layers, queries] panels of the keys that frames attend to, head by head ... */
-    cell *value_rows;     /* ... the values [heads * padded / CELL, width] ... */
+    cell *value_rows;     /* ... the values [heads * padded / CELL, spread(width)] ... */
     float *key_bias;      /* ... and biases [heads, padded] */
     num *own_queries;     /* [items, frames, width] */
     cell *own_keys;       /* [items, heads] panels of frames */
-    cell *own_values;     /* [items, ceil(frames / CELL), width] */
+    cell *own_values;     /* [items, ceil(frames / CELL), spread(width)] */
     num *stacked;         /* [items, rows + 2, width] the levels, zeros before, between and after them */
     float *taps;          /* [items, rows, 3 * outputs] */
     char *privately;      /* [members] */
@@ -100,6 +100,9 @@ typedef struct {
     char *base;
     int64_t used;
 } memory_piece;
+
+/* From one row of a right operand to the next: rows a power of two apart would share a few places in the cache. */
+static int64_t spread(int64_t width) { return width + PANEL; }
 
 static void *take(memory_piece *memory, int64_t bytes) {
     void *own = memory->base ? memory->base + memory->used : 0;
@@ -124,8 +127,8 @@ static workplace workplace_of(const vtg_head *head, const vtg_question *asked, m
     work.keys = take(memory, sizeof(num) * larger(words, cross) * width);
     work.values = take(memory, sizeof(num) * cross * width);
     work.both = take(memory, sizeof(float) * words * 2 * width);
-    work.tokens = take(memory, sizeof(num) * (asked->patches + 1) * width);
-    work.token_rows = take(memory, sizeof(cell) * (asked->patches + 1) * width);
+    work.tokens = take(memory, sizeof(num) * (asked->patches + 1) * spread(width));
+    work.token_rows = take(memory, sizeof(cell) * (asked->patches + 1) * spread(width));
     work.token_shares = take(memory, sizeof(cell) * (asked->patches + 1) * asked->words);
     work.scale = take(memory, sizeof(float) * up(asked->patches + 1, PANEL));
     work.looked = take(memory, sizeof(float) * asked->words * width);

@@ -20,8 +20,8 @@ static void keep_keys_values(const vtg_head *head, const vtg_question *asked, co
         for (int64_t one = 0; one < heads; one++, to += panels)
             for (int64_t k = 0; k < depth; k++) to[k * PANEL] = *key++;
     }
-    cell *to = asked->own_values + (item * ((frames + CELL - 1) / CELL) + begin / CELL) * width;
-    for (int64_t row = 0; row < count; row += CELL, to += width) /* a block begins at an even frame */
+    cell *to = asked->own_values + (item * ((frames + CELL - 1) / CELL) + begin / CELL) * spread(width);
+    for (int64_t row = 0; row < count; row += CELL, to += spread(width)) /* a block begins at an even frame */
         join_rows(values + row * width, values + (row + CELL - 1) * width, width, to);
 }
 
@@ -35,11 +35,14 @@ static void attend_to_words(const vtg_head *head, const vtg_question *asked, con
     float *rows = asked->state + (item * frames + begin) * width;
     add_position(rows, position, count * width, work->placed);
     const right_operand keys = {asked->key_panels + place * words * width / CELL, width / CELL * PANEL, PANEL};
-    const right_operand values = {asked->value_rows + place * words / CELL * width, PANEL, width};
+    const right_operand values = {asked->value_rows + place * words / CELL * spread(width), PANEL, spread(width)};
     const after to_similarity = {.bias = asked->key_bias + place * words, .wide = work->similarity, .stride = words};
     multiply(rows_of(work->placed, width), count, keys, width / CELL, words, &to_similarity);
-    for (int64_t i = 0; i < count * words; i += asked->padded)
-        softmax(work->similarity + i, asked->lengths[query], asked->padded, work->shares + i);
+    for (int64_t i = 0; i < count * words; i += asked->padded) {
+        num *shares = work->shares + i;
+        const float factor = 1.0f / powers_of(work->similarity + i, asked->lengths[query], asked->padded, shares);
+        scale_row(shares, asked->padded, factor); /* here, not in the product, which adds all heads up */
+    }
     const after to_sums = {.added = rows, .added_stride = width, .wide = work->sums, .stride = width};
     multiply(rows_of(work->shares, words), count, values, words / CELL, width, &to_sums);
     normalise(work->sums, width, count, width, &head->norms[0], 0, rows, work->flat);
@@ -61,14 +64,17 @@ static void attend_to_all(const vtg_head *head, const vtg_question *asked, const
     for (int64_t one = 0; one < heads; one++) {
         const num *queries = asked->own_queries + (item * frames + begin) * width + one * share;
         const cell *keys = asked->own_keys + (item * heads + one) * padded * share / CELL;
-        const cell *values = asked->own_values + item * depth * width + one * share;
+        const cell *values = asked->own_values + item * depth * spread(width) + one * share;
         const after to_similarity = {.wide = work->similarity, .stride = padded};
         multiply(rows_of(queries, width), count, (right_operand){keys, share / CELL * PANEL, PANEL}, share / CELL,
                  frames, &to_similarity);
+        float factors[TABLE];
         for (int64_t row = 0; row < count; row++)
-            softmax(work->similarity + row * padded, frames, padded, work->shares + row * padded);
-        const after to_row = {.narrow = to + one * share, .stride = width};
-        multiply(rows_of(work->shares, padded), count, (right_operand){values, PANEL, width}, depth, share, &to_row);
+            factors[row] =
+                1.0f / powers_of(work->similarity + row * padded, frames, padded, work->shares + row * padded);
+        const after to_row = {.factors = factors, .narrow = to + one * share, .stride = width};
+        multiply(rows_of(work->shares, padded), count, (right_operand){values, PANEL, spread(width)}, depth, share,
+                 &to_row);
     }
 }
 

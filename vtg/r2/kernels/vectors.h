@@ -50,6 +50,9 @@ INLINE void store_part(float *to, vec values, int64_t left) {
 }
 
 INLINE vec largest(vec one, vec other) {
+#if defined(__AVX2__) && !defined(ENGINE_BF16)
+    return (vec)__builtin_ia32_maxps256(one, other); /* which GCC does not make of what follows */
+#endif
     const bits greater = (bits)(one > other);
     return (vec)(((bits)one & greater) | ((bits)other & ~greater));
 }
@@ -109,6 +112,7 @@ INLINE num round_num(float value) {
 }
 
 INLINE num exact_num(float value) { return (num)(pattern_of(value) >> 16); }
+INLINE float float_of_num(num value) { return float_of((uint32_t)value << 16); }
 
 #ifdef ENGINE_EMULATES_BF16
 INLINE vec multiply_add(cell left, bits right, vec sum) {
@@ -149,6 +153,7 @@ enum { CELL = 1 };
 
 INLINE num round_num(float value) { return value; }
 INLINE num exact_num(float value) { return value; }
+INLINE float float_of_num(num value) { return value; }
 INLINE vec multiply_add(cell left, cells right, vec sum) { return left * right + sum; }
 INLINE cells load_cells(const cell *from) { return load(from); }
 INLINE void store_nums(num *to, vec values, int64_t left) { store_part(to, values, left); }
@@ -163,6 +168,10 @@ INLINE void round_row(const float *from, int64_t count, num *to) {
     for (int64_t i = 0; i < count; i += LANES) store_nums(to + i, load_part(from + i, count - i, 0), count - i);
 }
 
+INLINE void scale_row(num *row, int64_t count, float factor) {
+    for (int64_t i = 0; i < count; i++) row[i] = round_num(float_of_num(row[i]) * factor);
+}
+
 INLINE float dot(const float *one, const float *other, int64_t count) {
     vec sum = {0};
     for (int64_t i = 0; i < count; i += LANES)
@@ -170,27 +179,28 @@ INLINE float dot(const float *one, const float *other, int64_t count) {
     return sum_of(sum);
 }
 
-/* The softmax of similarities [count], which are changed, as shares; zeros up to `padded`. */
-static void softmax(float *similarity, int64_t count, int64_t padded, num *shares) {
+/* The first `left` of values, `fill` in the place of others. */
+INLINE vec first_of(vec values, int64_t left, float fill) {
+    if (left >= LANES) return values;
+    bits lanes;
+    for (uint32_t i = 0; i < LANES; i++) lanes[i] = i;
+    const bits own = (bits)(lanes < (bits){0} + (uint32_t)larger(left, 0));
+    return (vec)(((bits)values & own) | ((bits)all(fill) & ~own));
+}
+
+/* What a softmax divides by their sum, which it gives: e to the power of similarities [padded] less the largest; only the
+   first `count` take part, and others become zeros. */
+static float powers_of(const float *similarity, int64_t count, int64_t padded, num *powers) {
     const float lowest = -__builtin_inff();
     vec most = all(lowest), total = {0};
-    for (int64_t i = 0; i < count; i += LANES) most = largest(most, load_part(similarity + i, count - i, lowest));
+    for (int64_t i = 0; i < count; i += LANES) most = largest(most, first_of(load(similarity + i), count - i, lowest));
     const vec top = all(largest_of(most));
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        const vec power = exponential(load(similarity + i) - top);
+    for (int64_t i = 0; i < padded; i += LANES) {
+        const vec power = first_of(exponential(load(similarity + i) - top), count - i, 0);
         total += power;
-        store(similarity + i, power);
+        store_nums(powers + i, power, LANES);
     }
-    float whole = sum_of(total);
-    if (i < count) {
-        const vec power = exponential(load_part(similarity + i, count - i, lowest) - top);
-        for (int64_t rest = 0; rest < count - i; rest++) whole += power[rest];
-        store_part(similarity + i, power, count - i);
-    }
-    const float factor = 1.0f / whole;
-    for (i = 0; i < padded; i += LANES)
-        store_nums(shares + i, load_part(similarity + i, count - i, 0) * factor, padded - i);
+    return sum_of(total);
 }
 
 typedef struct {

@@ -24,9 +24,10 @@ static void ready_cross_attention(const vtg_head *head, const vtg_question *aske
         for (int64_t word = length; word < padded; word++) bias[one * padded + word] = -__builtin_inff();
     }
     make_panels(keys, width, heads * padded, width, asked->key_panels + place * heads * padded * width / CELL);
-    cell *value_rows = asked->value_rows + place * heads * padded / CELL * width;
+    cell *value_rows = asked->value_rows + place * heads * padded / CELL * spread(width);
     for (int64_t word = 0; word < heads * padded; word += CELL)
-        join_rows(values + word * width, values + (word + CELL - 1) * width, width, value_rows + word / CELL * width);
+        join_rows(values + word * width, values + (word + CELL - 1) * width, width,
+                  value_rows + word / CELL * spread(width));
 }
 
 /* A query as one feature: its words, weighted by a softmax of their scores. */
