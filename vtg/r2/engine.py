@@ -269,7 +269,7 @@ class CompiledEngine:
             _Halving(self._linear(_flat(step.convolution), step.convolution.bias), self._norm(step.norm))
             for step in steps
         ]
-        modules = [head.class_head] if head.coordinate_head is None else [head.coordinate_head, head.class_head]
+        modules: list[Any] = [module for module in (head.coordinate_head, head.class_head) if module is not None]
         firsts, lasts = [module[0] for module in modules], [module[2] for module in modules]
         taps = torch.cat([torch.block_diag(*(last.weight[:, :, tap] for last in lasts)) for tap in range(3)])
         gate = [] if block.gate is None else block.gate.sigmoid().tolist()

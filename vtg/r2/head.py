@@ -64,15 +64,13 @@ class R2Head(nn.Module):
         own_mask = None if video_mask is None else video_mask[:: len(video_mask) // videos]
         groups = query.unflatten(0, (videos, -1))
         query_groups = None if query_mask is None else query_mask.unflatten(0, (videos, -1))
-        projection = self.project(video, own_mask)
-        return self.answer(projection, groups, query_groups, video_mask, for_losses=True)
+        return self.answer(self._project(video, own_mask), groups, query_groups, video_mask, for_losses=True)
 
-    def project(self, videos: Tensor | Sequence[Tensor], mask: Tensor | None = None) -> VideoProjection:
+    def project(self, videos: Tensor | Sequence[Tensor]) -> VideoProjection:
         """Maps videos into the block's space, the part of the work that does not depend on the query.
 
         Args:
             videos: [V, T, K, P, Cv], or V equally long [T, K, P, Cv]; any float dtype.
-            mask: [V, T], true where a frame is real; None if all are.
 
         Returns:
             The projection in floats; `VideoProjection.quantized` makes it int8.
@@ -81,9 +79,11 @@ class R2Head(nn.Module):
             VtgError: features of another CLIP, no frames, or videos of several lengths.
         """
         self._check_videos(videos)
-        return VideoProjection(
-            torch.stack([self._map_video(videos, k, mask) for k in range(self.config.layers)], dim=1)
-        )
+        return self._project(videos, None)
+
+    def _project(self, videos: Tensor | Sequence[Tensor], mask: Tensor | None) -> VideoProjection:
+        layers = [self._map_video(videos, k, mask) for k in range(self.config.layers)]
+        return VideoProjection(torch.stack(layers, dim=1))
 
     def answer(
         self,
