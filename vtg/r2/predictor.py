@@ -99,7 +99,7 @@ class Predictor:
 def _batches(
     projections: Sequence[VideoProjection], queries: int, most: int
 ) -> Iterator[tuple[list[tuple[int, int]], slice]]:
-    """All windows, as (projection, window), × all queries, in batches: windows of equal shape, at most `most` queries."""
+    """All windows, as (projection, window), × all queries: windows of equal shape, at most `most` queries a batch."""
     alike: dict[tuple[object, ...], list[tuple[int, int]]] = {}
     for number, projection in enumerate(projections):
         shape = (*projection.values.shape[1:], projection.values.dtype)
