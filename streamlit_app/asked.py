@@ -7,7 +7,6 @@ import binascii
 import contextlib
 import hashlib
 import io
-import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from pathlib import Path
 from vtg.asking import Part, Question, Stretch
 from vtg.errors import VtgError
 
+from .names import plain_name
+
 __all__ = ["Asked", "Picture", "read_picture"]
 
 LARGEST_PICTURE = 1_500_000  # bytes; browsers send what is scaled down to far less
@@ -23,7 +24,7 @@ LARGEST_SIDE = 4096  # pixels
 KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 DIGEST_DIGITS = 16
 LONGEST_NAME = 80  # characters
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\u202a-\u202e\u2066-\u2069]+')
+MOST_READ = 8192  # characters of a name that a browser has sent
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def read_picture(name: str, encoded: str) -> Picture:
     """
     from PIL import Image, UnidentifiedImageError
 
-    shown = _UNSAFE.sub("_", re.split(r"[/\\]", name)[-1])[-LONGEST_NAME:].strip(" .") or "picture"
+    shown = plain_name(name[-MOST_READ:])[-LONGEST_NAME:].strip(" .") or "picture"
     if len(encoded) > LARGEST_PICTURE * 4 / 3:
         raise VtgError(f"{shown}: is too large; choose a smaller picture")
     try:

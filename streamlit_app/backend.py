@@ -23,7 +23,9 @@ from .examples import examples_or_none
 from .exports import KeptResults
 from .garbage import set_aside
 from .jobs import Worker
+from .options import Options
 from .roots import Roots
+from .shown_paths import ShownPaths, may_know_paths
 from .store import MadeFiles
 
 if TYPE_CHECKING:
@@ -40,25 +42,6 @@ FRESH_SECONDS = 1.0  # for which the list of videos is taken as it was read
 EXAMPLES = 6
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the page was started.
-
-    Attributes:
-        folder: of the library; None for the default one.
-        roots: folders that visitors may add videos from.
-        model: what a new library is made with, or the head that an old one is asked with; None for its own.
-        device: a torch device; None for the best.
-        upload_bytes: the largest file that may be uploaded; 0 forbids uploads.
-    """
-
-    folder: Path | None = None
-    roots: tuple[Path, ...] = ()
-    model: str | None = None
-    device: str | None = None
-    upload_bytes: int = 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -86,9 +69,11 @@ class Backend:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.roots = Roots(options.roots)
+        self._paths_known = may_know_paths(options.host, options.allow_hosts)
+        self.roots = Roots(options.roots, self._paths_known)
         # In every address of a file: other sites and other programs cannot guess it.
         self.secret = secrets.token_urlsafe(24)
+        self.upload_token = secrets.token_urlsafe(24)  # whoever is sent the address of a film may not add any
         self.worker = Worker("vtg-library")
         # A copy of a long film must not wait behind an indexing run, nor a short film of clips behind that copy.
         self.copies = Worker("vtg-copies")
@@ -106,6 +91,8 @@ class Backend:
         """Look at a library from now on, all visitors."""
         self.library = library
         self.made = MadeFiles(library.folder / "previews")
+        own = [("library", library.folder), ("library", library.folder.resolve())]
+        self.shown = ShownPaths(self._paths_known, [*self.roots.named.items(), *own])
         self.examples: tuple[str, ...] = ()
         self._entries: tuple[float, list[VideoEntry]] | None = None
         self._seen = library.exists
@@ -182,6 +169,19 @@ class Backend:
             if entry.video == video:
                 return entry
         raise VtgError("this video is not in the library any more")
+
+    def file(self, video: str) -> Path:
+        """The file of a content key, which is there and, where it lies below a root, does not lead out of it.
+
+        Raises:
+            VtgError: it is not.
+        """
+        path = Path(self.entry(video).path)
+        if self.roots.lead_out(path):
+            raise VtgError(f"{path.name}: is a link that leads out of the folders which this page may read")
+        if not path.is_file():
+            raise VtgError(f"{path.name}: the file is not there any more, so it cannot be played.")
+        return path
 
     @property
     def usual_score(self) -> float:

@@ -6,7 +6,7 @@ import hashlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,12 +61,13 @@ class KeptResults:
                 self._kept.popitem(last=False)
         return name
 
-    def export(self, name: str, form: str) -> Export:
+    def export(self, name: str, form: str, shown: Callable[[str], str] = str) -> Export:
         """Results as a file; see `vtg.timelines.export_hits`.
 
         Args:
             name: what `keep` has given.
             form: one of `FORMS`.
+            shown: how the path of a video is written in it.
 
         Raises:
             VtgError: there is no such form, or the results are not kept any more.
@@ -82,4 +83,4 @@ class KeptResults:
             raise VtgError("these results are not kept any more: reload the page, and export them again")
         title, hits = kept
         stem = re.sub(r"[^\w\-]+", " ", title)[:LONGEST_NAME].strip() or "moments"
-        return Export(f"{stem}{form}", FORMS[form], EXPORTS[form](title, hits))
+        return Export(f"{stem}{form}", FORMS[form], EXPORTS[form](title, hits, shown))

@@ -154,9 +154,10 @@ async def _respond(
                 path = await to_thread.run_sync(_make, backend, answered)
         return _file(path, answered.media_type, answered.name)
     except VtgError as error:
-        return PlainTextResponse(str(error), 404)
+        return PlainTextResponse(backend.shown.text(str(error)), 404)
     except OSError as error:
-        return PlainTextResponse(f"cannot be read: {error.strerror}", 404)
+        name = f"{Path(str(error.filename)).name}: " if error.filename else ""
+        return PlainTextResponse(f"{name}cannot be read or made: {error.strerror}", 507)
 
 
 def _make(backend: Backend, recipe: _Recipe) -> Path:
@@ -171,10 +172,7 @@ def _file(path: Path, media_type: str, name: str | None = None, keep: bool = Tru
 
 
 def _path_of(backend: Backend, request: Request) -> Path:
-    path = Path(backend.entry(request.path_params["video"]).path)
-    if not path.is_file():
-        raise VtgError(f"{path.name}: the file is not there any more")
-    return path
+    return backend.file(request.path_params["video"])
 
 
 def _video(backend: Backend, request: Request) -> Response:
@@ -248,7 +246,8 @@ def _result(backend: Backend, request: Request) -> Response:
 def _export(backend: Backend, request: Request) -> Response:
     from starlette.responses import Response as Answer
 
-    export = backend.results.export(request.path_params["results"], f".{request.path_params['form']}")
+    form = f".{request.path_params['form']}"
+    export = backend.results.export(request.path_params["results"], form, backend.shown.path)
     headers = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(export.name)}", "Cache-Control": "no-store"}
     return Answer(export.text, media_type=export.media_type, headers=headers)
 

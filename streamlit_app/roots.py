@@ -2,65 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vtg.errors import VtgError
 from vtg.plain_text import from_utf8, to_utf8
+from vtg.sources import is_there
 
 __all__ = ["Roots"]
 
+LEVELS = 2  # of folders below a root that are offered
+
 
 class Roots:
-    """Folders that may be read, and nothing else.
+    """Folders that may be read, and nothing else: what links in them lead to counts by where it really is.
 
     Args:
         folders: may be none.
+        known: whether visitors may know where on this machine these are; else each goes by its own name.
+
+    Attributes:
+        named: the folders, without links, by the names that visitors write: their own, with a number where two have
+            the same.
     """
 
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self._roots = tuple(folder.expanduser().resolve() for folder in folders)
+    def __init__(self, folders: Iterable[Path], known: bool = True) -> None:
+        self._known = known
+        self.named: dict[str, Path] = {}
+        for folder in dict.fromkeys(folder.expanduser().resolve() for folder in folders):
+            name, number = folder.name or "root", 2
+            while name in self.named:
+                name, number = f"{folder.name or 'root'} ({number})", number + 1
+            self.named[name] = folder
 
     def __bool__(self) -> bool:
-        return bool(self._roots)
+        return bool(self.named)
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """The folders, without links."""
+        return tuple(self.named.values())
+
+    def hold(self, path: Path) -> bool:
+        """Whether a file or folder is really below one of the folders, wherever links lead."""
+        try:
+            real = path.resolve()
+        except (OSError, RuntimeError, ValueError):
+            return False
+        return any(real.is_relative_to(root) for root in self.places)
+
+    def lead_out(self, path: Path) -> bool:
+        """Whether a path below one of the folders leads out of all of them, by links."""
+        return any(path.is_relative_to(root) for root in self.places) and not self.hold(path)
 
     def allowed(self, written: str) -> Path:
         """The file or folder that a visitor may add by name.
 
         Args:
-            written: absolute, or relative to one of the roots.
+            written: absolute, relative to one of the roots, or beginning with the name of one.
+
+        Returns:
+            It, without links.
 
         Raises:
             VtgError: it lies outside the roots, or is not there.
         """
-        if not self._roots:
+        if not self:
             raise VtgError("This page may read no folders: start it with vtg ui --root FOLDER, or upload files.")
         try:
-            path = Path(from_utf8(written.strip())).expanduser()
-            candidates = [path] if path.is_absolute() else [root / path for root in self._roots]
-            resolved = [candidate.resolve() for candidate in candidates]
+            resolved = [path.resolve() for path in self._meant(from_utf8(written.strip()))]
         except (ValueError, OSError, RuntimeError):
             raise VtgError(f"{written[:100]}: is not a path") from None
-        inside = [path for path in resolved if any(path.is_relative_to(root) for root in self._roots)]
+        inside = [path for path in resolved if self.hold(path)]
         if not inside:
+            roots = ", ".join(map(str, self.places) if self._known else self.named)
             raise VtgError(
-                f"{written[:200]}: lies outside the folders that this page may read "
-                f"({', '.join(map(str, self._roots))}); start it with another --root."
+                f"{written[:200]}: lies outside the folders that this page may read ({roots}); "
+                "start it with another --root."
             )
         for path in inside:
-            if path.exists():
+            if is_there(path):
                 return path
         raise VtgError(f"{written[:200]}: no such file or folder.")
 
+    def _meant(self, written: str) -> list[Path]:
+        path = Path(written)
+        if written == "~" or written.startswith("~/"):  # not those of others, whose names would be told
+            path = path.expanduser()
+        if path.is_absolute():
+            return [path]
+        first, *rest = path.parts or (".",)
+        named = [self.named[first].joinpath(*rest)] if first in self.named else []
+        return [*named, *(root / path for root in self.places)]
+
     def folders(self, most: int = 300) -> list[str]:
-        """The roots and the folders up to two levels below them, for choosing from."""
+        """The roots and the folders up to two levels below them that are really there, for choosing from.
+
+        Args:
+            most: of them.
+        """
         found: list[str] = []
-        for root in self._roots:
-            found.append(to_utf8(str(root)))
-            for pattern in ("*/", "*/*/"):
-                for path in sorted(root.glob(pattern)):
-                    if path.is_dir() and not any(part.startswith(".") for part in path.relative_to(root).parts):
-                        found.append(to_utf8(str(path)))
-                        if len(found) >= most:
-                            return found
+        for name, root in self.named.items():
+            for path in (root, *_below(root, LEVELS)):
+                inner = path.relative_to(root).parts
+                found.append(to_utf8(str(path)) if self._known else to_utf8("/".join((name, *inner))))
+                if len(found) >= most:
+                    return found
         return found
+
+
+def _below(folder: Path, levels: int) -> Iterator[Path]:
+    """Folders below one that are no links and not hidden, each level after the one before."""
+    level = [folder]
+    for _ in range(levels):
+        inner: list[Path] = []
+        for each in level:
+            try:
+                entries = sorted(each.iterdir())
+            except OSError:
+                continue
+            inner += [path for path in entries if not path.name.startswith(".") and _is_folder(path)]
+        yield from inner
+        level = inner
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir() and not path.is_symlink() and not getattr(path, "is_junction", lambda: False)()
+    except OSError:
+        return False

@@ -55,6 +55,9 @@ def add_videos(
         give_up: called where the job has failed or was cancelled.
     """
     paths = list(paths)
+    # What visitors may read, and the folders of files that the library's owner has added from elsewhere.
+    owned = [path.parent for path in paths if not backend.roots.hold(path)]
+    within = (*backend.roots.places, backend.uploads, *owned)
 
     def work(job: Job) -> IndexReport:
         library = backend.library
@@ -64,7 +67,7 @@ def add_videos(
         with backend.model_lock:
             library.encoder  # noqa: B018 - loaded here, under the lock
         try:
-            return library.add(paths, _follow(backend, job), retry_failed, stop=lambda: job.stopping)
+            return library.add(paths, _follow(backend, job), retry_failed, lambda: job.stopping, within)
         finally:
             backend.changed()
 
@@ -162,7 +165,7 @@ def playable(backend: Backend, video: str, refused: bool = False) -> Copy:
     """
     from vtg.video.preview import browsers_play, write_proxy
 
-    path = backend.entry(video).path
+    path = str(backend.file(video))
     if not refused and backend.remembered(("plays", video), lambda: browsers_play(path)):
         return Copy("video")
     kind = "recoded" if refused else "proxy"

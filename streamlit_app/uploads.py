@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import secrets
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VideoError, VtgError
-from vtg.sources import VIDEO_SUFFIXES
 from vtg.whole_files import fitted_name
 
+from .names import safe_name
 from .tasks import add_videos
 
 if TYPE_CHECKING:
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
     from .backend import Backend
 
-__all__ = ["drop_leftovers", "safe_name", "upload_route", "upload_url"]
+__all__ = ["MOST_UPLOADS", "drop_leftovers", "upload_route", "upload_url"]
 
 WRITTEN_AT_ONCE = 1 << 20  # bytes
 PART = ".part"  # how files end that are still being sent
 ABANDONED_SECONDS = 3600.0  # after which a file that nobody writes to is one that nobody sends any more
-LONGEST_NAME = 120  # characters
-UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\u202a-\u202e\u2066-\u2069]+')
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # names that Windows keeps for devices
+MOST_UPLOADS = 4  # at the same time, of all visitors
+STALLED_SECONDS = 60.0  # in which `WRITTEN_AT_ONCE` has to come, or the rest of the file
+LONGEST_SECONDS = 12 * 3600.0  # that one upload may take
+SPARE_BYTES = 100_000_000  # of the disk that uploads leave to everything else
+LONGEST_GIVEN_NAME = 8192  # characters in an address
 
 
 class _Refused(Exception):  # noqa: N818 - an answer
@@ -40,24 +42,38 @@ class _Refused(Exception):  # noqa: N818 - an answer
         self.status = status
 
 
+class _Slots:
+    """The places of uploads that are being received."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[None]:
+        """Have one for the block.
+
+        Raises:
+            _Refused: all are taken.
+        """
+        self.check()
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+    def check(self) -> None:
+        """Refuse where all are taken."""
+        if self._taken >= MOST_UPLOADS:
+            raise _Refused(429, f"{MOST_UPLOADS} files are being sent already: try again when one of them is there")
+
+
 def upload_url(backend: Backend) -> str:
-    """Where files are sent, each as the whole body of a POST, with ``?name=``."""
-    return f"/vtg/{backend.secret}/upload"
+    """Where files are sent, each as the whole body of a POST, with ``?name=``.
 
-
-def safe_name(name: str) -> str:
-    """A file's name without anything that leads elsewhere or that some system cannot write.
-
-    Raises:
-        VtgError: it is not the name of a video.
+    A GET with ``&size=`` says beforehand whether such a file would be taken.
     """
-    base = UNSAFE.sub("_", re.split(r"[/\\]", name)[-1]).strip(" .")
-    stem, suffix = Path(base).stem.strip(" .") or "video", Path(base).suffix.lower()
-    if suffix not in VIDEO_SUFFIXES:
-        raise VtgError(f"{name[:80]}: is not named like a video (such as .mp4, .mov, .mkv, .webm, .avi)")
-    if RESERVED.match(stem):
-        stem = f"_{stem}"
-    return fitted_name("", stem[: LONGEST_NAME - len(suffix)], suffix)
+    return f"/vtg/{backend.upload_token}/upload"
 
 
 def upload_route(backend: Callable[[], Backend]) -> Route:
@@ -69,68 +85,103 @@ def upload_route(backend: Callable[[], Backend]) -> Route:
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
+    slots = _Slots()
+
     async def endpoint(request: Request) -> Response:
+        shown = backend().shown
         try:
-            return JSONResponse(await _receive(backend(), request))
+            if request.method == "POST":
+                return JSONResponse(await _receive(backend(), request, slots))
+            name = _check_request(backend(), request, request.query_params.get("size", ""))
+            slots.check()
+            return JSONResponse({"name": name})
         except _Refused as refusal:
-            return JSONResponse({"reason": str(refusal)}, refusal.status)
+            return JSONResponse({"reason": shown.text(str(refusal))}, refusal.status)
         except VtgError as error:
-            return JSONResponse({"reason": str(error)}, 422)
+            return JSONResponse({"reason": shown.text(str(error))}, 422)
         except OSError as error:
             return JSONResponse({"reason": f"the file could not be kept: {error.strerror}"}, 507)
 
-    return Route("/vtg/{secret}/upload", endpoint, methods=["POST"])
+    return Route("/vtg/{token}/upload", endpoint, methods=["GET", "POST"])
 
 
-async def _receive(backend: Backend, request: Request) -> dict[str, object]:
-    from anyio import to_thread
+def _check_request(backend: Backend, request: Request, size: str) -> str:
+    """The name under which an announced file would be kept.
 
-    if not secrets.compare_digest(request.path_params["secret"].encode(), backend.secret.encode()):
+    Raises:
+        _Refused: the sender may not, the file is too large, or there is no room for it.
+        VtgError: it is not named like a video.
+    """
+    if not secrets.compare_digest(request.path_params["token"].encode(), backend.upload_token.encode()):
         raise _Refused(403, "this page is of an earlier start: reload it")
     limit = backend.options.upload_bytes
     if not limit:
         raise _Refused(403, "this page takes no uploads")
-    name = safe_name(request.query_params.get("name", ""))
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise _Refused(413, _too_large(name, limit))
+    name = safe_name(request.query_params.get("name", "")[-LONGEST_GIVEN_NAME:])
     if backend.gone:
-        raise _Refused(410, f"{backend.library.folder}: the library is not there any more")
-    backend.library.begin()
-    backend.uploads.mkdir(exist_ok=True)
-    drop_leftovers(backend.uploads)
-    part = backend.uploads / f".{secrets.token_hex(8)}{PART}"
-    try:
-        await _write(request, part, name, limit)
-        await to_thread.run_sync(_check, part, name)
-        if await request.is_disconnected():
-            raise _broken_off(name)
-        path = _keep(part, backend.uploads, name)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        raise _Refused(410, "the library is not there any more")
+    announced = int(size) if size.isascii() and size.isdigit() and len(size) < 20 else 0
+    if announced > limit or len(size) >= 20:
+        raise _Refused(413, _too_large(name, limit))
+    place = next((place for place in (backend.library.folder, *backend.library.folder.parents) if place.is_dir()), None)
+    if place is not None and announced and announced + SPARE_BYTES > shutil.disk_usage(place).free:
+        raise _Refused(507, f"{name}: there is not enough room on the server's disk")
+    return name
+
+
+async def _receive(backend: Backend, request: Request, slots: _Slots) -> dict[str, object]:
+    from anyio import to_thread
+
+    name = _check_request(backend, request, request.headers.get("content-length", ""))
+    with slots.take():
+        backend.library.begin()
+        backend.uploads.mkdir(exist_ok=True)
+        drop_leftovers(backend.uploads)
+        part = backend.uploads / f".{secrets.token_hex(8)}{PART}"
+        try:
+            await _write(request, part, name, backend.options.upload_bytes)
+            await to_thread.run_sync(_check, part, name)
+            if await request.is_disconnected():
+                raise _broken_off(name)
+            path = _keep(part, backend.uploads, name)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
     job = add_videos(backend, [path], path.name, give_up=functools.partial(_drop_unknown, backend, path))
     return {"name": path.name, "job": job.number}
 
 
 async def _write(request: Request, part: Path, name: str, limit: int) -> None:
-    from anyio import to_thread
+    from anyio import move_on_after, to_thread
     from starlette.requests import ClientDisconnect
 
-    waiting, size = bytearray(), 0
+    size, until = 0, time.monotonic() + LONGEST_SECONDS
+    blocks = request.stream()
     try:
         with part.open("wb") as file:
-            async for block in request.stream():
-                size += len(block)
+            while True:
+                waiting, ended = bytearray(), False
+                with move_on_after(min(STALLED_SECONDS, until - time.monotonic())) as patience:
+                    ended = await _fill(waiting, blocks, limit - size)
+                size += len(waiting)
                 if size > limit:
                     raise _Refused(413, _too_large(name, limit))
-                waiting += block
-                if len(waiting) >= WRITTEN_AT_ONCE:
-                    await to_thread.run_sync(file.write, bytes(waiting))
-                    waiting.clear()
-            file.write(waiting)
+                if patience.cancelled_caught:
+                    raise _Refused(408, f"{name}: it comes too slowly: try again with a faster connection")
+                await to_thread.run_sync(file.write, bytes(waiting))
+                if ended:
+                    return
     except ClientDisconnect:
         raise _broken_off(name) from None
+
+
+async def _fill(waiting: bytearray, blocks: AsyncIterator[bytes], most: int) -> bool:
+    """Collect what comes until there is enough to be written; gives whether it was the last."""
+    async for block in blocks:
+        waiting += block
+        if len(waiting) >= WRITTEN_AT_ONCE or len(waiting) > most:
+            return False
+    return True
 
 
 def _broken_off(name: str) -> _Refused:
@@ -170,7 +221,7 @@ def _keep(part: Path, folder: Path, name: str) -> Path:
     """Give a file its name; a name that is taken gets a number."""
     stem, suffix = Path(name).stem, Path(name).suffix
     path, number = folder / name, 2
-    while path.exists():
+    while path.exists() or path.is_symlink():
         path, number = folder / fitted_name("", stem, f" ({number}){suffix}"), number + 1
     part.replace(path)
     return path

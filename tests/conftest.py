@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_models import write_tiny_clip, write_tiny_head
 
 # The tests' models are tiny: threads would wait for each other longer than they work. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,20 +27,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights under OpenAI's names: image 32, patch 16 (P = 5), width 64, 5 blocks; text 64, 4 blocks."""
-    import torch
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    clip = CLIP(
-        32,
-        CLIPVisionCfg(layers=5, width=64, head_width=64, patch_size=16, image_size=32),
-        CLIPTextCfg(context_length=77, vocab_size=49408, width=64, heads=1, layers=4),
-        quick_gelu=True,
-    )
-    path = tmp_path_factory.mktemp("clip") / "tiny.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in clip.state_dict().items()}, path)
-    return path
+    return write_tiny_clip(tmp_path_factory.mktemp("clip") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="session")
@@ -75,19 +63,4 @@ def make_video() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny_head(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An R² head with random weights that fits `tiny_clip`; its windows are 20 s long and 12 s apart."""
-    import torch
-
-    from vtg.r2 import HeadConfig, R2Head, save_head
-
-    torch.manual_seed(1)
-    config = HeadConfig(
-        name="tiny", hidden_width=32, video_width=64, query_width=64, tokens=5, nms="normal", unit=2.0, clip_model=None,
-        clip_pretrained=None, window_seconds=20.0, step_seconds=12.0,
-    )  # fmt: skip
-    head = R2Head(config)
-    with torch.no_grad():  # the gates begin at 0, where the query's pooling would have no part
-        head.block.scale.uniform_(0.5, 1.0)
-        head.block.gate.uniform_(-1.0, 1.0)
-    path = tmp_path_factory.mktemp("head") / "tiny.safetensors"
-    save_head(head, path)
-    return path
+    return write_tiny_head(tmp_path_factory.mktemp("head") / "tiny.safetensors")

@@ -23,9 +23,8 @@ from streamlit_app.charts import JUMP, clicked_time, curve_chart, stacked_chart
 from streamlit_app.examples import rank_phrases
 from streamlit_app.exports import KeptResults
 from streamlit_app.jobs import CANCELLED, DONE, FAILED, Job, Worker
-from streamlit_app.roots import Roots
+from streamlit_app.names import safe_name
 from streamlit_app.store import MadeFiles
-from streamlit_app.uploads import safe_name
 from streamlit_app.views.parts import escape
 from streamlit_app.views.video import moments_csv
 from vtg.errors import VtgError
@@ -86,43 +85,6 @@ def test_a_video_is_what_its_address_says() -> None:
     assert read_video(as_lists(state.to_params())) == state
     assert VideoState().to_params() == {}
     assert SearchState().to_params() == {}
-
-
-class TestRoots:
-    """What visitors may add by name."""
-
-    @pytest.fixture
-    def roots(self, tmp_path: Path) -> Roots:
-        (tmp_path / "films" / "2024" / "may").mkdir(parents=True)
-        (tmp_path / "films" / ".hidden").mkdir()
-        (tmp_path / "films-of-others").mkdir()
-        return Roots([tmp_path / "films"])
-
-    def test_what_is_inside_may_be_added(self, roots: Roots, tmp_path: Path) -> None:
-        assert roots.allowed(str(tmp_path / "films" / "2024")) == (tmp_path / "films" / "2024").resolve()
-        assert roots.allowed("2024/may") == (tmp_path / "films" / "2024" / "may").resolve()
-        assert roots.folders() == [str((tmp_path / "films" / part).resolve()) for part in ("", "2024", "2024/may")]
-
-    @pytest.mark.parametrize("path", ["../films-of-others", "/", "2024/../../films-of-others", "~"])
-    def test_what_is_outside_may_not(self, roots: Roots, path: str) -> None:
-        with pytest.raises(VtgError, match="outside the folders"):
-            roots.allowed(path)
-
-    def test_a_link_that_leads_out_may_not(self, roots: Roots, tmp_path: Path) -> None:
-        try:
-            (tmp_path / "films" / "out").symlink_to(tmp_path / "films-of-others")
-        except OSError:
-            pytest.skip("no links on this system")
-        with pytest.raises(VtgError, match="outside the folders"):
-            roots.allowed("out")
-
-    def test_what_is_not_there_or_no_path_is_told_so(self, roots: Roots) -> None:
-        with pytest.raises(VtgError, match="no such file"):
-            roots.allowed("2025")
-        with pytest.raises(VtgError, match=r"not a path|no such file"):
-            roots.allowed("a\0b")
-        with pytest.raises(VtgError, match="--root"):
-            Roots([]).allowed("/tmp")
 
 
 class TestJobs:

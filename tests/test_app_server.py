@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import threading
@@ -22,7 +23,7 @@ from streamlit_app.jobs import CANCELLED, FAILED, Job
 from streamlit_app.media import export_url, media_routes, media_url, result_url
 from streamlit_app.server import open_port
 from streamlit_app.tasks import add_videos, make_film, playable
-from streamlit_app.uploads import drop_leftovers, upload_route, upload_url
+from streamlit_app.uploads import MOST_UPLOADS, drop_leftovers, upload_route, upload_url
 from vtg.errors import VtgError
 from vtg.library import Library
 from vtg.specs import model_spec
@@ -105,7 +106,7 @@ def test_who_guesses_gets_nothing(shop: Backend, client: Any) -> None:
     assert client.get(media_url(shop, "clip", video, 50.0, 60.0)).status_code == 404
     assert client.get(media_url(shop, "proxy", video)).status_code == 404
     assert client.get(result_url(shop, 99)).status_code == 404
-    assert client.post(upload_url(shop).replace(shop.secret, "guess")).status_code == 403
+    assert client.post(upload_url(shop).replace(shop.upload_token, "guess")).status_code == 403
 
 
 def test_a_film_of_clips_is_made_and_sent(shop: Backend, client: Any, tmp_path: Path) -> None:
@@ -195,6 +196,110 @@ def test_an_upload_that_is_given_up_while_it_is_checked_leaves_nothing(
     assert answers[0]["status"] == 400
     assert not any(shop.uploads.iterdir())
     assert all(job.title != "left.mp4" for job in shop.worker.jobs())
+
+
+def test_what_would_not_be_taken_is_told_before_it_is_sent(shop: Backend, client: Any) -> None:
+    def ask(name: str, size: object) -> Any:
+        return client.get(upload_url(shop), params={"name": name, "size": size})
+
+    assert ask("new.mp4", 1000).json() == {"name": "new.mp4"}
+    for name, size, status in (("x.txt", 1, 422), ("", 1, 422), ("x.mp4", 200_001, 413), ("x.mp4", "9" * 30, 413)):
+        answer = ask(name, size)
+        assert (answer.status_code, bool(answer.json()["reason"])) == (status, True)
+    assert client.get(upload_url(shop).replace(shop.upload_token, shop.secret)).status_code == 403
+
+
+def test_a_disk_without_room_is_told_before_and_while_a_file_is_sent(
+    shop: Backend, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))  # type: ignore[attr-defined]
+        answer = client.get(upload_url(shop), params={"name": "new.mp4", "size": 1000})
+        assert answer.status_code == 507 and "not enough room" in answer.json()["reason"]
+    opened = Path.open
+
+    def full(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path.name.endswith(".part"):
+            opened(path, *arguments, **more).close()
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", full)
+    answer = client.post(upload_url(shop), params={"name": "new.mp4"}, content=b"film")
+    assert (answer.status_code, answer.json()["reason"]) == (507, "the file could not be kept: No space left on device")
+    assert not any(shop.uploads.iterdir())
+
+
+def test_only_a_few_files_are_taken_at_once_and_none_that_stalls(
+    shop: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamlit_app.uploads.STALLED_SECONDS", 1.0)
+    app = Starlette(routes=[upload_route(lambda: shop)])
+
+    async def send_slowly(statuses: list[int]) -> None:
+        async def receive() -> Any:
+            await anyio.sleep(0.3)  # something comes all the time, and never enough
+            return {"type": "http.request", "body": b"a", "more_body": True}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": upload_url(shop),
+            "query_string": b"name=slow.mp4",
+            "headers": [],
+        }
+        await app(scope, receive, send)
+
+    async def send_all(statuses: list[int]) -> None:
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                for _ in range(MOST_UPLOADS + 2):
+                    group.start_soon(send_slowly, statuses)
+
+    statuses: list[int] = []
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(anyio.run, send_all, statuses).result()
+        thread.submit(anyio.run, send_all, statuses).result()
+    assert sorted(statuses) == [408] * (2 * MOST_UPLOADS) + [429] * 4, "places are given back"
+    assert not any(shop.uploads.iterdir())
+
+
+@pytest.mark.parametrize(
+    "stem", ["x" * 5000, "\u3042" * 300, "\U0001f3ac" * 200, "con", "a\0b", "\u202egpj", "%2e%2e%2f"]
+)
+def test_names_of_every_kind_are_kept_as_some_name(
+    shop: Backend, client: Any, tmp_path: Path, make_video: Callable[..., Path], stem: str
+) -> None:
+    film = make_video(tmp_path / "new.mp4", seconds=4, seed=13).read_bytes()
+    answer = client.post(upload_url(shop), params={"name": f"{stem}.mp4"}, content=film)
+    assert answer.status_code == 200, answer.text
+    (kept,) = shop.uploads.iterdir()
+    assert kept.name == answer.json()["name"] and kept.suffix == ".mp4"
+    wait_for(lambda: not shop.worker.busy)
+    assert len(shop.indexed()) == 3
+    shop.remove([str(kept)])
+
+
+def test_a_film_that_becomes_a_link_out_of_the_root_is_not_sent(
+    shop: Backend, client: Any, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    video = next(entry for entry in shop.indexed() if entry.path.endswith("b.mp4"))
+    path, aside = Path(video.path), tmp_path / "aside.mp4"
+    path.rename(aside)
+    try:
+        path.symlink_to(aside)
+        for kind, times in (("video", ()), ("poster", (1.0,)), ("clip", (1.0, 2.0))):
+            answer = client.get(media_url(shop, kind, video.video, *times))
+            assert (answer.status_code, "leads out" in answer.text) == (404, True)
+    finally:
+        path.unlink()
+        aside.rename(path)
 
 
 def test_an_upload_whose_indexing_ends_early_is_deleted(

@@ -367,7 +367,7 @@ def test_the_world_is_imported_without_torch():
 
 
 def test_every_wording_is_known_to_the_tokenizer_rows():
-    from tools.demo_lessons import LONGEST_TEXT, Words
+    from tools.demo.lessons import LONGEST_TEXT, Words
 
     words, chance = Words(), random.Random(0)  # noqa: S311
     unknown = words.row_count - 1
@@ -380,7 +380,7 @@ def test_every_wording_is_known_to_the_tokenizer_rows():
 
 
 def test_a_file_of_the_small_clip_reads_as_it_was_trained(tmp_path: Path):
-    from tools.demo_encoder import EncoderSettings, save_encoder, train_encoder
+    from tools.demo.encoder import EncoderSettings, save_encoder, train_encoder
     from tools.make_demo import SMOKE
     from vtg import ClipEncoder
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tools.demo_drill import EASIEST, Lesson, Pool, presence_surprise
-from tools.demo_questions import Question, ask_about
-from tools.demo_start import NEIGHBOURS, look_around, start_from_one_layer
-from tools.demo_teacher import TOLD, Teacher, Telling
+from tools.demo.drill import EASIEST, Lesson, Pool, presence_surprise
+from tools.demo.questions import Question, ask_about
+from tools.demo.start import NEIGHBOURS, look_around, start_from_one_layer
+from tools.demo.teacher import TOLD, Teacher, Telling
 from vtg.demo import Description, Order, Scene, Sentence, Thing, make_scene, split_seed, truth
 from vtg.demo.sentences import KINDS, held_clips
 from vtg.demo.world import ACTIONS, Action, Backdrop

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import mmap
-import os
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vtg.array_files import ABANDONED_SECONDS
 from vtg.errors import VtgError
 from vtg.features import FeatureKey, FeatureStore, PublishedFeatures, content_key
+from vtg.published import NpyWriter
 
 KEY = FeatureKey("0" * 32, "1" * 16, 0.5)
 
@@ -116,14 +114,14 @@ def test_damage_is_found(store: FeatureStore) -> None:
 
 
 def test_only_abandoned_files_are_swept(store: FeatureStore) -> None:
-    fresh, old = store.root / "a.part", store.root / "b.part"
-    for path in (fresh, old):
-        path.write_bytes(b"half")
-    before = time.time() - ABANDONED_SECONDS - 1
-    os.utime(old, (before, before))
-    store.sweep()
-    assert fresh.exists()
+    old = store.root / "b.part"
+    old.write_bytes(b"half")
+    with NpyWriter(store.root / "c.npy") as writer:
+        writer.append(np.zeros((2, 3)))
+        store.sweep()
+        assert [path.name.partition(".")[0] for path in store.root.glob("*.part")] == ["c"]
     assert not old.exists()
+    assert (store.root / "c.npy").exists()
     assert KEY in store
 
 

@@ -297,10 +297,14 @@ def test_what_was_indexed_with_other_weights_is_not_searched_but_done_again(
 
     save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights)
     changed = Library(tmp_path / "own", device="cpu")
-    with pytest.raises(VtgError, match="other weights"):
+    with pytest.raises(VtgError, match=r"have changed: they are other weights.*vtg search QUERY .*--pretrained"):
         changed.search("a red circle")
-    assert len(changed.add([folder]).added) == 2
-    assert changed.search("a red circle")
+    named = Library(tmp_path / "own", model_spec("zero-shot", pretrained=weights), device="cpu")
+    with pytest.raises(VtgError, match="other weights"):
+        named.search("a red circle")
+    assert len(named.add([folder]).added) == 2
+    assert named.search("a red circle")
+    assert Library(tmp_path / "own", device="cpu").search("a red circle")
 
 
 def test_wrong_questions_are_one_line(library: Library, folder: Path, tmp_path: Path) -> None:

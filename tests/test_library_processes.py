@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import time
 from collections import Counter
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vtg.errors import VtgError
 from vtg.library import Library
 from vtg.specs import model_spec
+from vtg.tables import LibraryTables
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and killed with a signal")
 
@@ -128,3 +131,96 @@ def test_killed_at_random_moments_it_goes_on(
     assert last.exitcode == 0
     check_sound(open_library(place, tiny_clip), folder)
     assert sum(Counter(log.read_text().split()).values()) <= videos + 3 * kills  # at work, and decoded ahead
+
+
+def test_a_write_is_tried_again_only_where_another_has_committed_meanwhile(tmp_path: Path) -> None:
+    tables, others = LibraryTables(tmp_path), LibraryTables(tmp_path)
+    tables.put_folders(["/films"])
+    tried: list[bool] = []
+
+    def conflict(table: Any) -> None:
+        tried.append(True)
+        if len(tried) < 3:
+            others.put_folders([f"/films {len(tried)}"])
+            raise RuntimeError("lance error: somebody was quicker")
+        table.delete("path = '/films'")
+
+    def fail(table: Any) -> None:
+        tried.append(True)
+        raise OSError("no space")
+
+    tables._write("folders", None, conflict)
+    assert len(tried) == 3 and tables.folders() == ["/films 1", "/films 2"]
+    tried.clear()
+    with pytest.raises(VtgError, match=r"folders\.lance: .*no space"):
+        tables._write("folders", None, fail)
+    assert len(tried) == 1
+
+
+def at_work(role: str, folder: Path, weights: Path, films: Path, stop: Any, rounds: Any) -> None:
+    """Runs in a process of its own: does one thing with a library again and again."""
+    library = open_library(folder, weights)
+    chance = np.random.default_rng(hash(role) % 1000)
+    kept = {str(path) for path in (films / "kept").iterdir()}
+    while not stop.is_set():
+        if role.startswith("index"):
+            report = library.add([films])
+            assert not report.failed, report.failed
+        elif role == "remove":
+            time.sleep(float(chance.uniform(0.0, 0.5)))
+            library.remove([films / "churned"])
+        elif role == "refresh":
+            report = library.refresh()
+            assert not report.failed, report.failed
+            assert not report.removed, report.removed
+        else:
+            hits = library.search("a red circle", limit=50)
+            assert len({(hit.video, hit.moment.start, hit.moment.end) for hit in hits}) == len(hits)
+            paths = [entry.path for entry in library.videos()]
+            assert kept <= set(paths), "a video is lost"
+            assert len(set(paths)) == len(paths), "a video is there twice"
+        with rounds.get_lock():
+            rounds.value += 1
+
+
+ROLES = ("index", "index too", "remove", "refresh", "search", "search too")
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [20.0, pytest.param(float(os.environ.get("VTG_TEST_SECONDS", "600")), marks=pytest.mark.slow)],
+    ids=["short", "long"],
+)
+def test_six_processes_neither_lose_nor_double_a_video(
+    tmp_path: Path, films: Callable[[int], Path], tiny_clip: Path, context: Any, seconds: float
+) -> None:
+    folder, place = films(12), tmp_path / "library"
+    for number, path in enumerate(sorted(folder.iterdir())):
+        part = folder / ("churned" if number % 3 == 0 else "kept")
+        part.mkdir(exist_ok=True)
+        path.rename(part / path.name)
+    open_library(place, tiny_clip).add([folder])
+    stop = context.Event()
+    rounds = {role: context.Value("i", 0) for role in ROLES}
+    processes = {
+        role: context.Process(target=at_work, args=(role, place, tiny_clip, folder, stop, rounds[role]))
+        for role in ROLES
+    }
+    for process in processes.values():
+        process.start()
+    until = time.monotonic() + 120  # for all to have begun
+    begun = False
+    while time.monotonic() < until and all(process.is_alive() for process in processes.values()):
+        time.sleep(0.2)
+        if not begun and all(count.value > 0 for count in rounds.values()):
+            begun, until = True, time.monotonic() + seconds
+    stop.set()
+    for process in processes.values():
+        process.join(60)
+    print({role: count.value for role, count in rounds.items()})
+    assert {role: process.exitcode for role, process in processes.items()} == dict.fromkeys(ROLES, 0)
+    assert begun
+    library = open_library(place, tiny_clip)
+    library.add([folder])
+    assert library.verify(checksums=True) == []
+    assert [entry.path for entry in library.videos()] == [str(path) for path in sorted(folder.rglob("*.mp4"))]

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from tools.compare_demo import summarised
-from tools.demo_features import Asked, draw_scene, features_folder, write_features
-from tools.demo_test_set import FIGURES, TestSet, figures_of, make_test_set
+from tools.demo.features import Asked, draw_scene, features_folder, write_features
+from tools.demo.test_set import FIGURES, TestSet, figures_of, make_test_set
 from vtg import ClipEncoder
 from vtg.demo import make_scene, split_seed, truth
 from vtg.features import PublishedFeatures

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from vtg import models
+from vtg.downloads import BLOCK
 from vtg.errors import VtgError
 from vtg.models import ModelEntry, find_model, load_head, pull, registry
 
@@ -202,9 +203,9 @@ def test_model_that_is_not_here_says_how_to_get_it(hub):
 
 @pytest.mark.parametrize("cuts", [1, 2])
 def test_broken_download_goes_on_where_it_stopped(hub, tmp_path, cuts):
-    hub.cut_after, hub.cuts_left = models.BLOCK, cuts
+    hub.cut_after, hub.cuts_left = BLOCK, cuts
     pull("r2-tiny")
-    ranges = [None, f"bytes={models.BLOCK}-", f"bytes={2 * models.BLOCK}-"]
+    ranges = [None, f"bytes={BLOCK}-", f"bytes={2 * BLOCK}-"]
     assert [requested for method, _, requested in hub.requests if method == "GET"] == ranges[: cuts + 1]
     assert hub.body_bytes == len(hub.content)
     assert load_head("r2-tiny").config.hidden_width == 32

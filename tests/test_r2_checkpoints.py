@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -304,13 +305,16 @@ def test_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeyp
     target = tmp_path / "head.safetensors"
     target.write_bytes(b"what was there")
 
-    def break_off(tensors, path, metadata):
-        Path(path).write_bytes(b"half")
-        raise OSError("disk full")
+    write = Path.write_bytes
 
-    monkeypatch.setattr("vtg.r2.checkpoints.save_file", break_off)
-    with pytest.raises(OSError, match="disk full"):
+    def break_off(path, content):
+        write(path, content[:100])
+        raise OSError(errno.ENOSPC, "disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", break_off)
+    with pytest.raises(VtgError, match=r"head\.safetensors: cannot be written \(disk full\)"):
         save_head(head, target)
+    monkeypatch.undo()
     assert target.read_bytes() == b"what was there"
     assert list(tmp_path.iterdir()) == [target]
 

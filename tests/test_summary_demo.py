@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vtg
-from tools.demo_features import Asked, draw_scene
+from tools.demo.features import Asked, draw_scene
 from vtg.features import VideoFeatures
 from vtg.grounding import Grounder
 from vtg.metrics import highlight_detection

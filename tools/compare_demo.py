@@ -21,10 +21,10 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 import vtg.demo
-from tools.demo_features import features_folder
-from tools.demo_frames import end_with_parent
-from tools.demo_head import HeadTraining, train_head, write_training_data
-from tools.demo_test_set import FIGURES, TestSet, figures_of, make_test_set
+from tools.demo.features import features_folder
+from tools.demo.frames import end_with_parent
+from tools.demo.head import HeadTraining, train_head, write_training_data
+from tools.demo.test_set import FIGURES, TestSet, figures_of, make_test_set
 from vtg.errors import VtgError
 from vtg.hashing import file_sha256
 from vtg.training.preparation import Sources

@@ -16,9 +16,9 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 import vtg.demo
-from tools.demo_drill import Drill, Phase, drill_head
-from tools.demo_encoder import EncoderSettings, Training, save_encoder, train_encoder
-from tools.demo_frames import Plan
+from tools.demo.drill import Drill, Phase, drill_head
+from tools.demo.encoder import EncoderSettings, Training, save_encoder, train_encoder
+from tools.demo.frames import Plan
 from vtg.errors import VtgError
 
 LINE_EVERY = 100  # steps

@@ -22,6 +22,7 @@ from typing import BinaryIO
 import numpy as np
 
 from vtg.datasets import DATASETS, RATED_DATASETS, Sample, read_annotations
+from vtg.downloads import fetch_from_hub
 from vtg.errors import VtgError
 from vtg.recipes import DataRecipe, load_recipe
 
@@ -277,11 +278,11 @@ def _shape(path: Path) -> tuple[int, ...]:
 
 
 def _download(dataset: str, name: str, folder: Path) -> Path:
-    from huggingface_hub import hf_hub_download
-
     remote = f"datasets/{dataset}/{name}"
     try:
-        return Path(hf_hub_download(REPOSITORY, remote, local_dir=folder))
+        return fetch_from_hub(REPOSITORY, remote, folder=folder)
+    except VtgError:
+        raise
     # The hub's client passes on whatever its HTTP library raises; to the user all of it means the same.
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

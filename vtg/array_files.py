@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
-import time
-from collections.abc import Iterable, Iterator, Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.hashing import file_sha256
+from vtg.plain_text import read_json
 from vtg.whole_files import WholeFileWriter
 
-__all__ = ["ABANDONED_SECONDS", "HEADER_BYTES", "ArrayFileWriter", "map_arrays", "read_header", "sweep", "verify"]
+__all__ = ["HEADER_BYTES", "ArrayFileWriter", "map_arrays", "read_header", "verify"]
 
 HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
-ABANDONED_SECONDS = 3600.0  # an unfinished file that nobody has written to for so long belongs to nobody
 KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "U8": "|u1"}  # safetensors' names, numpy's
 
 
@@ -59,24 +58,53 @@ class ArrayFileWriter(WholeFileWriter):
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a whole file: its arrays by name, and "__metadata__".
+    """The header of a whole file: its arrays by name, and "__metadata__", all of which are what they should be.
 
     Raises:
-        VtgError: it is not there, or damaged.
+        VtgError: it is not there, no file, or damaged.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device read for ever
+            raise VtgError(f"{path}: is no file; remove it and index its video again")
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
-        header = json.loads(head[8:])
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        whole = HEADER_BYTES + max(ends) == path.stat().st_size
-    except FileNotFoundError:
+        header = read_json(head[8:])
+        end = _check_entries(header)
+        whole = int.from_bytes(head[:8], "little") == HEADER_BYTES - 8 and HEADER_BYTES + end == path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
         raise VtgError(f"{path}: these features are not there; index the video again") from None
+    except PermissionError as error:
+        raise VtgError(f"{path}: cannot be read ({error.strerror}); mind the rights of its folder") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         whole = False
     if not whole:
         raise VtgError(f"{path}: damaged (its size or header is wrong); remove it and index its video again")
     return dict(header)
+
+
+def _check_entries(header: Mapping[str, Any]) -> int:
+    """Where the last array of a header ends, in bytes after it.
+
+    Raises:
+        ValueError: arrays overlap, have gaps, or are not as long as their shapes say; or the metadata is no text.
+        KeyError, TypeError, AttributeError: something is missing or of another kind.
+    """
+    metadata = header["__metadata__"]
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("metadata of another kind")
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry["data_offsets"][0]):
+        begin, past = entry["data_offsets"]
+        size = np.dtype(KINDS[entry["dtype"]]).itemsize
+        for length in entry["shape"]:
+            if type(length) is not int or length < 0:
+                raise ValueError("no shape")
+            size *= length
+        if type(begin) is not int or type(past) is not int or begin != end or past != begin + size:
+            raise ValueError("arrays that do not follow each other")
+        end = past
+    return end
 
 
 def map_arrays(path: Path, header: Mapping[str, Any], names: Iterable[str]) -> list[np.ndarray | None]:
@@ -103,19 +131,6 @@ def verify(path: Path) -> None:
     Raises:
         VtgError: it is missing or damaged.
     """
-    expected = read_header(path)["__metadata__"]["sha256"]
+    expected = read_header(path)["__metadata__"].get("sha256")
     if file_sha256(path, HEADER_BYTES) != expected:
         raise VtgError(f"{path}: does not match its checksum; remove it and index its video again")
-
-
-def sweep(folder: Path) -> None:
-    """Remove unfinished files that a process left behind when it was killed."""
-    oldest = time.time() - ABANDONED_SECONDS
-    for path in _unfinished(folder):
-        with contextlib.suppress(OSError):  # another process has just finished or swept it
-            if path.stat().st_mtime < oldest:
-                path.unlink()
-
-
-def _unfinished(folder: Path) -> Iterator[Path]:
-    return folder.glob("*.part")

@@ -16,6 +16,7 @@ from vtg.errors import VtgError
 
 if TYPE_CHECKING:
     from vtg.library import IndexProgress, IndexReport, Library
+    from vtg.specs import ModelSpec
 
 __all__ = [
     "ClipOption",
@@ -28,6 +29,7 @@ __all__ = [
     "ModelOption",
     "PrecisionOption",
     "PretrainedOption",
+    "asked_model",
     "ensure_indexed",
     "follow_indexing",
     "index_files",
@@ -108,7 +110,6 @@ def open_library(
     """
     from vtg.library import Library
     from vtg.settings import Storage, default_library_path, read_storage
-    from vtg.specs import model_spec
 
     storage = None
     if precision is not None:
@@ -117,9 +118,27 @@ def open_library(
     if keep_layers is not None:
         kept = read_storage(default_library_path() if folder is None else folder.expanduser()) or Storage()
         storage = replace(kept, keep_layers=keep_layers)
-    named = clip is None and pretrained is None and fps is None
-    asked = model if named else model_spec(model, clip, pretrained, fps)
-    return Library(folder, asked, device, storage, encoding)
+    return Library(folder, asked_model(folder, model, clip, pretrained, fps), device, storage, encoding)
+
+
+def asked_model(
+    folder: Path | None, model: str | None, clip: str | None, pretrained: str | None, fps: float | None
+) -> ModelSpec | str | None:
+    """What the options ask for; weights that are named alone are for the library's own model.
+
+    Raises:
+        VtgError: no such model, or the library names a head that has to be named too.
+    """
+    from vtg.named_files import name_weights
+    from vtg.settings import default_library_path
+    from vtg.specs import model_spec
+
+    if clip is None and pretrained is None and fps is None:
+        return model
+    own = None
+    if model is None and pretrained is not None:
+        own = name_weights(default_library_path() if folder is None else folder.expanduser(), clip, pretrained, fps)
+    return own or model_spec(model, clip, pretrained, fps)
 
 
 def index_files(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:

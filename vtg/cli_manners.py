@@ -36,6 +36,7 @@ __all__ = [
     "span",
 ]
 
+LONGEST_COMPLAINT = 1600  # characters of one line of complaint; of a longer one the middle is left out
 # What a shell reports of a program that ended because nobody reads its output any more (`vtg search … | head -1`).
 READER_GONE = 128 + getattr(signal, "SIGPIPE", 13)
 
@@ -116,7 +117,10 @@ def _discard(stream: Any) -> None:
 
 def complain(text: str, style: str = "red") -> None:
     """Say what is wrong, on one line of standard error whatever names are in it."""
-    messages.print(one_line(text), style=style, markup=False, soft_wrap=True)
+    line = one_line(text)
+    if len(line) > LONGEST_COMPLAINT:  # what a hostile file is quoted with
+        line = f"{line[: LONGEST_COMPLAINT * 3 // 4]} … {line[-LONGEST_COMPLAINT // 4 :]}"
+    messages.print(line, style=style, markup=False, soft_wrap=True)
 
 
 def hint_at_dashes(error: Any, words: list[str]) -> None:

@@ -18,7 +18,7 @@ from vtg.cli_library import (
     ensure_indexed,
     open_library,
 )
-from vtg.cli_manners import JsonOption, answers, messages, print_json, progress_bar, span
+from vtg.cli_manners import JsonOption, answers, complain, messages, print_json, progress_bar, span
 from vtg.errors import VtgError
 from vtg.plain_text import one_line
 from vtg.timecode import format_time
@@ -132,6 +132,7 @@ def search(
         check_export(export, force)
     question = _question(query, image or [], like or [], plus or [], minus or [], said)
     target = open_library(library, model, clip, pretrained, fps, device)
+    target.warn = lambda line: complain(f"vtg: {line}", style="yellow")
     if video is not None:
         ensure_indexed(target, video)
     chosen = [*(places or []), *([video] if video is not None else [])] or None

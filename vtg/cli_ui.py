@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vtg.cli_library import DeviceOption, LibraryOption, ModelOption
+from vtg.cli_library import DeviceOption, LibraryOption, ModelOption, PretrainedOption, asked_model
 from vtg.cli_manners import messages
 from vtg.errors import VtgError
 
@@ -32,11 +33,29 @@ def ui(
     host: Annotated[
         str, typer.Option("--host", help="0.0.0.0 lets other machines in; whoever gets in sees all videos.")
     ] = "127.0.0.1",
+    allow_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            help="A further name that the page is reached under, such as that of a proxy before it; may be given "
+            "several times. All others are refused.",
+            metavar="NAME[:PORT]",
+        ),
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file",
+            help="File whose first line is a password that visitors have to give; VTG_PASSWORD in the environment "
+            "may hold it instead.",
+        ),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in a browser.")] = True,
     upload_gb: Annotated[
         float, typer.Option("--upload-limit", min=0.0, help="Largest upload, GB; 0 takes none.")
     ] = 4.0,
     model: ModelOption = None,
+    pretrained: PretrainedOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Serve the web page on a library: search, watch, cut, index."""
@@ -45,12 +64,31 @@ def ui(
             raise VtgError(f"{root}: is no folder; name one with --root that videos may be added from")
     try:
         from streamlit_app.backend import Backend, Options
+        from streamlit_app.origins import is_local
         from streamlit_app.server import open_port, serve
+        from streamlit_app.sign_in import read_password
     except ModuleNotFoundError as error:
         raise VtgError(f"the page needs {error.name}, which is not installed; run: pip install 'vtg[ui]'") from None
 
+    asked = asked_model(library, model, None, pretrained, None)
+    password = read_password(password_file, os.environ)
     listener = open_port(host, port)
-    backend = Backend(Options(library, tuple(roots or ()), model, device, int(upload_gb * 1e9)))
+    if password is None and not is_local(host):
+        messages.print(
+            "vtg: anyone who reaches this machine sees all videos: give the page a password with --password-file",
+            soft_wrap=True,
+        )
+    options = Options(
+        library,
+        tuple(roots or ()),
+        asked,
+        device,
+        int(upload_gb * 1e9),
+        host=host,
+        allow_hosts=tuple(allow_hosts or ()),
+        password=password,
+    )
+    backend = Backend(options)
     address = f"http://{EVERYWHERE.get(host, host)}:{listener.getsockname()[1]}"
 
     def ready() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,25 @@ import torch
 from torch import Tensor
 
 from vtg.errors import VtgError
+from vtg.weights import WeightsError, WeightsFile, check_finite, open_weights
 
-__all__ = ["build_openai_model", "read_openai_tensors"]
+__all__ = ["build_openai_model", "read_clip_tensors", "read_openai_tensors"]
 
 NEEDED = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "text_projection", "ln_final.weight")
+ROWS, UNKNOWN, TABLE = "token_embedding.rows", "token_embedding.unknown", "token_embedding.weight"
 HEAD_WIDTH = 64  # channels a head, in both towers of every model under these names
 CONFIGURATION = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI stored among the weights
+MASK = "attn_mask"  # follows from the context length; archives of traced models hold it, and it is infinite in part
+# The largest of the published models has width 1664, 48 blocks, 1025 positions and 250,000 token rows.
+MOST_WIDTH, MOST_BLOCKS, MOST_POSITIONS, MOST_ROWS = 8192, 256, 1 << 14, 1 << 20
 
 
 def read_openai_tensors(path: Path) -> dict[str, Tensor]:
     """Read a file of CLIP weights: safetensors, a state dict, or OpenAI's own TorchScript archive.
 
-    A file may leave out token rows that were never trained: then ``token_embedding.rows`` [R] names the rows that
-    ``token_embedding.weight`` [R, C] has, and ``token_embedding.unknown`` [C] stands for each of the others.
+    Nothing in the file is run, and its shapes are checked before its tensors are read. A file may leave out token rows
+    that were never trained: then ``token_embedding.rows`` [R] names the rows that ``token_embedding.weight`` [R, C]
+    has, and ``token_embedding.unknown`` [C] stands for each of the others.
 
     Args:
         path: the file.
@@ -33,59 +39,152 @@ def read_openai_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         VtgError: the file is missing, damaged, holds anything but tensors, or is no CLIP ViT under these names.
     """
+    return _with_all_token_rows(read_clip_tensors(path, _check_openai_shapes), path)
+
+
+def read_clip_tensors(path: Path, check: Callable[[Path, WeightsFile], None] | None = None) -> dict[str, Tensor]:
+    """Read the tensors of a CLIP from a file of any kind, running nothing in it.
+
+    Args:
+        path: the file.
+        check: called with the path and the open `WeightsFile` before the tensors are read.
+
+    Returns:
+        Tensors by the names that the file has, without what are no weights.
+
+    Raises:
+        VtgError: the file is missing, damaged, holds anything but tensors, or numbers that are not finite.
+    """
     if not path.is_file():
         raise VtgError(f"{path}: no such file of CLIP weights; give a file or a tag")
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    missing = [name for name in NEEDED if name not in tensors]
+    try:
+        with open_weights(path) as file:
+            if check is not None:
+                check(path, file)
+            tensors = {name: tensor for name, tensor in file.read().items() if _is_weight(name)}
+        check_finite(tensors)
+    except WeightsError as error:
+        raise VtgError(f"{path}: {_refusal(path, error)}") from None
+    return tensors
+
+
+def _refusal(path: Path, error: WeightsError) -> str:
+    if error.kind == "unsafe":
+        return f"not a file of weights: refused, as it could run code ({error}); give a safetensors file"
+    if error.kind == "large":
+        return f"{error}; give a smaller CLIP"
+    if path.suffix == ".safetensors":
+        return f"not a whole file of weights ({error}); fetch it again"
+    return f"not a file of weights ({error}); give a whole one, a state dict or safetensors"
+
+
+def _is_weight(name: str) -> bool:
+    return name not in CONFIGURATION and name.rpartition(".")[2] != MASK
+
+
+def _check_openai_shapes(path: Path, file: WeightsFile) -> None:
+    """Compare the shapes that a file claims with those of the model that they describe, which is not allocated."""
+    shapes = {name: shape for name, shape in file.shapes.items() if _is_weight(name)}
+    missing = [name for name in NEEDED if name not in shapes]
     if missing:
         raise VtgError(
             f"{path}: not a CLIP ViT under OpenAI's parameter names (no {missing[0]}); "
             "name its open_clip model too, or give another file"
         )
-    return _with_all_token_rows(tensors)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    compact = (shapes.pop(ROWS, None), shapes.pop(UNKNOWN, None))
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise VtgError(f"{path}: not a whole safetensors file ({_line(error)}); fetch it again") from None
+        config = _architecture(shapes)
+        with torch.device("meta"):
+            expected = {name: tensor.shape for name, tensor in _plain_clip(config, None).state_dict().items()}
+    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError, AssertionError) as error:
+        raise VtgError(f"{path}: its tensors do not fit together ({_line(error)}); give another file") from None
+    for name in sorted({*expected, *shapes}):
+        if expected.get(name) != shapes.get(name):
+            wrong = f"{name[:60]} is {_shown(shapes.get(name))}, not {_shown(expected.get(name))}"
+            raise VtgError(f"{path}: its tensors do not fit together ({wrong}); give another file")
+    rows, width = shapes[TABLE]
+    if compact != (None, None) and compact != ((rows,), (width,)):
+        raise VtgError(f"{path}: its tensors do not fit together ({ROWS} and {UNKNOWN}); give another file")
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    import pickle
-
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # OpenAI's files are what they are
-                loaded = torch.jit.load(str(path), map_location="cpu").state_dict()
-        except (RuntimeError, OSError, ValueError):
-            raise VtgError(f"{path}: not a file of weights ({_line(error)}); give another file") from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
-        raise VtgError(f"{path}: holds something other than tensors; give a state dict or a safetensors file")
-    return dict(loaded)
+def _shown(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(list(shape))
 
 
-def _with_all_token_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    rows = tensors.pop("token_embedding.rows", None)
-    unknown = tensors.pop("token_embedding.unknown", None)
+def _architecture(shapes: Mapping[str, torch.Size]) -> dict[str, Any]:
+    """The arguments of open_clip's model for tensors of these shapes.
+
+    Raises:
+        ValueError: no CLIP is of this size.
+        KeyError, TypeError: a tensor is missing, or has another number of dimensions.
+    """
+    width, _, patch, _ = shapes["visual.conv1.weight"]
+    positions, _ = shapes["visual.positional_embedding"]
+    context, _ = shapes["positional_embedding"]
+    rows, _ = shapes[TABLE]
+    _, embedding = shapes["text_projection"]
+    (text_width,) = shapes["ln_final.weight"]
+    grid = round((positions - 1) ** 0.5)
+    sizes = {
+        "width": (max(width, text_width, embedding, patch), MOST_WIDTH),
+        "blocks": (max(_count_blocks(shapes, "visual.transformer"), _count_blocks(shapes, "transformer")), MOST_BLOCKS),
+        "positions": (max(positions, context), MOST_POSITIONS),
+        "token rows": (rows, MOST_ROWS),
+    }
+    for what, (size, most) in sizes.items():
+        if size > most:
+            raise ValueError(f"{size} {what}, where no CLIP has more than {most}")
+    if (
+        min(width, text_width, embedding, patch, grid, rows, context) < 1
+        or width % HEAD_WIDTH
+        or text_width % HEAD_WIDTH
+    ):
+        raise ValueError(f"widths {width} and {text_width}, where each is a multiple of {HEAD_WIDTH}")
+    return {
+        "embed_dim": embedding,
+        "vision": {
+            "layers": _count_blocks(shapes, "visual.transformer"),
+            "width": width,
+            "head_width": HEAD_WIDTH,
+            "patch_size": patch,
+            "image_size": patch * grid,
+        },
+        "text": {
+            "context_length": context,
+            "vocab_size": rows,
+            "width": text_width,
+            "heads": text_width // HEAD_WIDTH,
+            "layers": _count_blocks(shapes, "transformer"),
+        },
+    }
+
+
+def _plain_clip(architecture: Mapping[str, Any], dtype: torch.dtype | None) -> Any:
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    return CLIP(
+        architecture["embed_dim"],
+        vision_cfg=CLIPVisionCfg(**architecture["vision"]),
+        text_cfg=CLIPTextCfg(**architecture["text"]),
+        quick_gelu=True,
+        cast_dtype=dtype,
+    )
+
+
+def _with_all_token_rows(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    rows = tensors.pop(ROWS, None)
+    unknown = tensors.pop(UNKNOWN, None)
     if rows is None or unknown is None:
         return tensors
     from open_clip.tokenizer import SimpleTokenizer
 
-    table = unknown.float().repeat(SimpleTokenizer().vocab_size, 1)
-    table[rows.long()] = tensors["token_embedding.weight"].float()
-    return {**tensors, "token_embedding.weight": table}
+    size = SimpleTokenizer().vocab_size
+    rows = rows.long()
+    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < size:
+        raise VtgError(f"{path}: its tensors do not fit together ({ROWS} beyond {size}); give another file")
+    table = unknown.float().repeat(size, 1)
+    table[rows] = tensors[TABLE].float()
+    return {**tensors, TABLE: table}
 
 
 def build_openai_model(tensors: dict[str, Tensor], name: str, device: torch.device, dtype: torch.dtype) -> Any:
@@ -104,31 +203,11 @@ def build_openai_model(tensors: dict[str, Tensor], name: str, device: torch.devi
         VtgError: the tensors do not fit together.
     """
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, convert_weights_to_lp
+    from open_clip.model import convert_weights_to_lp
 
-    weights = {key: tensor.float() for key, tensor in tensors.items() if key not in CONFIGURATION}
-    width, _, patch, _ = weights["visual.conv1.weight"].shape
-    grid = round((len(weights["visual.positional_embedding"]) - 1) ** 0.5)
-    text_width = len(weights["ln_final.weight"])
-    clip = CLIP(
-        weights["text_projection"].shape[1],
-        vision_cfg=CLIPVisionCfg(
-            layers=_count_blocks(weights, "visual.transformer.resblocks."),
-            width=width,
-            head_width=HEAD_WIDTH,
-            patch_size=patch,
-            image_size=patch * grid,
-        ),
-        text_cfg=CLIPTextCfg(
-            context_length=len(weights["positional_embedding"]),
-            vocab_size=len(weights["token_embedding.weight"]),
-            width=text_width,
-            heads=text_width // HEAD_WIDTH,
-            layers=_count_blocks(weights, "transformer.resblocks."),
-        ),
-        quick_gelu=True,
-        cast_dtype=dtype if dtype != torch.float32 else None,
-    )
+    weights = {key: tensor.float() for key, tensor in tensors.items()}
+    architecture = _architecture({key: tensor.shape for key, tensor in weights.items()})
+    clip = _plain_clip(architecture, dtype if dtype != torch.float32 else None)
     try:
         # In float32: open_clip's own builder for these files rounds to half precision on the way.
         clip.load_state_dict(weights)
@@ -140,8 +219,9 @@ def build_openai_model(tensors: dict[str, Tensor], name: str, device: torch.devi
     return clip.to(device).eval()
 
 
-def _count_blocks(weights: dict[str, Tensor], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in weights if key.startswith(prefix)})
+def _count_blocks(shapes: Mapping[str, Any], tower: str) -> int:
+    prefix = f"{tower}.resblocks."
+    return len({key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)})
 
 
 def _line(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""Where a CLIP comes from: the only module that knows open_clip's catalogue, its downloads and its tokenizers."""
+"""Build the CLIPs of open_clip's catalogue, and those that a file of weights describes, with their tokenizers.
+
+open_clip's own loaders are not used: they unpickle, and one of them runs the code of a TorchScript archive.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ from typing import Any
 
 import torch
 
-from vtg.clip_files import build_openai_model, read_openai_tensors
+from vtg.clip_downloads import catalogue_entry, find_weights
+from vtg.clip_files import build_openai_model, read_clip_tensors, read_openai_tensors
 from vtg.errors import VtgError
 from vtg.specs import DEFAULT_CLIP, is_weights_file
 
-__all__ = ["check_clip_names", "is_downloaded", "load_clip"]
+__all__ = ["check_clip_names", "load_clip"]
 
-WEIGHTS_BYTES = 1 << 20  # what is smaller in a cache is a configuration without its weights
+TEXT_POSITIONS = "text.transformer.embeddings.position_ids"
+OTHER_WAYS = "give a file with --pretrained FILE, or try the bundled one with --model demo"
 
 
 def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -42,42 +47,61 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
         return clip, open_clip.get_tokenizer(DEFAULT_CLIP, context_length=clip.context_length)
     check_clip_names(model, pretrained)
     model = model or DEFAULT_CLIP
-    source = str(Path(pretrained).expanduser()) if in_file else pretrained
-    precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32")
-    # Some tags were trained with QuickGELU and are listed under models without it, where they would come out wrong.
-    quick = not in_file and bool((open_clip.get_pretrained_cfg(model, pretrained) or {}).get("quick_gelu"))
+    entry = {} if in_file else catalogue_entry(model, pretrained)
     try:
         with _quiet():
             tokenizer = open_clip.get_tokenizer(model)
-            clip = open_clip.create_model(
-                model, source, precision=precision, device=device, force_quick_gelu=quick, require_pretrained=True
-            )
+            weights = Path(pretrained).expanduser() if in_file else find_weights(model, pretrained)
+            clip = _catalogue_model(model, entry, device, dtype)
+            _put_weights(clip, read_clip_tensors(weights))
     except ImportError as error:
         needs = "transformers" if "transformers" in str(error) else str(error)
         raise VtgError(f"{model}: its tokenizer needs {needs}; install it with: pip install 'vtg[siglip]'") from None
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise VtgError(
-            f"{model} ({pretrained}): {_why_not_loaded(error)}; "
-            "give a file with --pretrained FILE, or try the bundled one with --model demo"
-        ) from None
+    except (OSError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise VtgError(f"{model} ({pretrained}): {_why_not_loaded(error)}; {OTHER_WAYS}") from None
+    except VtgError as error:
+        raise error if in_file else VtgError(f"{model} ({pretrained}): {error}; {OTHER_WAYS}") from None
     return clip.eval(), tokenizer
 
 
-def is_downloaded(model: str, tag: str) -> bool:
-    """Whether the weights that a tag of open_clip's catalogue names are on this disk."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-    from open_clip import get_pretrained_cfg
+def _catalogue_model(model: str, entry: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
+    """open_clip's model of a name, with random weights; what a tag says of pixels goes with it."""
+    import open_clip
 
-    source = get_pretrained_cfg(model, tag) or {}
-    if Path("~/.cache/clip", Path(source.get("url", "")).name).expanduser().is_file():
-        return True
-    try:
-        cached = scan_cache_dir().repos
-    except CacheNotFound:
-        return False
-    whole = {repository.repo_id for repository in cached if repository.size_on_disk > WEIGHTS_BYTES}
-    return source.get("hf_hub", "").strip("/") in whole
+    return open_clip.create_model(
+        model,
+        precision={torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32"),
+        device=device,
+        load_weights=False,
+        pretrained_text=False,  # else the text tower's own weights are downloaded first
+        # Some tags were trained with QuickGELU and are listed under models without it, where they would come out wrong.
+        force_quick_gelu=bool(entry.get("quick_gelu")),
+        force_preprocess_cfg=entry,
+    )
+
+
+def _put_weights(clip: Any, tensors: dict[str, torch.Tensor]) -> None:
+    """Load tensors of any layout that open_clip reads: of its own models, of OpenAI's, and of some others'.
+
+    Raises:
+        RuntimeError: they do not fit the model.
+    """
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
+
+    tensors = convert_state_dict(clip, tensors)
+    if "positional_embedding" in tensors and not hasattr(clip, "positional_embedding"):
+        tensors = convert_to_custom_text_state_dict(tensors)
+    for name in ("logit_scale", "logit_bias"):  # a number, or a list of one
+        if name in tensors and tensors[name].numel() == 1:
+            tensors[name] = tensors[name].reshape(getattr(clip, name).shape)
+    if clip.logit_bias is not None and "logit_bias" not in tensors:
+        tensors["logit_bias"] = torch.zeros_like(clip.logit_bias)
+    if not hasattr(clip, TEXT_POSITIONS):
+        tensors.pop(TEXT_POSITIONS, None)  # earlier versions of transformers kept these numbers among the weights
+    resize_pos_embed(tensors, clip)
+    resize_text_pos_embed(tensors, clip)
+    clip.load_state_dict(tensors)
 
 
 def check_clip_names(model: str | None, pretrained: str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtg.errors import VtgError
+from vtg.plain_text import read_json
 
 if TYPE_CHECKING:
     from vtg.clip import ClipEncoder
@@ -175,7 +176,7 @@ def _machine(encoder: ClipEncoder) -> str:
 
 def _read(path: Path) -> dict[str, bool]:
     try:
-        known = json.loads(path.read_text("utf-8"))
+        known = read_json(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtg.array_files import ArrayFileWriter, map_arrays, read_header, sweep, verify
-from vtg.errors import VideoError
+from vtg.array_files import ArrayFileWriter, map_arrays, read_header, verify
+from vtg.errors import VideoError, VtgError
 from vtg.hashing import file_sha256
 from vtg.published import PublishedFeatures, read_npy
 from vtg.sources import why_no_file
+from vtg.whole_files import remove_abandoned_parts
 
 if TYPE_CHECKING:
     from vtg.projections import StoredProjection
 
 __all__ = [
     "LAYER_KINDS",
+    "LONGEST_SECONDS",
     "CompactLayers",
     "EncodedChunk",
     "FeatureKey",
@@ -36,6 +38,8 @@ __all__ = [
 
 LAYER_KINDS = ("float16", "int8", "none")  # what a store keeps of the layers
 FORMAT = "vtg-features-1"
+MINIATURE = (8, 8, 3)  # of a frame
+LONGEST_SECONDS = 1e7  # of a video; what claims to be longer is damaged
 
 
 def content_key(path: str | os.PathLike[str]) -> str:
@@ -179,7 +183,9 @@ class FeatureStore:
         return self.path(key).is_file()
 
     def __iter__(self) -> Iterator[FeatureKey]:
-        return (_key_of(path) for path in self.root.glob("*fps.safetensors"))
+        """The keys of all its files; what has another name is none of them."""
+        keys = map(_key_of, self.root.glob("*fps.safetensors"))
+        return (key for key in keys if key is not None)
 
     def write(
         self, key: FeatureKey, duration: float, layers: str = "float16", computed: str = "float32"
@@ -208,11 +214,18 @@ class FeatureStore:
         header = read_header(path)
         parts = ("layers", "layers_scale", "embedding", "miniatures")
         values, scale, embedding, miniatures = map_arrays(path, header, parts)
-        layers = values if values is None or scale is None else CompactLayers(values, scale)
-        duration = float(header["__metadata__"]["duration"])
-        return VideoFeatures(
-            key.fps, duration, layers, embedding, key.encoder, name or key.video, miniatures=miniatures
-        )
+        try:
+            _check_arrays(values, scale, embedding, miniatures)
+            metadata = header["__metadata__"]
+            duration = float(metadata["duration"])
+            if not 0 <= duration < LONGEST_SECONDS or metadata.get("video", key.video) != key.video:
+                raise ValueError("of no video, or of another")
+            layers = values if values is None or scale is None else CompactLayers(values, scale)
+            return VideoFeatures(
+                key.fps, duration, layers, embedding, key.encoder, name or key.video, miniatures=miniatures
+            )
+        except (ValueError, KeyError):
+            raise VtgError(f"{path}: damaged (not the features of its video); remove it and index it again") from None
 
     def keeps_layers(self, key: FeatureKey) -> bool:
         """Whether the file of a key has layers, and not embeddings alone.
@@ -240,7 +253,7 @@ class FeatureStore:
 
     def sweep(self) -> None:
         """Remove unfinished files that a process left behind when it was killed."""
-        sweep(self.root)
+        remove_abandoned_parts(self.root)
 
 
 class FeatureWriter:
@@ -351,6 +364,34 @@ class FeatureWriter:
         self._file.finish(metadata, arrays)
 
 
-def _key_of(path: Path) -> FeatureKey:
-    video, encoder, rest = path.name.split(".", 2)
-    return FeatureKey(video, encoder, float(rest.removesuffix("fps.safetensors")))
+def _check_arrays(
+    layers: np.ndarray | None, scale: np.ndarray | None, embedding: np.ndarray | None, miniatures: np.ndarray | None
+) -> None:
+    """Whether arrays of a file have the shapes and types that a `FeatureWriter` gives them.
+
+    Raises:
+        ValueError: one has not.
+    """
+    compact = scale is not None
+    checks = (
+        (layers, 4, "int8" if compact else "float16"),
+        (scale, 3, "float16"),
+        (embedding, 2, "float32"),
+        (miniatures, 4, "uint8"),
+    )
+    if any(array is not None and (array.ndim != ndim or array.dtype != kind) for array, ndim, kind in checks):
+        raise ValueError("an array of another kind")
+    if scale is not None and (layers is None or layers.shape[:3] != scale.shape):
+        raise ValueError("scales of other layers")
+    if embedding is None or 0 in embedding.shape or (miniatures is not None and miniatures.shape[1:] != MINIATURE):
+        raise ValueError("no embeddings, or miniatures of another size")
+
+
+def _key_of(path: Path) -> FeatureKey | None:
+    """What a file is of, by its name; None for one that no store has written."""
+    try:
+        video, encoder, rest = path.name.split(".", 2)
+        key = FeatureKey(video, encoder, float(rest.removesuffix("fps.safetensors")))
+        return key if key.file_name == path.name and path.is_file() else None
+    except (ValueError, OSError):
+        return None

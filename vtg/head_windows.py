@@ -112,7 +112,10 @@ def check_askable(head: R2Head, video: VideoFeatures, whole: bool = False) -> No
         VtgError: there are neither layers nor what this head made of them; or `whole` is asked for, and the head made
             it of shorter windows.
     """
-    _windows_of(head, video, whole)
+    windows = _windows_of(head, video, whole)
+    kept = None if windows.video.projection is None else windows.video.projection.values.shape
+    if kept is not None and (kept[1], kept[4]) != (head.config.layers, head.config.hidden_width):
+        raise VtgError(f"{video.name}: what a head made of it is of another shape than this head's; index it again")
 
 
 def _predictions(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import numpy as np
 
 from vtg.errors import VideoError
 from vtg.features import FeatureKey, FeatureStore
+from vtg.index_reports import IndexProgress, IndexReport
 from vtg.library_features import LibraryFeatures
 from vtg.settings import write_settings
 from vtg.sources import is_gone
@@ -32,52 +34,6 @@ TIDY_EVERY = 64  # videos, for a long run leaves many small files of rows
 WAITING_SECONDS = 0.2  # between two looks whether another run has finished
 
 
-@dataclass(frozen=True)
-class IndexProgress:
-    """Where an indexing run is.
-
-    Attributes:
-        path: the file at work.
-        videos_done: files finished, well or badly.
-        videos: files that have to be worked on.
-        seconds_done: of the file at work.
-        seconds: duration of the file at work.
-    """
-
-    path: Path
-    videos_done: int
-    videos: int
-    seconds_done: float = 0.0
-    seconds: float = 0.0
-
-
-@dataclass
-class IndexReport:
-    """What an indexing run did.
-
-    Attributes:
-        added: files that are now in the library and were not, or had changed.
-        moved: of these, the ones whose content was known under another path, which is gone: that path.
-        removed: files that are forgotten, for they are not there any more.
-        away: files that are kept although they cannot be seen: all of their folder is away, as a disk may be.
-        unchanged: files that were there already.
-        failed: files that cannot be indexed, with the reason.
-        warnings: a line for each subtitle file, of those read now, that nothing can be read of, with the reason.
-        seconds: of video that were encoded.
-        stopped: the run was asked to stop; the file at work then is not in the library.
-    """
-
-    added: list[str] = field(default_factory=list)
-    moved: dict[str, str] = field(default_factory=dict)
-    removed: list[str] = field(default_factory=list)
-    away: list[str] = field(default_factory=list)
-    unchanged: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    stopped: bool = False
-
-
 class _Stopped(Exception):  # noqa: N818 - not an error
     """Somebody asked to stop in the middle of a file."""
 
@@ -92,6 +48,7 @@ class Indexer:
         tables: its database.
         fingerprint: gives that of the model's encoder; asked only when it is needed, for it reads the weights.
         load_encoder: gives the encoder; asked only when there is something to encode.
+        within: folders, without links, outside of which no subtitles are read; none for everywhere.
     """
 
     def __init__(
@@ -102,6 +59,7 @@ class Indexer:
         tables: LibraryTables,
         fingerprint: Callable[[], str],
         load_encoder: Callable[[], ClipEncoder],
+        within: Sequence[Path] = (),
     ) -> None:
         self._folder = folder
         self._model = model
@@ -109,15 +67,19 @@ class Indexer:
         self._tables = tables
         self._fingerprint = fingerprint
         self._load_encoder = load_encoder
-        self._subtitles = SubtitleFolders()
+        self._subtitles = SubtitleFolders(within)
+        self._counts = threading.Lock()  # of the two below, which the thread that decodes and this one change
         self._at_work: Counter[str] = Counter()  # files in hand, by the content key that this run has claimed for them
         self._judged: deque[bool] = deque()  # of the files in hand, in order: whether another run has claimed them
-        self._touched: list[VideoEntry] = []  # of files that were known and come again
+        self._touched: dict[str, VideoEntry] = {}  # of files that were known and come again, by path
+        self._stored: set[str] = set()  # contents that something is stored of since before this run
         self._postponed: dict[Path, str] = {}  # files that another run is at work on, with their content keys
 
     def sort_by_need(self, files: list[Path], report: IndexReport, retry_failed: bool) -> list[Path]:
         """Which files have to be worked on; the others are entered into the report."""
         known = {entry.path: entry for entry in self._tables.videos()}
+        frames = self._tables.frames_of_videos()
+        words_lost = not self._tables.has_said()
         waiting = []
         for path in files:
             entry = known.get(str(path))
@@ -125,21 +87,37 @@ class Indexer:
                 waiting.append(path)
             elif entry.state == FAILED and not retry_failed:
                 report.failed[entry.path] = entry.failure
-            elif entry.state == INDEXED and self._key(entry.video) in self._features:
+            elif entry.state == INDEXED and (count := self._features.frames_of(self._key(entry.video))):
                 report.unchanged.append(entry.path)
-                self._listen(entry, report)
+                if frames.get(entry.video) != count:
+                    self._fill_in(entry)
+                self._listen(entry, report, words_lost)
             else:
                 waiting.append(path)
         # By what was known just now: what another run enters from here on is done.
-        self._touched = [known[str(path)] for path in waiting if str(path) in known]
+        self._touched = {str(path): known[str(path)] for path in waiting if str(path) in known}
         return waiting
 
-    def _listen(self, entry: VideoEntry, report: IndexReport) -> None:
-        """Read what is said in an indexed file, if its subtitles have changed or nobody has looked for any."""
+    def _fill_in(self, entry: VideoEntry) -> None:
+        """Put an indexed file's frames into the database anew, from its features: they are lost there, or too many."""
+        video = entry.video
+        if not self._tables.begin_work(video):  # somebody else has just put them in, or removes them
+            return
+        try:
+            stored = self._features.open(self._key(video), entry.path)
+            if self._tables.videos_of(video) and self._tables.frames_of_videos().get(video) != len(stored):
+                assert stored.embedding is not None  # as every store keeps it
+                self._tables.put_frames(video, stored.times, np.asarray(stored.embedding))
+        finally:
+            self._tables.end_work(video)
+
+    def _listen(self, entry: VideoEntry, report: IndexReport, lost: bool) -> None:
+        """Read what is said in an indexed file, if its subtitles have changed, or what was read of them is lost."""
         path = Path(entry.path)
-        if (name := self._subtitles.name(path)) != entry.subtitles:
+        if (name := self._subtitles.name(path)) != entry.subtitles or lost:
             self._tables.put_said(entry.path, said_lines(path, self._subtitles, report.warnings.append))
-            self._tables.put_video(replace(entry, subtitles=name))
+            if name != entry.subtitles:
+                self._tables.put_video(replace(entry, subtitles=name))
 
     def index(
         self,
@@ -164,11 +142,16 @@ class Indexer:
         progress(IndexProgress(files[0], 0, len(files)))
         chosen_decoder()  # a wrong choice is no fault of the files
         encoder = self._load_encoder()  # before anything is written: where it cannot be had, nothing is left behind
-        write_settings(self._folder, self._model, self._features.storage)
+        write_settings(self._folder, self._model, self._features.storage, loaded=True)
+        self._features.check_folders()
         self._features.sweep()
         names = {str(path) for path in files}
-        before = {entry.video for entry in self._tables.videos() if entry.path in names and entry.video}
-        before |= self._abandoned()
+        known = self._tables.videos()
+        before = {entry.video for entry in known if entry.path in names and entry.video}
+        self._stored = {entry.video for entry in known}
+        abandoned = ({key.video for key in self._features} | set(self._tables.frames_of_videos())) - self._stored
+        before |= abandoned
+        self._stored |= abandoned
         try:
             waiting = files
             while waiting:
@@ -177,10 +160,11 @@ class Indexer:
         except _Stopped:
             report.stopped = True
         finally:
-            for video in self._at_work:
-                self._tables.end_work(video)
-            self._at_work.clear()
-            self._judged.clear()
+            with self._counts:
+                for video in self._at_work:
+                    self._tables.end_work(video)
+                self._at_work.clear()
+                self._judged.clear()
         forget_unused(self._tables, self._features, before)
         self._tables.tidy()
         if not report.stopped:
@@ -206,7 +190,7 @@ class Indexer:
             for done, video in enumerate(encoded):
                 step = IndexProgress(video.path, done, len(files))
                 tell(step)
-                if video.key and self._judged.popleft():
+                if video.key and self._is_left_to_others():
                     self._postponed[video.path] = video.key
                 else:
                     self._enter(video, step, report, tell)
@@ -219,9 +203,7 @@ class Indexer:
     ) -> None:
         """Store one video with all that belongs to it; its row, which makes it findable, comes last."""
         size, modified = _size_and_time(video.path)
-        twins = (
-            [e for e in self._tables.videos() if e.video == video.key and e.state == INDEXED] if video.skipped else []
-        )
+        twins = self._indexed(video.key) if video.skipped else []
         if any((e.path, e.size, e.modified) == (str(video.path), size, modified) for e in twins):
             report.unchanged.append(str(video.path))  # another run has done it since this one began
             return
@@ -256,32 +238,38 @@ class Indexer:
         self._postponed.clear()
         return self.sort_by_need(files, report, retry_failed=False)
 
-    def _abandoned(self) -> set[str]:
-        """Contents that have features and no file: a run was killed before it entered theirs."""
-        return {key.video for key in self._features} - {entry.video for entry in self._tables.videos()}
-
     def _knows_already(self, key: str) -> bool:
         """Whether a content need not be encoded: another file has it, or another run is at work on it."""
-        if self._at_work[key]:
-            known, is_others = True, False
-        else:
-            is_others = not self._tables.begin_work(key)
-            known = is_others or self._is_stored(key)
-        self._judged.append(is_others)
-        if not is_others:
-            self._at_work[key] += 1
+        with self._counts:
+            if self._at_work[key]:
+                known, is_others = True, False
+            else:
+                is_others = not self._tables.begin_work(key)
+                known = is_others or self._is_stored(key)
+            self._judged.append(is_others)
+            if not is_others:
+                self._at_work[key] += 1
         return known
 
+    def _is_left_to_others(self) -> bool:
+        """What `_knows_already` has found of the next of the files in hand."""
+        with self._counts:
+            return self._judged.popleft()
+
     def _is_stored(self, video: str) -> bool:
-        entries = [entry for entry in self._tables.videos() if entry.video == video and entry.state == INDEXED]
         # A file that is known and comes again was touched: that is how its owner asks for it to be done again.
-        return any(entry not in self._touched for entry in entries) and self._key(video) in self._features
+        untouched = any(entry != self._touched.get(entry.path) for entry in self._indexed(video))
+        return untouched and self._key(video) in self._features
+
+    def _indexed(self, video: str) -> list[VideoEntry]:
+        return [entry for entry in self._tables.videos_of(video) if entry.state == INDEXED]
 
     def _let_go(self, video: str) -> None:
-        self._at_work[video] -= 1
-        if self._at_work[video] <= 0:
-            del self._at_work[video]
-            self._tables.end_work(video)
+        with self._counts:
+            self._at_work[video] -= 1
+            if self._at_work[video] <= 0:
+                del self._at_work[video]
+                self._tables.end_work(video)
 
     def _take(
         self,
@@ -301,7 +289,12 @@ class Indexer:
             raise VideoError(video.path, "cannot be read")
         info = video.info
         computed = self._load_encoder().computes
-        with self._features.write(self._key(video.key), info.duration, computed=computed) as writer:
+        key = self._key(video.key)
+        if in_the_way := self._features.in_the_way(key):
+            raise VideoError(video.path, f"its features cannot be kept: {in_the_way} is a folder; remove it")
+        # A run that was killed, this one's neighbour too, may have left frames of a content; its features come first.
+        is_new = video.key not in self._stored and not self._features.path(key).is_file()
+        with self._features.write(key, info.duration, computed=computed) as writer:
             rows: list[tuple[np.ndarray, np.ndarray]] = []
             for chunk in video:
                 writer.append(chunk.layers, chunk.embedding, chunk.miniatures)
@@ -310,7 +303,8 @@ class Indexer:
                 tell(
                     IndexProgress(step.path, step.videos_done, step.videos, min(seconds, info.duration), info.duration)
                 )
-        self._tables.put_frames(video.key, *map(np.concatenate, zip(*rows, strict=True)))
+        times, embedding = map(np.concatenate, zip(*rows, strict=True))
+        self._tables.put_frames(video.key, times, embedding, is_new)
         return info.duration, info.width, info.height
 
     def _entry(
@@ -350,14 +344,18 @@ def forget_unused(tables: LibraryTables, features: FeatureStore, videos: set[str
         features: its feature store.
         videos: content keys that may have become unused.
     """
-    for video in sorted(videos - {entry.video for entry in tables.videos()}):
+    unused = sorted(video for video in videos if not tables.videos_of(video))
+    kept: dict[str, list[FeatureKey]] = {}
+    for key in features if unused else ():
+        kept.setdefault(key.video, []).append(key)
+    for video in unused:
         # Who is at work on a content now is about to enter a file of it.
         if not tables.begin_work(video):
             continue
         try:
-            if video not in {entry.video for entry in tables.videos()}:
+            if not tables.videos_of(video):
                 tables.delete_frames([video])
-                for key in [key for key in features if key.video == video]:
+                for key in kept.get(video, ()):
                     features.remove(key)
         finally:
             tables.end_work(video)

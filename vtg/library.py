@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -19,11 +20,12 @@ from vtg.hits import Hit, Selection, best_time
 from vtg.indexing import Indexer, IndexProgress, IndexReport, forget_unused
 from vtg.library_features import LibraryFeatures
 from vtg.models import registry
+from vtg.named_files import NamedFiles
 from vtg.settings import SETTINGS, Storage, agree_on_model, default_library_path, read_storage, write_settings
 from vtg.sources import below, find_videos, is_folder, is_gone, is_there
 from vtg.specs import ModelSpec
 from vtg.tables import INDEXED, LibraryTables, VideoEntry
-from vtg.upkeep import Problem, find_moved, find_problems, is_away
+from vtg.upkeep import MEND_ROWS, Problem, describe, find_moved, find_problems, is_away
 
 if TYPE_CHECKING:
     from vtg.clip import ClipEncoder
@@ -72,10 +74,12 @@ class Library:
         self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
         self._device = device
         self.model = agree_on_model(self.folder, model)
+        self._files = NamedFiles(self.folder, model, self.model)
         self._encoding = encoding
         kept = storage or read_storage(self.folder) or Storage()
         self.features = LibraryFeatures(self.folder, kept, self.model.head, lambda: self.grounder.head)
         self._tables = LibraryTables(self.folder)
+        self.warn: Callable[[str], None] = logging.getLogger("vtg").warning  # told of each damaged file passed over
 
     @property
     def exists(self) -> bool:
@@ -93,14 +97,12 @@ class Library:
     @cached_property
     def fingerprint(self) -> str:
         """Of the encoder that everything in this library was made with."""
-        return self.model.encoder.fingerprint
+        return self._files.fingerprint()
 
     @cached_property
     def encoder(self) -> ClipEncoder:
         """The CLIP, loaded when it is first needed; indexing needs no more."""
-        from vtg.grounding import load_encoder
-
-        return load_encoder(self.model.encoder, self._device, self._encoding)
+        return self._files.load_encoder(self._device, self._encoding, self.videos)
 
     @property
     def threshold(self) -> float:
@@ -118,7 +120,7 @@ class Library:
         """The whole model, loaded when it is first needed."""
         from vtg.grounding import Grounder
 
-        return Grounder(self.encoder, self.model.load_head(), self.model.fps)
+        return Grounder(self.encoder, self._files.load_head(), self.model.fps)
 
     def add(
         self,
@@ -126,6 +128,7 @@ class Library:
         progress: Callable[[IndexProgress], None] = lambda step: None,
         retry_failed: bool = False,
         stop: Callable[[], bool] = lambda: False,
+        within: Sequence[Path] = (),
     ) -> IndexReport:
         """Index files and folders; what is in the library and unchanged on the disk (size, time) is left alone.
 
@@ -134,6 +137,7 @@ class Library:
             progress: told of every step.
             retry_failed: try again what failed before and has not changed since.
             stop: asked at every step; True ends the run, and what was finished is kept.
+            within: folders, without links, outside of which nothing is read, wherever links lead; none: everywhere.
 
         Returns:
             What was done; a file that cannot be indexed is named there and stops nothing.
@@ -142,16 +146,10 @@ class Library:
             VtgError: the encoder cannot be had, or the folder cannot be written to.
         """
         places = [Path(path).expanduser() for path in paths]
-        files, missing = find_videos(places)
+        files, missing = find_videos(places, within)
         report = IndexReport(failed=dict(missing))
-        indexer = Indexer(
-            self.folder,
-            self.model,
-            self.features,
-            self._tables,
-            fingerprint=lambda: self.fingerprint,
-            load_encoder=lambda: self.encoder,
-        )
+        stores = self.folder, self.model, self.features, self._tables
+        indexer = Indexer(*stores, lambda: self.fingerprint, lambda: self.encoder, within)
         waiting = indexer.sort_by_need(files, report, retry_failed)
         if waiting:
             indexer.index(waiting, report, progress, stop)
@@ -196,6 +194,7 @@ class Library:
         Raises:
             VtgError: the encoder cannot be had, or the folder cannot be written to.
         """
+        self._tables.drop_damaged_rows()
         entries = self.videos()
         vanished = [entry for entry in entries if is_gone(entry.path)]
         folders = self._tables.folders() if self.exists else []
@@ -244,27 +243,8 @@ class Library:
             precision and keep_layers (what is kept of a video), bytes, of everything in the folder, and
             bytes_per_minute: what a minute of video takes of these; None without any.
         """
-        entries = self.videos()
-        indexed = {entry.video: entry for entry in entries if entry.state == INDEXED}
-        seconds = sum(entry.duration for entry in indexed.values())
-        size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        said = self._tables.count_said() if self.exists else {}
-        return {
-            "library": str(self.folder),
-            "videos": sum(entry.state == INDEXED for entry in entries),
-            "failed": sum(entry.state != INDEXED for entry in entries),
-            "seconds": seconds,
-            "frames": self._tables.count_frames() if self.exists else 0,
-            "fps": self.model.fps,
-            "said_lines": sum(said.values()),
-            "videos_with_words": len(said),
-            "encoder": str(self.model.encoder),
-            "model": self.model.name,
-            "precision": self.features.storage.precision,
-            "keep_layers": self.features.storage.keep_layers,
-            "bytes": size,
-            "bytes_per_minute": 60 * size / seconds if seconds else None,
-        }
+        counted = self._tables if self.exists else None
+        return {"library": str(self.folder), **describe(self.folder, counted, self.model, self.features.storage)}
 
     def reads(self, entry: VideoEntry) -> bool:
         """Whether what is stored of a file is of this library's CLIP as it is now, whose weights may be other ones."""
@@ -308,7 +288,7 @@ class Library:
         """What answers questions, with the model loaded when it is first needed."""
         from vtg.searching import Searcher
 
-        return Searcher(self._tables, self.grounder, self.calibration, self._open)
+        return Searcher(self._tables, self.grounder, self.calibration, self._open, lambda line: self.warn(line))
 
     def _open(self, entry: VideoEntry) -> VideoFeatures:
         key = self._feature_key(entry.video)
@@ -382,6 +362,8 @@ class Library:
     def _readable(self) -> list[VideoEntry]:
         """The files that can be searched, at least one."""
         indexed = [entry for entry in self.videos() if entry.state == INDEXED]
+        for row in self._tables.damaged_rows() if self.exists else []:
+            self.warn(f"{self.folder}: a row of its videos is damaged ({row.path}: {row.what}); {MEND_ROWS}")
         if not indexed:
             raise VtgError(f"{self.folder}: this library is empty; add videos with: vtg index PATH")
         entries = [entry for entry in indexed if self.reads(entry)]

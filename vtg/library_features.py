@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vtg.array_files import read_header
 from vtg.errors import VtgError
 from vtg.features import FeatureKey, FeatureStore, FeatureWriter, VideoFeatures
 from vtg.projections import ProjectionKey, ProjectionStore, ProjectionWriter, head_fingerprint
@@ -44,19 +46,43 @@ class LibraryFeatures(FeatureStore):
         self._head_name = head
         self._load_head = load_head
         self._fingerprint = ""
+        self._listed: tuple[int, dict[tuple[str, str, float], list[ProjectionKey]]] = (-1, {})
 
     def __contains__(self, key: FeatureKey) -> bool:
         """Whether all that this library keeps of a video is there, for its model as it is now."""
-        if not self.path(key).is_file():
-            return False
+        return self.frames_of(key) > 0
+
+    def frames_of(self, key: FeatureKey) -> int:
+        """How many frames are stored of a video; 0 where something is missing or damaged, and has to be made again."""
         try:
-            has_layers = self.keeps_layers(key)
-        except VtgError:
-            return False  # damaged: it has to be made again
-        if has_layers:
-            return True  # whatever else is wanted follows from them
+            header = read_header(self.path(key))
+            frames = int(header["embedding"]["shape"][0])
+            wanted = self._projection_key(key)
+            if "layers" in header:
+                return frames  # whatever else is wanted follows from them
+            if self.storage.keep_layers:
+                return 0
+            if wanted is not None:
+                read_header(self.projections.path(wanted))
+        except (VtgError, LookupError):
+            return 0
+        return frames
+
+    def in_the_way(self, key: FeatureKey) -> Path | None:
+        """A folder that lies where a file of a key would be written; None where there is none."""
         wanted = self._projection_key(key)
-        return not self.storage.keep_layers and (wanted is None or wanted in self.projections)
+        paths = [self.path(key)] if wanted is None else [self.path(key), self.projections.path(wanted)]
+        return next((path for path in paths if path.is_dir()), None)
+
+    def check_folders(self) -> None:
+        """Make sure that files can be put into its folders.
+
+        Raises:
+            VtgError: something else has the name of one.
+        """
+        for folder in (self.root, self.projections.root):
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise VtgError(f"{folder}: is no folder; remove it, and index the videos again")
 
     def open(self, key: FeatureKey, name: str = "") -> VideoFeatures:
         """Map the features of a video, with their projection for the library's head where there is one.
@@ -72,7 +98,11 @@ class LibraryFeatures(FeatureStore):
         wanted = self._projection_key(key)
         if wanted is None or wanted not in self.projections:
             return features
-        return replace(features, projection=self.projections.open(wanted))
+        projection = self.projections.open(wanted)
+        if len(projection) != len(features):
+            path = self.projections.path(wanted)
+            raise VtgError(f"{path}: damaged (of another number of frames); remove it and index its video again")
+        return replace(features, projection=projection)
 
     def write(
         self, key: FeatureKey, duration: float, layers: str | None = None, computed: str = "float32"
@@ -109,7 +139,8 @@ class LibraryFeatures(FeatureStore):
             return
         layers = super().open(key).layers
         assert layers is not None  # as the file says
-        with self.projections.write(wanted, self._head) as writer:
+        # Where it cannot be kept, the question is asked of the layers.
+        with contextlib.suppress(OSError), self.projections.write(wanted, self._head) as writer:
             for first in range(0, len(layers), FRAMES):
                 writer.append(layers[first : first + FRAMES])
 
@@ -125,9 +156,11 @@ class LibraryFeatures(FeatureStore):
 
     def remove(self, key: FeatureKey) -> None:
         """Remove all that is kept of a key, of every head."""
-        super().remove(key)
         for own in self._projections_of(key):
             self.projections.remove(own)
+        # What was listed is still true of the others: reading the whole folder anew for each would take long.
+        self._listed = self._projections_changed(), self._listed[1]
+        super().remove(key)
 
     def sweep(self) -> None:
         """Remove unfinished files that a process left behind when it was killed."""
@@ -140,8 +173,20 @@ class LibraryFeatures(FeatureStore):
         return super().bytes_of(key) + projected
 
     def _projections_of(self, key: FeatureKey) -> list[ProjectionKey]:
-        same = (key.video, key.encoder, key.fps)
-        return [own for own in self.projections if (own.video, own.encoder, own.fps) == same]
+        changed = self._projections_changed()
+        if self._listed[0] != changed:
+            listed: dict[tuple[str, str, float], list[ProjectionKey]] = {}
+            for own in self.projections:
+                listed.setdefault((own.video, own.encoder, own.fps), []).append(own)
+            self._listed = changed, listed
+        return list(self._listed[1].get((key.video, key.encoder, key.fps), ()))
+
+    def _projections_changed(self) -> int:
+        """When a file last came to the folder of projections or went from it, ns since 1970; 0 where it is not."""
+        try:
+            return self.projections.root.stat().st_mtime_ns
+        except OSError:
+            return 0
 
     @property
     def head_fingerprint(self) -> str:

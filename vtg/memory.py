@@ -1,12 +1,21 @@
-"""Freed memory: the only module that knows how to have it given back to the system at once."""
+"""The machine's memory: how much there is, and having what is free given back at once."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable
 
-__all__ = ["give_memory_back"]
+__all__ = ["give_memory_back", "machine_memory"]
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that the machine has; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # there is no such call on Windows
+        return None
 
 
 def give_memory_back() -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
+from vtg.downloads import Progress, TooLongError, append_rest, hub_utilities, one_line
 from vtg.errors import VtgError
 from vtg.hashing import file_sha256
 
@@ -26,8 +27,6 @@ else:
 
 __all__ = ["ModelEntry", "find_model", "load_head", "pull", "registry"]
 
-Progress = Callable[[int, "int | None"], None]  # bytes done, bytes in all if known
-
 HEAD_SETTINGS = (  # the fields of a head's configuration that its tensors cannot tell and the registry can
     "name",
     "fps",
@@ -40,9 +39,7 @@ HEAD_SETTINGS = (  # the fields of a head's configuration that its tensors canno
     "window_seconds",
     "step_seconds",
 )
-BLOCK = 1 << 16  # bytes read at once
-TIMEOUT = 30  # seconds without a byte until a connection counts as broken
-PARTIAL_CONTENT = 206  # the HTTP status of an answer to a range
+MOST_BYTES = 1 << 30  # of a published head; they have 11 to 16 MB
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 
@@ -224,11 +221,6 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     return entry.path
 
 
-def hub_utilities() -> Any:
-    """The hub client's helpers; untyped, for it does not say which of them it exports."""
-    return import_module("huggingface_hub.utils")
-
-
 def download(entry: ModelEntry, partial: Path, progress: Progress | None) -> None:
     """Fetches a published file, going on from what `partial` already holds, as long as each try brings bytes.
 
@@ -243,45 +235,16 @@ def download(entry: ModelEntry, partial: Path, progress: Progress | None) -> Non
     while True:
         try:
             size = get_hf_file_metadata(url).size
+            if size is not None and size > MOST_BYTES:
+                raise TooLongError(f"{size} bytes are announced, more than any head has")
             with partial.open("ab") as file:
-                fetch(url, file, size, progress)
-            if size is not None and partial.stat().st_size < size:
-                raise ConnectionError(f"the connection closed after {partial.stat().st_size} of {size} bytes")
+                append_rest(url, file, size, progress)
             return
         except Exception as error:  # of the client, of its HTTP library (it differs between versions), or of the disk
             before, done = done, partial.stat().st_size if partial.exists() else 0
-            if done <= before:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                line = f"{entry.name}: {url} failed ({reason}); pull it again, it goes on where it stopped"
+            if done <= before or isinstance(error, TooLongError):
+                line = f"{entry.name}: {url} failed ({one_line(error)}); pull it again, it goes on where it stopped"
                 raise VtgError(line) from error
-
-
-def fetch(url: str, file: BinaryIO, size: int | None, progress: Progress | None) -> None:
-    """Appends to an open file what it lacks of a URL's content, block by block as it arrives.
-
-    The client's own download functions write in blocks of 10 MB, so that a broken connection would cost nearly all of a
-    head; here it costs less than a `BLOCK`.
-    """
-    done = file.seek(0, os.SEEK_END)
-    if done == size:
-        return
-    if size is None or done > size:
-        done = file.truncate(0)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    session = hub_utilities().get_session()
-    if callable(getattr(session, "stream", None)):  # the client speaks through httpx from its version 1.0 on
-        answer = session.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True)
-    else:
-        answer = session.get(url, headers=headers, timeout=TIMEOUT, stream=True)
-    with answer as response:
-        response.raise_for_status()
-        if done and response.status_code != PARTIAL_CONTENT:  # a server that knows no ranges sends all of it
-            file.truncate(0)
-        read = response.iter_bytes if hasattr(response, "iter_bytes") else response.iter_content
-        for block in read(BLOCK):
-            file.write(block)
-            if progress:
-                progress(file.tell(), size)
 
 
 def check_hash(entry: ModelEntry, path: Path) -> None:

@@ -11,7 +11,17 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["READABLE", "caption_line", "csv_text", "from_utf8", "json_text", "one_line", "table_cell", "to_utf8"]
+__all__ = [
+    "READABLE",
+    "caption_line",
+    "csv_text",
+    "from_utf8",
+    "json_text",
+    "one_line",
+    "read_json",
+    "table_cell",
+    "to_utf8",
+]
 
 READABLE = (
     "vtg-readable"  # error handler of `str.encode` and of text streams: lookalikes and escapes for what is lacking
@@ -56,6 +66,18 @@ def json_text(document: Any, ascii_only: bool = False, indent: int | None = 1) -
     text = json.dumps(document, ensure_ascii=ascii_only, indent=indent) + "\n"
     # A line separator in a string is valid JSON, but some readers split lines there.
     return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def read_json(text: str | bytes) -> Any:
+    """What a JSON text says, whoever wrote it.
+
+    Raises:
+        ValueError: it is not JSON, or not UTF-8, or nested deeper than any document of ours.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def to_utf8(path: str) -> str:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vtg.array_files import ArrayFileWriter, map_arrays, read_header, sweep, verify
+from vtg.array_files import ArrayFileWriter, map_arrays, read_header, verify
+from vtg.errors import VtgError
 from vtg.hashing import file_sha256
+from vtg.whole_files import remove_abandoned_parts
 from vtg.windows import window_frames, window_starts
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ def head_fingerprint(name: str) -> str:
     entry = registry().get(name)
     path = Path(name).expanduser() if entry is None else entry.path
     try:
+        if not path.is_file():  # a pipe or a device would be read without end
+            return ""
         content = file_sha256(path)
     except OSError:
         return ""
@@ -131,7 +135,9 @@ class ProjectionStore:
         return next((own for own in kept if self.path(own).is_file()), None)
 
     def __iter__(self) -> Iterator[ProjectionKey]:
-        return (_key_of(path) for path in self.root.glob("*fps.safetensors"))
+        """The keys of all its files; what has another name is none of them."""
+        keys = map(_key_of, self.root.glob("*fps.safetensors"))
+        return (key for key in keys if key is not None)
 
     def write(self, key: ProjectionKey, head: R2Head) -> ProjectionWriter:
         """Open a writer; the file appears under its name when the writer is left without an error.
@@ -160,8 +166,16 @@ class ProjectionStore:
         path = self.path(key)
         header = read_header(path)
         values, scale = map_arrays(path, header, ("values", "scale"))
-        assert values is not None  # every file of this folder has them
-        frames, step = (int(header["__metadata__"][name]) for name in ("frames", "step"))
+        try:
+            frames, step = (int(header["__metadata__"][name]) for name in ("frames", "step"))
+            if header["__metadata__"].get("video", key.video) != key.video:
+                raise ValueError("of another video")
+            _check_arrays(values, scale, frames, step)
+        except (ValueError, KeyError):
+            raise VtgError(
+                f"{path}: damaged (not what a head made of its video); remove it, and index it again"
+            ) from None
+        assert values is not None  # as was checked
         length = values.shape[2]  # of a short video, less than the head's step
         return StoredProjection(values, scale, frames, window_starts(frames, length, min(step, length)))
 
@@ -195,7 +209,7 @@ class ProjectionStore:
 
     def sweep(self) -> None:
         """Remove unfinished files that a process left behind when it was killed."""
-        sweep(self.root)
+        remove_abandoned_parts(self.root)
 
 
 class ProjectionWriter:
@@ -309,6 +323,30 @@ class _WindowsFile:
         self._file.__exit__(kind, error, trace)
 
 
-def _key_of(path: Path) -> ProjectionKey:
-    video, encoder, head, precision, rest = path.name.split(".", 4)
-    return ProjectionKey(video, encoder, float(rest.removesuffix("fps.safetensors")), head, precision)
+def _check_arrays(values: np.ndarray | None, scale: np.ndarray | None, frames: int, step: int) -> None:
+    """Whether arrays of a file have the shapes and types that a `ProjectionWriter` gives them.
+
+    Raises:
+        ValueError: one has not.
+    """
+    kinds = ("int8",) if scale is not None else ("float32", "float16")
+    if values is None or values.ndim != 5 or values.dtype not in kinds or 0 in values.shape:
+        raise ValueError("no values, or of another kind")
+    if scale is not None and (scale.dtype != "float16" or scale.shape != values.shape[:4]):
+        raise ValueError("scales of other values")
+    windows, _, length = values.shape[:3]
+    # First by number: a list of the windows of a video that claims too many frames would fill the memory.
+    if not (step > 0 and length <= frames <= windows * max(step, length) + length):
+        raise ValueError("another number of frames")
+    if len(window_starts(frames, length, min(step, length))) != windows:
+        raise ValueError("another number of windows")
+
+
+def _key_of(path: Path) -> ProjectionKey | None:
+    """What a file is of, by its name; None for one that no store has written."""
+    try:
+        video, encoder, head, precision, rest = path.name.split(".", 4)
+        key = ProjectionKey(video, encoder, float(rest.removesuffix("fps.safetensors")), head, precision)
+        return key if key.file_name == path.name and path.is_file() else None
+    except (ValueError, OSError):
+        return None

@@ -12,10 +12,12 @@ from types import TracebackType
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.sources import check_regular
 from vtg.whole_files import WholeFileWriter
 
 __all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
 
+NUMBERS = ("<f2", "<f4", "<f8")  # that arrays may hold
 NPY_HEADER_BYTES = 128  # of version 1.0, a multiple of 64 with room for any shape; written last, when T is known
 
 
@@ -67,14 +69,17 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
     """Map an array of features from a ``.npy`` file.
 
     Raises:
-        VtgError: the file is missing, damaged or of another number of dimensions.
+        VtgError: the file is missing, damaged, of another type or of another number of dimensions.
     """
+    check_regular(path)
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no archives of arrays
     except FileNotFoundError:
         raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
     except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError):  # the last two: of a damaged header
         raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
+    if array.dtype.str not in NUMBERS:
+        raise VtgError(f"{path}: holds {array.dtype.str}, not float16, float32 or float64; extract it again")
     if array.ndim != dimensions or not math.prod(array.shape):
         raise VtgError(f"{path}: has shape {list(array.shape)}, not {dimensions} dimensions; extract it again")
     return array

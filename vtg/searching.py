@@ -12,10 +12,10 @@ import numpy as np
 from vtg.asking import Part, Question, Stretch, embed_question
 from vtg.calibration import Calibration
 from vtg.candidates import Candidate, WindowGrid, choose_windows, cut_window, every_window
-from vtg.errors import VtgError
 from vtg.grounding import Grounder, Grounding, Moment
 from vtg.hits import Hit, Selection, best_hits, best_time, said_moments, where_said
 from vtg.intervals import non_maximum_suppression
+from vtg.stored_videos import StoredVideos
 from vtg.table_rows import NearFrames, SaidLine, VideoEntry
 from vtg.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin
 
@@ -37,7 +37,6 @@ VIDEOS = 20  # that are grounded by embeddings alone where there are too many to
 ALL_FRAMES = 20_000  # up to here all videos are looked at
 OVERLAP = 0.5  # IoU of moments found in two windows, beyond which they are one
 RARE = 3.0  # standard deviations above the library's usual frame: as likely as not what a picture or a sum asks for
-TYPICAL_VIDEOS, TYPICAL_FRAMES = 64, 32  # evenly chosen, and frames of each, that stand for the library
 EVIDENCE_MOMENTS = 5  # of a video, of which some may be nothing, and the best of the others counts
 SAID_LINES = 1_000  # that are looked at for one question
 
@@ -50,6 +49,7 @@ class Searcher:
         grounder: what it is asked with.
         calibration: of the grounder's head.
         open_features: gives what is stored of a file.
+        warn: told once, in one line, of each file that is passed over, and of its damage.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Searcher:
         grounder: Grounder,
         calibration: Calibration,
         open_features: Callable[[VideoEntry], VideoFeatures],
+        warn: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._tables = tables
         self._grounder = grounder
         self._calibration = calibration
-        self._open = open_features
-        self._typical: tuple[int, np.ndarray] = (-1, np.zeros((0, 0)))
+        self._stored = StoredVideos(tables, open_features, grounder, warn)
 
     def search(self, question: Question, selection: Selection, limit: int, min_score: float) -> list[Hit]:
         """Find moments, best first.
@@ -108,24 +108,21 @@ class Searcher:
             new = [candidate for candidate in more if candidate not in chosen]
             again = {selection.entries[candidate.video].path for candidate in new}
             hits = [hit for hit in hits if hit.video not in again]
-            hits += self._look(new, sentence, text, selection, enough) if new else []
+            hits += self._look(new, sentence, text, selection, enough, not chosen) if new else []
         return hits
 
     def _look(
-        self, chosen: list[Candidate], sentence: str, text: TextFeatures, selection: Selection, most: int | None
+        self,
+        chosen: list[Candidate],
+        sentence: str,
+        text: TextFeatures,
+        selection: Selection,
+        most: int | None,
+        needed: bool = True,
     ) -> list[Hit]:
         candidates = {candidate.video: candidate for candidate in chosen}
-        videos = []
-        unreadable: VtgError | None = None
-        for video, features in self._opened(candidates, selection):
-            try:
-                self._grounder.check_askable(features)
-            except VtgError as error:  # indexed for another head: the others can be searched all the same
-                unreadable = error
-            else:
-                videos.append((features, candidates[video]))
-        if unreadable is not None and not videos:
-            raise unreadable
+        opened = self._stored.opened(candidates, selection, self._grounder.check_askable, needed)
+        videos = [(features, candidates[video]) for video, features in opened]
         found = self._ground(videos, sentence, text, most)
         return [
             hit
@@ -204,6 +201,9 @@ class Searcher:
             return [one.hit for one in found]
         best = found[0]
         margin = self._margin(features, text, best.hit.moment)
+        if not np.isfinite(margin):
+            self._stored.tell_of_values(features)
+            return []
         share = self._calibration.chance(best.hit.moment.score, margin, best.saliency) / best.hit.moment.score
         return [
             replace(one.hit, moment=replace(one.hit.moment, score=min(1.0, share * one.hit.moment.score)))
@@ -236,6 +236,10 @@ class Searcher:
             return 0.0
         first = min(len(features) - 1, int(moment.start * features.fps))
         inside = np.asarray(features.embedding[first : max(first + 1, round(moment.end * features.fps))])
+        with np.errstate(all="ignore"):  # of damaged features, whose margin is no number
+            return self._mean_margin(inside, text)
+
+    def _mean_margin(self, inside: np.ndarray, text: TextFeatures) -> float:
         cosines = inside @ text.embedding.float().numpy()
         return float(query_margin(cosines, inside @ self._background.T, self._grounder.encoder.logit_scale).mean())
 
@@ -260,8 +264,13 @@ class Searcher:
     def _by_bound(self, text: TextFeatures, selection: Selection) -> list[tuple[float, VideoFeatures]]:
         """Videos with what none of their moments can score above, which falls."""
         videos = self._near_videos(text.embedding.float().numpy(), selection)
-        features = (video for _, video in self._opened(videos, selection))
-        bounds = [(self._grounder.score_bound(video, text), video) for video in features]
+        features = (video for _, video in self._stored.opened(videos, selection))
+        with np.errstate(all="ignore"):  # of damaged features, whose bound is no number
+            bounds = [(self._grounder.score_bound(video, text), video) for video in features]
+        for bound, video in bounds:
+            if not np.isfinite(bound):
+                self._stored.tell_of_values(video)
+        bounds = [(bound, video) for bound, video in bounds if np.isfinite(bound)]
         return sorted(bounds, key=lambda pair: (-pair[0], pair[1].name))
 
     def _near_videos(self, embedding: np.ndarray, selection: Selection) -> list[str]:
@@ -278,68 +287,31 @@ class Searcher:
         return videos
 
     def _by_embedding(self, parts: Sequence[Part], selection: Selection) -> list[Hit]:
-        typical = self._typical_frames(selection)
+        typical = self._stored.typical_frames(selection)
         question = embed_question(
             parts,
             self._grounder.encoder,
-            lambda stretch: self._embed_stretch(stretch, selection),
+            self._stored.embed_stretch,
             self._background.mean(axis=0),
             typical.mean(axis=0),
         )
         usual = typical @ question
         hits = []
-        for _, features in self._opened(self._near_videos(question, selection), selection):
+        for _, features in self._stored.opened(self._near_videos(question, selection), selection):
             assert features.embedding is not None
-            curve = (np.asarray(features.embedding @ question) - usual.mean()) / max(float(usual.std()), 1e-6) - RARE
+            with np.errstate(all="ignore"):  # of damaged features
+                curve = np.asarray(features.embedding @ question)
+            curve = (curve - usual.mean()) / max(float(usual.std()), 1e-6) - RARE
+            if not np.isfinite(curve).all():
+                self._stored.tell_of_values(features)
+                continue
             for start, end, score in propose_moments(curve, features.fps, features.duration):
                 frames = curve[int(start * features.fps) : max(int(start * features.fps) + 1, int(end * features.fps))]
                 peak = (int(start * features.fps) + int(frames.argmax())) / features.fps
                 hits.append(Hit(features.name, Moment(float(start), float(end), float(score)), peak))
-        asked = [(self._key_of(stretch, selection), stretch) for part in parts if (stretch := _stretch(part))]
+        stretches = [stretch for part in parts if (stretch := _stretch(part))]
+        asked = [(selection.paths.get(str(stretch.video.resolve())), stretch) for stretch in stretches]
         return [hit for hit in hits if not any(_is_of(hit, key, stretch, selection) for key, stretch in asked)]
-
-    def _opened(self, videos: Iterable[str], selection: Selection) -> Iterator[tuple[str, VideoFeatures]]:
-        """The features of those videos that are selected, but for what somebody has just removed from the library."""
-        for video in videos:
-            if (entry := selection.entries.get(video)) is None:
-                continue
-            try:
-                features = self._open(entry)
-            except VtgError:
-                if entry in self._tables.videos():
-                    raise
-                continue
-            yield video, features
-
-    def _typical_frames(self, selection: Selection) -> np.ndarray:
-        """[N, E], frames that stand for all those of the library."""
-        videos = list(selection.entries)
-        if self._typical[0] != hash(tuple(videos)):
-            chosen = [videos[i] for i in np.linspace(0, len(videos) - 1, min(len(videos), TYPICAL_VIDEOS)).astype(int)]
-            frames = []
-            for _, features in self._opened(chosen, selection):
-                embedding = features.embedding
-                assert embedding is not None
-                count = min(len(embedding), TYPICAL_FRAMES)
-                frames.append(embedding[np.linspace(0, len(embedding) - 1, count).astype(int)])
-            self._typical = hash(tuple(videos)), np.concatenate(frames)
-        return self._typical[1]
-
-    def _key_of(self, stretch: Stretch, selection: Selection) -> str | None:
-        return selection.paths.get(str(stretch.video.resolve()))
-
-    def _embed_stretch(self, stretch: Stretch, selection: Selection) -> np.ndarray:
-        path = str(stretch.video.resolve())
-        entry = next((entry for entry in self._tables.videos() if entry.path == path and entry.video), None)
-        if entry is None:
-            raise VtgError(f"{stretch.video}: not in the library; add it with: vtg index {stretch.video}")
-        if stretch.start >= entry.duration:
-            raise VtgError(f"{stretch.video}: {stretch.start:g} s is not in it; it is {entry.duration:.2f} s long")
-        features = self._open(entry)
-        assert features.embedding is not None
-        first = min(len(features) - 1, int(stretch.start * features.fps))
-        mean = features.embedding[first : max(first + 1, round(stretch.end * features.fps))].mean(axis=0)
-        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9))
 
     def _find_said(self, words: str, selection: Selection) -> dict[str, list[SaidLine]]:
         paths = None if selection.is_everything else list(selection.paths)

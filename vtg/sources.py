@@ -9,13 +9,17 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vtg.errors import VtgError
+
 __all__ = [
     "VIDEO_SUFFIXES",
     "below",
+    "check_regular",
     "find_videos",
     "is_folder",
     "is_gone",
     "is_there",
+    "lies_within",
     "list_videos",
     "why_no_file",
 ]
@@ -47,11 +51,15 @@ _KINDS = (
 )
 
 
-def find_videos(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], dict[str, str]]:
+def find_videos(
+    paths: Iterable[str | os.PathLike[str]], within: Sequence[Path] = ()
+) -> tuple[list[Path], dict[str, str]]:
     """Find the video files that paths name.
 
     Args:
         paths: files, taken whatever their name ends in, and folders, searched as `list_videos` does.
+        within: folders without links; what is really outside of them is passed over, wherever links lead. None: links
+            are followed everywhere.
 
     Returns:
         The absolute paths without links, each file once; and what cannot be had, with the reason.
@@ -60,8 +68,10 @@ def find_videos(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], di
     missing: dict[str, str] = {}
     for path in (Path(path).expanduser() for path in paths):
         try:
-            if path.is_dir():
-                walk = _walk(path)
+            if not lies_within(path, within):
+                missing[str(path)] = "lies outside the folders that may be read"
+            elif path.is_dir():
+                walk = _walk(path, within)
                 found.update(dict.fromkeys(real for _, real in walk.found))
                 missing.update(walk.unreadable)
             elif reason := why_no_file(path):
@@ -107,6 +117,22 @@ def below(files: Iterable[str], places: Sequence[Path]) -> list[str]:
     return [file for file in files if is_below(file, places)]
 
 
+def lies_within(path: Path, folders: Sequence[Path]) -> bool:
+    """Whether a path is really below one of some folders, wherever links lead; True where there are no folders.
+
+    Args:
+        path: that may have links.
+        folders: absolute and without links.
+
+    Raises:
+        OSError, RuntimeError: a circle of links.
+    """
+    if not folders:
+        return True
+    real = path.resolve()
+    return any(real.is_relative_to(folder) for folder in folders)
+
+
 def is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether a folder is there; False, too, where that cannot be known."""
     try:
@@ -147,6 +173,16 @@ def why_no_file(path: Path) -> str:
     return next((f"{words}, not a file: name a video" for is_kind, words in _KINDS if is_kind(mode)), "")
 
 
+def check_regular(path: Path) -> None:
+    """Make sure that reading a path will end: a pipe would be waited for, a device read for ever.
+
+    Raises:
+        VtgError: it is there, and is no file.
+    """
+    if path.exists() and not path.is_file():
+        raise VtgError(f"{path}: is a folder, device or pipe, not a file: give a file")
+
+
 class _Walk:
     """A walk through folders that remembers where it has been.
 
@@ -155,9 +191,13 @@ class _Walk:
         unreadable: folders and links that cannot be read, with the reason.
         links: links to folders that have not been followed yet.
         targets: what links lead to, without links.
+
+    Args:
+        within: folders, without links, outside of which no link is followed; none for everywhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, within: Sequence[Path] = ()) -> None:
+        self._within = within
         self.found: list[tuple[Path, Path]] = []
         self.unreadable: dict[str, str] = {}
         self.links: deque[Path] = deque()
@@ -182,6 +222,8 @@ class _Walk:
                 continue
             path = named / entry.name
             try:
+                if _is_link(entry) and not lies_within(Path(entry.path), self._within):
+                    continue
                 if not _is_folder(entry):
                     self._take(path, entry)
                 elif _is_link(entry):
@@ -207,8 +249,8 @@ class _Walk:
         self.found.append((named, real))
 
 
-def _walk(folder: str | os.PathLike[str]) -> _Walk:
-    walk = _Walk()
+def _walk(folder: str | os.PathLike[str], within: Sequence[Path] = ()) -> _Walk:
+    walk = _Walk(within)
     root = Path(folder).expanduser().resolve()
     waiting = [(root, root)]
     while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ __all__ = [
     "ModelSpec",
     "available_models",
     "describe_models",
+    "is_safetensors",
     "is_weights_file",
     "model_spec",
 ]
@@ -36,6 +38,7 @@ DEFAULT_PRETRAINED = "openai"
 DEFAULT_RATE = 0.5  # frames a second: one for each 2 s clip of QVHighlights
 PREPROCESSING = "short side bicubic antialiased, centre crop"  # part of every fingerprint: change it with the pixels
 WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
+MOST_CHARACTERS, MOST_LAYERS, MOST_RATE = 4096, 1024, 1e6  # of what a file may say of a model
 DEMO = "demo"
 ZERO_SHOT = "zero-shot"
 DEFAULT_MODEL = "r2-qvhighlights"
@@ -45,6 +48,11 @@ def is_weights_file(pretrained: str) -> bool:
     """Whether a name of weights is a file rather than a tag of open_clip's catalogue."""
     path = Path(pretrained).expanduser()
     return path.suffix in WEIGHT_SUFFIXES or path.is_file()
+
+
+def is_safetensors(path: str) -> bool:
+    """Whether a file of weights is of the kind that is read without being named by the user."""
+    return Path(path).suffix == ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -79,15 +87,32 @@ class EncoderSpec:
         Raises:
             VtgError: the file of weights cannot be read.
         """
-        weights = self.weights
-        in_file = is_weights_file(weights)
+        return self.fingerprint_of(self.weights_sha256)
+
+    def fingerprint_of(self, weights_sha256: str | None) -> str:
+        """The fingerprint with a file of weights of this hash, whatever is in the file now; None for a tag."""
         identity = {
-            "clip": self.clip or ("" if in_file else DEFAULT_CLIP),
-            "weights": _sha256(Path(weights)) if in_file else weights,
+            "clip": self.clip or ("" if weights_sha256 else DEFAULT_CLIP),
+            "weights": weights_sha256 or self.weights,
             "layers": self.layers,
             "preprocessing": PREPROCESSING,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the weights are a file of the user's, rather than a tag or the bundled ones."""
+        return self.pretrained != DEMO and is_weights_file(self.weights)
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """The hash of the file of weights, bundled or of the user's; None where a tag names them.
+
+        Raises:
+            VtgError: the file cannot be read.
+        """
+        weights = self.weights
+        return _sha256(Path(weights)) if is_weights_file(weights) else None
 
     @property
     def present(self) -> bool:
@@ -95,7 +120,7 @@ class EncoderSpec:
         weights = self.weights
         if is_weights_file(weights):
             return Path(weights).is_file()
-        from vtg.clip_loading import is_downloaded
+        from vtg.clip_downloads import is_downloaded
 
         return is_downloaded(self.clip or DEFAULT_CLIP, weights)
 
@@ -131,9 +156,18 @@ class ModelSpec:
 
         Raises:
             KeyError: something is missing.
-            TypeError: something is of another kind.
+            TypeError, ValueError: something is of another kind, or cannot be.
         """
-        return cls(values["name"], EncoderSpec(**values["encoder"]), float(values["fps"]), values["head"])
+        encoder, name, head = EncoderSpec(**values["encoder"]), values["name"], values["head"]
+        texts = (name, encoder.pretrained, *(text for text in (head, encoder.clip) if text is not None))
+        if not all(isinstance(text, str) and "\0" not in text and len(text) <= MOST_CHARACTERS for text in texts):
+            raise TypeError("a name that is no text")
+        if type(encoder.layers) is not int or not 1 <= encoder.layers <= MOST_LAYERS:
+            raise ValueError(f"layers must be from 1 to {MOST_LAYERS}")
+        fps = float(values["fps"])
+        if not 0 < fps <= MOST_RATE:
+            raise ValueError(f"fps must be above 0 and at most {MOST_RATE:g}")
+        return cls(name, encoder, fps, head)
 
     def load_head(self) -> R2Head | None:
         """Load the head, downloading it first where it is a published one that is not on this disk.
@@ -221,6 +255,9 @@ def model_spec(
         raise VtgError(f"{DEMO}: has a CLIP of its own; name other weights with --model {ZERO_SHOT}")
     spec = _own_spec(name)
     encoder = spec.encoder
+    if pretrained is None and spec.head == spec.name and encoder.in_file and not is_safetensors(encoder.pretrained):
+        named = f"--pretrained {shlex.quote(encoder.pretrained)}"
+        raise VtgError(f"{name}: names CLIP weights that are not safetensors; if you trust them, add {named}")
     if pretrained is not None:
         weights = os.fspath(pretrained)
         weights = str(Path(weights).expanduser().resolve()) if is_weights_file(weights) else weights
@@ -251,6 +288,8 @@ def _own_spec(name: str) -> ModelSpec:
 
 def _sha256(path: Path) -> str:
     try:
+        if not path.is_file():  # a pipe or a device would be read without end
+            raise VtgError(f"{path}: no such file of CLIP weights; give a file or a tag")
         return file_sha256(path)
     except OSError as error:
         raise VtgError(f"{path}: cannot read these CLIP weights ({error.strerror}); give a file or a tag") from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from vtg.errors import VtgError
 from vtg.frame_timecode import DROP_RATES, TimecodeCount
@@ -140,11 +142,17 @@ def export_hits(path: Path, query: str, hits: Sequence[Hit]) -> None:
         write_text(path, form(query, hits))
 
 
-def results_document(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
-    """Results as JSON knows them: query, results (video, start, end, score; said where words were asked for)."""
+def results_document(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> dict[str, Any]:
+    """Results as JSON knows them: query, results (video, start, end, score; said where words were asked for).
+
+    Args:
+        query: what was asked.
+        hits: the results.
+        shown: how the path of a video is written.
+    """
     results = [
         {
-            "video": hit.video,
+            "video": shown(hit.video),
             "start": hit.moment.start,
             "end": hit.moment.end,
             "score": hit.moment.score,
@@ -155,27 +163,27 @@ def results_document(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
     return {"query": query, "results": results}
 
 
-def _json(query: str, hits: Sequence[Hit]) -> str:
-    return json_text(results_document(query, hits))
+def _json(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> str:
+    return json_text(results_document(query, hits, shown))
 
 
-def _csv(query: str, hits: Sequence[Hit]) -> str:
+def _csv(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> str:
     rows = [("query", "video", "start", "end", "score", "said")]
     for hit in hits:
         moment = hit.moment
         numbers = f"{moment.start:.3f}", f"{moment.end:.3f}", f"{moment.score:.4f}"
-        rows.append((table_cell(query), table_cell(hit.video), *numbers, table_cell(hit.said)))
+        rows.append((table_cell(query), table_cell(shown(hit.video)), *numbers, table_cell(hit.said)))
     return csv_text(rows)
 
 
-def _srt(query: str, hits: Sequence[Hit]) -> str:
+def _srt(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> str:
     return captions_in_turn(
         (event.frames / event.rate, f"{caption_line(event.title)}\n{caption_line(event.hit.said or query)}")
         for event in _events(hits)
     )
 
 
-def _edl(query: str, hits: Sequence[Hit]) -> str:
+def _edl(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> str:
     events = _events(hits, same_rate=True)
     if len(events) > MOST_EVENTS:
         raise VtgError(f"an EDL has {MOST_EVENTS} events at most, not {len(events)}; ask for fewer with --limit")
@@ -192,14 +200,14 @@ def _edl(query: str, hits: Sequence[Hit]) -> str:
         codes += [record.format(frame) for frame in (position, position + event.frames)]
         lines.append(f"{number:03d}  AX       V     C        {' '.join(codes)}")
         lines.append(f"* FROM CLIP NAME: {event.name}")
-        lines.append(f"* SOURCE FILE: {one_line(event.hit.video)}")
+        lines.append(f"* SOURCE FILE: {one_line(shown(event.hit.video))}")
         lines.append(f"* COMMENT: SCORE {event.hit.moment.score:.4f}, {rate:.6g} FRAMES A SECOND")
         lines.append("")
         position += event.frames
     return "\n".join(lines)
 
 
-def _otio(query: str, hits: Sequence[Hit]) -> str:
+def _otio(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> str:
     clips = [
         {
             "OTIO_SCHEMA": "Clip.1",
@@ -208,7 +216,7 @@ def _otio(query: str, hits: Sequence[Hit]) -> str:
             "source_range": _range(event.source.frame(0.0, event.rate) + event.first, event.frames, event.rate),
             "media_reference": {
                 "OTIO_SCHEMA": "ExternalReference.1",
-                "target_url": Path(event.hit.video).as_uri(),
+                "target_url": _url(shown(event.hit.video)),
                 "available_range": _range(event.source.frame(0.0, event.rate), event.available, event.rate),
                 "metadata": {},
             },
@@ -219,6 +227,11 @@ def _otio(query: str, hits: Sequence[Hit]) -> str:
     stack = {"OTIO_SCHEMA": "Stack.1", "name": "tracks", "children": [track], "metadata": {}}
     timeline = {"OTIO_SCHEMA": "Timeline.1", "name": one_line(query), "tracks": stack, "metadata": {}}
     return json_text(timeline)
+
+
+def _url(path: str) -> str:
+    """The address of a file; one that is not absolute is found beside the timeline."""
+    return Path(path).as_uri() if Path(path).is_absolute() else quote(os.fsencode(path))
 
 
 def _range(first: int, frames: int, rate: float) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from vtg.training.overfitting import CheckResult, overfit
 from vtg.training.preparation import Prepared, Progress, Sources, prepare
 from vtg.training.processes import any_interrupted, batch_size, interrupts, make_accelerator
 from vtg.training.state import Place, read_state, recipe_values, restore, save_state
+from vtg.whole_files import written_whole
 
 __all__ = ["CheckResult", "Sources", "TrainingResult", "TrainingStep", "check", "member_recipes", "rate_at", "train"]
 
@@ -117,21 +117,25 @@ def train(
 
     Raises:
         VtgError: data, features or recipe do not fit together; `out` holds a training and `resume` is not given, or
-            the other way round; or the loss is no longer a number.
+            the other way round; it cannot be written to; or the loss is no longer a number.
     """
     _check_folder(out, resume)
     prepared = prepare(recipe, sources, device, progress)
     run = _Run(prepared, out, device, report)
     if resume:
-        run.place = restore(
-            read_state(out / STATE, prepared.recipe, run.accelerator.num_processes),
-            run.accelerator,
-            run.head,
-            run.optimizer,
-        )
-    finished = run.train()
-    if plot and run.accelerator.is_main_process:
-        draw_curves(out / LOG, recipe.evaluation.metric, out / CURVES)
+        content = read_state(out / STATE, prepared.recipe, run.accelerator.num_processes)
+        try:
+            run.place = restore(content, run.accelerator, run.head, run.optimizer)
+        except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise VtgError(f"{out / STATE}: damaged ({reason}); train again, with another --out") from None
+    try:
+        finished = run.train()
+        if plot and run.accelerator.is_main_process:
+            draw_curves(out / LOG, recipe.evaluation.metric, out / CURVES)
+    except OSError as error:
+        again = "go on with --resume" if (out / STATE).exists() else "train again"
+        raise VtgError(f"{error.filename or out}: {error.strerror or error}; make room, then {again}") from error
     place = run.place
     head = out / (BEST if place.best_epoch else LAST)
     metric = recipe.evaluation.metric
@@ -364,6 +368,5 @@ def _check_folder(out: Path, resume: bool) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    with written_whole(path) as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VideoError, VtgError
 from vtg.features import FeatureKey, FeatureStore, content_key
@@ -16,10 +17,13 @@ from vtg.tables import INDEXED, LibraryTables, VideoEntry
 
 if TYPE_CHECKING:
     from vtg.library import IndexProgress, IndexReport, Library
+    from vtg.settings import Storage
+    from vtg.specs import ModelSpec
 
-__all__ = ["Problem", "find_moved", "find_problems", "is_away", "watch"]
+__all__ = ["MEND_ROWS", "Problem", "describe", "find_moved", "find_problems", "is_away", "watch"]
 
 FOLLOW = "follow the disk with: vtg library refresh"
+MEND_ROWS = "remove it with 'vtg library refresh', and index its video again"
 
 
 @dataclass(frozen=True)
@@ -104,27 +108,47 @@ def find_problems(
         progress: told how many files are done, of how many.
     """
     entries = tables.videos()
-    times = tables.frame_times()
-    problems = []
+    problems = [
+        Problem(row.path or str(tables.place("videos")), f"a row of it is damaged ({row.what}); {MEND_ROWS}")
+        for row in tables.damaged_rows()
+    ]
+    try:
+        times = tables.frame_times()
+    except VtgError as error:
+        problems.append(Problem(str(tables.place("frames")), _after_name(error, tables.place("frames"))))
+        times = None
     for done, entry in enumerate(entries):
         progress(done, len(entries))
         for what in _problems_of(entry, times, features, key_of, checksums):
             problems.append(Problem(entry.path, what))
     known = {entry.video for entry in entries}
-    left = {key.video for key in features} | set(times)
+    left = {key.video for key in features} | set(times or ())
     for video in sorted(left - known):
         problems.append(Problem(video, "belongs to no file: a run was killed; the next 'vtg index' removes it"))
-    paths = [entry.path for entry in entries]
-    for path in sorted({path for path in paths if paths.count(path) > 1} if len(set(paths)) < len(paths) else set()):
-        problems.append(Problem(path, "is listed twice; remove it and index it again"))
-    for path in sorted(set(tables.count_said()) - set(paths)):
-        problems.append(Problem(path, "has words and is not listed; index it again, or remove it"))
+    return [*problems, *_problems_of_texts(tables, {entry.path for entry in entries})]
+
+
+def _problems_of_texts(tables: LibraryTables, paths: set[str]) -> list[Problem]:
+    problems = []
+    try:
+        for path in sorted(set(tables.count_said()) - paths):
+            problems.append(Problem(path, "has words and is not listed; index it again, or remove it"))
+    except VtgError as error:
+        problems.append(Problem(str(tables.place("said")), _after_name(error, tables.place("said"))))
+    try:
+        tables.folders()
+    except VtgError as error:
+        problems.append(Problem(str(tables.place("folders")), _after_name(error, tables.place("folders"))))
     return problems
+
+
+def _after_name(error: VtgError, place: Path) -> str:
+    return str(error).removeprefix(f"{place}: ")
 
 
 def _problems_of(
     entry: VideoEntry,
-    times: dict[str, list[float]],
+    times: dict[str, list[float]] | None,
     features: FeatureStore,
     key_of: Callable[[str], FeatureKey],
     checksums: bool,
@@ -147,10 +171,45 @@ def _problems_of(
             features.verify(key)
     except VtgError as error:
         return [f"cannot be searched ({error})"]
+    if key not in features:
+        return ["has not all that this library keeps of a video, or it is damaged; index it again"]
+    if times is None:
+        return []
     in_database = times.get(entry.video, [])
     if len(in_database) != len(stored) or len(set(in_database)) != len(in_database):
         return [f"has {len(in_database)} frames in the database and {len(stored)} in its features; index it again"]
     return []
+
+
+def describe(folder: Path, tables: LibraryTables | None, model: ModelSpec, storage: Storage) -> dict[str, Any]:
+    """What a library holds; see `Library.describe`.
+
+    Args:
+        folder: the library's.
+        tables: its database; None where nothing was added yet.
+        model: what it is asked with.
+        storage: what it keeps of its videos.
+    """
+    entries = tables.videos() if tables else []
+    indexed = {entry.video: entry for entry in entries if entry.state == INDEXED}
+    seconds = sum(entry.duration for entry in indexed.values())
+    size = sum(status.st_size for path in folder.rglob("*") if (status := _status(path)) and S_ISREG(status.st_mode))
+    said = tables.count_said() if tables else {}
+    return {
+        "videos": sum(entry.state == INDEXED for entry in entries),
+        "failed": sum(entry.state != INDEXED for entry in entries),
+        "seconds": seconds,
+        "frames": tables.count_frames() if tables else 0,
+        "fps": model.fps,
+        "said_lines": sum(said.values()),
+        "videos_with_words": len(said),
+        "encoder": str(model.encoder),
+        "model": model.name,
+        "precision": storage.precision,
+        "keep_layers": storage.keep_layers,
+        "bytes": size,
+        "bytes_per_minute": 60 * size / seconds if seconds else None,
+    }
 
 
 def watch(

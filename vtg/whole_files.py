@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +23,19 @@ import numpy as np
 
 from vtg.errors import VtgError
 
-__all__ = ["WholeFileWriter", "check_name", "fitted_name", "working_folder", "written_whole"]
+__all__ = [
+    "WholeFileWriter",
+    "check_name",
+    "fitted_name",
+    "remove_abandoned_parts",
+    "working_folder",
+    "written_whole",
+]
 
 LONGEST_NAME = 255  # bytes of UTF-8: the most that common file systems take, most of which count so
 LOCK = "lock"  # file in a working folder that its owner keeps locked
+PART = ".part"  # ends the name of an array that is being written: NAME.TOKEN.part
+ABANDONED_SECONDS = 3600.0
 MOST_TRIES = 100  # at a new working folder
 WORKING_FOLDER = re.compile(r"\.vtg-[0-9a-f]{12}\.part")
 
@@ -38,17 +48,33 @@ def written_whole(out: str | os.PathLike[str]) -> Iterator[Path]:
         out: the file; its folder must exist.
 
     Raises:
-        VtgError: nothing can be made in the folder, or `out` cannot be replaced.
+        VtgError: nothing can be made in the folder, the block runs out of room there, or `out` cannot be replaced.
     """
     out = Path(out)
     check_name(out)
     with working_folder(out.parent) as folder:
         beside = folder / f"whole{out.suffix}"
-        yield beside
+        try:
+            yield beside
+        except OSError as error:
+            if _is_of_reading(error, folder):
+                raise
+            reason = error.strerror or error
+            raise VtgError(f"{out}: cannot be written ({reason}): make room, or choose another folder") from None
         try:
             beside.replace(out)
         except PermissionError:
             raise VtgError(f"{out}: cannot be replaced: close it elsewhere, or choose another name") from None
+        except OSError as error:
+            raise VtgError(f"{out}: cannot be written ({error.strerror}): choose another folder") from None
+
+
+def _is_of_reading(error: OSError, folder: Path) -> bool:
+    """Whether an error names another file than those in a working folder, or is none of the system's."""
+    name = error.filename
+    if isinstance(name, (str, bytes, os.PathLike)):
+        return folder not in Path(os.fsdecode(name)).parents
+    return error.errno is None
 
 
 @contextlib.contextmanager
@@ -172,6 +198,23 @@ def check_name(path: str | os.PathLike[str]) -> None:
         raise VtgError(f"{path}: a name of more than {LONGEST_NAME} bytes cannot be written: choose a shorter one")
 
 
+def remove_abandoned_parts(folder: Path) -> None:
+    """Removes the files in a folder that a `WholeFileWriter` was at when its process was killed.
+
+    Where the file system has no locks, those that have not grown for an hour.
+    """
+    for part in folder.glob(f"*{PART}"):
+        with contextlib.suppress(OSError):  # another process has just finished or removed it
+            handle = os.open(part, os.O_RDWR)
+            try:
+                locked = _lock(handle)
+                is_old = os.fstat(handle).st_mtime < time.time() - ABANDONED_SECONDS
+            finally:
+                os.close(handle)  # first: Windows removes no open file
+            if locked or (locked is None and is_old):
+                part.unlink()
+
+
 class WholeFileWriter:
     """Writes values behind a header that is known last; what makes a file of one kind derives from it.
 
@@ -185,7 +228,6 @@ class WholeFileWriter:
 
     def __init__(self, path: Path, header_bytes: int) -> None:
         self._path = path
-        self._part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         self._header_bytes = header_bytes
         self._digest = hashlib.sha256()
 
@@ -197,14 +239,21 @@ class WholeFileWriter:
     def open(self) -> None:
         """Begin the file beside the final one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._part.open("wb")
+        for _ in range(MOST_TRIES):
+            self._part = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}{PART}")
+            self._file = self._part.open("wb")
+            # As long as it is open: tells `remove_abandoned_parts` that somebody is at work.
+            if _lock(self._file.fileno()) is not False and self._part.exists():
+                break
+            self._file.close()  # before it was locked, another process took it for abandoned
         self._file.write(bytes(self._header_bytes))
 
     def write(self, array: np.ndarray) -> None:
         """Append the values of an array, which is C-contiguous and little-endian."""
         data = array.reshape(-1).view(np.uint8).data
         self._digest.update(data)
-        self._file.write(data)
+        with self._naming_errors():
+            self._file.write(data)
 
     def complete(self, header: bytes, check: Callable[[Path], object] = lambda path: None) -> None:
         """Give the file its header and its name.
@@ -218,18 +267,29 @@ class WholeFileWriter:
         """
         if len(header) != self._header_bytes:
             raise ValueError(f"{self._path}: a header of {len(header)} bytes, not {self._header_bytes}")
-        self._file.seek(0)
-        self._file.write(header)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._naming_errors():
+            self._file.seek(0)
+            self._file.write(header)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         check(self._part)
         self._part.replace(self._path)
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        """What the system says of an open file does not name it."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self._path)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()  # which writes what is still in memory, and fails again where the disk is full
+            with self._naming_errors():
+                self._file.close()  # which writes what is still in memory, and fails again where the disk is full
         finally:
             self._part.unlink(missing_ok=True)

@@ -40,6 +40,7 @@ class Player {
     this.clip = element("a", "pill strong", "Download the clip");
     this.clip.dataset.testid = "download-clip";
     bar.append(this.clock, this.again, this.clip);
+    this.clip.addEventListener("click", (event) => this.fetchClip(event));
     this.root.append(stage, this.strip, bar);
     parent.append(this.root);
     this.video.addEventListener("timeupdate", () => this.follow());
@@ -89,6 +90,29 @@ class Player {
     this.clip.hidden = !playable || !this.data.clip;
     this.again.hidden = !playable || !this.data.replay;
     if (!playable) this.note.textContent = "This cannot be played: the file may be damaged or gone.";
+  }
+
+  // The clip is cut when it is asked for, which may fail: then the page says why, and no broken file is saved.
+  async fetchClip(event) {
+    if (this.cut === this.data.clip.href) return;
+    event.preventDefault();
+    if (this.cutting) return;
+    this.cutting = true;
+    const { href } = this.data.clip;
+    this.note.textContent = "The clip is being cut …";
+    let trouble = "The clip could not be had: the connection broke.";
+    try {
+      const answer = await fetch(href, { method: "HEAD" });
+      trouble = answer.ok ? "" : `The clip could not be cut: ${await (await fetch(href)).text()}`;
+    } catch {
+      // Said above.
+    }
+    this.cutting = false;
+    this.note.textContent = trouble || this.data.note;
+    if (trouble || href !== this.data.clip?.href) return;
+    this.cut = href;
+    this.clip.click();
+    this.cut = undefined; // by the next time it may have been deleted
   }
 
   drawMoments() {

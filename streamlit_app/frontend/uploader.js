@@ -71,9 +71,22 @@ class Uploader {
     }
   }
 
-  send(file, parts) {
+  // Ask first: a server that refuses a file while it is being sent is only heard at its end.
+  async refusal(file) {
+    try {
+      const answer = await fetch(`${this.data.url}?name=${encodeURIComponent(file.name)}&size=${file.size}`);
+      if (answer.ok) return undefined;
+      return (await answer.json()).reason;
+    } catch {
+      return "the connection broke: try again";
+    }
+  }
+
+  async send(file, parts) {
     if (parts.stopped) return { reason: "stopped" };
     if (file.size > this.data.limit) return { reason: this.data.tooLarge };
+    const reason = await this.refusal(file);
+    if (reason || parts.stopped) return { reason: reason || "stopped" };
     return new Promise((done) => {
       const request = (parts.request = new XMLHttpRequest());
       request.upload.addEventListener("progress", (event) => {

@@ -21,7 +21,7 @@ from ..components import uploader
 from ..jobs import DONE, Job
 from ..tasks import add_videos, start_demo
 from ..uploads import upload_url
-from .parts import POLL_SECONDS, count, empty_state, errors_shown, escape, megabytes, show_job
+from .parts import POLL_SECONDS, count, empty_state, errors_shown, escape, megabytes, show_job, told
 
 __all__ = ["show", "show_first_steps"]
 
@@ -97,7 +97,7 @@ def _say_gone(backend: Backend) -> None:
     with empty_state(
         "folder_off",
         "The library is not there any more",
-        f"{escape(str(backend.library.folder))} was deleted or moved while this page was open. "
+        f"{escape(backend.shown.path(backend.library.folder))} was deleted or moved while this page was open. "
         "Put it back, or start the page on another one.",
     ):
         st.button("Look again", icon=":material/refresh:", on_click=backend.look_again)
@@ -134,7 +134,7 @@ def _report(job: Job) -> None:
         parts = ["no videos were found there"]
     st.caption(", ".join(parts))
     for warning in report.warnings:
-        st.caption(escape(warning))
+        st.caption(told(warning))
 
 
 def _summary(backend: Backend) -> None:
@@ -143,7 +143,7 @@ def _summary(backend: Backend) -> None:
         st.metric("Videos", f"{len(indexed):,}", width="content")
         st.metric("Length", format_time(sum(entry.duration for entry in indexed)), width="content")
         st.metric("Size", megabytes(sum(entry.size for entry in indexed)), width="content")
-    st.caption(f"{escape(str(backend.library.folder))} · {escape(str(backend.library.model.encoder))}")
+    st.caption(f"{escape(backend.shown.path(backend.library.folder))} · {told(str(backend.library.model.encoder))}")
 
 
 def _add(backend: Backend) -> None:
@@ -194,7 +194,7 @@ def _add_folder(backend: Backend) -> None:
         )
         st.button("Add", icon=":material/add:", on_click=add, key="library.add")
     if refusal := st.session_state.pop("library.refusal", None):
-        st.error(escape(refusal), icon=":material/error:")
+        st.error(told(refusal), icon=":material/error:")
 
 
 def _list(backend: Backend, entries: list[VideoEntry]) -> None:
@@ -208,7 +208,7 @@ def _list(backend: Backend, entries: list[VideoEntry]) -> None:
             "Picture": f"{entry.width}×{entry.height}" if entry.width else "",
             "MB": entry.size / 1e6,
             "Added": entry.added,
-            "Folder": one_line(str(Path(entry.path).parent)),
+            "Folder": one_line(backend.shown.path(Path(entry.path).parent)),
         }
         for entry in entries
     ]
@@ -249,13 +249,13 @@ def _remove(backend: Backend, paths: list[str]) -> None:
 
 def _failures(backend: Backend, failed: list[VideoEntry]) -> None:
     if trouble := st.session_state.pop("library.trouble", None):
-        st.error(escape(trouble), icon=":material/error:")
+        st.error(told(trouble), icon=":material/error:")
     if not failed:
         return
     with st.container(border=True, key="failures"):
         st.markdown(f"#### Could not be indexed: {len(failed)}")
         for entry in failed[:SHOWN_REASONS]:
-            st.markdown(f":material/error: **{escape(Path(entry.path).name)}** {escape(entry.failure)}")
+            st.markdown(f":material/error: **{escape(Path(entry.path).name)}** {told(entry.failure)}")
 
         def retry() -> None:
             add_videos(backend, [Path(entry.path) for entry in failed], "Trying again", retry_failed=True)

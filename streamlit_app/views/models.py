@@ -13,7 +13,7 @@ from .. import backend as backend_room
 from .. import visit
 from ..backend import Backend
 from ..tasks import pull_model
-from .parts import POLL_SECONDS, errors_shown, escape, show_job
+from .parts import POLL_SECONDS, errors_shown, show_job, told
 
 __all__ = ["show"]
 
@@ -33,8 +33,8 @@ def _show_used(backend: Backend) -> None:
     with st.container(border=True, key="used"):
         st.markdown("#### This library is asked with")
         with st.container(horizontal=True, gap="large"):
-            st.metric("Head", model.name if model.head else "none", width="content")
-            st.metric("CLIP", str(model.encoder).removeprefix("the "), width="content")
+            st.metric("Head", backend.shown.text(model.name) if model.head else "none", width="content")
+            st.metric("CLIP", backend.shown.text(str(model.encoder)).removeprefix("the "), width="content")
             st.metric("Frames a second", f"{model.fps:g}", width="content")
         if model.head is None:
             st.caption(
@@ -46,7 +46,7 @@ def _show_used(backend: Backend) -> None:
             backend_room.LOADING: ":material/hourglass_top: being loaded",
             backend_room.NOTHING: "loaded when there is something to ask",
         }.get(backend.readiness.state)
-        st.caption(state or f":material/error: {escape(backend.readiness.message)}")
+        st.caption(state or f":material/error: {told(backend.readiness.message)}")
 
 
 def _show_pulls(backend: Backend) -> None:

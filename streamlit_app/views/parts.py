@@ -36,6 +36,7 @@ __all__ = [
     "show_loading",
     "show_player",
     "span",
+    "told",
     "trouble_with",
 ]
 
@@ -57,10 +58,15 @@ def errors_shown() -> Iterator[None]:
     try:
         yield
     except VtgError as error:
-        st.error(escape(str(error)), icon=":material/error:")
+        st.error(told(str(error)), icon=":material/error:")
     except OSError as error:
         log.exception("a page could not read or write")
-        st.error(escape(f"{error.filename or 'The disk'}: {error.strerror or error}"), icon=":material/error:")
+        st.error(told(f"{error.filename or 'The disk'}: {error.strerror or error}"), icon=":material/error:")
+
+
+def told(message: str) -> str:
+    """A message as visitors may read it, which Streamlit's Markdown shows as it is."""
+    return escape(backend_room.current().shown.text(message))
 
 
 def escape(text: str) -> str:
@@ -138,10 +144,10 @@ def show_job(job: Job, cancel: Callable[[Job], None] | None, dismiss: Callable[[
     with st.container(horizontal=True, vertical_alignment="center", key=f"job-{job.kind}-{job.number}"):
         if job.active and job.state != WAITING:
             note = "stopping" if job.stopping else job.note or "looking at the files"
-            st.progress(job.share, text=f"**{escape(job.title)}** · {escape(note)}")
+            st.progress(job.share, text=f"**{told(job.title)}** · {told(note)}")
         else:
             icon, word = STATES[job.state]
-            st.markdown(f"{icon} **{escape(job.title)}** · {escape(job.error) if job.error else word}")
+            st.markdown(f"{icon} **{told(job.title)}** · {told(job.error) if job.error else word}")
         if job.active and cancel and not job.stopping:
             st.button("Cancel", key=f"cancel-{job.kind}-{job.number}", on_click=cancel, args=(job,))
         elif not job.active and dismiss:
@@ -174,8 +180,7 @@ def show_player(
         VtgError: the video is not in the library any more, or its file is gone or cannot be read.
     """
     entry = backend.entry(video)
-    if not Path(entry.path).is_file():
-        raise VtgError(f"{Path(entry.path).name}: the file is not there any more, so it cannot be played.")
+    backend.file(video)
     refused_key = f"refused.{video}"
 
     def refuse(address: str) -> None:
@@ -190,7 +195,7 @@ def show_player(
         film = Film(
             film=video,
             moment=f"{video} {moment.start:.3f} {moment.end:.3f}",
-            title=one_line(entry.path),
+            title=one_line(backend.shown.path(entry.path)),
             src=src,
             offset=offset,
             start=moment.start,
@@ -220,10 +225,10 @@ def _source(backend: Backend, video: str, moment: Moment, copy: Copy) -> tuple[s
     """Address of what can be played now, when it begins in the video, and what to say about it."""
     if copy.job is None:
         return media_url(backend, copy.kind, video), 0.0, ""
-    preview = media_url(backend, "preview", video, moment.start, moment.end)
+    preview, shown = media_url(backend, "preview", video, moment.start, moment.end), backend.shown
     begins = max(0.0, moment.start - 0.5)
     if copy.job.state == FAILED:
-        return preview, begins, f"Only this moment can be shown: {copy.job.error}"
+        return preview, begins, f"Only this moment can be shown: {shown.text(copy.job.error)}"
     return preview, begins, f"Browsers do not play this format: a copy is being made, {copy.job.share:.0%}"
 
 

@@ -10,7 +10,6 @@ import streamlit as st
 
 from vtg.errors import VtgError
 from vtg.library import Hit, Stretch
-from vtg.plain_text import from_utf8
 
 from .. import backend as backend_room
 from .. import visit
@@ -22,7 +21,7 @@ from . import library as library_view
 from .opened import show_open
 from .parts import empty_state, entry_of, errors_shown, show_loading, trouble_with
 from .results import show_hits, show_nothing
-from .toolbar import ABSENT, FOLDER, PAGE, PICTURES, change, fill, place_names, show_toolbar, shown_score
+from .toolbar import ABSENT, PAGE, PICTURES, change, fill, folders_of, show_toolbar, shown_score
 
 __all__ = ["PAGE", "show", "state_like"]
 
@@ -141,12 +140,9 @@ def _asked(backend: Backend, state: SearchState) -> Asked:
 
 def _search(backend: Backend, state: SearchState, asked: Asked) -> list[Hit]:
     entries = backend.indexed()
-    known, by_id = place_names(entries), {entry.video[:SHORTEST_ID]: entry.path for entry in entries}
-    places = [
-        from_utf8(place.removeprefix(FOLDER)) if place.startswith(FOLDER) else by_id[place]
-        for place in state.places
-        if place in known
-    ]
+    known = {entry.video[:SHORTEST_ID]: [entry.path] for entry in entries}
+    known |= folders_of(entries, backend.shown.path)
+    places = [path for place in state.places for path in known.get(place, ())]
     return backend.search(asked, state.limit, places, (state.shortest, state.longest or None))
 
 

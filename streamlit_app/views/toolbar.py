@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ __all__ = [
     "PICTURES",
     "change",
     "fill",
+    "folders_of",
     "place_names",
     "show_toolbar",
     "shown_score",
@@ -76,7 +77,7 @@ def show_toolbar(backend: Backend, state: SearchState, before: SearchState) -> S
                 st.session_state["search.min"] = usual
         label = f"Filters · {before.filters}" if before.filters else "Filters"
         with st.popover(label, icon=":material/tune:"):
-            names = place_names(backend.indexed())
+            names = place_names(backend.indexed(), backend.shown.path)
             if "search.places" in st.session_state:
                 st.session_state["search.places"] = [
                     place for place in st.session_state["search.places"] if place in names
@@ -222,9 +223,27 @@ def _said(before: SearchState) -> str:
         ).strip()
 
 
-def place_names(entries: Sequence[VideoEntry]) -> dict[str, str]:
-    """What can be searched, by its name in the address: folders where there are several, and videos."""
+def folders_of(entries: Sequence[VideoEntry], shown: Callable[[str], str] = str) -> dict[str, list[str]]:
+    """The folders of files, by their names in the address; those that visitors see under one name are one.
+
+    Args:
+        entries: the files.
+        shown: how the path of a folder is written.
+    """
+    named: dict[str, list[str]] = {}
     # Of thousands of videos in each run: paths as texts are many times quicker than as `Path`.
-    folders = sorted({os.path.dirname(entry.path) for entry in entries})  # noqa: PTH120
-    names = {f"{FOLDER}{to_utf8(folder)}": f"📁 {one_line(folder)}" for folder in folders} if len(folders) > 1 else {}
+    for folder in sorted({os.path.dirname(entry.path) for entry in entries}):  # noqa: PTH120
+        named.setdefault(f"{FOLDER}{to_utf8(shown(folder))}", []).append(folder)
+    return named
+
+
+def place_names(entries: Sequence[VideoEntry], shown: Callable[[str], str] = str) -> dict[str, str]:
+    """What can be searched, by its name in the address: folders where there are several, and videos.
+
+    Args:
+        entries: the files of the library.
+        shown: how the path of a folder is written.
+    """
+    folders = folders_of(entries, shown)
+    names = {name: f"📁 {one_line(shown(paths[0]))}" for name, paths in folders.items()} if len(folders) > 1 else {}
     return names | {entry.video[:SHORTEST_ID]: one_line(os.path.basename(entry.path)) for entry in entries}  # noqa: PTH119

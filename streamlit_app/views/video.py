@@ -261,7 +261,7 @@ def _downloads(backend: Backend, entry: VideoEntry, plan: Plan, kind: str, label
 
     job = backend.films.find(st.session_state.get(job_key, 0))
     with st.container(horizontal=True, vertical_alignment="center"):
-        document = json_text(plan_document(plan))
+        document = json_text(plan_document(plan) | {"video": backend.shown.path(plan.video)})
         st.download_button("JSON", document, f"{stem} {kind}.json", "application/json", icon=":material/download:")
         if job is None or not (job.active or job.state == DONE):
             st.button(label, icon=":material/movie_edit:", on_click=make, key=f"video.make.{kind}")

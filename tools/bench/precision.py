@@ -19,7 +19,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import vtg.demo
-from tools.demo_test_set import FIGURES, TestSet, figures_of, make_test_set
+from tools.demo.test_set import FIGURES, TestSet, figures_of, make_test_set
 from vtg.errors import VtgError
 from vtg.features import FeatureKey
 from vtg.projections import ProjectionKey, ProjectionStore

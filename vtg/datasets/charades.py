@@ -38,9 +38,13 @@ def charades_samples(path: Path, text: str) -> tuple[list[Sample], list[Problem]
     Windows that reach beyond the video end with it, as in the JSON-lines form.
 
     Raises:
-        VtgError: no CSV file with the videos' lengths lies beside the file.
+        VtgError: no CSV file with the videos' lengths lies beside the file, or it is damaged.
     """
-    durations = _durations(read_text(find_durations(path)))
+    lengths = find_durations(path)
+    try:
+        durations = _durations(read_text(lengths))
+    except csv.Error as error:
+        raise VtgError(f"{lengths}: not a CSV file that can be read ({error}); get it again") from None
     first_id = TRAINING_QUERIES if "test" in path.name.lower() else 0
     samples: list[Sample] = []
     problems: list[Problem] = []
@@ -63,8 +67,11 @@ def find_durations(path: Path) -> Path:
         path.parent.glob("*.csv"), key=lambda csv_path: (part not in csv_path.name.lower(), csv_path.name)
     )
     for candidate in candidates:
-        if _columns(read_text(candidate)) is not None:
-            return candidate
+        try:
+            if _columns(read_text(candidate)) is not None:
+                return candidate
+        except csv.Error as error:
+            raise VtgError(f"{candidate}: not a CSV file that can be read ({error}); get it again") from None
     raise VtgError(
         f"{path}: the text lines of Charades-STA lack the videos' lengths; put Charades_v1_{part}.csv "
         "(columns id and length) beside it"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.plain_text import read_json
+from vtg.sources import check_regular
 
 __all__ = ["json_document", "json_records", "lines_of", "read_text"]
+
+MOST_BYTES = 128 << 20  # of text; the largest annotations that are published have 30 MB
 
 
 def read_text(path: Path) -> str:
@@ -20,10 +23,15 @@ def read_text(path: Path) -> str:
     Raises:
         VtgError: the file is not there, cannot be read, or is not text.
     """
+    check_regular(path)
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+        with path.open("rb") as plain:
+            is_packed = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            # Not all at once: a few MB of a gzip file can hold more than memory does.
+            content = (gzip.GzipFile(fileobj=plain) if is_packed else plain).read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise VtgError(f"{path}: holds more than {MOST_BYTES >> 20} MiB of text; divide it, or check the file")
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise VtgError(f"{path}: there is no such file; check the path") from None
@@ -41,7 +49,7 @@ def json_document(text: str) -> dict[str, Any] | None:
     A single JSON line that is itself a record, which names its query or its video, is not a document.
     """
     try:
-        document = json.loads(text)
+        document = read_json(text)
     except ValueError:
         return None
     return document if isinstance(document, dict) and not {"qid", "vid"} & document.keys() else None
@@ -59,7 +67,7 @@ def json_records(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Line number and object of every JSON line; in place of the object, the reason why there is none."""
     for number, line in lines_of(text):
         try:
-            record = json.loads(line)
+            record = read_json(line)
         except ValueError as error:
             yield number, f"not valid JSON ({error})"
             continue

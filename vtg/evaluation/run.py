@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vtg.datasets import QueryId, Sample, load_predictions
+from vtg.errors import VtgError
 from vtg.evaluation.heads import Heads, full_precision, head_digest
 from vtg.evaluation.sources import FeatureSource, open_features, with_rate_of
 from vtg.evaluation.unfinished import Identity, Unfinished
@@ -92,9 +93,13 @@ def evaluate(
     source = open_features(features, recipe.data, heads, device)
     identity = _identity(recipe, samples, models, heads)
     checked = {sample.query_id: source.check(models[sample.query_id], sample) for sample in samples}
-    with Unfinished(out, identity, checked, note) as unfinished, full_precision():
-        _ground(samples, models, source, unfinished, progress)
-        unfinished.finish()
+    try:
+        with Unfinished(out, identity, checked, note) as unfinished, full_precision():
+            _ground(samples, models, source, unfinished, progress)
+            unfinished.finish()
+    except OSError as error:
+        reason = error.strerror or error
+        raise VtgError(f"{error.filename or out}: {reason}; make room, then the same command goes on") from error
     dataset = recipe.data.dataset
     truth = any(sample.windows is not None or sample.ratings is not None for sample in samples)
     scores = score_predictions(load_predictions(out), samples, dataset, out.name, out, annotations) if truth else None

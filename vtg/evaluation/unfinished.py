@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from vtg.datasets import QueryId
+from vtg.plain_text import read_json
+from vtg.whole_files import written_whole
 
 __all__ = ["Identity", "Unfinished"]
 
@@ -109,19 +110,15 @@ class Unfinished:
 
 def _write(path: Path, lines: Sequence[str]) -> None:
     """Write lines to a file, which appears whole."""
-    whole = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        whole.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)
+    with written_whole(path) as beside:
+        beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, up to a line that a killed process left unfinished."""
     for line in path.read_bytes().split(b"\n")[:-1]:
         try:
-            content = json.loads(line)
+            content = read_json(line)
         except ValueError:
             return
         if not isinstance(content, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import PurePosixPath, PureWindowsPath
@@ -10,6 +9,7 @@ from typing import Any
 
 from vtg.datasets.files import lines_of
 from vtg.extraction.jobs import VideoJob, repeated_ids, why_no_file_name
+from vtg.plain_text import read_json
 
 __all__ = ["looks_like_manifest", "manifest_jobs"]
 
@@ -26,7 +26,7 @@ def looks_like_manifest(text: str) -> bool:
     if not line.startswith("{"):
         return True
     try:
-        record = json.loads(line)
+        record = read_json(line)
     except ValueError:
         return False
     return "path" in record
@@ -70,7 +70,7 @@ def _fields(line: str) -> dict[str, Any]:
             raise _WrongLineError(f"has {len(values)} columns; they are {', '.join(COLUMNS)}, with tabs between them")
         return {column: value for column, value in zip(COLUMNS, values, strict=False) if value}
     try:
-        record = json.loads(line)
+        record = read_json(line)
     except ValueError as error:
         raise _WrongLineError(f"not valid JSON ({error})") from None
     return {column: record[column] for column in COLUMNS if record.get(column) is not None}

@@ -15,7 +15,7 @@ from vtg.extraction.jobs import QueryJob, VideoJob
 from vtg.extraction.places import PART, Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
 from vtg.features import EncodedChunk, FeatureKey, FeatureStore
-from vtg.plain_text import json_text
+from vtg.plain_text import json_text, read_json
 from vtg.published import NPY_HEADER_BYTES, NpyWriter
 
 __all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "stretch_key"]
@@ -271,7 +271,7 @@ def read_settings(place: Place) -> OutputSettings | None:
     if content is None:
         return None
     try:
-        fields = json.loads(content)
+        fields = read_json(content)
         if fields.pop("format") > FORMAT:
             raise VtgError(f"{place.name}: was made by a later vtg; update with: pip install -U vtg")
         return OutputSettings(**fields)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from vtg.extraction.jobs import QueryJob, VideoJob
-from vtg.plain_text import json_text
+from vtg.plain_text import json_text, read_json
 
 __all__ = [
     "LAYOUTS",
@@ -142,7 +141,7 @@ def to_json(record: VideoRecord | QueryRecord) -> bytes:
 def from_json(kind: type[Record], content: bytes | None) -> Record | None:
     """A stored record; None where there is none, or, after a power failure, not a whole one."""
     try:
-        fields = json.loads(content or b"")
+        fields = read_json(content or b"")
         return kind(**{**fields, "shape": tuple(fields["shape"])})
     except (ValueError, TypeError, KeyError):
         return None

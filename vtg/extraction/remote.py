@@ -24,6 +24,8 @@ __all__ = [
     "videos_below",
 ]
 
+MOST_READ = 1 << 30  # bytes of a file that is read into memory
+MOST_UNANNOUNCED = 1 << 40  # bytes of a copy whose size its server does not say
 READING_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError)  # what file systems raise beside their own
 
 
@@ -63,13 +65,20 @@ def read_remote(url: str) -> bytes:
     """All of a small file.
 
     Raises:
-        VtgError: it cannot be read.
+        VtgError: it cannot be read, or is larger than 1 GB.
     """
     system, path = file_system(url)
+    size = remote_size(url)
     try:
-        return bytes(system.cat_file(path))
+        if size is not None and 0 <= size <= MOST_READ:
+            return bytes(system.cat_file(path))
+        with system.open(path, "rb") as file:
+            content = bytes(file.read(MOST_READ + 1))
     except READING_ERRORS as error:
         raise VtgError(f"{url}: cannot be read ({_line(error)})") from None
+    if len(content) > MOST_READ:
+        raise VtgError(f"{url}: larger than {MOST_READ >> 30} GB; name a smaller file")
+    return content
 
 
 def remote_size(url: str) -> int | None:
@@ -117,18 +126,34 @@ def fetched(url: str) -> Iterator[Path]:
     """A copy of a file on this machine's disk, for as long as the block lasts.
 
     Raises:
-        VideoError: it cannot be had.
+        VideoError: it cannot be had, or its server sends more or less than it announced.
     """
     system, path = file_system(url)
+    announced = _announcement()
     with tempfile.TemporaryDirectory(prefix="vtg-") as folder:
         copy = Path(folder) / f"video{posixpath.splitext(path)[1]}"
         try:
-            system.get_file(path, str(copy))
+            system.get_file(path, str(copy), callback=announced)
+            if announced.size is not None and copy.stat().st_size < announced.size:
+                raise ConnectionError(f"the connection closed after {copy.stat().st_size} of {announced.size} bytes")
         except FileNotFoundError:
             raise VideoError(url, "no such file") from None
         except READING_ERRORS as error:
             raise VideoError(url, f"cannot be fetched ({_line(error)})") from None
         yield copy
+
+
+def _announcement() -> Any:
+    """Follow a copy, and end it where it gets longer than its server announced."""
+    from fsspec.callbacks import Callback
+
+    class Announcement(Callback):
+        def call(self, *arguments: object, **named: object) -> None:
+            most = MOST_UNANNOUNCED if self.size is None else self.size
+            if self.value > most:
+                raise ConnectionError(f"the server sends more than the {most} bytes of the file")
+
+    return Announcement()
 
 
 def _line(error: Exception) -> str:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import pickle
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from vtg.errors import VtgError
 from vtg.r2.config import HeadConfig
 from vtg.r2.head import R2Head
+from vtg.weights import WeightsError, WeightsFile, check_finite, open_weights
+from vtg.whole_files import written_whole
 
-__all__ = ["infer_config", "read_head", "read_tensors", "save_head", "save_published", "save_tensors"]
+__all__ = [
+    "infer_config",
+    "read_head",
+    "read_tensors",
+    "save_head",
+    "save_pickled",
+    "save_published",
+    "save_tensors",
+]
 
 FORMAT = {"format": "vtg-r2-head", "version": "1"}  # metadata of our files, beside the configuration
 
@@ -45,6 +53,7 @@ ATTENTION_PARTS = {"query": "q", "key": "k", "value": "v", "output": "m"}
 MODULES_PER_HALVING = 5  # published: transpose, convolution, transpose, norm, rectifier
 MOST_HALVINGS = 16  # a hostile name must not make a stride of astronomical size
 PYRAMID_PARTS = {"convolution": 1, "norm": 3}
+LONGEST_NAME = 60  # characters of a tensor's name in an error
 LISTED = 6  # names in an error's list of tensors before it is cut short
 
 
@@ -132,18 +141,45 @@ def read_tensors(path: Path | str, settings: Mapping[str, Any] | None = None) ->
     path = Path(path)
     if not path.is_file():
         raise VtgError(f"{path}: no such checkpoint file")
-    if path.suffix == ".safetensors":
-        config, tensors = read_ours(path)
-        renamed = {name: name for name in tensors}
-    else:
-        tensors = read_published(path)
-        config = infer_config(tensors, path)
-        if settings:
-            config = HeadConfig.from_values({**vars(config), **settings, "guessed": False})
-        renamed = {name: published_name(name) for name in head_shapes(config)}
-    expected = head_shapes(config)
-    check_tensors({renamed.get(name, name): shape for name, shape in expected.items()}, tensors, path)
+    ours = path.suffix == ".safetensors"
+    try:
+        with open_weights(path) as file:
+            claimed = claimed_tensors(file)
+            config = our_config(path, file) if ours else infer_config(claimed, path)
+            if settings and not ours:
+                config = HeadConfig.from_values({**vars(config), **settings, "guessed": False})
+            expected = head_shapes(config)
+            renamed = {name: name if ours else published_name(name) for name in expected}
+            check_tensors({renamed[name]: shape for name, shape in expected.items()}, claimed, path)
+            tensors = file.read()
+        check_finite(tensors)
+    except WeightsError as error:
+        raise VtgError(f"{path}: {refusal(error, ours)}") from error
     return config, {name: tensors[renamed[name]] for name in expected}
+
+
+def claimed_tensors(file: WeightsFile) -> dict[str, Tensor]:
+    """Tensors without memory, of the shapes and types that a file claims."""
+    try:
+        return {name: torch.empty(shape, dtype=file.dtypes[name], device="meta") for name, shape in file.shapes.items()}
+    except (RuntimeError, OverflowError) as error:
+        raise WeightsError(f"claims a tensor of impossible size: {one_line(error)}") from None
+
+
+def refusal(error: WeightsError, ours: bool) -> str:
+    """What to say of a file that is not one of plain tensors."""
+    if error.kind == "unsafe":
+        return (
+            f"refused: it is damaged or holds more than plain tensors, and could run code on loading ({error}); "
+            "get it from its publisher again"
+        )
+    if error.kind == "large":
+        return f"{error}; give a smaller head"
+    if ours:
+        return f"cut off or not a safetensors file ({error}); get or write it again"
+    if error.kind == "foreign":
+        return f"not a checkpoint: {error}"
+    return f"cut off or damaged ({error}); download it again"
 
 
 def read_head(path: Path | str, settings: Mapping[str, Any] | None = None) -> R2Head:
@@ -170,79 +206,49 @@ def save_head(head: R2Head, path: Path | str) -> None:
 def save_tensors(config: HeadConfig, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Writes tensors by our names, and the configuration, as one safetensors file; whole or not at all."""
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    beside = partial_path(path)
-    try:
-        save_file(plain, beside, metadata={**FORMAT, "config": config.to_json()})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    # In memory first: what the libraries raise where a disk is full tells neither file nor reason.
+    content = save(plain, metadata={**FORMAT, "config": config.to_json()})
+    with written_whole(path) as beside:
+        beside.write_bytes(content)
 
 
 def save_published(tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Writes tensors by our names as a checkpoint in the published layout; whole or not at all."""
-    beside = partial_path(path)
     renamed = {published_name(name): tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    try:
-        torch.save({"meta": {}, "state_dict": renamed}, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    save_pickled({"meta": {}, "state_dict": renamed}, path)
 
 
-def partial_path(path: Path | str) -> Path:
-    """Where a file is written before it is whole: beside its final name, so that renaming is atomic."""
-    path = Path(path)
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+def save_pickled(content: Mapping[str, Any], path: Path | str) -> None:
+    """Writes tensors and plain values as PyTorch does; whole or not at all.
+
+    Raises:
+        VtgError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with written_whole(path) as beside:
+        beside.write_bytes(buffer.getbuffer())
 
 
-def read_ours(path: Path) -> tuple[HeadConfig, dict[str, Tensor]]:
-    """Reads the configuration and the tensors of one of our files."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise VtgError(
-            f"{path}: cut off or not a safetensors file ({one_line(error)}); get or write it again"
-        ) from error
+def our_config(path: Path, file: WeightsFile) -> HeadConfig:
+    """The configuration in the metadata of one of our files.
+
+    Raises:
+        VtgError: it is none of ours, of a later version, or has no configuration that can be.
+    """
+    metadata = file.metadata
     if metadata.get("format") != FORMAT["format"]:
         raise VtgError(
-            f"{path}: not an R² head of ours (it has tensors such as {abbreviated(sorted(tensors))}); "
+            f"{path}: not an R² head of ours (it has tensors such as {abbreviated(sorted(file.shapes))}); "
             "convert a published .pth with tools/convert_checkpoint.py"
         )
     if metadata.get("version") != FORMAT["version"]:
-        raise VtgError(f"{path}: written in version {metadata.get('version')} of the format: update vtg to read it")
+        version = str(metadata.get("version"))[:20]
+        raise VtgError(f"{path}: written in version {version} of the format: update vtg to read it")
     try:
-        return HeadConfig.from_json(metadata.get("config", "")), tensors
+        return HeadConfig.from_json(metadata.get("config", ""))
     except ValueError as error:
         raise VtgError(f"{path}: its configuration cannot be read ({one_line(error)}); write it again") from error
-
-
-def read_published(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a published checkpoint by their published names, running nothing that the file says."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    zipped, pickled = start.startswith(b"PK"), start.startswith(b"\x80")
-    if not zipped and not pickled:
-        raise VtgError(f"{path}: not a checkpoint (neither a PyTorch nor a safetensors file)")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise VtgError(
-            f"{path}: refused: it is damaged or holds more than plain tensors, and could run code on loading; "
-            "get it from its publisher again"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise VtgError(f"{path}: cut off or damaged ({one_line(error)}); download it again") from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, Mapping) or not state:
-        raise VtgError(f"{path}: not a checkpoint: it holds no state_dict of tensors")
-    tensors = {}
-    for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
-            raise VtgError(f"{path}: not a checkpoint of plain tensors: {str(name)[:60]!r} is {type(tensor).__name__}")
-        tensors[name.removeprefix("module.")] = tensor  # a prefix of data-parallel training
-    return tensors
 
 
 def check_tensors(expected: Mapping[str, torch.Size], found: Mapping[str, Tensor], path: Path) -> None:
@@ -268,7 +274,7 @@ def check_tensors(expected: Mapping[str, torch.Size], found: Mapping[str, Tensor
 def abbreviated(names: list[str]) -> str:
     """A list of names for a line of text, cut short when it is long."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return ", ".join(name[:LONGEST_NAME] for name in names[:LISTED]) + more
 
 
 def one_line(error: Exception) -> str:

@@ -7,9 +7,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from vtg.plain_text import read_json
+
 __all__ = ["SUPPRESSIONS", "HeadConfig"]
 
 SUPPRESSIONS = ("normal", "linear", "gaussian")  # the three rescorings of overlapping windows
+
+# The largest values that a file may claim; those of published heads are far below, and a model of these sizes is never
+# made before its tensors were found to have them.
+MOST = {
+    "hidden_width": 1 << 20, "video_width": 1 << 20, "query_width": 1 << 20, "layers": 1 << 10, "tokens": 1 << 20,
+    "attention_heads": 1 << 20, "feed_forward_ratio": 64, "max_windows": 1 << 20,
+}  # fmt: skip
+MOST_STRIDE = 1 << 16  # frames
+MOST_NUMBER = 1e6  # of seconds, rates and thresholds
 
 
 @dataclass(frozen=True)
@@ -79,28 +90,41 @@ class HeadConfig:
         Raises:
             ValueError: naming the field and what it must be.
         """
-        sizes = ("hidden_width", "video_width", "query_width", "layers", "attention_heads", "feed_forward_ratio")
-        for field in (*sizes, "max_windows"):
+        for field, most in MOST.items():
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field} must be a positive whole number, not {value!r}")
-        for field in ("fps", "window_seconds", "step_seconds", "nms_sigma"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field} must be positive, not {getattr(self, field)!r}")
+            if value is None and field == "tokens":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{field} must be a positive whole number, not {_shown(value)}")
+            if value > most:
+                raise ValueError(f"{field} must be at most {most}, not {_shown(value)}")
+        for field in ("moment_retrieval", "temporal_extent", "spatial_pooling", "guessed"):
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(f"{field} must be true or false, not {_shown(getattr(self, field))}")
+        for field in ("name", "nms", "clip_model", "clip_pretrained"):
+            if not isinstance(getattr(self, field), str | None):
+                raise ValueError(f"{field} must be a text or none, not {_shown(getattr(self, field))}")
+        for field in ("fps", "window_seconds", "step_seconds", "nms_sigma", "nms_threshold"):
+            if not 0 < getattr(self, field) <= MOST_NUMBER:
+                raise ValueError(f"{field} must be positive, not {_shown(getattr(self, field))}")
         for field in ("dropout", "drop_path"):
             if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} must be a share from 0 to below 1, not {getattr(self, field)!r}")
+                raise ValueError(f"{field} must be a share from 0 to below 1, not {_shown(getattr(self, field))}")
         if self.hidden_width % self.attention_heads or self.hidden_width % 2:
             raise ValueError(f"hidden_width {self.hidden_width} must be even and a multiple of {self.attention_heads}")
         if self.tokens is not None and self.tokens < 2:
             raise ValueError(f"tokens must be at least 2 (the class token and a patch), not {self.tokens}")
         powers = all(stride > 0 and stride & (stride - 1) == 0 for stride in self.strides)
         if not powers or self.strides[:1] != (1,) or list(self.strides) != sorted(set(self.strides)):
-            raise ValueError(f"strides must be 1 and then ascending powers of two, not {list(self.strides[:8])}")
+            raise ValueError(
+                f"strides must be 1 and then ascending powers of two, not {_shown(list(self.strides[:8]))}"
+            )
+        if self.strides[-1] > MOST_STRIDE:
+            raise ValueError(f"strides must be at most {MOST_STRIDE}, not {_shown(self.strides[-1])}")
         if self.nms not in (None, *SUPPRESSIONS):
-            raise ValueError(f"nms must be one of {', '.join(SUPPRESSIONS)} or none, not {self.nms!r}")
-        if self.unit is not None and not self.unit > 0:
-            raise ValueError(f"unit must be positive or none, not {self.unit!r}")
+            raise ValueError(f"nms must be one of {', '.join(SUPPRESSIONS)} or none, not {_shown(self.nms)}")
+        if self.unit is not None and not 0 < self.unit <= MOST_NUMBER:
+            raise ValueError(f"unit must be positive or none, not {_shown(self.unit)}")
         if self.step_seconds > self.window_seconds:
             raise ValueError(f"step_seconds {self.step_seconds} must not exceed window_seconds {self.window_seconds}")
 
@@ -123,7 +147,7 @@ class HeadConfig:
         Raises:
             ValueError: the text is not a JSON object of this class's fields with values that it accepts.
         """
-        values = json.loads(text)
+        values = read_json(text)
         if not isinstance(values, Mapping):
             raise ValueError("the configuration is not a JSON object")
         return cls.from_values(values)
@@ -137,11 +161,19 @@ class HeadConfig:
         """
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
-            raise ValueError(f"the configuration has unknown fields: {', '.join(sorted(unknown))}")
+            raise ValueError(f"the configuration has unknown fields: {', '.join(sorted(unknown))[:160]}")
         plain = dict(values)
         try:
             if "strides" in plain:
                 plain["strides"] = tuple(int(stride) for stride in plain["strides"])
             return cls(**plain)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise ValueError(f"the configuration has a value of the wrong kind: {error}") from error
+
+
+def _shown(value: object) -> str:
+    """A value for a message, cut short."""
+    try:
+        return repr(value)[:40]
+    except (ValueError, RecursionError):  # a whole number of thousands of digits
+        return type(value).__name__

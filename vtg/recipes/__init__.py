@@ -13,6 +13,7 @@ from typing import Any
 from vtg.errors import VtgError
 from vtg.recipes.sections import DataRecipe, EvaluationRecipe, ModelRecipe, Recipe, TrainRecipe
 from vtg.recipes.values import changed_section, check_sections, refuse_unknown
+from vtg.sources import check_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,6 +81,7 @@ def _published_recipe(name: str) -> Recipe:
 
 
 def _own_recipe(path: Path) -> Recipe:
+    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -94,7 +96,10 @@ def _own_recipe(path: Path) -> Recipe:
         raise VtgError(f"{path}: base must be the name of a published recipe, not {base!r}")
     start = Recipe(path.stem, DataRecipe(), EvaluationRecipe())
     if base is not None:
-        start = replace(load_recipe(base), name=path.stem, members=())
+        try:
+            start = replace(load_recipe(base), name=path.stem, members=())
+        except VtgError as error:
+            raise VtgError(f"{path}: base: {error}") from None
     start = replace(start, data=replace(start.data, folder=path.parent))
     return _changed(start, content, str(path), path.parent)
 
@@ -137,7 +142,7 @@ def _value(text: str) -> Any:
     """What a setting's text says in TOML; a bare word is a text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 
@@ -146,3 +151,5 @@ def _parsed(text: str, source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise VtgError(f"{source}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise VtgError(f"{source}: not valid TOML: nested too deeply") from None

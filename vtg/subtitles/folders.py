@@ -15,7 +15,7 @@ import re
 import sys
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from vtg.sources import VIDEO_SUFFIXES
+from vtg.sources import VIDEO_SUFFIXES, lies_within
 from vtg.subtitles.language_models import language_codes
 
 __all__ = ["SUFFIXES", "SubtitleFolders", "language_of"]
@@ -57,9 +57,14 @@ class _Folder:
 
 
 class SubtitleFolders:
-    """The subtitle files beside videos; each folder is looked at once."""
+    """The subtitle files beside videos; each folder is looked at once.
 
-    def __init__(self) -> None:
+    Args:
+        within: folders, without links, outside of which no link is followed; none for everywhere.
+    """
+
+    def __init__(self, within: Sequence[Path] = ()) -> None:
+        self._within = within
         self._folders: dict[Path, _Folder] = {}
 
     def beside(self, video: Path) -> list[Path]:
@@ -89,26 +94,29 @@ class SubtitleFolders:
 
     def _look(self, place: Path) -> _Folder:
         if place not in self._folders:
-            self._folders[place] = _list(place)
+            self._folders[place] = _list(place, self._within)
         return self._folders[place]
 
 
-def _list(place: Path) -> _Folder:
-    subtitles, videos, folders = [], set(), {}
+def _list(place: Path, within: Sequence[Path]) -> _Folder:
+    subtitles, videos, folders = [], [], {}
     try:
         with os.scandir(place) as entries:
             for entry in entries:
-                name = Path(_comparable(entry.name))
-                if name.suffix in SUFFIXES and entry.is_file():  # a pipe of that name would be waited for
-                    subtitles.append((name.stem, place / entry.name))
-                elif name.suffix in VIDEO_SUFFIXES:
-                    videos.add(name)
+                name = _comparable(entry.name)
+                stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a folder may hold a hundred thousand names
+                if within and not lies_within(place / entry.name, within):
+                    continue
+                if suffix in SUFFIXES and entry.is_file():  # a pipe of that name would be waited for
+                    subtitles.append((stem, place / entry.name))
+                elif suffix in VIDEO_SUFFIXES:
+                    videos.append((name, stem))
                 elif entry.is_dir():
-                    folders[str(name)] = place / entry.name
+                    folders[name] = place / entry.name
     except OSError:
         pass  # what cannot be listed has no subtitles
-    names = frozenset(key for video in videos for key in (video.name, video.stem))
-    return _Folder(sorted(subtitles), frozenset(video.name for video in videos), names, folders)
+    names = frozenset(key for video in videos for key in video)
+    return _Folder(sorted(subtitles), frozenset(name for name, _ in videos), names, folders)
 
 
 def _comparable(name: str) -> str:

@@ -86,6 +86,8 @@ def _moved(said: Iterable[Speech], seconds: float) -> Iterator[Speech]:
 def _read(path: Path, language: str | None, rate: float | None) -> list[Cue]:
     """The cues of a subtitle file in a language, if its name says one, of a video with so many frames a second."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise _UnreadableError("is no file: passed over")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise _UnreadableError(f"is larger than any subtitle file ({size >> 20} MB): passed over")

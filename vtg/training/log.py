@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.plain_text import read_json
+from vtg.whole_files import written_whole
 
 __all__ = ["TrainingLog", "draw_curves", "read_log"]
 
@@ -32,9 +33,8 @@ class TrainingLog:
 
         self.path = folder / "log.jsonl"
         kept = [line for line in read_log(self.path) if line["step"] <= step] if step else []
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        part.replace(self.path)
+        with written_whole(self.path) as beside:
+            beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = self.path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
@@ -98,7 +98,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in text.split("\n"):
         try:
-            lines.append(json.loads(line))
+            lines.append(read_json(line))
         except ValueError:
             continue
     return lines
@@ -149,9 +149,5 @@ def draw_curves(log: Path, metric: str, out: Path) -> None:
         for axes in (left, right):
             # One tick is enough: with two at least, a single epoch would be at 1.0 between 0.98 and 1.02.
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        part = out.with_name(f".{out.name}.{os.getpid()}.part")
-        try:
-            figure.savefig(part, format="png", dpi=DOTS_PER_INCH)
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
+        with written_whole(out) as beside:
+            figure.savefig(beside, format="png", dpi=DOTS_PER_INCH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 import torch
 
 from vtg.errors import VtgError
-from vtg.r2.checkpoints import partial_path
+from vtg.r2.checkpoints import save_pickled
 from vtg.recipes import Recipe
+from vtg.weights import read_content
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -85,12 +85,7 @@ def save_state(
         "scaler": None if scaler is None else scaler.state_dict(),
         "random": random_states,
     }
-    beside = partial_path(path)
-    try:
-        torch.save(content, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    save_pickled(content, path)
 
 
 def read_state(path: Path, recipe: Recipe, processes: int) -> dict[str, Any]:
@@ -100,11 +95,11 @@ def read_state(path: Path, recipe: Recipe, processes: int) -> dict[str, Any]:
         VtgError: there is nothing to go on with, or it was trained by another recipe or as many processes.
     """
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = read_content(path)
         values, saved = content["values"], len(content["random"])
     except FileNotFoundError:
         raise VtgError(f"{path}: there is no training to go on with; leave out --resume, or check --out") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise VtgError(f"{path}: damaged; train again, with another --out") from None
     for key, value in recipe_values(recipe).items():
         if key not in FREE_TO_CHANGE and values.get(key) != repr(value):

@@ -11,20 +11,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vtg.errors import VideoError, VtgError
+from vtg.errors import VtgError
 from vtg.plain_text import to_utf8
 from vtg.video.captions import caption_picture
 from vtg.video.chapters import Chapter
 from vtg.video.colour import Colours, resize_for_encoding
 from vtg.video.containers import absolute
 from vtg.video.probing import PictureTrack, survey
-from vtg.video.process import explain, ffmpeg_binary, run
+from vtg.video.process import ffmpeg_binary, run
 from vtg.video.writing import (
     AAC,
     SOUND_RATE,
     Progress,
     Stretch,
     chapter_options,
+    check_written,
     checked_range,
     decoded_origin,
     decoding,
@@ -204,7 +205,7 @@ def _write_joined(
             _encode_joinable(part, form, file, scaled(progress, begin, end))
             written.append((file, part.frames / form.rate))
         starts = tuple(float(edge / form.rate) for edge in edges)
-        _join(written, form.sound, _chapter_list(starts, chapters), beside)
+        _join(written, form.sound, _chapter_list(starts, chapters), beside, parts[0].track.info.path)
     if progress is not None:
         progress(1.0)
     return starts[:-1], starts[-1]
@@ -307,7 +308,10 @@ def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapte
     ]
 
 
-def _join(parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path) -> None:
+def _join(
+    parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path, source: Path
+) -> None:
+    """Joins parts that were written; `source` is named where that fails."""
     listing = beside.with_name("list.txt")
     # Stated lengths, because those found in the parts are rounded and would leave gaps between the pictures.
     lines = [f"file {part.name}\nduration {float(lasting):.6f}\n" for part, lasting in parts]
@@ -319,5 +323,4 @@ def _join(parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequenc
     for name, value in {**(AAC if sound else {}), **layout(beside)}.items():
         command += [f"-{name}", str(value)]
     status, _, said = run([*command, str(beside)])
-    if status or not beside.exists():
-        raise VideoError(beside.name, explain(said))
+    check_written(beside, source, status, said)

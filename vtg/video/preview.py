@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtg.errors import VideoError, VtgError
+from vtg.errors import VtgError
 from vtg.video.chapters import read_chapters
 from vtg.video.colour import Colours, resize_for_encoding
 from vtg.video.containers import absolute, input_options
@@ -17,11 +17,11 @@ from vtg.video.editing import cut, encode_stretch
 from vtg.video.filters import Step, filter_chain
 from vtg.video.limits import child_threads
 from vtg.video.probing import PictureTrack, VideoInfo, survey
-from vtg.video.process import explain, ffmpeg_binary, run
+from vtg.video.process import ffmpeg_binary, run
 from vtg.video.samples import DecodingError
 from vtg.video.seeking import file_time
 from vtg.video.with_pyav import picture_near
-from vtg.video.writing import chapter_options, even, own_times, pictures_shown
+from vtg.video.writing import chapter_options, check_written, even, own_times, pictures_shown
 from vtg.whole_files import written_whole
 
 __all__ = ["browsers_play", "write_poster", "write_preview", "write_proxy"]
@@ -100,10 +100,7 @@ def write_poster(
 def _write_jpeg(picture: np.ndarray, out: Path) -> None:
     from PIL import Image
 
-    try:
-        Image.fromarray(picture).save(out, format="jpeg", quality=JPEG_QUALITY)
-    except OSError as error:
-        raise VideoError(out, f"cannot be written: {error.strerror}; free some room, or check the folder") from None
+    Image.fromarray(picture).save(out, format="jpeg", quality=JPEG_QUALITY)
 
 
 def write_preview(
@@ -223,5 +220,4 @@ def _write(
         command += ["-map", "0:V:0", *writing, *chapters]
         command += ["-sn", "-dn", "-map_metadata:g", "-1", "-movflags", "+faststart", "-f", "mp4", absolute(beside)]
         status, _, said = run(command, on_line)
-        if status or not beside.exists():
-            raise VideoError(track.info.path, explain(said))
+        check_written(beside, track.info.path, status, said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ __all__ = [
     "Progress",
     "Stretch",
     "chapter_options",
+    "check_written",
     "checked_range",
     "copying",
     "decoded_origin",
@@ -59,6 +61,9 @@ H264 = {"c:v": "libx264", "preset": "veryfast", "crf": 20, "pix_fmt": "yuv420p"}
 LARGE, LARGEST = 2_500_000, 9_500_000
 MOST_ENCODING_THREADS = 8
 AAC = {"c:a": "aac", "b:a": "160k"}
+# What ffmpeg says, in lower case, where it cannot write a file, and the reasons that the system gives.
+WRITING_FAILED = ("error writing trailer", "error closing file", "error muxing", "av_interleaved_write_frame")
+WRITING_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -251,6 +256,7 @@ def write(
 
     Raises:
         VideoError: ffmpeg fails.
+        OSError: the file cannot be written.
     """
     node = output.global_args("-hide_banner", "-nostdin", "-nostats", "-v", "error", "-progress", "pipe:1")
     # ffmpeg-python takes no names but UTF-8.
@@ -263,8 +269,29 @@ def write(
     command[place:place] = mapping
     report = None if progress is None else _follow(progress, seconds)
     status, _, said = run(command, report or (lambda line: None))
-    if status or not out.exists():
-        raise VideoError(sources[0], explain(said))
+    check_written(out, sources[0], status, said)
+
+
+def check_written(out: Path, source: str | os.PathLike[str], status: int, said: str) -> None:
+    """Makes sure that ffmpeg has written a file whole: where a disk is full, it says so and ends with status 0.
+
+    Args:
+        out: the file, in a working folder.
+        source: the file that was read, which is named where anything else is wrong.
+        status: that ffmpeg ended with.
+        said: its standard error.
+
+    Raises:
+        OSError: it cannot be written.
+        VideoError: ffmpeg failed.
+    """
+    lowered = said.lower()
+    failed = any(sign in lowered for sign in WRITING_FAILED)
+    reason = next((number for number in WRITING_ERRORS if os.strerror(number).lower() in lowered), None)
+    if failed and reason is not None:
+        raise OSError(reason, os.strerror(reason), str(out))
+    if failed or status or not out.exists():  # without such a reason, it is what was read that cannot be written
+        raise VideoError(source, explain(said))
 
 
 def _follow(progress: Progress, seconds: float) -> Callable[[str], None]:

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from torch import Tensor
 
-from tools.demo_features import Asked, features_folder, write_features
-from tools.demo_optimizer import StepTaker, stacked_in_head
-from tools.demo_start import start_from_clip
+from tools.demo.features import Asked, features_folder, write_features
+from tools.demo.optimizer import StepTaker, stacked_in_head
+from tools.demo.start import start_from_clip
 from vtg.r2 import LossWeights, R2Head, save_head, training_losses
 from vtg.recipes import Recipe, load_recipe
 from vtg.training.batches import Share, plan_epoch, read_batches

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.demo_frames import FrameBlock, Plan, render_blocks
+from tools.demo.frames import FrameBlock, Plan, render_blocks
 from vtg.demo.sentences import RELATIONS, Description, Order, Sentence, holds, part_codes
 from vtg.demo.wording import UNKNOWN, put_into_neutral_words, vocabulary
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES, States

@@ -19,12 +19,12 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tools.demo_frames import end_with_parent
-from tools.demo_head import LINE_EVERY, HeadTraining, demo_recipe, write_training_data
-from tools.demo_optimizer import StepTaker, stacked_in_head
-from tools.demo_questions import Question, ask_about
-from tools.demo_start import look_around, start_from_clip, start_from_one_layer
-from tools.demo_teacher import TOLD, Teacher, Telling
+from tools.demo.frames import end_with_parent
+from tools.demo.head import LINE_EVERY, HeadTraining, demo_recipe, write_training_data
+from tools.demo.optimizer import StepTaker, stacked_in_head
+from tools.demo.questions import Question, ask_about
+from tools.demo.start import look_around, start_from_clip, start_from_one_layer
+from tools.demo.teacher import TOLD, Teacher, Telling
 from vtg.demo import make_scene, split_seed
 from vtg.r2 import HeadOutput, LossWeights, R2Head, TrainingBatch, save_head, training_losses
 from vtg.r2.losses import ABSENT

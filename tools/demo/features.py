@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.demo_frames import end_with_parent, render_frame
+from tools.demo.frames import end_with_parent, render_frame
 from vtg.demo import absent_sentences, annotate, choose_sentences, make_scene, split_seed
 from vtg.features import PublishedFeatures
 

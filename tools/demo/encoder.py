@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tools.demo_frames import POSE_COLUMNS, Plan
-from tools.demo_lessons import LONGEST_TEXT, Lesson, Lessons, Words
-from tools.demo_optimizer import StepTaker
+from tools.demo.frames import POSE_COLUMNS, Plan
+from tools.demo.lessons import LONGEST_TEXT, Lesson, Lessons, Words
+from tools.demo.optimizer import StepTaker
 from vtg.demo.sentences import RELATIONS
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tools.demo_frames import end_with_parent
+from tools.demo.frames import end_with_parent
 from vtg.datasets import Prediction, Sample, load_predictions, load_samples
 from vtg.demo import DemoVideo, make_scene, make_videos, split_seed, write_video
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures, content_key

@@ -1,0 +1,127 @@
+"""Which addresses are the page's own: what the Host and Origin of a request may say.
+
+A browser sends both with every request that matters. A name that somebody's DNS leads to this machine (DNS rebinding)
+shows in Host, a script of another site, or of another port of this machine, in Origin.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+
+from vtg.errors import VtgError
+
+__all__ = ["OwnAddresses", "is_local", "listens_everywhere", "parse_authority"]
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+DEFAULT_PORTS = {"http": 80, "https": 443}
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_](?:[a-z0-9_.-]{0,252}))(?::([0-9]{1,5}))?", re.IGNORECASE)
+_ORIGIN = re.compile(r"(https?)://([^/?#@\s]+)", re.IGNORECASE)
+
+
+class OwnAddresses:
+    """The addresses under which the page may be asked for.
+
+    Args:
+        host: name or address that is listened on, as the user wrote it.
+        port: that is listened on.
+        allowed: further names, each with ``:port`` or without one, such as that of a proxy in front of the page. One
+            without a port goes with the page's own and with the default ones of HTTP and HTTPS.
+
+    Raises:
+        VtgError: one of `allowed` is no name.
+    """
+
+    def __init__(self, host: str, port: int, allowed: Iterable[str] = ()) -> None:
+        self.port = port
+        self._everywhere = listens_everywhere(host)
+        names = {*LOOPBACK, _plain_name(host)}
+        if self._everywhere:
+            machine = socket.gethostname().lower()
+            names |= {machine, f"{machine}.local"}
+        self._own = {(name, port) for name in names}
+        self._allowed: set[tuple[str, int]] = set()
+        for written in allowed:
+            if (parsed := parse_authority(written)) is None:
+                raise VtgError(
+                    f"{written}: is no name of a machine; write it like videos.example or videos.example:8080"
+                )
+            name, own_port = parsed
+            self._allowed |= {(name, each) for each in ((port, 80, 443) if own_port is None else (own_port,))}
+
+    def is_host(self, host: str, local: str | None = None) -> bool:
+        """Whether a request's Host is the page's own.
+
+        Args:
+            host: as the request has it.
+            local: address of this machine at which the request arrived, which counts where all are listened on. An
+                address can be no other site's: only names are led elsewhere.
+        """
+        if (parsed := parse_authority(host)) is None:
+            return False
+        name, port = parsed
+        if any((name, each) in self._allowed for each in (DEFAULT_PORTS.values() if port is None else (port,))):
+            return True
+        port = DEFAULT_PORTS["http"] if port is None else port
+        return (name, port) in self._own or (
+            self._everywhere and local is not None and (name, port) == (_without_mapping(local), self.port)
+        )
+
+    def is_origin(self, origin: str, host: str) -> bool:
+        """Whether a request's Origin is the page itself: what its Host says, or one of the allowed names.
+
+        Args:
+            origin: as the request has it.
+            host: that `is_host` has taken.
+        """
+        if (found := _ORIGIN.fullmatch(origin)) is None or (parsed := parse_authority(found[2])) is None:
+            return False
+        usual = DEFAULT_PORTS[found[1].lower()]
+        name, port = parsed[0], usual if parsed[1] is None else parsed[1]
+        if (name, port) in self._allowed:
+            return True
+        asked = parse_authority(host)
+        return asked is not None and (name, port) == (asked[0], usual if asked[1] is None else asked[1])
+
+
+def parse_authority(text: str) -> tuple[str, int | None] | None:
+    """Name, in lower case and without brackets, and port of a Host; None where it is none."""
+    if (found := _AUTHORITY.fullmatch(text)) is None:
+        return None
+    port = int(found[2]) if found[2] else None
+    return (_plain_name(found[1]), port) if port is None or 0 < port < 1 << 16 else None
+
+
+def listens_everywhere(host: str) -> bool:
+    """Whether a host that is listened on stands for all addresses of this machine."""
+    try:
+        return ipaddress.ip_address(_plain_name(host)).is_unspecified
+    except ValueError:
+        return False
+
+
+def is_local(host: str) -> bool:
+    """Whether what is listened on is reached from this machine alone."""
+    name = _plain_name(host)
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _without_mapping(address: str) -> str:
+    """An address of this machine as visitors write it: a socket for both kinds has those of IPv4 inside IPv6."""
+    plain = _plain_name(address)
+    mapped = ipaddress.IPv6Address(plain).ipv4_mapped if ":" in plain else None
+    return str(mapped or plain)
+
+
+def _plain_name(name: str) -> str:
+    """A name or address in the one form in which it is compared."""
+    name = name.strip("[]").partition("%")[0].lower()
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name

@@ -1,0 +1,134 @@
+"""Measures a library of many short videos: adding the first and the last, searching, refreshing, memory and handles.
+
+    python -m tools.bench.many_videos --videos 10000
+
+The videos are one of 2 s, made different by a few bytes behind its pictures, so that each has a content of its own. The
+first and the last hundred are added as `vtg index` adds them, with the bundled demo model; those between too with
+--real, otherwise their rows and features are written in bulk through the library's own stores, as that takes minutes
+instead of a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import struct
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+
+from vtg.demo import make_videos
+from vtg.features import content_key
+from vtg.library import Library
+from vtg.table_rows import frame_rows
+from vtg.video import cut
+
+MEASURED = 100  # videos added first and last
+QUERIES = ("a red circle", "a blue square moves to the left", "a green triangle appears")
+
+
+def write_videos(folder: Path, count: int) -> list[Path]:
+    """Files of 2 s with the same pictures and contents of their own."""
+    (demo,) = make_videos(folder / "source", count=1, seconds=10)
+    short = cut(demo.path, 2.0, 4.0, folder / "short.mp4").path.read_bytes()
+    films = folder / "films"
+    films.mkdir()
+    paths = []
+    for number in range(count):
+        path = films / f"{number:06}.mp4"
+        # A box of no meaning at the end, as the container's standard allows.
+        path.write_bytes(short + struct.pack(">I4sQ", 16, b"free", number))
+        paths.append(path)
+    return paths
+
+
+def fill(library: Library, like: Path, paths: list[Path]) -> None:
+    """Enter files as copies of one that was added: rows in bulk, features file by file."""
+    (entry,) = (entry for entry in library.videos() if entry.path == str(like))
+    stored = library.features.open(library._feature_key(entry.video))
+    assert stored.embedding is not None
+    tables, entries, frames = library._tables, [], []
+    own = [path for path in library.folder.rglob(f"{entry.video}*") if path.is_file()]
+    for path in paths:
+        key, status = content_key(path), path.stat()
+        for file in own:
+            os.link(file, file.with_name(file.name.replace(entry.video, key)))
+        entries.append(replace(entry, path=str(path), video=key, size=status.st_size, modified=status.st_mtime_ns))
+        frames.append((key, stored.times, stored.embedding))
+    rows = pa.concat_tables([frame_rows(*one) for one in frames])
+    tables._write("frames", rows.schema, lambda table: table.add(rows))
+    tables.put_videos(entries)
+
+
+def seconds_of_adding(library: Library, paths: list[Path]) -> float:
+    """Seconds that adding files takes."""
+    begun = time.perf_counter()
+    report = library.add(paths)
+    assert len(report.added) == len(paths), report
+    return time.perf_counter() - begun
+
+
+def measure(folder: Path, videos: int, searches: int, real: bool) -> dict[str, float]:
+    """Build the library and measure it; seconds, megabytes and counts by name."""
+    paths = write_videos(folder, videos + 1)
+    warm, paths = paths[-1], paths[:-1]
+    library = Library(folder / "library", "demo", device="cpu")
+    library.add([warm])  # loads the model
+    figures = {"first_100_seconds": seconds_of_adding(library, paths[:MEASURED])}
+    middle = paths[MEASURED:-MEASURED]
+    if real:
+        figures["middle_seconds"] = seconds_of_adding(library, middle)
+    else:
+        fill(library, paths[0], middle)
+        library._tables.tidy()
+    figures["last_100_seconds"] = seconds_of_adding(library, paths[-MEASURED:])
+    figures["ratio"] = figures["last_100_seconds"] / figures["first_100_seconds"]
+    begun = time.perf_counter()
+    report = library.refresh()
+    figures["refresh_seconds"] = time.perf_counter() - begun
+    assert not report.added and not report.removed, report
+    library = Library(folder / "library", device="cpu")
+    process, taken = psutil.Process(), []
+    for number in range(searches):
+        begun = time.perf_counter()
+        library.search(QUERIES[number % len(QUERIES)])
+        taken.append(time.perf_counter() - begun)
+        if number in (9, searches - 1):
+            name = "after_10_searches" if number == 9 else f"after_{searches}_searches"
+            figures[f"megabytes_{name}"] = process.memory_info().rss / 1e6
+            figures[f"handles_{name}"] = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
+    figures["search_seconds"] = statistics.median(taken)
+    figures["longest_search_seconds"] = max(taken[10:])
+    return figures
+
+
+def main() -> None:
+    """Run from a shell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=10_000)
+    parser.add_argument("--searches", type=int, default=1_000)
+    parser.add_argument("--real", action="store_true", help="add all videos as vtg index does")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    try:
+        figures = measure(folder, arguments.videos, arguments.searches, arguments.real)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    print(f"{arguments.videos} videos of 2 s, bundled demo model")
+    for name, value in figures.items():
+        print(f"  {name:32} {value:10.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What an indexing run tells: where it is, and in the end what it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["IndexProgress", "IndexReport"]
+
+
+@dataclass(frozen=True)
+class IndexProgress:
+    """Where an indexing run is.
+
+    Attributes:
+        path: the file at work.
+        videos_done: files finished, well or badly.
+        videos: files that have to be worked on.
+        seconds_done: of the file at work.
+        seconds: duration of the file at work.
+    """
+
+    path: Path
+    videos_done: int
+    videos: int
+    seconds_done: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class IndexReport:
+    """What an indexing run did.
+
+    Attributes:
+        added: files that are now in the library and were not, or had changed.
+        moved: of these, the ones whose content was known under another path, which is gone: that path.
+        removed: files that are forgotten, for they are not there any more.
+        away: files that are kept although they cannot be seen: all of their folder is away, as a disk may be.
+        unchanged: files that were there already.
+        failed: files that cannot be indexed, with the reason.
+        warnings: a line for each subtitle file, of those read now, that nothing can be read of, with the reason.
+        seconds: of video that were encoded.
+        stopped: the run was asked to stop; the file at work then is not in the library.
+    """
+
+    added: list[str] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+    away: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: bool = False
