@@ -44,6 +44,18 @@ def test_index_then_search(run: Callable[..., Result], films: Path, tiny_clip: P
     assert "a.mp4" in table.out
 
 
+def test_precision_is_accepted_and_changes_nothing(
+    run: Callable[..., Result], films: Path, tiny_clip: Path, tiny_head: Path
+) -> None:
+    words = ("index", films, "-m", tiny_head, "--pretrained", tiny_clip, "--device", "cpu")
+    result = run(*words, "--precision", "float16")
+    assert result.status == 0
+    assert "vtg: --precision changes nothing any more: projections are kept as int8" in result.err
+    assert "--precision" not in run("index", "--help").out
+    assert "no such precision" in run(*words, "--precision", "float8").err
+    assert run("library", "info", "--json").json["precision"] == "int8"
+
+
 def test_search_in_one_video_indexes_it_first(run: Callable[..., Result], films: Path, tiny_clip: Path) -> None:
     result = run("search", "a red circle", films / "b.mp4", "-m", "zero-shot", "--pretrained", tiny_clip, "--json")
     assert {Path(hit["video"]).name for hit in result.json["results"]} == {"b.mp4"}

@@ -17,7 +17,7 @@ from vtg.demo.videos import make_sample, write_video
 from vtg.extraction import extract, read_source
 from vtg.features import PublishedFeatures
 from vtg.intervals import interval_iou
-from vtg.r2 import QueryPass, read_head
+from vtg.r2 import Predictor, read_head
 from vtg.recipes import load_recipe
 from vtg.specs import EncoderSpec
 from vtg.train import Sources, train
@@ -48,12 +48,13 @@ def test_a_head_predicts_as_on_the_cpu(case: str) -> None:
         torch.testing.assert_close(found.windows.cpu(), expected.windows, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("case", ["tiny.t3", "tiny.t75"])
-def test_projections_are_asked_as_on_the_cpu(case: str, precision: str) -> None:
+def test_projections_are_asked_as_on_the_cpu(case: str, quantized: bool) -> None:
     head, video, query = parity(case)
-    query_pass = QueryPass(head)
-    found = query_pass.answer(head.project([video.cuda()], precision), query_pass.map_queries([query.cuda()]), 0.5)
+    with torch.no_grad():
+        projection = head.project([video.cuda()])
+    found = Predictor(head).predict([projection.quantized() if quantized else projection], [query.cuda()], 0.5)[0]
     raw = head.cpu().predict(video, query, fps=0.5)
     assert raw.windows is not None and found.windows is not None
     assert interval_iou(found.windows[0, 0, :1, :2].cpu().numpy(), raw.windows[:1, :2].numpy())[0, 0] >= 0.98

@@ -17,7 +17,6 @@ from vtg.errors import VideoError, VtgError
 from vtg.features import FeatureStore
 from vtg.indexing import Indexer
 from vtg.library import IndexProgress, Library
-from vtg.settings import Storage
 from vtg.specs import model_spec
 from vtg.video.process import ffmpeg_binary
 
@@ -403,12 +402,12 @@ class TestHeads:
     @pytest.fixture
     def with_head(self, tmp_path: Path, tiny_clip: Path, tiny_head: Path) -> Library:
         spec = model_spec(tiny_head, pretrained=tiny_clip)
-        return Library(tmp_path / "library", spec, device="cpu", storage=Storage("float32"))
+        return Library(tmp_path / "library", spec, device="cpu")
 
     def test_search_is_the_heads_grounding(self, with_head: Library, folder: Path) -> None:
         with_head.add([folder])
         hits = with_head.search("a red circle", limit=50, videos=[folder / "a.mp4"])
-        expected = with_head.grounder.ground(folder / "a.mp4", "a red circle")
+        expected = with_head.ground(folder / "a.mp4", "a red circle")
         assert hits
         assert [hit.moment for hit in hits] == [moment for moment in expected.moments if moment.score > 0]
 

@@ -1,19 +1,17 @@
-"""What is computed once a video: the answers are the raw path's, at every precision, batched in whatever way."""
+"""Projections: the predictions from them are those from the layers, in floats and as int8, batched in any way."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from vtg.errors import VtgError
 from vtg.intervals import interval_iou
-from vtg.r2 import HeadConfig, QueryPass, R2Head, VideoProjection, read_head
-from vtg.r2.compiled import _library
-from vtg.r2.query_pass import ROWS
-from vtg.r2.threads import Ahead, run_in_threads
+from vtg.r2 import HeadConfig, Predictor, R2Head, VideoProjection, read_head
+from vtg.r2.predictor import MAX_ROWS, WindowPredictions
 
 HERE = Path(__file__).parent / "data" / "r2"
 SHARED = Path(__file__).parents[2] / "shared" / "parity"
@@ -53,10 +51,18 @@ def random_input(head: R2Head, windows: int, frames: int, words: list[int]) -> t
     return video, queries
 
 
+@torch.no_grad()
+def project(head: R2Head, video: torch.Tensor) -> VideoProjection:
+    return head.project(video)
+
+
+def predict(head: R2Head, projection: VideoProjection, queries: list[torch.Tensor]) -> WindowPredictions:
+    return Predictor(head).predict([projection], queries, 0.5)[0]
+
+
 def assert_as_raw(head: R2Head, video: torch.Tensor, queries: list[torch.Tensor], tolerance: float = 1e-4) -> None:
     """Every window and query answered together is what `R2Head.predict` says of the pair alone."""
-    query_pass = QueryPass(head)
-    answers = query_pass.answer(head.project(video), query_pass.map_queries(queries), 0.5)
+    answers = predict(head, project(head, video), queries)
     assert answers.saliency.shape == (len(video), len(queries), video.shape[1])
     for v, window in enumerate(video):
         for n, query in enumerate(queries):
@@ -75,12 +81,14 @@ def test_projected_float32_is_the_raw_path(case: str) -> None:
     assert_as_raw(head, video[None], [query])
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("precision", [torch.float16, torch.float32])
 @pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("highlight")])
-def test_compact_projections_find_the_same_window(case: str, precision: str) -> None:
+def test_int8_projections_find_the_same_window(case: str, precision: torch.dtype) -> None:
     head, video, query = parity(case)
-    raw, query_pass = head.predict(video, query, fps=0.5), QueryPass(head)
-    found = query_pass.answer(head.project([video], precision), query_pass.map_queries([query]), 0.5)
+    raw = head.predict(video, query, fps=0.5)
+    # Older libraries have projections of float16, which are converted.
+    projection = VideoProjection(project(head, video[None]).values.to(precision)).quantized()
+    found = predict(head, projection, [query])
     assert raw.windows is not None and found.windows is not None
     assert interval_iou(found.windows[0, 0, :1, :2].numpy(), raw.windows[:1, :2].numpy())[0, 0] >= 0.98
     assert (found.saliency[0, 0] - raw.saliency).abs().max() <= 5e-3
@@ -88,7 +96,7 @@ def test_compact_projections_find_the_same_window(case: str, precision: str) -> 
 
 @pytest.mark.parametrize(
     ("windows", "words"),
-    [(1, [7, 1, 12, 3, 3]), (9, [4]), (4, [6, 2, 9]), (3 * ROWS // 11, [3]), (1, [2] * 70)],
+    [(1, [7, 1, 12, 3, 3]), (9, [4]), (4, [6, 2, 9]), (2 * MAX_ROWS // 11, [3]), (1, [2] * 70)],
 )
 def test_any_number_of_windows_and_queries_together_is_each_alone(windows: int, words: list[int]) -> None:
     head = lively()
@@ -129,7 +137,7 @@ def test_attention_of_a_projection_is_that_of_the_layers() -> None:
     video, (query,) = random_input(head, 3, 11, [6])
     raw = head.attention(video[1], query, frames=[7, 2])
     exact = head.attention(head.project(video)[1:2], query, frames=[7, 2])
-    compact = head.attention(head.project(video, "int8")[1:2], query, frames=[7, 2])
+    compact = head.attention(head.project(video).quantized()[1:2], query, frames=[7, 2])
     torch.testing.assert_close(exact, raw, atol=1e-5, rtol=0)
     torch.testing.assert_close(compact, raw, atol=0.02, rtol=0)
     assert not torch.equal(compact, raw)
@@ -139,85 +147,29 @@ def test_a_full_size_frame_takes_at_most_110_kilobytes_with_its_overlap() -> Non
     published = HeadConfig()
     overlap = published.window_seconds / published.step_seconds
     mapped = torch.zeros(1, published.layers, 2, published.tokens or 50, published.hidden_width)
-    assert VideoProjection.of(mapped, "int8").nbytes / 2 * overlap <= 110_000
-    assert VideoProjection.of(mapped, "float16").nbytes / 2 * overlap <= 160_000
+    assert VideoProjection(mapped).quantized().nbytes / 2 * overlap <= 110_000
 
 
 def test_windows_of_several_videos_are_asked_together() -> None:
     head = lively()
     shapes = [(2, 7), (1, 5), (3, 7), (1, 7), (1, 2)]  # windows, frames: some alike, some not
     queries = random_input(head, 1, 2, [4, 6])[1]
-    for precision in ("float32", "int8"):
+    for quantized in (False, True):
         videos = [random_input(head, windows, frames, [1])[0] for windows, frames in shapes]
-        query_pass = QueryPass(head)
-        mapped = query_pass.map_queries(queries)
-        projections = [head.project(video, precision) for video in videos]
-        together = query_pass.ask_each(projections, queries, 0.5)
+        projections = [project(head, video) for video in videos]
+        if quantized:
+            projections = [projection.quantized() for projection in projections]
+        together = Predictor(head).predict(projections, queries, 0.5)
         for projection, answers in zip(projections, together, strict=True):
-            alone = query_pass.answer(projection, mapped, 0.5)
+            alone = predict(head, projection, queries)
             assert answers.windows is not None and alone.windows is not None
             torch.testing.assert_close(answers.saliency, alone.saliency, atol=1e-4, rtol=0)
             torch.testing.assert_close(answers.windows, alone.windows, atol=1e-4, rtol=0)
 
 
-@pytest.mark.skipif(_library() is None, reason="the kernels were not built, or this processor cannot run them")
-@pytest.mark.parametrize("case", ["tiny.t13", "tiny.t75", "full.t12"])
-def test_int8_tokens_read_as_bfloat16_find_what_wide_ones_do(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    head, video, query = parity(case)
-    projection = head.project([video], "int8")
-    found = []
-    for compiled in (True, False):
-        if not compiled:
-            monkeypatch.setattr("vtg.r2.query_pass.is_compiled_for", lambda *_: False)
-        query_pass = QueryPass(head)
-        assert (query_pass._compiled is not None) == compiled
-        found.append(query_pass.answer(projection, query_pass.map_queries([query, query[:2]]), 0.5))
-    compact, wide = found
-    assert compact.windows is not None and wide.windows is not None
-    torch.testing.assert_close(compact.saliency, wide.saliency, atol=5e-3, rtol=0)
-    top, other = (answers.windows[0, :, 0, :2].numpy() for answers in (compact, wide))
-    assert (interval_iou(top, other).diagonal() >= 0.98).all()
-
-
-def test_a_piece_that_failed_ahead_fails_where_it_is_needed() -> None:
-    began = threading.Event()
-
-    def fail(piece: int) -> int:
-        began.set()
-        raise ValueError(piece)
-
-    ahead = Ahead(fail, range(2), threads=2)
-    assert began.wait(30)
-    with pytest.raises(ValueError, match="1"):
-        ahead.take(1)
-
-
-def test_threads_that_share_work_do_not_split_it_again() -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        tokens = torch.randn(64, 256, 64)
-        seen = run_in_threads(lambda _: (tokens.relu(), torch.get_num_threads())[1], range(8), 2)
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [1] * 8
-
-
-def test_work_done_ahead_is_done_once_and_by_whoever_comes_first() -> None:
-    began = threading.Event()
-    release = threading.Event()
-    done: list[int] = []
-
-    def run(piece: int) -> int:
-        if piece == 1:
-            began.set()
-            assert release.wait(30)
-        done.append(piece)
-        return piece * piece
-
-    ahead = Ahead(run, range(6), threads=2)
-    assert began.wait(30)
-    assert ahead.take(0) == 0
-    release.set()
-    assert [ahead.take(place) for place in range(1, 6)] == [1, 4, 9, 16, 25]
-    assert sorted(done) == list(range(6))
+def test_queries_of_another_clip_are_refused() -> None:
+    head = lively()
+    video, (query,) = random_input(head, 1, 9, [4])
+    for other in (query[:0], query[:, :2], query[..., :-2]):
+        with pytest.raises(VtgError, match=r"this head reads \[L, 3, 20\]"):
+            predict(head, project(head, video), [other])

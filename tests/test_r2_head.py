@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from vtg.errors import VtgError
 from vtg.r2 import HeadConfig, R2Head, attention_map, read_head
-from vtg.r2.block import DropPath, R2Block, attend_by_table
+from vtg.r2.block import DropPath, R2Block
 
 HERE = Path(__file__).parent / "data" / "r2"
 SHARED = Path(__file__).parents[2] / "shared" / "parity"
@@ -324,16 +324,3 @@ def test_drop_path_leaves_whole_samples_out_in_training():
     assert ((samples == 0).all(dim=1) | torch.isclose(samples, torch.tensor(4 / 3)).all(dim=1)).all()
     assert (samples[:, 0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(drop.eval()(branch), branch)
-
-
-def test_attention_by_a_table_is_the_fused_operators() -> None:
-    torch.manual_seed(0)
-    query, key, value = (torch.randn(3, 2, length, 8, dtype=torch.float64) for length in (5, 7, 7))
-    mask = torch.rand(3, 1, 1, 7) < 0.7
-    mask[..., 0] = True
-    for own in (mask, None):
-        fused = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=own)
-        assert torch.allclose(attend_by_table(query, key, value, own), fused, atol=1e-12)
-    low = [part.bfloat16() for part in (query, key, value)]
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.allclose(attend_by_table(*low, None).double(), fused, atol=0.05)  # type: ignore[arg-type]

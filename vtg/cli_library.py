@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +54,7 @@ PretrainedOption = Annotated[
 FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames a second to look at; 0.5 by default.")]
 PrecisionOption = Annotated[
     str | None,
-    typer.Option("--precision", help="What of a video is kept for its head: float32, float16 or int8 (the default)."),
+    typer.Option("--precision", hidden=True, help="Changes nothing any more: projections are int8."),
 ]
 KeepLayersOption = Annotated[
     bool | None,
@@ -111,9 +112,12 @@ def open_library(
     from vtg.settings import Storage, default_library_path, read_storage
 
     storage = None
-    if precision is not None or keep_layers is not None:
+    if precision is not None:
+        Storage(precision)  # raises where there is no such precision
+        complain("vtg: --precision changes nothing any more: projections are kept as int8", style="yellow")
+    if keep_layers is not None:
         kept = read_storage(default_library_path() if folder is None else folder.expanduser()) or Storage()
-        storage = Storage(precision or kept.precision, kept.keep_layers if keep_layers is None else keep_layers)
+        storage = replace(kept, keep_layers=keep_layers)
     return Library(folder, asked_model(folder, model, clip, pretrained, fps), device, storage, encoding)
 
 

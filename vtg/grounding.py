@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from vtg.clip import ClipEncoder, TextFeatures
-    from vtg.r2 import QueryPass, R2Head
+    from vtg.r2 import Predictor, R2Head
 
 __all__ = ["Grounder", "Grounding", "Moment", "Saliency", "ground_with_head", "load", "load_encoder"]
 
@@ -163,7 +163,7 @@ class Grounder:
         if self.head is not None:
             layers = [text.layers for text in texts]
             count = MOST_MOMENTS if most is None else most
-            groundings = ground_each_with_head(self.head, videos, queries, layers, self._query_pass, count)
+            groundings = ground_each_with_head(self.head, videos, queries, layers, self._predictor, count)
             return [[_lasting(grounding) for grounding in own] for own in groundings]
         return [
             [self._ground_by_embedding(video, query, text, most) for query, text in zip(queries, texts, strict=True)]
@@ -237,11 +237,11 @@ class Grounder:
         return FeatureStore(self._folder.name)
 
     @cached_property
-    def _query_pass(self) -> QueryPass:
-        from vtg.r2 import QueryPass
+    def _predictor(self) -> Predictor:
+        from vtg.r2 import Predictor
 
         assert self.head is not None  # only asked of one
-        return QueryPass(self.head)
+        return Predictor(self.head)
 
     @cached_property
     def _background(self) -> np.ndarray:

@@ -19,8 +19,8 @@ from vtg.windows import central_window, join_curves, whole_frames, window_frames
 if TYPE_CHECKING:
     import torch
 
-    from vtg.r2 import QueryPass, R2Head, VideoProjection
-    from vtg.r2.query_pass import Answers
+    from vtg.r2 import Predictor, R2Head, VideoProjection
+    from vtg.r2.predictor import WindowPredictions
 
 __all__ = ["check_askable", "ground_each_with_head", "ground_with_head", "moments_of"]
 
@@ -34,7 +34,7 @@ def ground_with_head(
     video: VideoFeatures,
     queries: Sequence[str],
     texts: Sequence[torch.Tensor],
-    query_pass: QueryPass | None = None,
+    predictor: Predictor | None = None,
     whole: bool = False,
 ) -> list[Grounding]:
     """Ground queries in a video by a head, from what is stored of it alone: no CLIP is needed.
@@ -47,7 +47,7 @@ def ground_with_head(
         video: its features: layers [T, K, P, Cv], or what this head made of them, which is much quicker to ask.
         queries: the sentences, for the answers.
         texts: the layers of each, [L, K, Cq].
-        query_pass: the head's, where one is at hand already.
+        predictor: of the head, where one is at hand already.
         whole: ask as the published evaluation does: in one piece up to `vtg.windows.WHOLE_FRAMES` frames, and from the
             layers where there are any; only longer videos are cut.
 
@@ -57,7 +57,7 @@ def ground_with_head(
     Raises:
         VtgError: `check_askable` refuses the video, or its layers are of another shape than the head reads.
     """
-    return ground_each_with_head(head, [video], queries, texts, query_pass, whole=whole)[0]
+    return ground_each_with_head(head, [video], queries, texts, predictor, whole=whole)[0]
 
 
 def ground_each_with_head(
@@ -65,7 +65,7 @@ def ground_each_with_head(
     videos: Sequence[VideoFeatures],
     queries: Sequence[str],
     texts: Sequence[torch.Tensor],
-    query_pass: QueryPass | None = None,
+    predictor: Predictor | None = None,
     most: int = MOST_MOMENTS,
     whole: bool = False,
 ) -> list[list[Grounding]]:
@@ -76,7 +76,7 @@ def ground_each_with_head(
         videos: their features.
         queries: the sentences, for the answers.
         texts: the layers of each, [L, K, Cq].
-        query_pass: the head's, where one is at hand already.
+        predictor: of the head, where one is at hand already.
         most: moments of one query in one video.
         whole: as of `ground_with_head`.
 
@@ -86,16 +86,16 @@ def ground_each_with_head(
     Raises:
         VtgError: `check_askable` refuses a video.
     """
-    from vtg.r2 import QueryPass
+    from vtg.r2 import Predictor
 
     windows = [_windows_of(head, video, whole) for video in videos]
     for text in texts:
         head.check_query(text)
-    asked = query_pass or QueryPass(head)
+    predictor = predictor or Predictor(head)
     groundings: list[list[Grounding]] = [[] for _ in videos]
     for first in range(0, len(queries), QUERIES):
         part = slice(first, first + QUERIES)
-        for found, own, answers in zip(groundings, windows, _answers(asked, windows, texts[part]), strict=True):
+        for found, own, answers in zip(groundings, windows, _predictions(predictor, windows, texts[part]), strict=True):
             found += _groundings(own, answers, queries[part], texts[part], most)
     return groundings
 
@@ -118,20 +118,21 @@ def check_askable(head: R2Head, video: VideoFeatures, whole: bool = False) -> No
         raise VtgError(f"{video.name}: what a head made of it is of another shape than this head's; index it again")
 
 
-def _answers(asked: QueryPass, windows: Sequence[_Windows], queries: Sequence[torch.Tensor]) -> Iterator[list[Answers]]:
+def _predictions(
+    predictor: Predictor, windows: Sequence[_Windows], queries: Sequence[torch.Tensor]
+) -> Iterator[list[WindowPredictions]]:
     """What was found in each video's windows."""
     if all(own.video.projection is not None for own in windows) and len({own.video.fps for own in windows}) == 1:
         projections = [projection for own in windows for projection in own.projected()]
-        yield from ([answer] for answer in asked.ask_each(projections, queries, windows[0].video.fps))
+        yield from ([found] for found in predictor.predict(projections, queries, windows[0].video.fps))
         return
-    mapped = asked.map_queries(queries)
     for own in windows:
-        yield [asked.answer(projection, mapped, own.video.fps) for projection in own.projected()]
+        yield [predictor.predict([projection], queries, own.video.fps)[0] for projection in own.projected()]
 
 
 def _groundings(
     windows: _Windows,
-    answers: Sequence[Answers],
+    answers: Sequence[WindowPredictions],
     queries: Sequence[str],
     texts: Sequence[torch.Tensor],
     most: int,
@@ -168,12 +169,16 @@ class _Windows:
 
     def projected(self) -> Iterator[VideoProjection]:
         """What the head made of them, all in one, or window by window as it makes it."""
+        import torch
+
         if self.video.projection is not None:
             yield self.video.projection.windows()
             return
         # One window at a time: what is mapped from the disk is in memory only while it is looked at.
         for window in range(len(self.starts)):
-            yield self.head.project([self._layers(window)])
+            with torch.no_grad():
+                projection = self.head.project([self._layers(window)])
+            yield projection
             if window % GIVEN_BACK_EVERY == GIVEN_BACK_EVERY - 1:
                 give_memory_back()
 

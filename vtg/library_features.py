@@ -17,7 +17,7 @@ from vtg.array_files import read_header
 from vtg.errors import VtgError
 from vtg.features import FeatureKey, FeatureStore, FeatureWriter, VideoFeatures
 from vtg.projections import ProjectionKey, ProjectionStore, ProjectionWriter, head_fingerprint
-from vtg.settings import PRECISIONS, Storage
+from vtg.settings import Storage
 
 if TYPE_CHECKING:
     from vtg.r2 import R2Head
@@ -96,15 +96,11 @@ class LibraryFeatures(FeatureStore):
         """
         features = super().open(key, name)
         wanted = self._projection_key(key)
-        if wanted is None:
+        if wanted is None or wanted not in self.projections:
             return features
-        kinds = [wanted.precision, *(kind for kind in PRECISIONS if kind != wanted.precision)]
-        found = next((own for kind in kinds if (own := replace(wanted, precision=kind)) in self.projections), None)
-        if found is None:
-            return features
-        projection = self.projections.open(found)
+        projection = self.projections.open(wanted)
         if len(projection) != len(features):
-            path = self.projections.path(found)
+            path = self.projections.path(wanted)
             raise VtgError(f"{path}: damaged (of another number of frames); remove it and index its video again")
         return replace(features, projection=projection)
 
@@ -203,7 +199,7 @@ class LibraryFeatures(FeatureStore):
         """None where there is no head, or none on this disk."""
         if not self.head_fingerprint:
             return None
-        return ProjectionKey(key.video, key.encoder, key.fps, self.head_fingerprint, self.storage.precision)
+        return ProjectionKey(key.video, key.encoder, key.fps, self.head_fingerprint)
 
     @cached_property
     def _head(self) -> R2Head | None:

@@ -1,11 +1,12 @@
-"""Projections on the disk: the only module that knows how what a head made of a video is stored and found again."""
+"""Store the projections of videos on disk as int8; converts the float projections of older libraries."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ProjectionKey", "ProjectionStore", "ProjectionWriter", "StoredProjection", "head_fingerprint"]
 
 FORMAT = "vtg-projection-1"
-KINDS = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
+OLDER = ("float32", "float16")  # precisions of projections that libraries had before all became int8
 
 
 def head_fingerprint(name: str) -> str:
@@ -57,14 +58,14 @@ class ProjectionKey:
         encoder: fingerprint of the CLIP.
         fps: frames a second; with the head's seconds it makes the windows.
         head: from `head_fingerprint`.
-        precision: one of `vtg.r2.projection.PRECISIONS`.
+        precision: "int8", or one of `OLDER` in an older library.
     """
 
     video: str
     encoder: str
     fps: float
     head: str
-    precision: str
+    precision: str = "int8"
 
     @property
     def file_name(self) -> str:
@@ -77,7 +78,7 @@ class StoredProjection:
     """The projection of one video; from a store it is mapped, and what is not touched takes no memory.
 
     Attributes:
-        values: [V, K, W, P, D] float32, float16 or int8.
+        values: [V, K, W, P, D] int8; float32 or float16 in an older library that cannot be written to.
         scale: [V, K, W, P] float16 for int8; None otherwise.
         frames: T, of the video.
         starts: V first frames of the windows.
@@ -102,13 +103,13 @@ class StoredProjection:
         return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
     def windows(self, chosen: slice = slice(None)) -> VideoProjection:
-        """Some of the windows, as a head's `QueryPass` asks them; nothing is read yet."""
+        """Some of the windows, as a `vtg.r2.Predictor` asks them; of int8, nothing is read yet."""
         import torch
 
         from vtg.r2 import VideoProjection
 
         scale = None if self.scale is None else torch.from_numpy(self.scale[chosen])
-        return VideoProjection(torch.from_numpy(self.values[chosen]), scale)
+        return VideoProjection(torch.from_numpy(self.values[chosen]), scale).quantized()
 
 
 class ProjectionStore:
@@ -126,7 +127,12 @@ class ProjectionStore:
         return self.root / key.file_name
 
     def __contains__(self, key: ProjectionKey) -> bool:
-        return self.path(key).is_file()
+        return self.path(key).is_file() or self._older(key) is not None
+
+    def _older(self, key: ProjectionKey) -> ProjectionKey | None:
+        """The most precise projection that an older library has of the same."""
+        kept = (replace(key, precision=precision) for precision in OLDER)
+        return next((own for own in kept if self.path(own).is_file()), None)
 
     def __iter__(self) -> Iterator[ProjectionKey]:
         """The keys of all its files; what has another name is none of them."""
@@ -143,11 +149,20 @@ class ProjectionStore:
         return ProjectionWriter(self.path(key), key, head)
 
     def open(self, key: ProjectionKey) -> StoredProjection:
-        """Map a projection.
+        """Map a projection; one that an older library has in floats is converted to int8 first.
 
         Raises:
             VtgError: it is not there, or the file is damaged.
         """
+        older = None if self.path(key).is_file() else self._older(key)
+        if older is not None:
+            try:
+                self._convert(older, key)
+            except OSError:  # the library cannot be written to: its windows are converted whenever they are asked
+                return self._map(older)
+        return self._map(key)
+
+    def _map(self, key: ProjectionKey) -> StoredProjection:
         path = self.path(key)
         header = read_header(path)
         values, scale = map_arrays(path, header, ("values", "scale"))
@@ -163,6 +178,18 @@ class ProjectionStore:
         assert values is not None  # as was checked
         length = values.shape[2]  # of a short video, less than the head's step
         return StoredProjection(values, scale, frames, window_starts(frames, length, min(step, length)))
+
+    def _convert(self, older: ProjectionKey, key: ProjectionKey) -> None:
+        verify(self.path(older))  # or damage would get a checksum of its own
+        stored = self._map(older)
+        step = int(read_header(self.path(older))["__metadata__"]["step"])
+        with _WindowsFile(self.path(key), key) as file:
+            for window in range(len(stored.starts)):
+                file.append(stored.windows(slice(window, window + 1)))
+            file.finish(len(stored), step)
+        del stored
+        with contextlib.suppress(OSError):  # Windows removes no file that another process has mapped
+            self.path(older).unlink()
 
     def bytes_of(self, video: str) -> int:
         """What all projections of a video take on the disk."""
@@ -205,9 +232,7 @@ class ProjectionWriter:
         self._first = 0
         self._received = 0
         self._starts: list[int] = []
-        self._shape: tuple[int, ...] = ()
-        self._scales: list[np.ndarray] = []
-        self._file = ArrayFileWriter(path)
+        self._file = _WindowsFile(path, key)
 
     def __enter__(self) -> ProjectionWriter:
         self._file.__enter__()
@@ -236,11 +261,8 @@ class ProjectionWriter:
         assert self._layers is not None  # something was appended
         begin = start - self._first
         window = torch.from_numpy(np.array(self._layers[begin : begin + self._length]))
-        projection = self._head.project([window], self._key.precision)
-        self._shape = tuple(projection.values.shape[1:])
-        self._file.write(projection.values.cpu().numpy())
-        if projection.scale is not None:
-            self._scales.append(projection.scale.cpu().numpy())
+        with torch.no_grad():
+            self._file.append(self._head.project([window]).quantized())
         self._starts.append(start)
 
     def __exit__(
@@ -256,11 +278,33 @@ class ProjectionWriter:
         if not self._received:
             raise ValueError(f"{self._key.file_name}: no frames were written")
         self._write_window(max(0, self._received - self._length))
-        shape = (len(self._starts), *self._shape)
-        arrays: dict[str, tuple[str, tuple[int, ...]]] = {"values": (KINDS[self._key.precision], shape)}
-        if self._scales:
-            self._file.write(np.concatenate(self._scales))
-            arrays["scale"] = ("<f2", shape[:4])
+        self._file.finish(self._received, self._step)
+
+
+class _WindowsFile:
+    """Writes the int8 windows of one video, and their scales after them; use it in a ``with`` statement."""
+
+    def __init__(self, path: Path, key: ProjectionKey) -> None:
+        self._key = key
+        self._file = ArrayFileWriter(path)
+        self._scales: list[np.ndarray] = []
+        self._shape: tuple[int, ...] = ()
+
+    def __enter__(self) -> _WindowsFile:
+        self._file.__enter__()
+        return self
+
+    def append(self, windows: VideoProjection) -> None:
+        """Add windows, which are quantized."""
+        assert windows.scale is not None
+        self._shape = tuple(windows.values.shape[1:])
+        self._file.write(windows.values.cpu().numpy())
+        self._scales.append(windows.scale.cpu().numpy())
+
+    def finish(self, frames: int, step: int) -> None:
+        """Give the file its header and its name."""
+        scale = np.concatenate(self._scales)
+        self._file.write(scale)
         metadata = {
             "format": FORMAT,
             "video": self._key.video,
@@ -268,10 +312,15 @@ class ProjectionWriter:
             "head": self._key.head,
             "precision": self._key.precision,
             "fps": repr(self._key.fps),
-            "frames": str(self._received),
-            "step": str(self._step),
+            "frames": str(frames),
+            "step": str(step),
         }
-        self._file.finish(metadata, arrays)
+        self._file.finish(metadata, {"values": ("|i1", (len(scale), *self._shape)), "scale": ("<f2", scale.shape)})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
 
 
 def _check_arrays(values: np.ndarray | None, scale: np.ndarray | None, frames: int, step: int) -> None:

@@ -36,9 +36,10 @@ class Storage:
     """What a library keeps of a video beside its embeddings.
 
     Attributes:
-        precision: of what the head made of its layers, one of `PRECISIONS`.
-        keep_layers: whether the layers are kept too, as float16, or as int8 where that is the precision: then any other
-            head can be asked later, and the library takes several times the space.
+        precision: of the layers that are kept, one of `PRECISIONS`: int8, or float16 for the others. Projections are
+            int8 whatever it says.
+        keep_layers: whether the layers are kept too: then any other head can be asked later, and the library takes
+            several times the space.
     """
 
     precision: str = "int8"

@@ -1,4 +1,4 @@
-"""Measures what rounding costs on unseen demo videos: each projection's precision, and CLIP computed in bfloat16.
+"""Measures what rounding costs on unseen demo videos: projections as int8, and CLIP computed in bfloat16.
 
 python -m tools.bench.precision --work build/demo --head head.safetensors --videos 200 --json > precision.json
 """
@@ -24,18 +24,18 @@ from vtg.errors import VtgError
 from vtg.features import FeatureKey
 from vtg.projections import ProjectionKey, ProjectionStore
 from vtg.r2 import R2Head
-from vtg.settings import PRECISIONS
 
 EXACT = "raw layers"
+PROJECTED = "projection, int8"
 HALVED = "CLIP in bfloat16"
 
 
-def projected(tests: TestSet, head: R2Head, precision: str, folder: Path) -> TestSet:
-    """The same videos, with what the head made of their layers in the layers' stead."""
-    store = ProjectionStore(folder / precision)
+def projected(tests: TestSet, head: R2Head, folder: Path) -> TestSet:
+    """The same videos, with the projections instead of the layers."""
+    store = ProjectionStore(folder / "projections")
     features = []
     for video in tests.features:
-        key = ProjectionKey(video.name, tests.encoder.fingerprint, video.fps, "0" * 16, precision)
+        key = ProjectionKey(video.name, tests.encoder.fingerprint, video.fps, "0" * 16)
         with store.write(key, head) as writer:
             assert video.layers is not None  # make_test_set keeps them
             writer.append(video.layers[:, -head.config.layers :])
@@ -72,8 +72,7 @@ def measure(work: Path, head: R2Head, videos: int, sentences: int, console: Cons
         cores = os.cpu_count() or 1
         tests = make_test_set(work / "test", ClipEncoder(pretrained=weights), videos, sentences, cores, show)
         results[EXACT] = figures(EXACT, tests)
-        for precision in PRECISIONS:
-            results[precision] = figures(precision, projected(tests, head, precision, Path(scratch)))
+        results[PROJECTED] = figures(PROJECTED, projected(tests, head, Path(scratch)))
         half = ClipEncoder(pretrained=weights, encoding="bfloat16")
         results[HALVED] = figures(HALVED, _encoded_again(tests, half, Path(scratch), show))
     return results

@@ -1,4 +1,4 @@
-"""Measures questions: latency by length, queries a second and memory, beside the published algorithm done plainly.
+"""Measures queries: latency by length, queries a second and memory, of each engine beside the published algorithm.
 
     python -m tools.bench.query --json > query.json
     python -m tools.bench.query --lengths 150s 33min --picture query.png
@@ -9,14 +9,17 @@ A full-size head (ViT-B/32 shapes) with random weights, a 12-token query, featur
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import os
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,12 @@ import numpy as np
 import torch
 
 from tools.bench.reference import ground_plainly
+from vtg.errors import VtgError
 from vtg.features import FeatureKey, FeatureStore, VideoFeatures
 from vtg.head_windows import ground_with_head
 from vtg.projections import ProjectionKey, ProjectionStore
-from vtg.r2 import HeadConfig, QueryPass, R2Head, postprocess_windows
-from vtg.r2.compiled import is_compiled_for
+from vtg.r2 import HeadConfig, Predictor, R2Head, postprocess_windows
+from vtg.r2.engine import ENGINES, VARIABLE, engine_name
 from vtg.windows import window_frames, window_starts
 
 FPS = 0.5
@@ -36,11 +40,10 @@ WORDS = 12  # tokens of the query
 ROUNDS = 7  # of which the median counts, after one of warm-up
 LONGEST_MEASURED = 20.0  # seconds of rounds of one kind
 BATCHES = (1, 8, 64)  # queries at once
-PRECISIONS = ("float32", "float16", "int8")
 CHUNK = 50  # frames of random layers made at a time
 POLL_SECONDS = 0.002
 MEGABYTE = 1 << 20
-KINDS = ("reference", "raw", *PRECISIONS)
+BATCH_LENGTH = "150s"
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,13 @@ class Length:
         title: for people.
         frames: T.
         window_seconds: of the head: what is longer is cut.
-        reference: whether the plain path and the raw layers are measured too.
-        kinds: of projections that are measured.
+        reference: whether the plain algorithm and the raw layers are measured too.
     """
 
     title: str
     frames: int
     window_seconds: float = 150.0
     reference: bool = True
-    kinds: tuple[str, ...] = PRECISIONS
 
 
 LENGTHS = {
@@ -67,7 +68,7 @@ LENGTHS = {
     "150s": Length("150 s", 75),
     "33min": Length("33 min, one sequence", 1000, window_seconds=2000.0),
     "1h": Length("1 h", 1800),
-    "10h": Length("10 h", 18000, reference=False, kinds=("float16", "int8")),
+    "10h": Length("10 h", 18000, reference=False),
 }
 
 
@@ -83,20 +84,30 @@ def make_head(window_seconds: float) -> R2Head:
     return head
 
 
-def store_video(folder: Path, length: Length, head: R2Head) -> tuple[VideoFeatures, dict[str, VideoFeatures]]:
-    """Writes random layers and their projections; gives the features with layers, and with each projection instead."""
+def store_video(folder: Path, length: Length, head: R2Head) -> tuple[VideoFeatures, VideoFeatures]:
+    """Writes random layers and their projection; gives the features with layers, and with the projection instead."""
     key = FeatureKey(f"{length.frames:032d}", "0" * 16, FPS)
     features, projections = FeatureStore(folder / "features"), ProjectionStore(folder / "projections")
-    kinds = {kind: ProjectionKey(key.video, key.encoder, FPS, "1" * 16, kind) for kind in length.kinds}
+    own = ProjectionKey(key.video, key.encoder, FPS, "1" * 16)
     with features.write(key, length.frames / FPS, "float16" if length.reference else "none") as writer:
         for layers in _random_layers(length.frames, head.config):
             writer.append(layers, np.ones((len(layers), 1), np.float32))
-    for own in kinds.values():
-        with projections.write(own, head) as projector:
-            for layers in _random_layers(length.frames, head.config):
-                projector.append(layers)
+    with projections.write(own, head) as projector:
+        for layers in _random_layers(length.frames, head.config):
+            projector.append(layers)
     stored = features.open(key)
-    return stored, {kind: replace(stored, layers=None, projection=projections.open(own)) for kind, own in kinds.items()}
+    return stored, replace(stored, layers=None, projection=projections.open(own))
+
+
+def engines(head: R2Head) -> dict[str, Predictor]:
+    """A head by each engine of this machine, the best first, PyTorch last."""
+    found = {}
+    for name in (*ENGINES, "torch"):
+        os.environ[VARIABLE] = name
+        with contextlib.suppress(VtgError):  # not here
+            found[name] = Predictor(head)
+    del os.environ[VARIABLE]
+    return found
 
 
 def _random_layers(frames: int, config: HeadConfig) -> Iterator[np.ndarray]:
@@ -125,61 +136,65 @@ def _answer_plainly(head: R2Head, video: VideoFeatures, query: torch.Tensor) -> 
     postprocess_windows(ordered, video.duration, unit=2.0, nms="normal", at_most=50)
 
 
-def _median_ms(run: Callable[[list[torch.Tensor]], object], config: HeadConfig, count: int = 1) -> float:
-    """Of one go with so many queries, which are ready before the clock starts."""
+def _median_ms(
+    ways: Mapping[str, Callable[[list[torch.Tensor]], object]], config: HeadConfig, count: int = 1
+) -> dict[str, float]:
+    """Of one go of each way with so many queries, which are ready before the clock starts; the ways take turns."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
     queries = iter(_queries(config, count * (ROUNDS + 1)))
-    run(list(itertools.islice(queries, count)))
-    times: list[float] = []
-    while len(times) < ROUNDS and sum(times) < LONGEST_MEASURED:
+    for _ in range(ROUNDS + 1):
         asked = list(itertools.islice(queries, count))
-        begin = time.perf_counter()
-        run(asked)
-        times.append(time.perf_counter() - begin)
-    return 1000 * statistics.median(times)
+        for name, run in ways.items():
+            if sum(times[name]) < LONGEST_MEASURED:
+                begin = time.perf_counter()
+                run(asked)
+                times[name].append(time.perf_counter() - begin)
+    return {name: 1000 * statistics.median(taken[1:] or taken) for name, taken in times.items()}
 
 
 def measure_length(folder: Path, length: Length) -> dict[str, Any]:
     """Latency of one query, milliseconds, and how far private memory grows."""
     head = make_head(length.window_seconds)
-    query_pass = QueryPass(head)
     raw, projected = store_video(folder, length, head)
-
-    def ask(video: VideoFeatures) -> float:
-        return _median_ms(lambda texts: ground_with_head(head, video, ["a query"], texts, query_pass), head.config)
-
-    figures: dict[str, Any] = {"length": length.title, "frames": length.frames}
-    figures["windows"] = len(projected["int8"].projection.starts)  # type: ignore[union-attr]
+    assert projected.projection is not None
+    predictors = engines(head)
+    ways: dict[str, Callable[[list[torch.Tensor]], object]] = {}
     if length.reference:
-        figures["reference_ms"] = _median_ms(lambda texts: _answer_plainly(head, raw, texts[0]), head.config)
-        figures["raw_ms"] = ask(raw)
-    for kind, video in projected.items():
-        figures[f"{kind}_ms"] = ask(video)
-        with _PrivateMemory() as memory:  # not while time is measured: looking takes some
-            ground_with_head(head, video, ["a query"], _queries(head.config, 1), query_pass)
-        figures[f"{kind}_memory_growth_mb"] = memory.growth_mb
-        figures[f"{kind}_bytes_a_frame"] = video.projection.nbytes / length.frames  # type: ignore[union-attr]
+        ways["reference"] = lambda texts: _answer_plainly(head, raw, texts[0])
+        ways["raw"] = partial(_ask, head, raw, predictor=predictors["torch"])
+    for name, predictor in predictors.items():
+        ways[name] = partial(_ask, head, projected, predictor=predictor)
+    taken = _median_ms(ways, head.config)
+    with _PrivateMemory() as memory:  # not while time is measured: looking takes some
+        _ask(head, projected, _queries(head.config, 1), next(iter(predictors.values())))
+    figures: dict[str, Any] = {
+        "length": length.title,
+        "frames": length.frames,
+        "windows": len(projected.projection.starts),
+        "bytes_a_frame": projected.projection.nbytes / length.frames,
+        "memory_growth_mb": memory.growth_mb,
+        **{f"{name}_ms": value for name, value in taken.items()},
+    }
     if length.reference:
-        figures["reference_to_int8"] = figures["reference_ms"] / figures["int8_ms"]
-        figures["reference_to_float16"] = figures["reference_ms"] / figures["float16_ms"]
+        figures |= {f"reference_to_{name}": taken["reference"] / taken[name] for name in predictors}
     return figures
+
+
+def _ask(head: R2Head, video: VideoFeatures, texts: list[torch.Tensor], predictor: Predictor) -> None:
+    ground_with_head(head, video, ["a query"] * len(texts), texts, predictor)
 
 
 def measure_batches(folder: Path) -> list[dict[str, Any]]:
     """Queries a second on 150 s of video."""
-    length = LENGTHS["150s"]
+    length = LENGTHS[BATCH_LENGTH]
     head = make_head(length.window_seconds)
-    query_pass = QueryPass(head)
     _, projected = store_video(folder, length, head)
+    ways = {name: partial(_ask, head, projected, predictor=predictor) for name, predictor in engines(head).items()}
     rows = []
     for count in BATCHES:
-        row: dict[str, Any] = {"queries": count}
-        for kind, video in projected.items():
-
-            def ask(texts: list[torch.Tensor], video: VideoFeatures = video) -> None:
-                ground_with_head(head, video, ["a query"] * len(texts), texts, query_pass)
-
-            row[f"{kind}_queries_per_second"] = 1000 * count / _median_ms(ask, head.config, count)
-        rows.append(row)
+        taken = _median_ms(ways, head.config, count)
+        pace = {f"{name}_queries_per_second": 1000 * count / value for name, value in taken.items()}
+        rows.append({"queries": count, **pace})
     return rows
 
 
@@ -214,11 +229,6 @@ def _private_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def _are_compiled() -> bool:
-    """Whether int8 projections are asked by the compiled kernels here."""
-    return is_compiled_for(HeadConfig(), torch.empty(0))
-
-
 def draw(latency: list[dict[str, Any]], path: Path) -> None:
     """Latency by length as a picture."""
     import matplotlib as mpl
@@ -230,8 +240,7 @@ def draw(latency: list[dict[str, Any]], path: Path) -> None:
     titles = {
         "reference": "published algorithm",
         "raw": "raw layers",
-        "float16": "projected, float16",
-        "int8": "projected, int8",
+        **{name: f"projected, {name}" for name in (*ENGINES, "torch")},
     }
     for kind, title in titles.items():
         points = [(row["frames"] / FPS, row[f"{kind}_ms"]) for row in latency if f"{kind}_ms" in row]
@@ -266,22 +275,23 @@ def main() -> None:
     if arguments.picture:
         draw(latency, arguments.picture)
     if arguments.json:
-        setting = {"threads": torch.get_num_threads(), "compiled": _are_compiled()}
+        setting = {"threads": torch.get_num_threads(), "engine": engine_name()}
         print(json.dumps({**setting, "latency": latency, "batches": batches}, indent=1))
         return
-    kernels = "compiled kernels" if _are_compiled() else "no compiled kernels"
-    print(f"one query of {WORDS} tokens, milliseconds; {torch.get_num_threads()} threads, {kernels}\n")
-    columns = [f"{kind}_ms" for kind in KINDS]
-    print(f"{'':<22}" + "".join(f"{name.removesuffix('_ms'):>11}" for name in columns) + f"{'ref/int8':>10}{'+MB':>7}")
+    print(
+        f"one query of {WORDS} tokens, milliseconds (× quicker than the reference); {torch.get_num_threads()} threads\n"
+    )
     for row in latency:
-        cells = "".join(f"{row[name]:11.1f}" if name in row else f"{'':>11}" for name in columns)
-        ratio = f"{row['reference_to_int8']:9.1f}×" if "reference_to_int8" in row else f"{'':>10}"
-        grown = row["int8_memory_growth_mb"]
-        print(f"{row['length']:<22}{cells}{ratio}" + (f"{grown:7.0f}" if grown is not None else ""))
+        grown = row["memory_growth_mb"]
+        print(row["length"] + (f", {grown:.0f} MB more private memory" if grown is not None else ""))
+        for name in ("reference", "raw", *ENGINES, "torch"):
+            if f"{name}_ms" in row:
+                ratio = f"{row[f'reference_to_{name}']:9.1f} ×" if f"reference_to_{name}" in row else ""
+                print(f"  {name:<12}{row[f'{name}_ms']:11.1f}{ratio}")
     print("\nqueries a second on 150 s of video\n")
     for batch in batches:
-        cells = "".join(f"{kind:>12}{batch[f'{kind}_queries_per_second']:8.1f}" for kind in PRECISIONS)
-        print(f"{batch['queries']:>4} at once{cells}")
+        cells = [f"{name.removesuffix('_queries_per_second')} {pace:.1f}" for name, pace in batch.items()][1:]
+        print(f"{batch['queries']:>4} at once: " + ", ".join(cells))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from vtg.features import PublishedFeatures
 from vtg.r2 import HeadConfig, R2Head, TrainingBatch, training_losses
 from vtg.r2.block import R2Block
+from vtg.r2.projection import LayerTokens
 from vtg.recipes import Recipe, load_recipe
 from vtg.training.batches import BatchPlan, Share, plan_epoch, read_batches
 from vtg.training.data import TrainingSet
@@ -55,11 +56,20 @@ class PlainBlock(R2Block):
         mapped: Tensor = self.video_map(tokens)
         return mapped
 
-    def pool(self, video: Tensor, query: Tensor, word_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def pool(self, layer: LayerTokens, query: Tensor, word_mask: Tensor | None) -> Tensor:
         """See `R2Block.pool`."""
+        video = layer.values
         words, keys = self.query_key(query), self.video_key(video)
         similarity = words[:, None] @ keys.transpose(2, 3) / math.sqrt(video.shape[-1])  # [B, T, L, P]
-        return video[:, :, 0], (similarity.softmax(dim=-1) @ video + query[:, None]).amax(dim=2)
+        return (similarity.softmax(dim=-1) @ video + query[:, None]).amax(dim=2)
+
+
+def make_plain(head: R2Head) -> None:
+    """Lets a head compute as `PlainBlock` does, with PyTorch's own dropout."""
+    head.block.__class__ = PlainBlock
+    for mapping in (head.block.video_map, head.block.query_map):
+        for place in (1, 5):
+            mapping[place] = nn.Dropout(head.config.dropout)
 
 
 def write_features(folder: Path, videos: int) -> None:
@@ -118,7 +128,7 @@ def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str, 
     config: HeadConfig = replace(prepared.config, name="bench")
     head = R2Head(config).to(device)
     if way == "straightforward":
-        head.block.__class__ = PlainBlock
+        make_plain(head)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4, weight_decay=1e-4)
     samples = prepared.training_set.samples
     epochs = range(-(-(steps + 1) * batch // len(samples)))

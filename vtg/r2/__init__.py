@@ -9,18 +9,19 @@ if TYPE_CHECKING:
     from vtg.r2.attention import attention_map
     from vtg.r2.checkpoints import read_head, save_head
     from vtg.r2.config import HeadConfig
-    from vtg.r2.head import HeadOutput, Prediction, R2Head
+    from vtg.r2.decoding import HeadOutput, Prediction
+    from vtg.r2.head import R2Head
     from vtg.r2.losses import LossWeights, TrainingBatch, training_losses
     from vtg.r2.postprocess import postprocess_windows
+    from vtg.r2.predictor import Predictor
     from vtg.r2.projection import VideoProjection
-    from vtg.r2.query_pass import QueryPass
 
 __all__ = [
     "HeadConfig",
     "HeadOutput",
     "LossWeights",
     "Prediction",
-    "QueryPass",
+    "Predictor",
     "R2Head",
     "TrainingBatch",
     "VideoProjection",
@@ -33,10 +34,10 @@ __all__ = [
 
 _HOMES = {
     "HeadConfig": "config",
-    "HeadOutput": "head",
+    "HeadOutput": "decoding",
     "LossWeights": "losses",
-    "Prediction": "head",
-    "QueryPass": "query_pass",
+    "Prediction": "decoding",
+    "Predictor": "predictor",
     "R2Head": "head",
     "TrainingBatch": "losses",
     "VideoProjection": "projection",

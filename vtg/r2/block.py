@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtg.r2.config import HeadConfig
+from vtg.r2.projection import LayerTokens
 from vtg.r2.token_map import TokenMap
 
 __all__ = ["BlockOutput", "R2Block", "temporal_extent", "temporal_positions"]
 
-SHORT = 256  # keys, up to which a table of all pairs goes backward on a CPU in a fraction of the fused operator's time
+MAX_TOKENS = 1024  # mapped at a time, so that the activations stay in the processor's cache
+MAX_POOLED = 4 << 20  # floats of tokens and of what is pooled from them at a time, without gradients
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class BlockOutput:
     Attributes:
         video: [B, T, D] the last state, one spatio-temporal feature a frame.
         query: [B, L, D] the query tokens of the earliest layer, in the block's space.
-        class_tokens: K × [B, T, D], last layer first, before pooling; empty unless kept.
-        queries: K × [B, L, D], last layer first; empty unless kept.
+        class_tokens: K × [B, T, D], last layer first, before pooling.
+        queries: K × [B, L, D], last layer first.
     """
 
     video: Tensor
@@ -61,75 +62,6 @@ def temporal_positions(frames: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1).to(like.dtype)
 
 
-def for_each_query(video: Tensor, queries: int) -> Tensor:
-    """What belongs to V videos, [V, …], as what belongs to their queries, [queries, …]: V divides the queries."""
-    return video if len(video) == queries else video.repeat_interleave(queries // len(video), dim=0)
-
-
-def patch_weights(video: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-    """The softmax over a frame's tokens of their similarity to N keys.
-
-    Args:
-        video: [V, T, P, D].
-        keys: [V, N, D].
-        bias: [V, N].
-
-    Returns:
-        [V, T, P, N], float32 at least.
-    """
-    similarity = video.flatten(1, 2) @ keys.to(video).transpose(1, 2) + bias[:, None]  # [V, T·P, N]
-    wide = similarity.dtype if similarity.dtype == torch.float64 else torch.float32
-    return similarity.unflatten(1, video.shape[1:3]).softmax(dim=2, dtype=wide)
-
-
-class PoolPatches(torch.autograd.Function):
-    """Sums each frame's tokens by `patch_weights`, and picks its class token out.
-
-    All three gradients that meet in the tokens, by far the largest tensor of a training step, are added in one place.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, video: Tensor, keys: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """[V, T, P, D], [V, N, D], [V, N] → [V, T, N, D] and [V, T, D]."""
-        weights = patch_weights(video, keys, bias).to(video.dtype)
-        ctx.save_for_backward(video, keys, weights)
-        return weights.transpose(2, 3) @ video, video[:, :, 0].clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of video, keys and bias."""
-        video, keys, weights = ctx.saved_tensors
-        pooled, class_token = (gradient.to(video.dtype) for gradient in gradients)
-        similarity = video @ pooled.transpose(2, 3)  # [V, T, P, N], first the gradient of the weights
-        similarity = weights * (similarity - (weights * similarity).sum(dim=2, keepdim=True))
-        tokens, similarity = video.flatten(1, 2), similarity.flatten(1, 2)
-        of_video = weights @ pooled
-        of_video.flatten(1, 2).baddbmm_(similarity, keys.to(video.dtype))
-        of_video[:, :, 0] += class_token
-        of_keys = similarity.transpose(1, 2) @ tokens
-        return of_video, of_keys.to(keys.dtype), similarity.float().sum(dim=1).to(keys.dtype)
-
-
-def attend_by_table(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention with a table of all pairs, whose similarities are float32 at least, whatever autocast says.
-
-    Args:
-        query: [B, heads, T, d].
-        key: [B, heads, S, d].
-        value: [B, heads, S, d].
-        mask: broadcast to [B, heads, T, S], true where a key is real; None if all are.
-
-    Returns:
-        [B, heads, T, d].
-    """
-    wide = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
-        similarity = (query.to(wide) / math.sqrt(query.shape[-1])) @ key.to(wide).transpose(2, 3)
-        if mask is not None:
-            similarity = similarity.masked_fill(~mask, -math.inf)
-        return similarity.softmax(dim=3).to(value.dtype) @ value
-
-
 class Attention(nn.Module):
     """Multi-head attention whose queries and keys may carry positions that its values do not."""
 
@@ -161,10 +93,7 @@ class Attention(nn.Module):
             for linear, tokens in ((self.query, query), (self.key, key), (self.value, value))
         )
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        if torch.is_grad_enabled() and query.device.type == "cpu" and key.shape[2] <= SHORT:
-            attended = attend_by_table(query, key, value, mask)
-        else:
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return mixed
 
@@ -206,19 +135,21 @@ class TemporalRefinement(nn.Module):
             nn.init.kaiming_normal_(linear.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(linear.bias)
 
-    def forward(self, video: Tensor, query: Tensor, video_mask: Tensor | None, query_mask: Tensor | None) -> Tensor:
+    def forward(
+        self, video: Tensor, query: Tensor, position: Tensor, video_mask: Tensor | None, query_mask: Tensor | None
+    ) -> Tensor:
         """Refines the frames, given the query.
 
         Args:
             video: [B, T, D].
             query: [B, L, D].
+            position: [T, D], of `temporal_positions`.
             video_mask: [B, T], true where a frame is real; None if all are.
             query_mask: [B, L], true where a token is real; None if all are.
 
         Returns:
             [B, T, D], the new state.
         """
-        position = temporal_positions(video.shape[1], video.shape[2], like=video)  # [T, D]
         attended = self.cross_attention(video + position, query, query, query_mask)
         video = self.cross_norm(video + self.drop_path(attended))
         placed = video + position
@@ -260,81 +191,90 @@ class R2Block(nn.Module):
         Returns:
             [V, T, P, D], the class token first.
         """
-        extents = extent.repeat(len(layer), 1) if self.temporal_extent else None
-        real = None if mask is None else mask.flatten()
-        return self.video_map.frames(layer.flatten(0, 1), extents, real).unflatten(0, layer.shape[:2])
+        frames = max(1, MAX_TOKENS // (layer.shape[0] * layer.shape[2]))
+        chunks = []
+        for first in range(0, layer.shape[1], frames):
+            own = slice(first, first + frames)
+            tokens = layer[:, own].to(extent)
+            if mask is not None:
+                tokens = tokens.masked_fill(~mask[:, own, None, None], 0)
+            if self.temporal_extent:
+                tokens = torch.cat((tokens, extent[own, None].expand(*tokens.shape[:3], 2)), dim=3)
+            chunks.append(self.video_map(tokens))
+        return torch.cat(chunks, dim=1)
 
-    def attention(self, video: Tensor, query: Tensor) -> Tensor:
-        """Where each word looks in each frame (Sec. 3, Query-Modulated Spatial Pooling).
+    def attention(self, tokens: Tensor, words: Tensor) -> Tensor:
+        """How much each word attends to each token of a frame (Sec. 3, Query-Modulated Spatial Pooling).
 
         Args:
-            video: [V, T, P, D].
-            query: [V, L, D].
+            tokens: [V, T, P, D].
+            words: [V, N, D].
 
         Returns:
-            [V, T, L, P], each row a distribution over the frame's tokens.
+            [V, T, N, P], each row a distribution over the tokens of a frame.
         """
-        return patch_weights(video, *self._keys(query)).transpose(2, 3)
+        # q·(W x + b) is computed as (qᵀW)·x + q·b: the words of a query are far fewer than the tokens of a video.
+        query = self.query_key(words) / math.sqrt(words.shape[-1])
+        keys, bias = query @ self.video_key.weight, query @ self.video_key.bias
+        similarity = keys @ tokens.flatten(1, 2).transpose(1, 2) + bias[:, :, None]  # [V, N, T·P]
+        return similarity.unflatten(2, tokens.shape[1:3]).softmax(dim=3).transpose(1, 2)
 
-    def pool(self, video: Tensor, query: Tensor, word_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def pool(self, layer: LayerTokens, query: Tensor, word_mask: Tensor | None) -> Tensor:
         """Query-modulated spatial pooling of one layer's frames (Sec. 3, Query-Modulated Spatial Pooling).
 
         Args:
-            video: [V, T, P, D]: each of V videos for the next B / V queries.
+            layer: tokens of V videos, each for the next B / V queries.
             query: [B, L, D].
             word_mask: [B, L], true where a word takes part in the maximum; None if all do.
 
         Returns:
-            The class tokens [V, T, D], and what was pooled [B, T, D].
+            [B, T, D].
         """
-        groups, (batch, length, width) = len(video), query.shape
-        words = query.reshape(groups, -1, width)  # the queries of one video are one long one
-        looked, class_token = PoolPatches.apply(video, *self._keys(words))
-        pooled = (looked + words[:, None]).unflatten(2, (batch // groups, length))  # [V, T, B / V, L, D]
-        if word_mask is not None:
-            pooled = pooled.masked_fill(~word_mask.reshape(groups, 1, -1, length, 1), -math.inf)
-        return class_token, pooled.amax(dim=3).transpose(1, 2).flatten(0, 1)
-
-    def _keys(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """What a frame's tokens v are compared with: [V, L, D] and [V, L], so that the similarity is v · key + bias."""
-        # q·(W v + b) is computed as (qᵀW)·v + q·b: the L words of a query are far fewer than the T·P tokens of a video.
-        words = self.query_key(query) / math.sqrt(query.shape[-1])
-        return words @ self.video_key.weight, words @ self.video_key.bias
+        videos, (batch, length, width) = len(layer.values), query.shape
+        words = query.reshape(videos, -1, width)  # [V, B / V · L, D]: the queries of one video as one long query
+        _, frames, patches, _ = layer.values.shape
+        if not torch.is_grad_enabled():
+            frames = max(1, min(frames, MAX_POOLED // (videos * width * (patches + words.shape[1]))))
+        chunks = []
+        for tokens in layer.chunks(frames, query.dtype):
+            pooled = self.attention(tokens, words).to(tokens.dtype) @ tokens + words[:, None]  # [V, F, B / V · L, D]
+            pooled = pooled.unflatten(2, (batch // videos, length))
+            if word_mask is not None:
+                pooled = pooled.masked_fill(~word_mask.reshape(videos, 1, -1, length, 1), -math.inf)
+            chunks.append(pooled.amax(dim=3))  # [V, F, B / V, D]
+        return torch.cat(chunks, dim=1).transpose(1, 2).flatten(0, 1)
 
     def forward(
         self,
-        layers: Iterable[tuple[Tensor, Tensor]],
+        layers: Sequence[LayerTokens],
+        queries: Sequence[Tensor],
         video_mask: Tensor | None,
         query_mask: Tensor | None,
-        *,
         word_mask: Tensor | None,
-        keep: bool,
     ) -> BlockOutput:
         """Runs the recurrence from the last layer to the earliest (Sec. 3, R² Block).
 
         Args:
-            layers: K pairs, last layer first, both mapped: frames [V, T, P, D], each video for the next B / V queries,
-                and query [B, L, D].
+            layers: K, earliest first: mapped tokens of V videos, each for the next B / V queries.
+            queries: K × [B, L, D], earliest first, mapped.
             video_mask: [B, T], true where a frame is real; None if all are.
             query_mask: [B, L], true where a token is real; None if all are.
             word_mask: [B, L], true where a token takes part in the pooling's maximum; None if all do.
-            keep: whether the calibration losses will want each layer's class tokens and query.
         """
-        class_tokens, queries = [], []
-        state = query = None
-        for layer, (video, query) in zip(reversed(range(self.layers)), layers, strict=True):
+        state: Tensor | None = None
+        class_tokens = []
+        position = temporal_positions(layers[0].values.shape[1], queries[0].shape[2], like=queries[0])
+        for k in reversed(range(self.layers)):
+            query = queries[k]
+            class_token = layers[k].class_tokens(query.dtype)
+            class_token = class_token.repeat_interleave(len(query) // len(class_token), dim=0)  # [B, T, D]
+            class_tokens.append(class_token)
+            frames = class_token
             if self.spatial_pooling:
-                class_token, pooled = self.pool(video, query, word_mask)
-                class_token = for_each_query(class_token, len(query))
-                seen = class_token + self.scale[layer].tanh() * pooled
-            else:
-                seen = class_token = for_each_query(video[:, :, 0], len(query))
-            if keep:
-                class_tokens.append(class_token)
-                queries.append(query)
+                frames = class_token + self.scale[k].tanh() * self.pool(layers[k], query, word_mask)
             if state is not None and self.gate is not None:
-                gate = self.gate[layer].sigmoid()
-                seen = gate * seen + (1 - gate) * state
-            state = self.refinement(seen, query, video_mask, query_mask)
-        assert state is not None and query is not None  # there is at least one layer
-        return BlockOutput(state, query, tuple(class_tokens), tuple(queries))
+                gate = self.gate[k].sigmoid()
+                frames = gate * frames + (1 - gate) * state
+            state = self.refinement(frames, query, position, video_mask, query_mask)
+        assert state is not None  # there is at least one layer
+        return BlockOutput(state, queries[0], tuple(class_tokens), tuple(reversed(queries)))

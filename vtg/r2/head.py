@@ -3,80 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vtg.errors import VtgError
 from vtg.r2.block import R2Block, temporal_extent
 from vtg.r2.config import HeadConfig
+from vtg.r2.decoding import CalibrationFeatures, HeadOutput, Prediction, decode
 from vtg.r2.projection import VideoProjection
 from vtg.r2.pyramid import FeaturePyramid, QueryPooling, level_points, level_validity, prediction_head
 
-__all__ = ["CalibrationFeatures", "HeadOutput", "Prediction", "R2Head"]
-
-
-@dataclass(frozen=True, eq=False)
-class CalibrationFeatures:
-    """What the two granularity calibration losses contrast (Sec. 3, Granularity Calibration); last layer first.
-
-    Attributes:
-        class_tokens: [K, B, T, D] the frames' class tokens before pooling.
-        queries: [K, B, D] the pooled queries.
-    """
-
-    class_tokens: Tensor
-    queries: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class HeadOutput:
-    """Everything one pass gives, before decoding.
-
-    Attributes:
-        video: [B, T, D] the rectified result of the R² block.
-        query: [B, L, D] the block's query tokens of the earliest layer.
-        pooled_query: [B, D].
-        class_logits: [B, points].
-        offsets: [B, points, 2] distances to start and end in strides; None for a highlight-only head.
-        points: [points, 4] position, lower and upper end of the regression range, stride; in frames.
-        level_sizes: points of each level that exists.
-        point_mask: [B, points] which points stand on a real frame; None if no frame is padding.
-        calibration: for the losses; None at inference.
-    """
-
-    video: Tensor
-    query: Tensor
-    pooled_query: Tensor
-    class_logits: Tensor
-    offsets: Tensor | None
-    points: Tensor
-    level_sizes: tuple[int, ...]
-    point_mask: Tensor | None
-    calibration: CalibrationFeatures | None
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """The answer for one video and one query, before post-processing.
-
-    Attributes:
-        windows: [N, 3] float32: start s, end s, score 0…1; best first, at most `HeadConfig.max_windows`; None for a
-            highlight-only head.
-        saliency: [T] float32, one score a frame.
-        class_logits: [points].
-        offsets: [points, 2] distances to start and end in strides; None for a highlight-only head.
-        points: [points, 4] position, lower and upper end of the regression range, stride; in frames.
-    """
-
-    windows: Tensor | None
-    saliency: Tensor
-    class_logits: Tensor
-    offsets: Tensor | None
-    points: Tensor
+__all__ = ["R2Head", "pad_queries"]
 
 
 class R2Head(nn.Module):
@@ -120,22 +59,88 @@ class R2Head(nn.Module):
             video_mask: [B, T], true where a frame is real; None if all are.
             query_mask: [B, L], true where a token is real; None if all are.
         """
-        return self._run(video, query, video_mask, query_mask, inference=False)
+        videos = len(video)
+        # That of a video's first query is the video's.
+        own_mask = None if video_mask is None else video_mask[:: len(video_mask) // videos]
+        groups = query.unflatten(0, (videos, -1))
+        query_groups = None if query_mask is None else query_mask.unflatten(0, (videos, -1))
+        return self.answer(self._project(video, own_mask), groups, query_groups, video_mask, for_losses=True)
 
-    @torch.no_grad()
-    def project(self, videos: Tensor | Sequence[Tensor], precision: str = "float32") -> VideoProjection:
-        """Maps videos into the block's space, the part of the work that no query changes; `QueryPass` asks them.
+    def project(self, videos: Tensor | Sequence[Tensor]) -> VideoProjection:
+        """Maps videos into the block's space, the part of the work that does not depend on the query.
 
         Args:
-            videos: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; any float dtype.
-            precision: what is kept, one of `vtg.r2.projection.PRECISIONS`.
+            videos: [V, T, K, P, Cv], or V equally long [T, K, P, Cv]; any float dtype.
+
+        Returns:
+            The projection in floats; `VideoProjection.quantized` makes it int8.
 
         Raises:
             VtgError: features of another CLIP, no frames, or videos of several lengths.
         """
         self._check_videos(videos)
-        mapped = [self._map_video(videos, layer, None) for layer in range(self.config.layers)]
-        return VideoProjection.of(torch.stack(mapped, dim=1), precision)
+        return self._project(videos, None)
+
+    def _project(self, videos: Tensor | Sequence[Tensor], mask: Tensor | None) -> VideoProjection:
+        layers = [self._map_video(videos, k, mask) for k in range(self.config.layers)]
+        return VideoProjection(torch.stack(layers, dim=1))
+
+    def answer(
+        self,
+        projection: VideoProjection,
+        queries: Tensor,
+        query_mask: Tensor | None = None,
+        video_mask: Tensor | None = None,
+        *,
+        for_losses: bool = False,
+    ) -> HeadOutput:
+        """Asks N queries of each of V projected videos.
+
+        Args:
+            projection: of V videos.
+            queries: [V, N, L, K, Cq], or [1, N, L, K, Cq]: the same of every video; any float dtype.
+            query_mask: [V or 1, N, L], true where a token is real; None if all are.
+            video_mask: [V·N, T], true where a frame is real; None if all are.
+            for_losses: as published training does, let padded tokens take part in the maximum over words, and keep
+                what the calibration losses need.
+
+        Returns:
+            For B = V·N videos and queries, those of the first video first.
+        """
+        videos = len(projection)
+        words = [self._map_query(queries[..., k, :], query_mask) for k in range(self.config.layers)]
+        words = [layer.expand(videos, -1, -1, -1).flatten(0, 1) for layer in words]  # K × [B, L, D]
+        word_mask = None if query_mask is None else query_mask.expand(videos, -1, -1).flatten(0, 1)  # [B, L]
+        block = self.block(projection.layers(), words, video_mask, word_mask, None if for_losses else word_mask)
+        # Published training rectifies the block's result in place: all levels and the saliency see rectified frames.
+        frames = block.video.relu()
+        levels = self.pyramid(frames)
+        with torch.autocast(frames.device.type, enabled=False):  # published training keeps the heads in float32
+            pooled_query = self.pooling(block.query.float(), word_mask)
+            calibration = None
+            if for_losses:
+                pooled_queries = torch.stack([self.pooling(query.float(), word_mask) for query in block.queries])
+                calibration = CalibrationFeatures(torch.stack(block.class_tokens).float(), pooled_queries)
+            class_logits = torch.cat([self._read_off(self.class_head, level) for level in levels], dim=1).squeeze(2)
+            offsets = None
+            if self.coordinate_head is not None:
+                scaled = [
+                    self._read_off(self.coordinate_head, level).exp() * scale
+                    for level, scale in zip(levels, self.level_scale, strict=False)
+                ]
+                offsets = torch.cat(scaled, dim=1)
+        strides = self.config.strides
+        return HeadOutput(
+            video=frames.float(),
+            query=block.query.float(),
+            pooled_query=pooled_query,
+            class_logits=class_logits,
+            offsets=offsets,
+            points=level_points(frames.shape[1], strides, like=frames),
+            level_sizes=tuple(level.shape[1] for level in levels),
+            point_mask=None if video_mask is None else level_validity(video_mask, strides),
+            calibration=calibration,
+        )
 
     @torch.no_grad()
     def predict(self, video: Tensor, query: Tensor, fps: float | None = None) -> Prediction:
@@ -176,17 +181,26 @@ class R2Head(nn.Module):
             raise VtgError(
                 f"{count} videos and {len(queries)} queries do not pair: give as many of both, or one of either"
             )
-        self._check_videos(videos)
         for query in queries:
             self.check_query(query)
-        lengths = torch.tensor([len(query) for query in queries])
-        padded = nn.utils.rnn.pad_sequence(list(queries), batch_first=True)
-        mask = (torch.arange(padded.shape[1]) < lengths[:, None]).to(self.device)
-        if len(queries) == 1:
-            padded, mask = padded.expand(count, -1, -1, -1), mask.expand(count, -1)
-        output = self._run(videos, padded, None, None if mask.all() else mask, inference=True)
-        rate = self.config.fps if fps is None else fps
-        return [self._decode(output, item, rate) for item in range(len(padded))]
+        padded, mask = pad_queries(queries, self.device)
+        pairs = len(queries) == count > 1
+        output = self.answer(
+            self.project(videos),
+            padded[:, None] if pairs else padded[None],
+            None if mask is None else mask[:, None] if pairs else mask[None],
+        )
+        windows, saliency = decode(output, self.config, self.config.fps if fps is None else fps)
+        return [
+            Prediction(
+                None if windows is None else windows[item],
+                saliency[item],
+                output.class_logits[item],
+                None if output.offsets is None else output.offsets[item],
+                output.points,
+            )
+            for item in range(len(saliency))
+        ]
 
     @torch.no_grad()
     def attention(self, video: Tensor | VideoProjection, query: Tensor, frames: Sequence[int] | None = None) -> Tensor:
@@ -215,8 +229,9 @@ class R2Head(nn.Module):
             if isinstance(video, Tensor):
                 tokens = self._map_video([video], layer, None, frames=chosen)
             else:
-                tokens = video.tokens(0, layer, chosen, like=self.level_scale)[None]
-            words = self._map_query(query[None], layer, None)
+                projected = video[:1].select_frames(chosen).to(self.device).layers()[layer]
+                (tokens,) = projected.chunks(len(chosen), self.level_scale.dtype)
+            words = self._map_query(query[None, :, layer], None)
             maps.append(self.block.attention(tokens, words)[0, :, :, 1:].float())
         return torch.stack(maps)
 
@@ -225,67 +240,10 @@ class R2Head(nn.Module):
         """Where the head is, and where it brings its inputs."""
         return self.level_scale.device
 
-    def _run(
-        self,
-        video: Tensor | Sequence[Tensor],
-        query: Tensor,
-        video_mask: Tensor | None,
-        query_mask: Tensor | None,
-        *,
-        inference: bool,
-    ) -> HeadOutput:
-        block = self.block(
-            self._layers(video, query, video_mask, query_mask),
-            video_mask,
-            query_mask,
-            word_mask=query_mask if inference else None,
-            keep=not inference,
-        )
-        # Published training rectifies the block's result in place: all levels and the saliency see rectified frames.
-        frames = block.video.relu()
-        levels = self.pyramid(frames)
-        strides, length = self.config.strides, frames.shape[1]
-        with torch.autocast(frames.device.type, enabled=False):  # published training keeps the heads in float32
-            pooled_query = self.pooling(block.query.float(), query_mask)
-            class_logits = torch.cat([self._read_off(self.class_head, level) for level in levels], dim=1).squeeze(2)
-            offsets = None
-            if self.coordinate_head is not None:
-                scaled = [
-                    self._read_off(self.coordinate_head, level).exp() * scale
-                    for level, scale in zip(levels, self.level_scale, strict=False)
-                ]
-                offsets = torch.cat(scaled, dim=1)
-            calibration = None
-            if not inference:
-                queries = torch.stack([self.pooling(kept.float(), query_mask) for kept in block.queries])
-                calibration = CalibrationFeatures(torch.stack(block.class_tokens).float(), queries)
-        return HeadOutput(
-            video=frames.float(),
-            query=block.query.float(),
-            pooled_query=pooled_query,
-            class_logits=class_logits,
-            offsets=offsets,
-            points=level_points(length, strides, like=frames),
-            level_sizes=tuple(level.shape[1] for level in levels),
-            point_mask=None if video_mask is None else level_validity(video_mask, strides),
-            calibration=calibration,
-        )
-
     @staticmethod
     def _read_off(head: nn.Module, level: Tensor) -> Tensor:
         predicted: Tensor = head(level.float().transpose(1, 2)).transpose(1, 2)  # [B, points, 1 or 2]
         return predicted
-
-    def _layers(
-        self,
-        video: Tensor | Sequence[Tensor],
-        query: Tensor,
-        video_mask: Tensor | None,
-        query_mask: Tensor | None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        # One layer at a time, so that only one is alive in the block's space: a video's features may be a mapped file.
-        for layer in reversed(range(self.config.layers)):
-            yield self._map_video(video, layer, video_mask), self._map_query(query, layer, query_mask)
 
     def _map_video(
         self,
@@ -301,45 +259,16 @@ class R2Head(nn.Module):
         if isinstance(videos, Tensor):
             tokens = videos[:, :, layer, seen]  # [V, T, P, Cv]
         else:
-            first = videos[0][:, layer, seen]
-            tokens = first.new_empty(len(videos), *first.shape)
-            for place, video in zip(tokens, videos, strict=True):
-                place.copy_(video[:, layer, seen])
-        if mask is not None:
-            mask = mask[:: len(mask) // len(videos)]  # that of a video's first query is the video's
+            with torch.autocast(self.device.type, enabled=False):  # which refuses to join float16
+                tokens = torch.stack([video[:, layer, seen] for video in videos])
         return self.block.map_video(tokens.to(self.device), extent, mask)
 
-    def _map_query(self, query: Tensor, layer: int, mask: Tensor | None) -> Tensor:
-        tokens = query[:, :, layer].to(self.level_scale)  # [B, L, Cq]
+    def _map_query(self, words: Tensor, mask: Tensor | None) -> Tensor:
+        words = words.to(self.level_scale)  # [..., L, Cq]
         if mask is not None:
-            tokens = tokens.masked_fill(~mask[:, :, None], 0)
-        mapped: Tensor = self.block.query_map(tokens)
+            words = words.masked_fill(~mask[..., None], 0)
+        mapped: Tensor = self.block.query_map(words)
         return mapped
-
-    def _decode(self, output: HeadOutput, item: int, fps: float) -> Prediction:
-        logits = output.class_logits[item]
-        score = logits.sigmoid()
-        windows = offsets = None
-        if output.offsets is not None:
-            offsets = output.offsets[item]
-            position, stride = output.points[:, 0], output.points[:, 3]
-            start = (position - stride * offsets[:, 0]) / fps
-            end = (position + stride * offsets[:, 1]) / fps
-            best = score.argsort(descending=True, stable=True)[: self.config.max_windows]
-            windows = torch.stack((start, end, score), dim=1)[best]
-        return Prediction(windows, self._saliency(output, item, score), logits, offsets, output.points)
-
-    def _saliency(self, output: HeadOutput, item: int, score: Tensor) -> Tensor:
-        """Each frame's best level score, times its similarity to the query if the head retrieves moments; [T]."""
-        length = output.video.shape[1]
-        stretched = []
-        for level in score.split(output.level_sizes):
-            repeated = level.repeat_interleave(length // len(level))
-            stretched.append(torch.cat((repeated, level[-1:].expand(length - len(repeated)))))
-        saliency = torch.stack(stretched).amax(dim=0)
-        if not self.config.moment_retrieval:
-            return saliency
-        return saliency * F.cosine_similarity(output.video[item], output.pooled_query[item][None], dim=-1)
 
     def _check_videos(self, videos: Tensor | Sequence[Tensor]) -> None:
         for video in videos:
@@ -364,3 +293,12 @@ class R2Head(nn.Module):
                 f"query features are {list(query.shape)}, but this head reads [L, {wanted[0]}, {wanted[1]}]"
                 f": use features of its CLIP, {self.config.clip_model or 'whichever it was trained on'}"
             )
+
+
+def pad_queries(queries: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Pads queries [L, K, Cq] to [N, L, K, Cq], with the mask [N, L] of real tokens; None if all are."""
+    padded = nn.utils.rnn.pad_sequence(list(queries), batch_first=True).to(device)
+    lengths = [len(query) for query in queries]
+    if min(lengths) == max(lengths):
+        return padded, None
+    return padded, (torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]).to(device)

@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from vtg.errors import VtgError
-from vtg.r2.head import HeadOutput
+from vtg.r2.decoding import HeadOutput
 from vtg.r2.targets import point_targets, saliency_targets, true_windows
 
 __all__ = ["ABSENT", "LossWeights", "TrainingBatch", "training_losses"]

@@ -67,24 +67,12 @@ def _suppress_repeats(windows: Windows, threshold: float) -> Windows:
     np.maximum(shared, 0, out=shared)
     union = length[:, None] + length - shared
     overlap = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    kept = _first_of_each(windows[:, 2] > 0, overlap >= np.float32(threshold))
+    kept, repeats = windows[:, 2] > 0, np.triu(overlap >= np.float32(threshold), 1)
+    for place in range(len(windows)):
+        if kept[place]:
+            kept &= ~repeats[place]
     windows[~kept, 2] = 0
     return np.concatenate((windows[kept], windows[~kept]))
-
-
-def _first_of_each(kept: npt.NDArray[np.bool_], repeats: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Of the N that count, [N], those that repeat none before them, [N, N]: rows are joined as numbers."""
-    width = -(-len(kept) // 8)
-    rows = np.packbits(repeats, axis=1, bitorder="little").tobytes()
-    left = int.from_bytes(np.packbits(kept, bitorder="little").tobytes(), "little")
-    first = 0
-    for place in range(len(kept)):
-        own = left & (1 << place)
-        if own:
-            first |= own
-            left &= ~int.from_bytes(rows[place * width : (place + 1) * width], "little")
-    found = np.frombuffer(first.to_bytes(width, "little"), np.uint8)
-    return np.unpackbits(found, count=len(kept), bitorder="little").astype(bool)
 
 
 def postprocess_windows(

@@ -1,8 +1,8 @@
-"""What no query changes about a video: its tokens in the block's space, computed once, kept small, read quickly."""
+"""The projection of a video: its CLIP tokens in the head's space, computed once, kept as int8, asked many times."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,37 +10,67 @@ from torch import Tensor
 
 from vtg.compact import compact_tokens
 
-__all__ = ["PRECISIONS", "VideoProjection"]
+__all__ = ["LayerTokens", "VideoProjection"]
 
-PRECISIONS = ("float32", "float16", "int8")
+
+@dataclass(frozen=True, eq=False)
+class LayerTokens:
+    """The projected tokens of one CLIP layer.
+
+    Attributes:
+        values: [V, T, P, D] of any float dtype, or int8.
+        scale: [V, T, P] float16, the factor of each int8 token; None for floats.
+    """
+
+    values: Tensor
+    scale: Tensor | None
+
+    def chunks(self, frames: int, dtype: torch.dtype) -> Iterator[Tensor]:
+        """Floats [V, F, P, D], so many frames at a time."""
+        if self.scale is None:
+            yield from (values.to(dtype) for values in self.values.split(frames, 1))
+            return
+        for values, scale in zip(self.values.split(frames, 1), self.scale.split(frames, 1), strict=True):
+            yield values.to(dtype).mul_(scale[..., None])
+
+    def class_tokens(self, dtype: torch.dtype) -> Tensor:
+        """[V, T, D]."""
+        tokens = self.values[:, :, 0].to(dtype)
+        return tokens if self.scale is None else tokens * self.scale[:, :, :1]
 
 
 @dataclass(frozen=True, eq=False)
 class VideoProjection:
     """The query-independent half of the R² block for V equally long windows.
 
-    It depends on where a window begins, as each of its tokens carries the frame's temporal extent within the window.
+    It depends on where a window begins, because each token carries the temporal extent of its frame in the window.
 
     Attributes:
-        values: [V, K, T, P, D] float32, float16 or int8; earliest layer first, the class token first. P is 1 where the
-            head pools no patches.
-        scale: [V, K, T, P] float16, what the int8 values of a token are multiplied by; None for other types.
+        values: [V, K, T, P, D] of any float dtype, or int8; earliest layer first, the class token first. P is 1 for a
+            head without spatial pooling.
+        scale: [V, K, T, P] float16, the factor of each int8 token; None for floats.
     """
 
     values: Tensor
     scale: Tensor | None = None
 
-    @classmethod
-    def of(cls, mapped: Tensor, precision: str) -> VideoProjection:
-        """Keeps mapped tokens.
+    def quantized(self) -> VideoProjection:
+        """The same tokens as int8, with one scale a token."""
+        return self if self.scale is not None else VideoProjection(*compact_tokens(self.values))
 
-        Args:
-            mapped: [V, K, T, P, D], from `R2Block.map_video`.
-            precision: one of `PRECISIONS`; "int8" keeps each token as whole numbers to ±127 and a scale of its own.
-        """
-        if precision == "int8":
-            return cls(*compact_tokens(mapped))
-        return cls(mapped.to(getattr(torch, precision)))
+    def layers(self) -> list[LayerTokens]:
+        """The K layers, earliest first."""
+        values = self.values.unbind(1)  # one operator for all layers: its gradient is one tensor
+        scales = [None] * len(values) if self.scale is None else self.scale.unbind(1)
+        return [LayerTokens(*layer) for layer in zip(values, scales, strict=True)]
+
+    def to(self, device: torch.device) -> VideoProjection:
+        """The projection on another device."""
+        return VideoProjection(self.values.to(device), None if self.scale is None else self.scale.to(device))
+
+    def select_frames(self, frames: list[int]) -> VideoProjection:
+        """Some frames of each window."""
+        return VideoProjection(self.values[:, :, frames], None if self.scale is None else self.scale[:, :, frames])
 
     def __len__(self) -> int:
         return len(self.values)
@@ -50,16 +80,10 @@ class VideoProjection:
 
     @property
     def frames(self) -> int:
-        """T, of each window."""
+        """T, the frames of each window."""
         return self.values.shape[2]
 
     @property
     def nbytes(self) -> int:
-        """What it takes in memory or on a disk."""
+        """Bytes of all arrays."""
         return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
-
-    def tokens(self, window: int, layer: int, frames: Sequence[int], like: Tensor) -> Tensor:
-        """[frames, P, D]: chosen frames of one window, as numbers of `like`'s kind and place."""
-        chosen = list(frames)
-        tokens = self.values[window, layer][chosen].to(like)
-        return tokens if self.scale is None else tokens * self.scale[window, layer][chosen].to(like)[..., None]

@@ -1,104 +1,97 @@
-/* Spatial pooling: what words see in the tokens of a frame. */
+/* Query-modulated spatial pooling: what the words see in the tokens of a frame. */
 
 #pragma once
 
 #include "question.h"
 
-/* Two tokens of whole numbers as bfloat16, which is exact: one after the other, and as one row of pairs. */
-INLINE void widen(const int8_t *token, const int8_t *next, int64_t width, half *rows, uint32_t *pairs) {
+/* The softmax down columns of similarities [tokens, columns], times the scales of the tokens before and after, as cells.
+   A token's scale is a factor of its similarity and of its share, so its values are multiplied by as they are. */
+static void share_out(float *similarity, int64_t columns, const float *scales, int64_t tokens, cell *shares) {
+    for (int64_t column = 0; column < columns; column += LANES) {
+        vec most = all(-__builtin_inff()), total = {0};
+        for (int64_t token = 0; token < tokens; token++) {
+            float *at = similarity + token * columns + column;
+            const vec scaled = load(at) * scales[token];
+            most = largest(most, scaled);
+            store(at, scaled);
+        }
+        for (int64_t token = 0; token < tokens; token++) {
+            float *at = similarity + token * columns + column;
+            const vec power = exponential(load(at) - most);
+            total += power;
+            store(at, power);
+        }
+        const vec whole = 1.0f / total;
+        for (int64_t token = 0; token < tokens; token++) {
+            float *at = similarity + token * columns + column;
+            store(at, load(at) * whole * scales[token]);
+        }
+    }
+    for (int64_t token = 0; token < tokens; token += CELL, shares += columns) {
+        const float *at = similarity + token * columns;
+#ifdef ENGINE_BF16
+        const float *next = at + columns;
+        for (int64_t i = 0; i < columns; i++)
+            shares[i] = (cell)round_num(at[i]) | (token + 1 < tokens ? (cell)round_num(next[i]) << 16 : 0);
+#else
+        memcpy(shares, at, sizeof(cell) * (size_t)columns);
+#endif
+    }
+}
+
+/* What enters the state at one layer, for a frame and one query: the class token, and a share of what the strongest word
+   sees. Of both, `gate` goes into the state, beside what is there; at the last layer, which comes first, all. */
+static void enter(const vtg_head *head, const vtg_question *asked, int64_t layer, int64_t query, const float *looked,
+                  const int8_t *class_token, float class_scale, float *state) {
+    const int64_t width = head->width;
+    const float *words = asked->mapped + (layer * asked->queries + query) * asked->length * width;
+    const float amount = head->amounts[layer], gate = head->gates[layer];
+    float own[LANES];
     for (int64_t i = 0; i < width; i += LANES) {
-        __m512i low = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(token + i)));
-        __m512i high = _mm512_setzero_si512();
-        low = _mm512_srli_epi32((__m512i)_mm512_cvtepi32_ps(low), 16);
-        _mm256_storeu_si256((__m256i *)(rows + i), _mm512_cvtepi32_epi16(low));
-        if (next) {
-            high = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(next + i)));
-            high = (__m512i)_mm512_cvtepi32_ps(high); /* its lower 16 bits are zeros */
-            _mm256_storeu_si256((__m256i *)(rows + width + i), _mm512_cvtepi32_epi16(_mm512_srli_epi32(high, 16)));
+        vec strongest = all(-__builtin_inff());
+        for (int64_t word = 0; word < asked->lengths[query]; word++)
+            strongest = largest(strongest, load(looked + word * width + i) + load(words + word * width + i));
+        for (int j = 0; j < LANES; j++) own[j] = (float)class_token[i + j];
+        vec entering = load(own) * class_scale + strongest * amount;
+        if (layer < head->layers - 1) {
+            const vec before = load(state + i);
+            entering = (entering - before) * gate + before;
         }
-        _mm512_storeu_si512(pairs + i, _mm512_or_si512(low, high));
+        store(state + i, entering);
     }
 }
 
-/* The softmax down the columns of similarities [tokens, 16], times the tokens' scales before and after, as pairs. */
-INLINE void share_out(float *similarity, int64_t stride, const float *scales, int64_t tokens, uint32_t *shares) {
-    __m512 most = _mm512_set1_ps(-__builtin_inff()), total = _mm512_setzero_ps();
-    for (int64_t token = 0; token < tokens; token++) {
-        float *at = similarity + token * stride;
-        const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(at), _mm512_set1_ps(scales[token]));
-        most = _mm512_max_ps(most, scaled);
-        _mm512_storeu_ps(at, scaled);
-    }
-    for (int64_t token = 0; token < tokens; token++) {
-        float *at = similarity + token * stride;
-        const __m512 power = exponential(_mm512_sub_ps(_mm512_loadu_ps(at), most));
-        total = _mm512_add_ps(total, power);
-        _mm512_storeu_ps(at, power);
-    }
-    const __m512 whole = _mm512_div_ps(_mm512_set1_ps(1.0f), total);
-    for (int64_t token = 0; token < tokens; token += 2) {
-        const float *at = similarity + token * stride;
-        __m512 low = _mm512_mul_ps(_mm512_loadu_ps(at), _mm512_mul_ps(whole, _mm512_set1_ps(scales[token])));
-        __m512 high = _mm512_setzero_ps();
-        if (token + 1 < tokens)
-            high = _mm512_mul_ps(_mm512_loadu_ps(at + stride), _mm512_mul_ps(whole, _mm512_set1_ps(scales[token + 1])));
-        const __m512i first = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(low));
-        const __m512i second = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(high));
-        _mm512_storeu_si512(shares + token / 2 * stride, _mm512_or_si512(first, _mm512_slli_epi32(second, 16)));
-    }
-}
-
-/* What enters the recurrence at one layer, for a block of a window's frames and all queries: the class token, and a
-   share of what the strongest word sees. Of it `gate` goes into the state, beside what is there; at the first, all. */
-FAST static void pool_frames(const vtg_head *head, const vtg_question *asked, const workplace *work, int64_t layer,
-                             int64_t window, int64_t begin, int64_t end) {
-    const int64_t width = head->width, length = asked->length, patches = asked->patches, stride = asked->stride;
-    const vtg_window *looked_at = asked->looked_at + window;
-    const int is_first = layer == head->layers - 1;
-    const __m512 amount = _mm512_set1_ps(head->amounts[layer]), gate = _mm512_set1_ps(head->gates[layer]);
+/* One layer of a block of a window's frames, for all queries. */
+static void pool_frames(const vtg_head *head, const vtg_question *asked, const workplace *work, int64_t layer,
+                        int64_t window, int64_t begin, int64_t end) {
+    const int64_t width = head->width, patches = asked->patches, words = asked->queries * asked->length;
+    const int64_t stride = spread(width);
+    const vtg_window *own = asked->window_list + window;
+    const right_operand keys = {asked->token_keys + layer * asked->words * width / CELL, width / CELL * PANEL, PANEL};
+    const after to_similarity = {.wide = work->similarity, .stride = asked->words};
+    const after to_looked = {.wide = work->looked, .stride = width};
     for (int64_t frame = begin; frame < end; frame++) {
-        const int8_t *tokens = looked_at->tokens + layer * looked_at->token_stride + frame * patches * width;
-        const uint16_t *scales = looked_at->scales + layer * looked_at->scale_stride + frame * patches;
-        for (int64_t i = 0; i < patches; i += LANES) {
-            const __m256i narrow = _mm256_maskz_loadu_epi16(lanes_left(patches - i), scales + i);
-            _mm512_storeu_ps(work->scale + i, _mm512_cvtph_ps(narrow));
+        const int8_t *tokens = own->tokens + layer * own->token_stride + frame * patches * width;
+        const uint16_t *scales = own->scales + layer * own->scale_stride + frame * patches;
+        for (int64_t i = 0; i < patches; i++) work->scale[i] = from_half(scales[i]);
+        for (int64_t token = 0; token < patches; token++)
+            for (int64_t i = 0; i < width; i++)
+                work->tokens[token * stride + i] = exact_num((float)tokens[token * width + i]);
+        const cell *token_rows = (const cell *)work->tokens;
+        if (CELL > 1) {
+            memset(work->tokens + patches * stride, 0, sizeof(num) * (size_t)width); /* beside an odd last token */
+            for (int64_t token = 0; token < patches; token += CELL)
+                join_rows(work->tokens + token * stride, work->tokens + (token + CELL - 1) * stride, width,
+                          work->token_rows + token / CELL * stride);
+            token_rows = work->token_rows;
         }
-        for (int64_t token = 0; token < patches; token += 2) {
-            const int8_t *own = tokens + token * width, *next = token + 1 < patches ? own + width : 0;
-            widen(own, next, width, work->tokens + token * width, work->token_columns + token / 2 * width);
-        }
-        const __m512 class_scale = _mm512_set1_ps(work->scale[0]);
-        for (int64_t group = 0; group < asked->groups; group++) {
-            const int64_t first = group * asked->together, count = smaller(asked->queries - first, asked->together);
-            const int64_t looking = count * length;
-            const uint32_t *words = asked->looking + (layer * asked->groups + group) * stride * width / 2;
-            const after to_similarity = {.wide = work->similarity, .stride = stride};
-            multiply((const uint32_t *)work->tokens, width / 2, 1, patches, words, LANES, width / 2 * LANES, width / 2,
-                     up(looking, LANES), &to_similarity);
-            for (int64_t i = 0; i < looking; i += LANES)
-                share_out(work->similarity + i, stride, work->scale, patches, work->token_shares + i);
-            const after to_looked = {.wide = work->looked, .stride = width};
-            multiply(work->token_shares, 1, stride, looking, work->token_columns, width, LANES, (patches + 1) / 2,
-                     width, &to_looked);
-            for (int64_t query = first; query < first + count; query++) {
-                const float *said = asked->words + (layer * asked->queries + query) * length * width;
-                const float *seen = work->looked + (query - first) * length * width;
-                float *state = asked->state + ((query * asked->windows + window) * asked->frames + frame) * width;
-                for (int64_t i = 0; i < width; i += LANES) {
-                    __m512 strongest = _mm512_set1_ps(-__builtin_inff());
-                    for (int64_t word = 0; word < asked->lengths[query]; word++)
-                        strongest = _mm512_max_ps(strongest, _mm512_add_ps(_mm512_loadu_ps(seen + word * width + i),
-                                                                           _mm512_loadu_ps(said + word * width + i)));
-                    const __m512i whole = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(tokens + i)));
-                    const __m512 class_token = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), class_scale);
-                    __m512 entering = _mm512_fmadd_ps(strongest, amount, class_token);
-                    if (!is_first) {
-                        const __m512 before = _mm512_loadu_ps(state + i);
-                        entering = _mm512_fmadd_ps(_mm512_sub_ps(entering, before), gate, before);
-                    }
-                    _mm512_storeu_ps(state + i, entering);
-                }
-            }
+        multiply(rows_of(work->tokens, stride), patches, keys, width / CELL, asked->words, &to_similarity);
+        share_out(work->similarity, asked->words, work->scale, patches, work->token_shares);
+        multiply((left_operand){work->token_shares, 1, asked->words}, words,
+                 (right_operand){token_rows, PANEL, stride}, (patches + CELL - 1) / CELL, width, &to_looked);
+        for (int64_t query = 0; query < asked->queries; query++) {
+            float *state = asked->state + ((window * asked->queries + query) * asked->frames + frame) * width;
+            enter(head, asked, layer, query, work->looked + query * asked->length * width, tokens, work->scale[0], state);
         }
     }
 }

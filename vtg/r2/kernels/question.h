@@ -1,50 +1,49 @@
-/* What is asked: the weights of a head, a question to some windows, and where everything lies while it is answered. */
+/* The weights of a head, a question to some windows, and the memory that it is answered in. */
 
 #pragma once
 
 #include "products.h"
 
 enum {
-    BLOCK = 96, /* most frames refined in one go: what lies between two products stays in the cache */
-    WORDS = 96, /* rows of words that look at a frame in one go, about */
-    LINE = 64   /* bytes of the cache that two threads should not both write to */
+    BLOCK = 96,           /* most frames of a part of the work: what lies between two products stays in the cache */
+    TABLE = 24,           /* most frames whose similarities to all frames are computed at a time */
+    LINE = 64             /* bytes of the cache that two threads should not both write to */
 };
 
 /* Halves a sequence: a product of two neighbours, normalised and rectified. */
 typedef struct {
-    vtg_linear product;
-    vtg_norm norm;
-} vtg_halving;
+    linear_weights product;
+    norm_weights norm;
+} halving_weights;
 
 typedef struct {
     int64_t width, heads, layers, query_width;
-    const float *amounts, *gates; /* [layers]: of what words see; of what enters the state */
+    const float *amounts, *gates; /* [layers]: how much of what was pooled, and of a layer, enters the state */
     /* words */
-    vtg_norm input_norm, inner_norm;
-    vtg_linear first_map, second_map;
-    vtg_linear look;         /* words as they look at tokens, the key map folded in */
-    vtg_linear attend;       /* 2 * width: the keys and values of the cross-attention */
-    const float *query_bias; /* [width] the bias of its queries */
-    const vtg_linear *folds; /* 2 * heads: its maps of queries and of what was attended to, a head's share to width */
-    const float *score;      /* [width] of the query's pooling */
+    norm_weights input_norm, inner_norm;
+    linear_weights first_map, second_map;
+    linear_weights token_keys;   /* makes of words what tokens are multiplied by: the maps of both are folded */
+    linear_weights cross;        /* 2 * width: the keys and values of the cross-attention */
+    const float *query_bias;     /* [width] the bias of its queries */
+    const linear_weights *folds; /* 2 * heads: its maps of queries and of its output, from a head's share to width */
+    const float *score;          /* [width] of the query's pooling */
     /* refinement */
-    vtg_linear own, own_output, expand, contract; /* `own` has no bias: `own_place` of a question brings it */
-    vtg_norm norms[3];
+    linear_weights own_queries_keys, own_values, own_output, expand, contract;
+    norm_weights norms[3];
     /* pyramid and prediction heads */
     int64_t levels;
-    const int64_t *strides;      /* [levels] from 1 */
-    const vtg_halving *halvings; /* level by level, as many as halve it */
-    vtg_linear convolution;      /* the prediction heads' first, of three neighbours */
-    const float *last;           /* [taps, convolution.outputs]: their second, whose taps are not added up yet */
-    int64_t taps;
+    const int64_t *strides;          /* [levels] from 1 */
+    const halving_weights *halvings; /* level by level, as many as halve it */
+    linear_weights convolution;      /* the first of both prediction heads, of three neighbours */
+    const float *last, *last_bias;   /* [3, outputs, convolution.outputs] and [outputs]: their second */
+    int64_t outputs;
 } vtg_head;
 
-/* One window's projected tokens: [layers, frames, patches, width] and [layers, frames, patches] float16, of which each
-   layer lies somewhere. */
+/* One window's projected tokens: [layers, frames, patches, width] and [layers, frames, patches] float16. */
 typedef struct {
     const int8_t *tokens;
     const uint16_t *scales;
-    int64_t token_stride, scale_stride;
+    int64_t token_stride, scale_stride; /* from one layer to the next */
 } vtg_window;
 
 /* How far the threads are with one step of the work. */
@@ -53,84 +52,87 @@ typedef struct {
     char apart[LINE - sizeof(int64_t)];
     int64_t done;
     char from_the_next[LINE - sizeof(int64_t)];
-} vtg_progress;
+} progress_of_step;
 
+/* The items of a question are its pairs of a window and a query, those of the first window first. */
 typedef struct {
     int64_t queries, length, windows, frames, patches;
-    const float *words_in;             /* [queries, length, layers, query_width], whatever where there is no word */
-    const int64_t *lengths;            /* [queries] words of each */
-    const vtg_window *looked_at;       /* [windows] */
-    const float *position, *own_place; /* [frames, width] and [frames, 3 * width]: what a place adds */
+    const float *words_in;         /* [queries, length, layers, query_width], anything where there is no word */
+    const int64_t *lengths;        /* [queries] words of each */
+    const vtg_window *window_list; /* [windows] */
+    const float *position;         /* [frames, width] */
     /* answers */
     float *pooled; /* [queries, width] each query as one feature */
-    float *state;  /* [queries, windows, frames, width] the last state, rectified */
-    float *taps;   /* [queries, windows, rows, taps] of all levels one after the other, a row after each */
+    float *state;  /* [items, frames, width] the last state, rectified */
+    float *said;   /* [items, points, outputs] of the prediction heads */
     /* how the work is cut */
     int64_t joined;                      /* threads that have come so far */
-    int64_t together, groups, stride;    /* queries whose words look together; words in a table of similarities */
-    int64_t padded;                      /* words of a query, filled up to whole registers */
+    int64_t words;                       /* of all queries, filled up to whole panels */
+    int64_t padded;                      /* of one query, filled up to whole panels */
     int64_t block, blocks;               /* of a window's frames, for all queries */
-    int64_t own_block, own_blocks;       /* of a window's frames, for each query */
-    int64_t rows, row_block, row_blocks; /* of all levels */
-    vtg_progress *progress;
+    int64_t own_block, own_blocks;       /* of a window's frames, for one query */
+    int64_t rows, row_block, row_blocks; /* of all levels one after the other, with a row of zeros after each */
+    progress_of_step *progress;
     /* what one step leaves to another */
-    float *words;            /* [layers, queries, length, width] */
-    uint32_t *looking;       /* [layers, groups] panels of words that look at a frame together */
-    uint32_t *key_panels;    /* [layers, queries] panels of words that frames attend to, head by head ... */
-    uint32_t *value_columns; /* ... what they give ... */
-    float *key_bias;         /* ... and their biases [heads, padded] */
-    half *own;               /* [queries, windows, frames, 3 * width] */
-    uint32_t *own_keys;      /* [queries, windows, heads] panels of frames */
-    uint32_t *own_values;    /* [queries, windows] */
-    half *stacked;           /* [queries, windows, rows + 2, width] the levels, zeros before, between and after them */
-    char *privately;         /* [members] */
+    float *mapped;        /* [layers, queries, length, width] */
+    cell *token_keys;     /* [layers] panels of all words */
+    cell *key_panels;     /* [layers, queries] panels of the keys that frames attend to, head by head ... */
+    cell *value_rows;     /* ... the values [heads * padded / CELL, spread(width)] ... */
+    float *key_bias;      /* ... and biases [heads, padded] */
+    num *own_queries;     /* [items, frames, width] */
+    cell *own_keys;       /* [items, heads] panels of frames */
+    cell *own_values;     /* [items, ceil(frames / CELL), spread(width)] */
+    num *stacked;         /* [items, rows + 2, width] the levels, zeros before, between and after them */
+    float *taps;          /* [items, rows, 3 * outputs] */
+    char *privately;      /* [members] */
     int64_t private_bytes;
 } vtg_question;
 
 /* What a thread needs between two products. */
 typedef struct {
-    half *placed, *flat, *inner, *shares, *word_rows, *inner_words, *keys, *values, *tokens, *halved;
-    uint32_t *token_columns, *token_shares;
-    float *sums, *similarity, *both, *scale, *looked, *said;
+    num *placed, *flat, *inner, *shares, *word_rows, *cross_words, *keys, *values, *tokens, *halved, *pair_keys;
+    cell *token_rows, *token_shares;
+    float *sums, *similarity, *both, *scale, *looked, *hidden;
 } workplace;
-
-static int64_t smaller(int64_t one, int64_t other) { return one < other ? one : other; }
-static int64_t larger(int64_t one, int64_t other) { return one > other ? one : other; }
 
 /* Memory in one piece: counted where there is none yet, then handed out. */
 typedef struct {
     char *base;
     int64_t used;
-} scratch;
+} memory_piece;
 
-static void *take(scratch *memory, int64_t bytes) {
+/* From one row of a right operand to the next: rows a power of two apart would share a few places in the cache. */
+static int64_t spread(int64_t width) { return width + PANEL; }
+
+static void *take(memory_piece *memory, int64_t bytes) {
     void *own = memory->base ? memory->base + memory->used : 0;
     memory->used += up(bytes, LINE);
     return own;
 }
 
-static workplace place_of(const vtg_head *head, const vtg_question *asked, scratch *memory) {
+static workplace workplace_of(const vtg_head *head, const vtg_question *asked, memory_piece *memory) {
     const int64_t width = head->width, block = larger(asked->block, asked->own_block);
-    const int64_t most = larger(up(asked->frames, LANES), head->heads * asked->padded);
-    const int64_t words = asked->together * asked->length;
+    const int64_t frames = up(asked->frames, PANEL), cross = head->heads * asked->padded;
+    const int64_t most = larger(TABLE * frames, block * cross), words = asked->queries * asked->length;
     workplace work;
-    work.placed = take(memory, sizeof(half) * block * width);
-    work.flat = take(memory, sizeof(half) * block * width);
-    work.inner = take(memory, sizeof(half) * block * head->expand.outputs);
-    work.shares = take(memory, sizeof(half) * block * most);
-    work.similarity = take(memory, sizeof(float) * larger(block * most, asked->patches * asked->stride));
-    work.sums = take(memory, sizeof(float) * larger(larger(block, words), asked->frames / 2) * width);
-    work.word_rows = take(memory, sizeof(half) * words * larger(width, head->query_width));
-    work.inner_words = take(memory, sizeof(half) * asked->length * 2 * width);
-    work.keys = take(memory, sizeof(half) * larger(words, head->heads * asked->padded) * width);
-    work.values = take(memory, sizeof(half) * head->heads * asked->padded * width);
+    work.placed = take(memory, sizeof(num) * block * width);
+    work.flat = take(memory, sizeof(num) * block * width);
+    work.inner = take(memory, sizeof(num) * block * head->expand.outputs);
+    work.pair_keys = take(memory, sizeof(num) * block * 2 * width);
+    work.shares = take(memory, sizeof(num) * most);
+    work.similarity = take(memory, sizeof(float) * larger(most, asked->patches * asked->words));
+    work.sums = take(memory, sizeof(float) * larger(larger(block, words), asked->frames / 2 + 1) * width);
+    work.word_rows = take(memory, sizeof(num) * words * larger(width, head->query_width));
+    work.cross_words = take(memory, sizeof(num) * asked->length * 2 * width);
+    work.keys = take(memory, sizeof(num) * larger(words, cross) * width);
+    work.values = take(memory, sizeof(num) * cross * width);
     work.both = take(memory, sizeof(float) * words * 2 * width);
-    work.tokens = take(memory, sizeof(half) * (asked->patches + 1) * width);
-    work.token_columns = take(memory, sizeof(uint32_t) * (asked->patches + 1) / 2 * width);
-    work.token_shares = take(memory, sizeof(uint32_t) * (asked->patches + 1) / 2 * asked->stride);
-    work.scale = take(memory, sizeof(float) * up(asked->patches, LANES));
-    work.looked = take(memory, sizeof(float) * asked->stride * width);
-    work.halved = take(memory, sizeof(half) * asked->frames * width);
-    work.said = take(memory, sizeof(float) * asked->row_block * head->convolution.outputs);
+    work.tokens = take(memory, sizeof(num) * (asked->patches + 1) * spread(width));
+    work.token_rows = take(memory, sizeof(cell) * (asked->patches + 1) * spread(width));
+    work.token_shares = take(memory, sizeof(cell) * (asked->patches + 1) * asked->words);
+    work.scale = take(memory, sizeof(float) * up(asked->patches + 1, PANEL));
+    work.looked = take(memory, sizeof(float) * asked->words * width);
+    work.halved = take(memory, sizeof(num) * (asked->frames + 1) * width);
+    work.hidden = take(memory, sizeof(float) * asked->row_block * head->convolution.outputs);
     return work;
 }

@@ -1,27 +1,34 @@
-"""The compiled kernels answer what torch alone does, for every shape of head and question and any number of threads."""
+"""The compiled engine answers what PyTorch does, for every shape of head and question and any number of threads."""
 
 from __future__ import annotations
 
 import importlib.machinery
+import os
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
+from vtg.errors import VtgError
 from vtg.intervals import interval_iou
-from vtg.r2 import HeadConfig, QueryPass, R2Head, VideoProjection
-from vtg.r2.compiled import _library, is_compiled_for
-from vtg.r2.query_pass import Answers
-from vtg.r2.threads import run_together
+from vtg.r2 import HeadConfig, Predictor, R2Head, VideoProjection, read_head
+from vtg.r2.engine import ENGINES, CompiledEngine, _chosen, _load, _threads, engine_name
+from vtg.r2.predictor import WindowPredictions
 
 CPU = Path("/proc/cpuinfo")
-needs_kernels = pytest.mark.skipif(
-    _library() is None, reason="the kernels were not built, or this processor multiplies no pairs of bfloat16"
+PARITY = Path(__file__).parent / "data" / "r2"
+SHARED = Path(__file__).parents[2] / "shared" / "parity"
+AVAILABLE = [name for name in ENGINES if _load(name) is not None]
+each_engine = pytest.mark.parametrize(
+    "engine", [pytest.param(name, marks=[] if name in AVAILABLE else pytest.mark.skip("not here")) for name in ENGINES]
 )
+needs_engine = pytest.mark.skipif(not AVAILABLE, reason="no engine was built that this processor can run")
 SMALL = {"hidden_width": 32, "video_width": 24, "query_width": 20, "layers": 3, "tokens": 5, "attention_heads": 4}
 NARROW = {"hidden_width": 64, "video_width": 24, "query_width": 22, "layers": 2, "tokens": 6, "attention_heads": 32}
 HEADS = {
@@ -50,21 +57,22 @@ def asked(head: R2Head, windows: int, frames: int, words: list[int]) -> tuple[Vi
     config, generator = head.config, torch.Generator().manual_seed(1)
     video = torch.randn(windows, frames, config.layers, config.tokens or 0, config.video_width, generator=generator)
     queries = [torch.randn(count, config.layers, config.query_width, generator=generator) for count in words]
-    return head.project(video, "int8"), queries
+    with torch.no_grad():
+        return head.project(video).quantized(), queries
 
 
-def answers_of(head: R2Head, projection: VideoProjection, queries: list[torch.Tensor]) -> Answers:
-    return QueryPass(head).ask_each([projection], queries, 0.5)[0]
+def answers_of(head: R2Head, projection: VideoProjection, queries: list[torch.Tensor]) -> WindowPredictions:
+    return Predictor(head).predict([projection], queries, 0.5)[0]
 
 
-def assert_equal(one: Answers, other: Answers) -> None:
+def assert_equal(one: WindowPredictions, other: WindowPredictions) -> None:
     assert torch.equal(one.saliency, other.saliency)
     assert (one.windows is None) == (other.windows is None)
     if one.windows is not None and other.windows is not None:
         assert torch.equal(one.windows, other.windows)
 
 
-def assert_same_findings(one: Answers, other: Answers) -> None:
+def assert_same_findings(one: WindowPredictions, other: WindowPredictions) -> None:
     """The curves are alike, and the best moment of each is about as good, and there, in the other."""
     torch.testing.assert_close(one.saliency, other.saliency, atol=5e-3, rtol=0)
     if one.windows is None or other.windows is None:
@@ -77,26 +85,49 @@ def assert_same_findings(one: Answers, other: Answers) -> None:
         assert twin[0, 2] - twin[best, 2] < 5e-3
 
 
-@needs_kernels
+@each_engine
 @pytest.mark.parametrize(
     ("windows", "frames", "words"),
     [(1, 75, [12]), (3, 13, [4, 7, 1]), (1, 1, [3]), (1, 2, [80, 2]), (5, 11, [2] * 70), (2, 301, [5])],
 )
 @pytest.mark.parametrize("kind", HEADS)
-def test_kernels_find_what_torch_does(
-    kind: str, windows: int, frames: int, words: list[int], monkeypatch: pytest.MonkeyPatch
+def test_engines_find_what_torch_does(
+    kind: str, windows: int, frames: int, words: list[int], engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = lively(**HEADS[kind])
     projection, queries = asked(head, windows, frames, words)
-    query_pass = QueryPass(head)
-    assert query_pass._compiled is not None
-    found = query_pass.ask_each([projection], queries, 0.5)[0]
-    monkeypatch.setattr("vtg.r2.query_pass.is_compiled_for", lambda *_: False)
-    assert QueryPass(head)._compiled is None
-    assert_same_findings(found, answers_of(head, projection, queries))
+    monkeypatch.setenv("VTG_ENGINE", engine)
+    predictor = Predictor(head)
+    assert predictor._engine is not None and engine_name() == engine
+    found = predictor.predict([projection], queries, 0.5)[0]
+    monkeypatch.setenv("VTG_ENGINE", "torch")
+    assert Predictor(head)._engine is None
+    expected = answers_of(head, projection, queries)
+    assert_same_findings(found, expected)
+    if engine != "avx512":  # all of it in float32
+        torch.testing.assert_close(found.saliency, expected.saliency, atol=1e-5, rtol=0)
 
 
-@needs_kernels
+@each_engine
+@pytest.mark.parametrize("case", ["tiny.t13", "tiny.t75", "full.t12"])
+def test_engines_find_the_window_of_the_reference(case: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = SHARED / "head_parity_full.safetensors" if case == "full.t12" else PARITY / "head_parity.safetensors"
+    path = SHARED / "head_vit_b_32.pth" if case == "full.t12" else PARITY / "head_tiny.pth"
+    if not arrays.exists() or not path.exists():
+        pytest.skip("the full-size reference arrays are not here")
+    with safe_open(arrays, framework="pt") as file:
+        video, query = file.get_tensor(f"{case}.video"), file.get_tensor(f"{case}.query")
+    head = read_head(path)
+    monkeypatch.setenv("VTG_ENGINE", engine)
+    with torch.no_grad():
+        projection = head.project([video]).quantized()
+    raw, found = head.predict(video, query, fps=0.5), answers_of(head, projection, [query, query[:2]])
+    assert raw.windows is not None and found.windows is not None
+    assert interval_iou(found.windows[0, 0, :1, :2].numpy(), raw.windows[:1, :2].numpy())[0, 0] >= 0.98
+    assert (found.saliency[0, 0] - raw.saliency).abs().max() <= 5e-3
+
+
+@needs_engine
 @pytest.mark.parametrize("words", [[7], [3, 9, 1], [2] * 50])
 @pytest.mark.parametrize("frames", [5, 75, 130])
 def test_any_number_of_threads_says_the_same(frames: int, words: list[int]) -> None:
@@ -113,7 +144,7 @@ def test_any_number_of_threads_says_the_same(frames: int, words: list[int]) -> N
         assert_equal(found[0], other)
 
 
-@needs_kernels
+@needs_engine
 def test_padding_and_company_change_nothing() -> None:
     head = lively(**SMALL)
     projection, queries = asked(head, 3, 21, [2, 17, 6])
@@ -131,7 +162,7 @@ def test_padding_and_company_change_nothing() -> None:
         )
 
 
-@needs_kernels
+@needs_engine
 def test_tokens_that_lie_otherwise_in_memory_are_read_as_they_are_meant() -> None:
     head = lively(**SMALL)
     projection, queries = asked(head, 2, 9, [4])
@@ -149,7 +180,7 @@ def test_tokens_that_lie_otherwise_in_memory_are_read_as_they_are_meant() -> Non
         assert_equal(plain, answers_of(head, other, queries))
 
 
-@needs_kernels
+@needs_engine
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize(("windows", "frames", "words"), [(2, 9, [4, 1]), (1, 1, [3]), (1, 130, [17])])
 def test_nothing_is_read_that_was_not_written(
@@ -160,120 +191,117 @@ def test_nothing_is_read_that_was_not_written(
     found = []
     for filling in (0, 255):  # the bytes of zeros, and of numbers that are none
         memory = staticmethod(lambda size, filling=filling: torch.full((size,), filling, dtype=torch.uint8))
-        monkeypatch.setattr("vtg.r2.compiled.CompiledHead._memory", memory)
+        monkeypatch.setattr("vtg.r2.engine.CompiledEngine._memory", memory)
         found.append(answers_of(head, projection, queries))
     assert_equal(*found)
 
 
-@needs_kernels
+@needs_engine
 def test_what_does_not_fit_the_head_is_refused() -> None:
     head = lively(**SMALL)
     projection, (query,) = asked(head, 1, 9, [4])
-    query_pass = QueryPass(head)
-    for other in (query[:0], query[:, :2], query[..., :-2]):
-        with pytest.raises(ValueError, match=r"queries must be \[L, 3, 20\]"):
-            query_pass.ask_each([projection], [other], 0.5)
+    engine = CompiledEngine(head)
+    for other, length in ((query[:, :2], 4), (query[..., :-2], 4), (query, 0), (query, 5)):
+        with pytest.raises(ValueError, match=r"queries must be \[N, L, 3, 20\]"):
+            engine.answer([(projection, 0)], other[None], [length])
     narrower = VideoProjection(projection.values[..., :16], projection.scale)
     with pytest.raises(ValueError, match="windows must all be"):
-        query_pass.ask_each([narrower], [query], 0.5)
+        engine.answer([(narrower, 0)], query[None], [4])
 
 
-@needs_kernels
+@needs_engine
 def test_several_may_ask_one_head_at_once() -> None:
     head = lively(**SMALL)
-    query_pass = QueryPass(head)
+    predictor = Predictor(head)
     questions = [asked(head, 1, frames, [4, frames]) for frames in range(5, 25)]
-    alone = [query_pass.ask_each([projection], queries, 0.5)[0] for projection, queries in questions]
+    alone = [predictor.predict([projection], queries, 0.5)[0] for projection, queries in questions]
     with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda one: query_pass.ask_each([one[0]], one[1], 0.5)[0], questions * 5))
+        together = list(threads.map(lambda one: predictor.predict([one[0]], one[1], 0.5)[0], questions * 5))
     for number, found in enumerate(together):
         assert_equal(found, alone[number % len(alone)])
 
 
-@needs_kernels
+@needs_engine
 def test_the_weights_are_those_when_the_pass_was_made() -> None:
     head = lively(**SMALL)
     projection, queries = asked(head, 1, 9, [4])
-    before = QueryPass(head)
-    first = before.ask_each([projection], queries, 0.5)[0]
+    before = Predictor(head)
+    first = before.predict([projection], queries, 0.5)[0]
     with torch.no_grad():
         head.block.refinement.feed_forward[0].weight.mul_(-1)
     assert not torch.equal(answers_of(head, projection, queries).saliency, first.saliency)
-    assert_equal(before.ask_each([projection], queries, 0.5)[0], first)
+    assert_equal(before.predict([projection], queries, 0.5)[0], first)
 
 
-def test_only_heads_that_the_kernels_can_read_are_given_to_them() -> None:
+def test_only_heads_that_the_engine_can_read_are_given_to_it() -> None:
     like = torch.zeros(1)
     small = HeadConfig(**SMALL)  # type: ignore[arg-type]
-    assert is_compiled_for(small, like) == (_library() is not None)
-    assert not is_compiled_for(small, like.double())
+    assert CompiledEngine.fits(small, like) == bool(AVAILABLE)
+    assert not CompiledEngine.fits(small, like.double())
     for other in ({"hidden_width": 24}, {"attention_heads": 32}, {"query_width": 21}, {"spatial_pooling": False}):
-        assert not is_compiled_for(HeadConfig(**{**SMALL, **other}), like)  # type: ignore[arg-type]
+        assert not CompiledEngine.fits(HeadConfig(**{**SMALL, **other}), like)  # type: ignore[arg-type]
 
 
-def test_kernels_are_there_where_they_can_be() -> None:
-    able = CPU.exists() and "avx512_bf16" in CPU.read_text() and shutil.which("gcc") is not None
-    assert _library() is not None or not able
+def test_an_engine_is_there_where_it_can_be() -> None:
+    able = CPU.exists() and " avx2 " in CPU.read_text() and shutil.which("gcc") is not None
+    assert "avx2" in AVAILABLE or not able
 
 
-@needs_kernels
-def test_kernels_of_other_sources_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    _library.cache_clear()
-    monkeypatch.setattr("vtg.r2.compiled.VERSION", -1)
-    try:
-        assert _library() is None
-    finally:
-        _library.cache_clear()
+def test_the_variable_names_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VTG_ENGINE", raising=False)
+    assert engine_name() == next(iter(AVAILABLE), "torch")
+    monkeypatch.setenv("VTG_ENGINE", "torch")
+    assert engine_name() == "torch"
+    monkeypatch.setenv("VTG_ENGINE", "sse")
+    with pytest.raises(VtgError, match="VTG_ENGINE=sse: no such engine on this machine"):
+        engine_name()
+
+
+@needs_engine
+def test_engines_of_other_sources_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vtg.r2.engine.VERSION", -1)
+    assert _load(AVAILABLE[0]) is None
 
 
 @pytest.mark.parametrize("content", [None, b"not a library"], ids=["not built", "built for another machine"])
-def test_without_kernels_torch_answers(content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_engine_torch_answers(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     head = lively(**SMALL)
     projection, queries = asked(head, 2, 13, [4, 6])
     found = answers_of(head, projection, queries)
-    path = tmp_path / "_kernels.so"
+    path = tmp_path / "_engine.so"
     if content is not None:
         path.write_bytes(content)
-    spec = None if content is None else importlib.machinery.ModuleSpec("vtg.r2._kernels", None, origin=str(path))
-    monkeypatch.setattr("vtg.r2.compiled.importlib.util.find_spec", lambda _: spec)
-    _library.cache_clear()
+    spec = None if content is None else importlib.machinery.ModuleSpec("vtg.r2._engine", None, origin=str(path))
+    monkeypatch.delenv("VTG_ENGINE", raising=False)
+    monkeypatch.setattr("vtg.r2.engine.importlib.util.find_spec", lambda _: spec)
+    _chosen.cache_clear()
     try:
-        assert _library() is None
+        assert engine_name() == "torch"
         assert_same_findings(answers_of(head, projection, queries), found)
     finally:
         monkeypatch.undo()
-        _library.cache_clear()
+        _chosen.cache_clear()
 
 
-def test_who_shares_work_does_not_wait_for_threads_that_are_busy_elsewhere() -> None:
-    busy, over, ran = threading.Barrier(4), threading.Event(), []
-
-    def occupy() -> None:
-        busy.wait(10)
-        over.wait(10)
-
-    somebody_else = threading.Thread(target=lambda: run_together(occupy, helpers=2, threads=2))
-    somebody_else.start()
-    busy.wait(10)  # it and both helpers are at it
-    run_together(lambda: ran.append(threading.get_ident()), helpers=1, threads=2)
-    assert not over.is_set() and ran == [threading.get_ident()]
-    over.set()
-    somebody_else.join()
-
-
-def test_what_fails_in_a_helping_thread_is_not_lost() -> None:
-    here, both = threading.get_ident(), threading.Barrier(2)
-
-    def run() -> None:
-        both.wait(10)  # the other is here, too
-        if threading.get_ident() != here:
-            raise ValueError("in the other")
-
-    with pytest.raises(ValueError, match="in the other"):
-        run_together(run, helpers=1, threads=2)
+def test_a_question_does_not_wait_for_threads_that_are_busy_elsewhere() -> None:
+    over = threading.Event()
+    head = lively(**SMALL)
+    projection, queries = asked(head, 1, 75, [4])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    busy = [_threads(2, os.getpid()).submit(over.wait, 30) for _ in range(2)]
+    try:
+        begun = time.perf_counter()
+        answers_of(head, projection, queries)
+        assert time.perf_counter() - begun < 20 and not any(one.done() for one in busy)
+    finally:
+        over.set()
+        torch.set_num_threads(before)
 
 
-@needs_kernels
+@needs_engine
 def test_answers_are_finite_at_the_ends_of_what_tokens_can_be() -> None:
     head = lively(**SMALL)
     projection, queries = asked(head, 1, 9, [4])
