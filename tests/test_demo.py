@@ -386,7 +386,7 @@ def test_a_file_of_the_small_clip_reads_as_it_was_trained(tmp_path: Path):
 
     steps: list[int] = []
     model, words = train_encoder(
-        EncoderSettings(), replace(SMOKE, steps=3, minutes=2.0), lambda step, _done, _losses: steps.append(step)
+        EncoderSettings(), replace(SMOKE, steps=3, minutes=20.0), lambda step, _done, _losses: steps.append(step)
     )
     assert steps == [1, 2, 3]
     path = tmp_path / "clip.safetensors"
