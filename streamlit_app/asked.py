@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vtg.asking import Part, Question, Stretch
 from vtg.errors import VtgError
+from vtg.library.query import Part, Question, Stretch
 
 from .names import plain_name
 
@@ -54,7 +54,7 @@ def read_picture(name: str, encoded: str) -> Picture:
     Raises:
         VtgError: it is none, or too large.
     """
-    from vtg.pictures import PictureError, opened_picture
+    from vtg.video.pictures import PictureError, opened_picture
 
     shown = plain_name(name[-MOST_READ:])[-LONGEST_NAME:].strip(" .") or "picture"
     if len(encoded) > LARGEST_PICTURE * 4 / 3:

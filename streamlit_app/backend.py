@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vtg.errors import VtgError
-from vtg.library import Library
-from vtg.tables import INDEXED, VideoEntry
+from vtg.library.library import Library
+from vtg.library.tables import INDEXED, VideoEntry
 
 from .address import LONGEST_QUERY
 from .asked import Asked
@@ -29,8 +29,8 @@ from .shown_paths import ShownPaths, may_know_paths
 from .store import MadeFiles
 
 if TYPE_CHECKING:
-    from vtg.grounding import Grounding
-    from vtg.library import Hit
+    from vtg.grounding.grounder import Grounding
+    from vtg.library.library import Hit
     from vtg.summary import Plan
 
 __all__ = ["FAILED", "LOADING", "NOTHING", "READY", "Backend", "Options", "Readiness", "current", "use"]

@@ -14,7 +14,7 @@ from .look import CURVES
 if TYPE_CHECKING:
     import altair as alt
 
-    from vtg.grounding import Grounding
+    from vtg.grounding.grounder import Grounding
 
 __all__ = ["JUMP", "clicked_time", "curve_caption", "curve_chart", "curve_heights", "stacked_chart"]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vtg.zero_shot import BACKGROUND_PROMPTS
+from vtg.grounding.zero_shot import BACKGROUND_PROMPTS
 
 if TYPE_CHECKING:
-    from vtg.library import Library
+    from vtg.library.library import Library
 
 __all__ = ["choose_examples", "examples_or_none", "rank_phrases"]
 
@@ -77,7 +77,7 @@ def choose_examples(library: Library, count: int) -> tuple[str, ...]:
         library: with its model loaded.
         count: how many at most.
     """
-    from vtg.tables import INDEXED
+    from vtg.library.tables import INDEXED
 
     paths = [entry.path for entry in library.videos() if entry.state == INDEXED]
     step = max(1, len(paths) // VIDEOS_LOOKED_AT)
@@ -120,7 +120,7 @@ def _best_share(logits: np.ndarray) -> np.ndarray:
 
 
 def _phrases(library: Library) -> list[str]:
-    from vtg.specs import DEMO
+    from vtg.models.specs import DEMO
 
     if library.model.encoder.pretrained != DEMO:
         return list(EVERYDAY)

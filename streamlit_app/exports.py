@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vtg.errors import VtgError
 
 if TYPE_CHECKING:
-    from vtg.library import Hit
+    from vtg.library.library import Hit
 
 __all__ = ["FORMS", "Export", "KeptResults"]
 
@@ -62,7 +62,7 @@ class KeptResults:
         return name
 
     def export(self, name: str, form: str, shown: Callable[[str], str] = str) -> Export:
-        """Results as a file; see `vtg.timelines.export_hits`.
+        """Results as a file; see `vtg.library.export.export_hits`.
 
         Args:
             name: what `keep` has given.
@@ -73,7 +73,7 @@ class KeptResults:
             VtgError: there is no such form, or the results are not kept any more.
             VideoError: a video cannot be read any more, so that nobody knows its frames.
         """
-        from vtg.timelines import EXPORTS
+        from vtg.library.export import EXPORTS
 
         if form not in FORMS:
             raise VtgError(f"results are exported as {', '.join(FORMS)}")

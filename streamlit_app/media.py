@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from vtg.errors import VtgError
-from vtg.plain_text import one_line
+from vtg.files.whole import fitted_name, written_whole
+from vtg.text import one_line
 from vtg.timecode import format_time
-from vtg.whole_files import fitted_name, written_whole
 
 from .jobs import DONE
 
@@ -219,8 +219,8 @@ def _clip(backend: Backend, request: Request) -> _Recipe:
 
 
 def _why(backend: Backend, request: Request) -> _Recipe:
-    from vtg.grounding import Moment
-    from vtg.library import Hit
+    from vtg.grounding.grounder import Moment
+    from vtg.library.library import Hit
 
     path, (start, end) = _path_of(backend, request), _span(request)
     query = request.query_params.get("q", "")

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from vtg.errors import VtgError
-from vtg.plain_text import one_line
-from vtg.sources import VIDEO_SUFFIXES
-from vtg.whole_files import fitted_name
+from vtg.files.whole import fitted_name
+from vtg.text import one_line
+from vtg.video.sources import VIDEO_SUFFIXES
 
 __all__ = ["plain_name", "safe_name"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vtg.specs import ModelSpec
+    from vtg.models.specs import ModelSpec
 
 __all__ = ["Options"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VtgError
-from vtg.library import IndexProgress, IndexReport, Library
-from vtg.plain_text import one_line
-from vtg.settings import default_library_path
+from vtg.library.library import IndexProgress, IndexReport, Library
+from vtg.library.settings import default_library_path
+from vtg.text import one_line
 
 from .backend import Backend
 from .jobs import FAILED, Job
@@ -113,7 +113,7 @@ def pull_model(backend: Backend, name: str) -> Job:
     """Download a published head."""
 
     def work(job: Job) -> None:
-        from vtg.models import pull
+        from vtg.models.registry import pull
 
         def tell(done: int, total: int | None) -> None:
             job.report(done / total if total else 0.0, f"{done / 1e6:.1f} MB")

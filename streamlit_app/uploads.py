@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VideoError, VtgError
-from vtg.whole_files import fitted_name
+from vtg.files.whole import fitted_name
 
 from .names import safe_name
 from .tasks import add_videos

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vtg.datasets import domains, videos_of
-from vtg.features import PublishedFeatures
+from vtg.features.store import PublishedFeatures
 from vtg.r2 import HeadConfig, R2Head, save_head
 from vtg.recipes import load_recipe
 

@@ -24,9 +24,9 @@ from streamlit_app.asked import read_picture
 from streamlit_app.backend import READY, Backend, Options
 from streamlit_app.exports import FORMS
 from streamlit_app.views.toolbar import place_names
-from vtg.calibration import Calibration
-from vtg.library import Library, Part, Question, Stretch
-from vtg.specs import model_spec
+from vtg.library.library import Library, Part, Question, Stretch
+from vtg.models.calibration import Calibration
+from vtg.models.specs import model_spec
 
 APP = str(Path(streamlit_app.__file__).with_name("app.py"))
 PATIENCE = 60  # seconds

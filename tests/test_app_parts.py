@@ -28,9 +28,9 @@ from streamlit_app.store import MadeFiles
 from streamlit_app.views.parts import escape
 from streamlit_app.views.video import moments_csv
 from vtg.errors import VtgError
-from vtg.grounding import Grounding, Moment, Saliency
-from vtg.library import Hit, Stretch
-from vtg.timelines import results_document
+from vtg.grounding.grounder import Grounding, Moment, Saliency
+from vtg.library.export import results_document
+from vtg.library.library import Hit, Stretch
 
 if TYPE_CHECKING:
     import altair as alt

@@ -16,7 +16,7 @@ from hostile_page import probe_page
 from raw_http import handshake, open_socket, read_answer, send
 
 from tools.bench.page_server import PageServer
-from vtg.library import Library
+from vtg.library.library import Library
 
 PASSWORD = "correct horse"
 

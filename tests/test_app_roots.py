@@ -9,8 +9,8 @@ import pytest
 
 from streamlit_app.roots import Roots
 from vtg.errors import VtgError
-from vtg.sources import find_videos
-from vtg.subtitles import SubtitleFolders
+from vtg.video.sources import find_videos
+from vtg.video.subtitles import SubtitleFolders
 
 
 class TestRoots:

@@ -25,8 +25,8 @@ from streamlit_app.server import open_port
 from streamlit_app.tasks import add_videos, make_film, playable
 from streamlit_app.uploads import MOST_UPLOADS, drop_leftovers, upload_route, upload_url
 from vtg.errors import VtgError
-from vtg.library import Library
-from vtg.specs import model_spec
+from vtg.library.library import Library
+from vtg.models.specs import model_spec
 from vtg.video import probe
 
 

@@ -133,7 +133,7 @@ def test_help_teaches_by_an_example(run: Callable[..., Result], command: str) ->
 
 def test_importing_and_help_wait_for_no_model() -> None:
     heavy = {"torch", "open_clip", "lancedb", "av", "matplotlib"}
-    code = f"import sys, vtg, vtg.cli; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, vtg, vtg.cli.main; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -141,7 +141,7 @@ def test_interrupting_says_how_to_go_on(run: Callable[..., Result], monkeypatch:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vtg.library.Library.add", interrupted)
+    monkeypatch.setattr("vtg.library.library.Library.add", interrupted)
     result = run("index", "anything")
     assert result.status == 130
     assert "goes on" in result.err
@@ -194,7 +194,7 @@ def test_a_full_disk_is_one_line(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vtg.features.FeatureWriter.append", full)
+    monkeypatch.setattr("vtg.features.store.FeatureWriter.append", full)
     result = run("index", films, "-m", "zero-shot", "--pretrained", tiny_clip)
     assert result.status == 1
     assert result.err == "vtg: No space left on device\n"

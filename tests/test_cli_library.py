@@ -10,8 +10,8 @@ import pytest
 from commands import Result, vtg_in_process
 from PIL import Image
 
-from vtg.calibration import Calibration
-from vtg.library import Library
+from vtg.library.library import Library
+from vtg.models.calibration import Calibration
 from vtg.video import probe
 
 

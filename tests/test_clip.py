@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from vtg.clip import ClipEncoder
+from vtg.clip.encoder import ClipEncoder
 from vtg.errors import VtgError
-from vtg.specs import EncoderSpec, model_spec
+from vtg.models.specs import EncoderSpec, model_spec
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from commands import Result, vtg_in_process
 
-from vtg.cli_manners import READER_GONE
-from vtg.plain_text import READABLE, json_text, one_line
+from vtg.cli.console import READER_GONE
+from vtg.text import READABLE, json_text, one_line
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -27,8 +27,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path], tiny_clip: Path) -> Path:
     """A library of one film, whose name has letters of several alphabets."""
-    from vtg.library import Library
-    from vtg.specs import model_spec
+    from vtg.library.library import Library
+    from vtg.models.specs import model_spec
 
     folder = tmp_path_factory.mktemp("console")
     film = make_video(folder / "plain.mp4", seconds=8).rename(folder / "né фильм.mp4")

@@ -340,7 +340,7 @@ def test_the_example_of_ones_own_data_in_the_readme_works(tmp_path: Path) -> Non
     sample = only(loaded.data.annotation_file("val"))
     assert (loaded.data.dataset, loaded.data.videos, sample.video_id) == ("own", "clips", "holiday")
 
-    from vtg.scoring import score_files
+    from vtg.evaluation.scoring import score_files
 
     brief = score_files([tmp_path / "preds.jsonl"], loaded.data.annotation_file("val")).scores[0].brief
     assert brief["MR-full-R1@0.7"] == 100.0

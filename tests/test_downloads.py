@@ -14,10 +14,11 @@ import fsspec
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from vtg import clip_downloads, downloads
-from vtg.downloads import TooLongError, append_rest, fetch_whole
+from vtg.clip.encoder import catalogue as clip_downloads
 from vtg.errors import VideoError, VtgError
 from vtg.extraction.remote import fetched, read_remote
+from vtg.weights import downloads
+from vtg.weights.downloads import TooLongError, append_rest, fetch_whole
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from vtg import clip_precision
-from vtg.array_files import read_header
-from vtg.clip import ClipEncoder
+from vtg.clip.encoder import ClipEncoder
+from vtg.clip.encoder import precision as clip_precision
 from vtg.errors import VtgError
-from vtg.features import FeatureKey, FeatureStore
+from vtg.features.arrays import read_header
+from vtg.features.store import FeatureKey, FeatureStore
 
 
 @pytest.fixture(scope="module")

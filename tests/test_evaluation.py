@@ -14,12 +14,12 @@ import vtg
 from vtg.datasets import Sample
 from vtg.errors import VtgError
 from vtg.evaluation import PublishedSource, evaluate
-from vtg.features import PublishedFeatures, VideoFeatures
-from vtg.grounding import Grounding, ground_with_head
-from vtg.library import Library
+from vtg.features.store import PublishedFeatures, VideoFeatures
+from vtg.grounding.grounder import Grounding, ground_with_head
+from vtg.library.library import Library
+from vtg.library.settings import Storage
+from vtg.models.specs import model_spec
 from vtg.recipes import load_recipe
-from vtg.settings import Storage
-from vtg.specs import model_spec
 
 QUERIES = {"a": ["a red circle", "a dog"], "b": ["a blue square"], "c": ["the lake", "a car"]}
 

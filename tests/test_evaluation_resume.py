@@ -12,8 +12,8 @@ from benchmark_sets import LAYERS, QUERY_WIDTH, TOKENS, VIDEO_WIDTH, write_bench
 
 from vtg.datasets import Sample
 from vtg.evaluation import PublishedSource, evaluate
-from vtg.features import PublishedFeatures
-from vtg.grounding import Grounding
+from vtg.features.store import PublishedFeatures
+from vtg.grounding.grounder import Grounding
 from vtg.recipes import load_recipe
 
 HEAD = "best.safetensors"

@@ -18,13 +18,13 @@ import vtg
 from vtg.errors import VtgError
 from vtg.evaluation import Heads, LibrarySource, evaluate
 from vtg.evaluation.heads import evaluation_config
-from vtg.features import PublishedFeatures
-from vtg.library import Library
+from vtg.features.store import PublishedFeatures
+from vtg.library.library import Library
+from vtg.library.settings import Storage
+from vtg.models.specs import model_spec
 from vtg.r2 import HeadConfig, save_head
 from vtg.r2.checkpoints import save_published
 from vtg.recipes import DataRecipe, EvaluationRecipe, Recipe, load_recipe
-from vtg.settings import Storage
-from vtg.specs import model_spec
 
 SAID = HeadConfig(
     fps=1.0, unit=2.0, nms="normal", nms_threshold=0.6, clip_model=None, window_seconds=90.0, step_seconds=60.0

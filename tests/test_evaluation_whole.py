@@ -13,11 +13,11 @@ import torch
 from benchmark_sets import RATE, SPLITS, Query, write_benchmark, write_head
 from commands import Result, vtg_in_process
 
-from vtg.features import PublishedFeatures
+from vtg.features.store import PublishedFeatures
+from vtg.grounding.window_layout import WHOLE_FRAMES
 from vtg.r2 import R2Head
 from vtg.r2.postprocess import postprocess_windows
 from vtg.recipes import load_recipe
-from vtg.windows import WHOLE_FRAMES
 
 HIGHLIGHTS = {"strides": (1,), "moment_retrieval": False, "temporal_extent": False}
 BEST = 10

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vtg.clip import ClipEncoder
+from vtg.clip.encoder import ClipEncoder
 from vtg.errors import VtgError
 from vtg.extraction import ExtractionReport, QueryJob, VideoJob, Work, WrongWorkError, extract, read_source
 from vtg.extraction import encoders as encoders_module
 from vtg.extraction import machine as machine_module
-from vtg.extraction.claims import Claims
 from vtg.extraction.encoders import EncoderPool
 from vtg.extraction.output import Output
 from vtg.extraction.places import LocalPlace
 from vtg.extraction.verify import verify
-from vtg.features import EncodedChunk, FeatureKey, FeatureStore, content_key
-from vtg.specs import EncoderSpec
+from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore, content_key
+from vtg.files.locks import Claims
+from vtg.models.specs import EncoderSpec
 from vtg.video import sample_frames
 
 Run = Callable[..., ExtractionReport]

@@ -15,7 +15,7 @@ import pytest
 
 from vtg.extraction import VideoJob, extract, read_source
 from vtg.extraction.verify import verify
-from vtg.specs import EncoderSpec
+from vtg.models.specs import EncoderSpec
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and killed with a signal")
 

@@ -17,7 +17,7 @@ from vtg.extraction.jobs import why_no_file_name
 from vtg.extraction.output import Output
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, to_json
 from vtg.extraction.sources import missing_files, source_sizes
-from vtg.specs import EncoderSpec
+from vtg.models.specs import EncoderSpec
 
 
 @pytest.fixture

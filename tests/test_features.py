@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vtg.errors import VtgError
-from vtg.features import FeatureKey, FeatureStore, PublishedFeatures, content_key
-from vtg.published import NpyWriter
+from vtg.features.npy import NpyWriter
+from vtg.features.store import FeatureKey, FeatureStore, PublishedFeatures, content_key
 
 KEY = FeatureKey("0" * 32, "1" * 16, 0.5)
 

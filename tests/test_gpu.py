@@ -15,13 +15,13 @@ import vtg
 from vtg.demo.scenes import make_scene
 from vtg.demo.videos import make_sample, write_video
 from vtg.extraction import extract, read_source
-from vtg.features import PublishedFeatures
+from vtg.features.store import PublishedFeatures
 from vtg.intervals import interval_iou
+from vtg.models.specs import EncoderSpec
 from vtg.r2 import Predictor, read_head
 from vtg.recipes import load_recipe
-from vtg.specs import EncoderSpec
-from vtg.train import Sources, train
 from vtg.training.log import read_log
+from vtg.training.train import Sources, train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -63,7 +63,7 @@ def test_projections_are_asked_as_on_the_cpu(case: str, quantized: bool) -> None
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_frames_and_texts_are_encoded_as_on_the_cpu(dtype: torch.dtype) -> None:
-    spec = vtg.specs.model_spec("demo").encoder
+    spec = vtg.models.specs.model_spec("demo").encoder
     gpu = vtg.ClipEncoder(spec.clip, spec.weights, device="cuda", dtype=dtype)
     cpu = vtg.ClipEncoder(spec.clip, spec.weights, device="cpu")
     frames = np.stack([make_scene(number).frame(5.0, gpu.image_size, gpu.image_size) for number in range(9)])
@@ -93,7 +93,7 @@ def test_the_demo_model_finds_the_same_moments(tmp_path: Path) -> None:
 def test_zero_shot_grounds_as_on_the_cpu(tmp_path: Path) -> None:
     film = tmp_path / "scene.mp4"
     write_video(make_scene(4), film, 160, 120)
-    spec = vtg.specs.model_spec("demo").encoder
+    spec = vtg.models.specs.model_spec("demo").encoder
     found, expected = (
         vtg.Grounder(vtg.ClipEncoder(spec.clip, spec.weights, device=device)).ground(film, "a red ball")
         for device in ("cuda", "cpu")

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import vtg
-from vtg import grounding as vtg_grounding
-from vtg.clip import ClipEncoder
+from vtg.clip.encoder import ClipEncoder
 from vtg.errors import VtgError
-from vtg.features import VideoFeatures
-from vtg.grounding import Grounder, Grounding, Moment
+from vtg.features.store import VideoFeatures
+from vtg.grounding.grounder import Grounder, Grounding, Moment
+from vtg.grounding.grounder import grounder as vtg_grounding
+from vtg.grounding.window_layout import join_curves, window_starts
 from vtg.r2 import HeadConfig, R2Head, attention_map, postprocess_windows
-from vtg.windows import join_curves, window_starts
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_moments_that_rounding_left_nothing_of_are_not_shown(
         nothing = Moment(2.0, 2.0, 1.0)
         return [[replace(one, moments=[nothing, *one.moments]) for one in own] for own in ground(*asked)]
 
-    monkeypatch.setattr("vtg.grounding.ground_each_with_head", with_nothing)
+    monkeypatch.setattr("vtg.grounding.grounder.ground_each_with_head", with_nothing)
     after = grounder.ground(features(23), "a red circle")
     assert after.moments == before.moments and after.moments
     assert np.array_equal(after.attention(8.0), before.attention(8.0))

@@ -41,7 +41,7 @@ def run_commands(library: Path, films: Path, seed: int, log: Path) -> None:
 
 def run_all(library: Path, films: Path, log: Path) -> None:
     """Runs in a process of its own: every command, one after the other, what each says and its status in files."""
-    from vtg import cli
+    from vtg.cli.main import main as cli
 
     for number, command in enumerate(COMMANDS):
         words = [str(films) if word == "FILMS" else word for word in command]
@@ -67,7 +67,9 @@ def _say(path: Path, text: str) -> None:
 @pytest.fixture(scope="module")
 def context() -> Any:
     context = multiprocessing.get_context("forkserver")  # what takes long to import is imported once
-    context.set_forkserver_preload(["vtg.pipeline", "vtg.library", "vtg.cli", "open_clip", "numpy"])
+    context.set_forkserver_preload(
+        ["vtg.features.pipeline", "vtg.library.library", "vtg.cli.main", "open_clip", "numpy"]
+    )
     return context
 
 
@@ -83,7 +85,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_library(folder: Path, films: Path) -> None:
     """Runs in a process of its own, for LanceDB's threads do not live on in a forked one."""
-    from vtg.library import Library
+    from vtg.library.library import Library
 
     library = Library(folder, "demo", device="cpu")
     assert len(library.add([films]).added) == 3

@@ -14,10 +14,10 @@ import pytest
 
 import vtg
 from vtg.errors import VideoError, VtgError
-from vtg.features import FeatureStore
-from vtg.indexing import Indexer
-from vtg.library import IndexProgress, Library
-from vtg.specs import model_spec
+from vtg.features.store import FeatureStore
+from vtg.library.indexing import Indexer
+from vtg.library.library import IndexProgress, Library
+from vtg.models.specs import model_spec
 from vtg.video.process import ffmpeg_binary
 
 
@@ -65,7 +65,7 @@ def test_search_equals_grounding_the_file(library: Library, folder: Path) -> Non
 
 def test_a_second_run_does_nothing(library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library.add([folder])
-    monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
     report = library.add([folder])
     assert report.added == []
     assert names(report.unchanged) == ["a.mp4", "b.MKV"]
@@ -74,7 +74,7 @@ def test_a_second_run_does_nothing(library: Library, folder: Path, monkeypatch: 
 def test_a_second_run_imports_no_model(library: Library, folder: Path) -> None:
     library.add([folder])
     code = (
-        "import sys; from vtg.library import Library; "
+        "import sys; from vtg.library.library import Library; "
         f"report = Library({str(library.folder)!r}).add([{str(folder)!r}]); "
         "assert len(report.unchanged) == 2 and not report.added, report; "
         "assert not {'torch', 'open_clip', 'av'} & set(sys.modules)"
@@ -114,7 +114,7 @@ def test_a_copy_and_a_renamed_file_are_not_encoded_again(
 ) -> None:
     library.add([folder])
     shutil.copy(folder / "a.mp4", folder / "copy.mp4")
-    monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
     report = library.add([folder])
     assert names(report.added) == ["copy.mp4"]
     assert report.seconds == 0
@@ -159,7 +159,7 @@ def test_copies_of_a_damaged_file_are_read_once(
         raise VideoError(path, "is damaged")
         yield
 
-    monkeypatch.setattr("vtg.pipeline.sample_frames", damaged)
+    monkeypatch.setattr("vtg.features.pipeline.sample_frames", damaged)
     for name in ("copy.mp4", "third.mp4"):
         shutil.copy(folder / "a.mp4", folder / name)
     report = library.add([folder / name for name in ("a.mp4", "copy.mp4", "third.mp4")])
@@ -202,7 +202,7 @@ def test_what_failed_is_tried_again_when_asked_or_changed(
     probed: list[str] = []
     from vtg.video.probing import survey
 
-    monkeypatch.setattr("vtg.pipeline.survey", lambda path: probed.append(path.name) or survey(path))
+    monkeypatch.setattr("vtg.features.pipeline.survey", lambda path: probed.append(path.name) or survey(path))
     library.add([folder])
     assert probed == []
     library.add([folder], retry_failed=True)
@@ -437,7 +437,7 @@ class TestHeads:
             entry.path: float((with_head.grounder.features(entry.path).embedding @ text).max())
             for entry in with_head.videos()
         }
-        monkeypatch.setattr("vtg.searching.MOST_WINDOWS", 2)
+        monkeypatch.setattr("vtg.library.searching.MOST_WINDOWS", 2)
         hits = with_head.search("a red circle", limit=50)
         assert {hit.video for hit in hits} == set(sorted(nearest, key=lambda path: -nearest[path])[:2])
 
@@ -461,7 +461,7 @@ def test_what_another_run_has_done_since_the_files_were_looked_at_is_not_done_ag
     def late(indexer: Indexer, *arguments: Any) -> None:
         monkeypatch.setattr(Indexer, "index", index)
         assert other.add([folder]).added
-        monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
         index(indexer, *arguments)
 
     monkeypatch.setattr(Indexer, "index", late)

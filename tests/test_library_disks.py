@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from vtg.errors import VtgError
-from vtg.library import Library
-from vtg.specs import model_spec
+from vtg.library.library import Library
+from vtg.models.specs import model_spec
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts, users and limits are those of Linux")
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from vtg.errors import VtgError
-from vtg.library import Library
-from vtg.specs import model_spec
-from vtg.tables import LibraryTables
+from vtg.library.library import Library
+from vtg.library.tables import LibraryTables
+from vtg.models.specs import model_spec
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and killed with a signal")
 
@@ -28,7 +28,7 @@ def open_library(folder: Path, weights: Path) -> Library:
 
 def index_slowly(folder: Path, weights: Path, films: Path, log: Path, seconds: float) -> None:
     """Runs in a process of its own: notes every video that is decoded, and takes its time."""
-    from vtg import pipeline
+    from vtg.features.store import pipeline
 
     original = pipeline.sample_frames
 
@@ -67,7 +67,7 @@ def films(tmp_path: Path, make_video: Callable[..., Path]) -> Callable[[int], Pa
 @pytest.fixture(scope="module")
 def context() -> Any:
     context = multiprocessing.get_context("forkserver")  # what takes long to import is imported once
-    context.set_forkserver_preload(["vtg.pipeline", "vtg.library", "open_clip", "numpy"])
+    context.set_forkserver_preload(["vtg.features.pipeline", "vtg.library.library", "open_clip", "numpy"])
     return context
 
 

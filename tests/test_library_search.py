@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vtg import searching
-from vtg.asking import Part, Question, Stretch, parse_stretch, parse_weighted
-from vtg.calibration import Calibration, choose_threshold, fit_calibration
-from vtg.candidates import Candidate, WindowGrid, choose_windows, every_window
 from vtg.errors import VtgError
-from vtg.hits import Hit
-from vtg.library import Library
-from vtg.specs import model_spec
-from vtg.table_rows import NearFrames
-from vtg.tables import LibraryTables
+from vtg.library.hits import Hit
+from vtg.library.library import Library, searching
+from vtg.library.query import Part, Question, Stretch, parse_stretch, parse_weighted
+from vtg.library.ranking import Candidate, WindowGrid, choose_windows, every_window
+from vtg.library.rows import NearFrames
+from vtg.library.tables import LibraryTables
+from vtg.models.calibration import Calibration, choose_threshold, fit_calibration
+from vtg.models.specs import model_spec
 from vtg.video import sample_frames
 
 SAID = """1
@@ -127,7 +126,7 @@ class TestSaid:
     def test_changed_subtitles_are_read_again_without_encoding(
         self, library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
         (folder / "1.srt").unlink()
         (folder / "2.en.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nAn elephant, 象\n")
         assert len(library.add([folder]).unchanged) == 4
@@ -165,9 +164,9 @@ def test_so_many_moments_a_video_as_one_wants(library: Library, with_head: Libra
 def test_large_libraries_are_searched_by_the_nearest_frames(
     library: Library, with_head: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vtg.searching.ALL_FRAMES", 1)
-    monkeypatch.setattr("vtg.searching.VIDEOS", 2)
-    monkeypatch.setattr("vtg.searching.MOST_WINDOWS", 2)
+    monkeypatch.setattr("vtg.library.searching.ALL_FRAMES", 1)
+    monkeypatch.setattr("vtg.library.searching.VIDEOS", 2)
+    monkeypatch.setattr("vtg.library.searching.MOST_WINDOWS", 2)
     query = library.encoder.encode_text("a red circle").embedding.numpy()
     best = {e.path: float((library.open_features(e.path).embedding @ query).max()) for e in library.videos()}
     nearest = set(sorted(best, key=lambda path: -best[path])[:2])
@@ -184,8 +183,8 @@ def test_windows_of_a_long_video_find_what_the_whole_finds(
     long = make_video(tmp_path / "long.mp4", seconds=120, seed=8)
     with_head.add([long])
     whole = {(m.start, m.end) for m in with_head.ground(long, "a dog").moments}
-    monkeypatch.setattr("vtg.searching.MOST_WINDOWS", 6)
-    monkeypatch.setattr("vtg.searching.WINDOWS_PER_VIDEO", 2)
+    monkeypatch.setattr("vtg.library.searching.MOST_WINDOWS", 6)
+    monkeypatch.setattr("vtg.library.searching.WINDOWS_PER_VIDEO", 2)
     parts = [hit.moment for hit in with_head.search("a dog", 50) if hit.video == str(long)]
     assert parts
     assert all(0 <= moment.start < moment.end <= 120 for moment in parts)
@@ -211,8 +210,8 @@ class TestIndex:
     """The vector index, which a library gets once it pays."""
 
     def test_it_finds_what_reading_everything_finds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vtg.tables.INDEX_FROM", 2_000)
-        monkeypatch.setattr("vtg.tables.PARTITION_FRAMES", 200)
+        monkeypatch.setattr("vtg.library.tables.INDEX_FROM", 2_000)
+        monkeypatch.setattr("vtg.library.tables.PARTITION_FRAMES", 200)
         random = np.random.default_rng(0)
         tables = LibraryTables(tmp_path)
         stored = {}

@@ -12,9 +12,9 @@ import lancedb
 import pytest
 
 from vtg.errors import VtgError
-from vtg.library import IndexReport, Library
-from vtg.specs import model_spec
-from vtg.upkeep import watch
+from vtg.library.library import IndexReport, Library
+from vtg.library.upkeep import watch
+from vtg.models.specs import model_spec
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def library(tmp_path: Path, tiny_clip: Path, folder: Path) -> Library:
 
 @pytest.fixture
 def nothing_decoded(monkeypatch: pytest.MonkeyPatch, library: Library) -> None:
-    monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
 
 
 def names(paths: list[str]) -> list[str]:

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import vtg
-from vtg.clip import TextFeatures
-from vtg.features import FeatureKey, FeatureStore
-from vtg.grounding import Grounder
+from vtg.clip.encoder import TextFeatures
+from vtg.features.store import FeatureKey, FeatureStore
+from vtg.grounding.grounder import Grounder
 from vtg.r2 import HeadConfig, R2Head
 
 pytestmark = pytest.mark.slow

@@ -18,8 +18,8 @@ from tools.demo.features import Asked, draw_scene, features_folder, write_featur
 from tools.demo.test_set import FIGURES, TestSet, figures_of, make_test_set
 from vtg import ClipEncoder
 from vtg.demo import make_scene, split_seed, truth
-from vtg.features import PublishedFeatures
-from vtg.grounding import Grounding, Moment, Saliency
+from vtg.features.store import PublishedFeatures
+from vtg.grounding.grounder import Grounding, Moment, Saliency
 from vtg.r2 import HeadConfig, R2Head
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,8 +53,8 @@ def test_a_smoke_run_rebuilds_both_files_from_nothing(tmp_path: Path):
     clip, head = tmp_path / "clip.safetensors", tmp_path / "head.safetensors"
     assert clip.stat().st_size <= 4_000_000 and head.stat().st_size <= 3_000_000
 
-    from vtg.grounding import Grounder
-    from vtg.models import load_head
+    from vtg.grounding.grounder import Grounder
+    from vtg.models.registry import load_head
 
     encoder = ClipEncoder(pretrained=str(clip), device="cpu")
     scene = draw_scene(Asked("val", 1), 0, encoder.image_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vtg.miniatures import make_miniatures, picture_changes
+from vtg.features.thumbnails import make_miniatures, picture_changes
 
 
 @pytest.mark.parametrize("side", [8, 64, 224, 100])

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from vtg import models
-from vtg.downloads import BLOCK
 from vtg.errors import VtgError
-from vtg.models import ModelEntry, find_model, load_head, pull, registry
+from vtg.models.registry import ModelEntry, find_model, load_head, pull, registry
+from vtg.models.registry import registry as models
+from vtg.weights.downloads import BLOCK
 
 HERE = Path(__file__).parent / "data" / "r2"
 CHECKPOINT = HERE / "head_tiny.pth"
@@ -154,7 +154,7 @@ def test_every_entry_is_plain_json():
 
 
 def test_module_is_light():
-    check = "import sys, vtg.models, vtg.r2.config; vtg.models.registry(); sys.exit('torch' in sys.modules)"
+    check = "import sys, vtg.models.registry, vtg.r2.config; vtg.models.registry.registry(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(__file__).parents[1])
 
 

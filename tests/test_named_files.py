@@ -12,11 +12,11 @@ import torch
 from hostile_weights import CANARY, WritesOnLoad, scripted
 from safetensors.torch import load_file, save_file
 
-from vtg.cli_library import open_library
+from vtg.cli.options import open_library
 from vtg.errors import VtgError
-from vtg.library import Library
-from vtg.settings import SETTINGS, read_settings
-from vtg.specs import EncoderSpec, ModelSpec, model_spec
+from vtg.library.library import Library
+from vtg.library.settings import SETTINGS, read_settings
+from vtg.models.specs import EncoderSpec, ModelSpec, model_spec
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vtg.pictures import PictureError, opened_picture, paint_attention
+from vtg.video.pictures import PictureError, opened_picture, paint_attention
 
 
 def gif(width: int, height: int) -> bytes:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from vtg.clip import ClipEncoder, FrameFeatures
+from vtg.clip.encoder import ClipEncoder, FrameFeatures
 from vtg.errors import VideoError
-from vtg.pipeline import encode_video, encode_videos
+from vtg.features.pipeline import encode_video, encode_videos
 from vtg.video import sample_frames
 
 
@@ -114,7 +114,7 @@ def test_an_unforeseen_error_while_decoding_reaches_the_caller(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("vtg.pipeline.sample_frames", broken)
+    monkeypatch.setattr("vtg.features.pipeline.sample_frames", broken)
     with pytest.raises(ZeroDivisionError):
         list(encode_video(make_video(tmp_path / "a.mp4"), CountingEncoder(), fps=1.0))
 

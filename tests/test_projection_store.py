@@ -12,18 +12,18 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from vtg.array_files import ArrayFileWriter, read_header
 from vtg.errors import VtgError
-from vtg.features import FeatureKey, VideoFeatures
-from vtg.head_windows import ground_with_head
+from vtg.features.arrays import ArrayFileWriter, read_header
+from vtg.features.store import FeatureKey, VideoFeatures
+from vtg.grounding.projections import ProjectionKey, ProjectionStore, head_fingerprint
+from vtg.grounding.windows import ground_with_head
 from vtg.intervals import interval_iou
-from vtg.library import Library
-from vtg.library_features import LibraryFeatures
-from vtg.models import load_head
-from vtg.projections import ProjectionKey, ProjectionStore, head_fingerprint
+from vtg.library.library import Library
+from vtg.library.settings import Storage, read_storage
+from vtg.library.stored_features import LibraryFeatures
+from vtg.models.registry import load_head
+from vtg.models.specs import ModelSpec, model_spec
 from vtg.r2 import Predictor, R2Head, read_head
-from vtg.settings import Storage, read_storage
-from vtg.specs import ModelSpec, model_spec
 
 KEY = FeatureKey("a" * 32, "b" * 16, 0.5)
 OWN = ProjectionKey(KEY.video, KEY.encoder, KEY.fps, "c" * 16)

@@ -40,7 +40,7 @@ def test_published_facts() -> None:
 
 
 def test_rates_units_and_suppression_agree_with_the_model_registry() -> None:
-    from vtg.models import registry
+    from vtg.models.registry import registry
 
     for name in available_recipes():
         entry = registry().get(f"r2-{name}")

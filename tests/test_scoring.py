@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vtg.errors import VtgError
-from vtg.scoring import plot, score_files
+from vtg.evaluation.scoring import plot, score_files
 
 DATA = Path(__file__).parent / "data" / "metrics"
 

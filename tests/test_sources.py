@@ -16,10 +16,10 @@ import pytest
 from commands import Result, vtg_in_process
 
 from vtg.errors import VideoError
-from vtg.features import content_key
-from vtg.library import Library
-from vtg.plain_text import from_utf8, to_utf8
-from vtg.sources import VIDEO_SUFFIXES, below, find_videos, list_videos, why_no_file
+from vtg.features.store import content_key
+from vtg.library.library import Library
+from vtg.text import from_utf8, to_utf8
+from vtg.video.sources import VIDEO_SUFFIXES, below, find_videos, list_videos, why_no_file
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
 
@@ -161,7 +161,7 @@ def test_links_to_nothing_are_named(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read_is_one_line() -> None:
     code = """
         import os, sys
-        from vtg.sources import find_videos
+        from vtg.video.sources import find_videos
         if os.getuid() == 0:  # who may read everything: somebody else looks
             os.setuid(65534)
         files, unreadable = find_videos([sys.argv[1]])

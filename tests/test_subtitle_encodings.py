@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtg.subtitles import SubtitleFolders, said_lines
-from vtg.subtitles.encodings import UnknownEncodingError, decode_text
+from vtg.video.subtitles import SubtitleFolders, said_lines
+from vtg.video.subtitles.encodings import UnknownEncodingError, decode_text
 
 # Two cues of each language, and the encodings that its files are found in.
 SENTENCES = {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vtg.subtitles import SubtitleFolders
-from vtg.subtitles.folders import language_of
+from vtg.video.subtitles import SubtitleFolders
+from vtg.video.subtitles.folders import language_of
 
 
 def beside(folder: Path, video: str, *names: str) -> set[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vtg.subtitles import SubtitleFolders, said_lines
 from vtg.video.process import ffmpeg_binary
+from vtg.video.subtitles import SubtitleFolders, said_lines
 
 CASES = Path(__file__).with_name("data") / "cases"
 CUE = "1\n00:00:01,000 --> 00:00:02,000\n"

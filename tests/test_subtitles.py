@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtg.subtitles import SubtitleFolders, parse_subtitles, said_lines
+from vtg.video.subtitles import SubtitleFolders, parse_subtitles, said_lines
 
 CASES = Path(__file__).with_name("data") / "cases"
 SUBRIP = """1

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtg.features import VideoFeatures
-from vtg.knapsack import best_within
+from vtg.features.store import VideoFeatures
 from vtg.summary import choose_highlights, choose_summary, frame_embedding, shot_edges, shots, video_shots
 from vtg.summary.choosing import as_shares
+from vtg.summary.knapsack import best_within
 from vtg.summary.shots import change_points
 
 # The knapsack

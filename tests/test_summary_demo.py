@@ -9,8 +9,8 @@ import pytest
 
 import vtg
 from tools.demo.features import Asked, draw_scene
-from vtg.features import VideoFeatures
-from vtg.grounding import Grounder
+from vtg.features.store import VideoFeatures
+from vtg.grounding.grounder import Grounder
 from vtg.metrics import highlight_detection
 from vtg.summary import find_highlights, summarize
 

@@ -11,7 +11,7 @@ from PIL import Image
 from timecode import Codecs, ffmpeg
 
 from vtg import ClipEncoder, Grounder, VtgError
-from vtg.features import VideoFeatures
+from vtg.features.store import VideoFeatures
 from vtg.summary import (
     NEUTRAL_PROMPTS,
     Clip,

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-from vtg import cli
+from vtg.cli.main import main as cli
 from vtg.datasets import Prediction, Sample, load_samples
+from vtg.evaluation.scoring import score_predictions, with_summary_figures
+from vtg.features.npy import PublishedFeatures
 from vtg.metrics import keyshots, summary_f1
-from vtg.published import PublishedFeatures
-from vtg.scoring import score_predictions, with_summary_figures
 
 DOMAINS = ("BK", "BT", "DS", "FM", "GA", "MS", "PK", "PR", "VT", "VU")
 

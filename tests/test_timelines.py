@@ -13,10 +13,10 @@ import pytest
 
 from vtg.errors import VideoError, VtgError
 from vtg.frame_timecode import TimecodeCount
-from vtg.grounding import Moment
-from vtg.hits import Hit
-from vtg.plain_text import table_cell
-from vtg.timelines import check_export, export_hits
+from vtg.grounding.grounder import Moment
+from vtg.library.export import check_export, export_hits
+from vtg.library.hits import Hit
+from vtg.text import table_cell
 from vtg.video.process import ffmpeg_binary
 
 QUERY = "a dog, or a “hound”\njumps"

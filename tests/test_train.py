@@ -22,12 +22,12 @@ import vtg
 from vtg.datasets import videos_of
 from vtg.errors import VtgError
 from vtg.evaluation import evaluate
-from vtg.features import PublishedFeatures
+from vtg.features.store import PublishedFeatures
+from vtg.library.settings import Storage
+from vtg.models.specs import model_spec
 from vtg.recipes import Recipe, load_recipe
-from vtg.settings import Storage
-from vtg.specs import model_spec
-from vtg.train import Sources, TrainingResult, TrainingStep, check, member_recipes, rate_at, train
 from vtg.training.log import read_log
+from vtg.training.train import Sources, TrainingResult, TrainingStep, check, member_recipes, rate_at, train
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import torch
 from hostile_weights import CANARY, RunsOnLoad, WritesOnLoad, saved, scripted, small_clip, write_hostile_weights
 from safetensors.torch import load_file, save_file
 
-from vtg.clip import ClipEncoder
-from vtg.clip_files import read_openai_tensors
+from vtg.clip.checkpoints import read_openai_tensors
+from vtg.clip.encoder import ClipEncoder
 from vtg.errors import VtgError
 from vtg.r2 import HeadConfig, R2Head
 from vtg.r2.checkpoints import read_head, save_head
@@ -104,7 +104,7 @@ class TestKinds:
         assert tensors["turned"].data_ptr() == tensors["tied"].data_ptr()
 
     def test_an_archive_as_openai_published_it_is_the_same_encoder(self, tmp_path: Path, tiny_clip: Path) -> None:
-        from vtg.clip_files import build_openai_model
+        from vtg.clip.checkpoints import build_openai_model
 
         clip = build_openai_model(load_file(tiny_clip), "tiny", torch.device("cpu"), torch.float32)
         write_archive(tmp_path / "ViT-T-16.pt", clip, 32)
@@ -181,7 +181,7 @@ class TestCode:
         torch.save(clip.state_dict(), tmp_path / "w.pt")
         for place in ("torch.load", "torch.jit.load", "open_clip.factory.load_state_dict"):
             monkeypatch.setattr(place, reached)
-        monkeypatch.setattr("vtg.clip_loading.find_weights", lambda model, tag: tmp_path / "w.pt")
+        monkeypatch.setattr("vtg.clip.building.find_weights", lambda model, tag: tmp_path / "w.pt")
         monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda model: ["openai"])
         for pretrained in (tmp_path / "w.pt", "openai"):
             ours = ClipEncoder("ViT-S-32", pretrained, device="cpu")._clip

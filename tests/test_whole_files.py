@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from vtg.errors import VtgError
-from vtg.whole_files import WORKING_FOLDER, check_name, fitted_name, working_folder, written_whole
+from vtg.files.whole import WORKING_FOLDER, check_name, fitted_name, working_folder, written_whole
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from vtg.whole_files import written_whole
+from vtg.files.whole import written_whole
 with written_whole(Path(sys.argv[1])) as beside:
     beside.write_bytes(b"half")
     beside.with_name("more").mkdir()

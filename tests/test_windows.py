@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from vtg.windows import central_window, join_curves, window_starts
+from vtg.grounding.window_layout import central_window, join_curves, window_starts
 
 
 @pytest.mark.parametrize("frames", [1, 74, 75, 76, 124, 125, 126, 200, 1000])

@@ -10,10 +10,10 @@ import pytest
 
 import vtg
 from vtg.errors import VideoError, VtgError
-from vtg.features import VideoFeatures
-from vtg.grounding import Grounder, Grounding, Moment, Saliency
+from vtg.features.store import VideoFeatures
+from vtg.grounding.grounder import Grounder, Grounding, Moment, Saliency
+from vtg.grounding.zero_shot import MOST_MOMENTS, propose_moments, query_margin
 from vtg.intervals import interval_iou, non_maximum_suppression
-from vtg.zero_shot import MOST_MOMENTS, propose_moments, query_margin
 
 
 def curve(length: int, *events: tuple[int, int], noise: float = 0.3, seed: int = 0) -> np.ndarray:
@@ -110,7 +110,7 @@ class TestGrounder:
         assert first.duration == pytest.approx(12.0)
         assert first.saliency.times.tolist() == [0, 2, 4, 6, 8, 10]
         assert ((first.saliency.scores >= 0) & (first.saliency.scores <= 1)).all()
-        monkeypatch.setattr("vtg.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
         again = grounder.ground_many(str(path), ["a blue square", "a red circle"])
         assert [grounding.query for grounding in again] == ["a blue square", "a red circle"]
         # A batch of texts rounds a little differently than one text.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtg.features import PublishedFeatures
+from vtg.features.store import PublishedFeatures
 
 LAYERS, TOKENS, VIDEO_WIDTH, QUERY_WIDTH = 4, 5, 16, 12
 RECIPE = """

@@ -26,7 +26,7 @@ from tools.demo.frames import end_with_parent
 from tools.demo.head import HeadTraining, train_head, write_training_data
 from tools.demo.test_set import FIGURES, TestSet, figures_of, make_test_set
 from vtg.errors import VtgError
-from vtg.hashing import file_sha256
+from vtg.files.hashing import file_sha256
 from vtg.training.preparation import Sources
 
 ZERO_SHOT = "zero-shot"
@@ -103,7 +103,7 @@ def _train(data: Sources, clip: Path, head: Path, training: HeadTraining, varian
 def _measured(
     work: Path, name: str, head: Path | None, tests: TestSet, console: Console
 ) -> dict[str, dict[str, float]]:
-    from vtg.models import load_head
+    from vtg.models.registry import load_head
 
     identity = {
         "encoder": tests.encoder.fingerprint,
@@ -194,7 +194,7 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> tuple[dict[str, dict[str, Any]], TestSet]:
-    from vtg.clip import ClipEncoder
+    from vtg.clip.encoder import ClipEncoder
 
     encoder = ClipEncoder(pretrained=str(vtg.demo.clip_path()))
     with Progress(console=console, transient=True) as bars:

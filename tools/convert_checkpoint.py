@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vtg.errors import VtgError
-from vtg.models import find_model, recognised_settings
+from vtg.models.registry import find_model, recognised_settings
 from vtg.r2.checkpoints import read_tensors, save_published, save_tensors
 
 

@@ -15,19 +15,19 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from vtg.calibration import Calibration, choose_threshold, fit_calibration
 from vtg.demo import Scene, Sentence, make_sample, make_scene, make_videos, split_seed, true_sentences, truth
 from vtg.demo.absences import absent_sentences
 from vtg.demo.sentences import KINDS, held_clips
 from vtg.errors import VtgError
-from vtg.features import VideoFeatures
+from vtg.features.store import VideoFeatures
+from vtg.grounding.projections import StoredProjection
 from vtg.intervals import interval_iou
-from vtg.library import Library
-from vtg.projections import StoredProjection
+from vtg.library.library import Library
+from vtg.models.calibration import Calibration, choose_threshold, fit_calibration
 
 if TYPE_CHECKING:
-    from vtg.hits import Hit
-    from vtg.searching import Searcher
+    from vtg.library.hits import Hit
+    from vtg.library.searching import Searcher
 
 DRAWN_PER_SCENE = 30  # sentences, of which those that hold in no other scene are left
 ABSENT_PER_SCENE = 12
@@ -286,7 +286,9 @@ def main() -> int:
     parser.add_argument("--absent", type=int, default=200, help="sentences that hold in none (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the sentences")
     parser.add_argument(
-        "--fit", action="store_true", help="fit the model's calibration on validation scenes, for vtg/models.toml"
+        "--fit",
+        action="store_true",
+        help="fit the model's calibration on validation scenes, for vtg/models/registry.toml",
     )
     parser.add_argument("--calibration", type=Path, help="what --fit has printed, instead of the registry's")
     arguments = parser.parse_args()

@@ -96,7 +96,7 @@ def make_head(path: Path, clip: Path, work: Path, drill: Drill, seed: int, conso
     Raises:
         VtgError: there is no such CLIP, or the training fails.
     """
-    from vtg.clip import ClipEncoder
+    from vtg.clip.encoder import ClipEncoder
 
     return drill_head(ClipEncoder(pretrained=clip, device="cpu"), clip, path, work, drill, seed, console)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from vtg.datasets import Prediction, Sample, load_predictions, load_samples
 from vtg.errors import VtgError
+from vtg.files.whole import written_whole
 from vtg.recipes import load_recipe
-from vtg.whole_files import written_whole
 
 PARTS = ("val", "test")
 NAMES = {part: f"hl_{part}_submission.jsonl" for part in PARTS}  # what the server looks for in the archive

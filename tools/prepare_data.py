@@ -22,9 +22,9 @@ from typing import BinaryIO
 import numpy as np
 
 from vtg.datasets import DATASETS, RATED_DATASETS, Sample, read_annotations
-from vtg.downloads import fetch_from_hub
 from vtg.errors import VtgError
 from vtg.recipes import DataRecipe, load_recipe
+from vtg.weights.downloads import fetch_from_hub
 
 REPOSITORY = "yeliudev/R2-Tuning"
 PUBLISHED = tuple(name for name in DATASETS if name != "demo")

@@ -7,12 +7,12 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vtg.clip import ClipEncoder
+    from vtg.clip.encoder import ClipEncoder
     from vtg.errors import VideoError, VtgError
-    from vtg.grounding import Grounder, Grounding, Moment, Saliency, load
-    from vtg.library import Hit, Library
-    from vtg.models import load_head
-    from vtg.specs import available_models
+    from vtg.grounding.grounder import Grounder, Grounding, Moment, Saliency, load
+    from vtg.library.library import Hit, Library
+    from vtg.models.registry import load_head
+    from vtg.models.specs import available_models
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,18 +35,18 @@ __all__ = [
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
-    "ClipEncoder": "clip",
-    "Grounder": "grounding",
-    "Grounding": "grounding",
-    "Hit": "library",
-    "Library": "library",
-    "Moment": "grounding",
-    "Saliency": "grounding",
+    "ClipEncoder": "clip.encoder",
+    "Grounder": "grounding.grounder",
+    "Grounding": "grounding.grounder",
+    "Hit": "library.library",
+    "Library": "library.library",
+    "Moment": "grounding.grounder",
+    "Saliency": "grounding.grounder",
     "VideoError": "errors",
     "VtgError": "errors",
-    "available_models": "specs",
-    "load": "grounding",
-    "load_head": "models",
+    "available_models": "models.specs",
+    "load": "grounding.grounder",
+    "load_head": "models.registry",
 }
 
 

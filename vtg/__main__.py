@@ -1,5 +1,5 @@
 """Lets ``python -m vtg`` do what ``vtg`` does."""
 
-from vtg.cli import main
+from vtg.cli.main import main
 
 main()

@@ -8,11 +8,11 @@ from typing import Any
 import streamlit as st
 
 from vtg.errors import VtgError
-from vtg.library import IndexReport
-from vtg.plain_text import one_line
-from vtg.sources import VIDEO_SUFFIXES
-from vtg.tables import FAILED, INDEXED, VideoEntry
+from vtg.library.library import IndexReport
+from vtg.library.tables import FAILED, INDEXED, VideoEntry
+from vtg.text import one_line
 from vtg.timecode import format_time
+from vtg.video.sources import VIDEO_SUFFIXES
 
 from .. import backend as backend_room
 from .. import visit

@@ -6,8 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from vtg.models import registry
-from vtg.specs import describe_models
+from vtg.models.registry import registry
+from vtg.models.specs import describe_models
 
 from .. import backend as backend_room
 from .. import visit

@@ -9,8 +9,8 @@ from pathlib import Path
 import streamlit as st
 
 from vtg.errors import VtgError
-from vtg.grounding import Grounding, Moment
-from vtg.tables import VideoEntry
+from vtg.grounding.grounder import Grounding, Moment
+from vtg.library.tables import VideoEntry
 
 from .. import backend as backend_room
 from .. import visit

@@ -10,9 +10,9 @@ from pathlib import Path
 import streamlit as st
 
 from vtg.errors import VtgError
-from vtg.grounding import Grounding, Moment
-from vtg.plain_text import one_line
-from vtg.tables import VideoEntry
+from vtg.grounding.grounder import Grounding, Moment
+from vtg.library.tables import VideoEntry
+from vtg.text import one_line
 from vtg.timecode import format_time
 
 from .. import backend as backend_room

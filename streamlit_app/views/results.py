@@ -7,9 +7,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from vtg.library import Hit
-from vtg.plain_text import one_line
-from vtg.tables import VideoEntry
+from vtg.library.library import Hit
+from vtg.library.tables import VideoEntry
+from vtg.text import one_line
 
 from ..address import OpenMoment, SearchState
 from ..asked import Asked

@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from vtg.errors import VtgError
-from vtg.library import Hit, Stretch
+from vtg.library.library import Hit, Stretch
 
 from .. import backend as backend_room
 from .. import visit

@@ -11,8 +11,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from vtg.errors import VtgError
-from vtg.plain_text import one_line, to_utf8
-from vtg.tables import VideoEntry
+from vtg.library.tables import VideoEntry
+from vtg.text import one_line, to_utf8
 
 from .. import backend as backend_room
 from .. import visit

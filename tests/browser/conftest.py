@@ -72,7 +72,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo_library(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library of the demo videos."""
-    from vtg.library import Library
+    from vtg.library.library import Library
 
     library = Library(tmp_path_factory.mktemp("home") / "library", "demo", device="cpu")
     assert not library.add([films]).failed

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tools.bench.page_server import PageServer
-from vtg.library import Library
+from vtg.library.library import Library
 
 from .conftest import LOADING, DemoPage, wait_until_ready
 from .test_search_page import a_question, ask, opened_span, wait_for_question, wait_for_time

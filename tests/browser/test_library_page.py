@@ -14,8 +14,8 @@ import pytest
 
 from tools.bench.page_server import PageServer
 from vtg.demo import make_videos
-from vtg.library import Library
-from vtg.tables import INDEXED
+from vtg.library.library import Library
+from vtg.library.tables import INDEXED
 from vtg.video.process import ffmpeg_binary
 
 from .conftest import PATIENCE, DemoPage, wait_until_ready

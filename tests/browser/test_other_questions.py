@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from PIL import Image
 
-from vtg.library import Library, Part, Question, Stretch
+from vtg.library.library import Library, Part, Question, Stretch
 from vtg.video import sample_frames
 
 from .conftest import DemoPage

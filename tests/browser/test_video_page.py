@@ -14,7 +14,7 @@ import pytest
 
 from tools.bench.page_server import PageServer
 from vtg.demo import make_videos
-from vtg.library import Library
+from vtg.library.library import Library
 from vtg.video import probe
 from vtg.video.process import ffmpeg_binary
 

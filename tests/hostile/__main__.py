@@ -139,14 +139,14 @@ def _import_everything() -> None:
     import torch
     from PIL import Image
 
-    import vtg.cli
+    import vtg.cli.main
     import vtg.evaluation
+    import vtg.evaluation.scoring
     import vtg.extraction.machine
     import vtg.extraction.verify
-    import vtg.library
-    import vtg.scoring
+    import vtg.library.library
     import vtg.summary
-    import vtg.train  # noqa: F401
+    import vtg.training.train  # noqa: F401
 
     torch.set_num_threads(1)
     Image.init()

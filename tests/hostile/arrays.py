@@ -151,7 +151,7 @@ def weights(bench: Bench) -> Case:
     video = bench.folder / "film.mp4"
     shutil.copyfile(bench.material.clips / "0.mp4", video)
     import vtg
-    from vtg.clip import ClipEncoder
+    from vtg.clip.encoder import ClipEncoder
 
     uses = [
         function(lambda: vtg.load_head(path)),

@@ -148,7 +148,7 @@ def forked(
 def half_files(folder: Path) -> str:
     """A file under its final name that is not whole."""
     from vtg.errors import VtgError
-    from vtg.published import read_npy
+    from vtg.features.npy import read_npy
     from vtg.video import probe
 
     for path in folder.rglob("*"):

@@ -11,8 +11,8 @@ __all__ = ["subtitles"]
 
 def subtitles(bench: Bench) -> Case:
     """A subtitle file beside a good video."""
-    from vtg.subtitles.folders import SubtitleFolders
-    from vtg.subtitles.reading import said_lines
+    from vtg.video.subtitles.folders import SubtitleFolders
+    from vtg.video.subtitles.reading import said_lines
 
     video = bench.folder / "film.mp4"
     video.write_bytes(bench.material.small)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from tools.bench.random_clip import write_random_clip
-from vtg.clip import ClipEncoder
+from vtg.clip.encoder import ClipEncoder
 
 
 def _seconds(run: Callable[[], object]) -> float:

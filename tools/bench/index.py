@@ -24,11 +24,11 @@ import psutil
 import torch
 
 from tools.bench.random_clip import write_random_clip
-from vtg.array_files import HEADER_BYTES
-from vtg.clip import ClipEncoder, FrameFeatures
-from vtg.library import Library
-from vtg.pipeline import encode_video
-from vtg.specs import model_spec
+from vtg.clip.encoder import ClipEncoder, FrameFeatures
+from vtg.features.arrays import HEADER_BYTES
+from vtg.features.pipeline import encode_video
+from vtg.library.library import Library
+from vtg.models.specs import model_spec
 from vtg.video import sample_frames
 
 POLL_SECONDS = 0.05

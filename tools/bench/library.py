@@ -18,11 +18,11 @@ import numpy as np
 import psutil
 
 from tools.bench.random_clip import write_random_clip
-from vtg.array_files import HEADER_BYTES
-from vtg.features import FORMAT, FeatureKey
-from vtg.library import Library
-from vtg.specs import ModelSpec, model_spec
-from vtg.tables import INDEXED, LibraryTables, VideoEntry
+from vtg.features.arrays import HEADER_BYTES
+from vtg.features.store import FORMAT, FeatureKey
+from vtg.library.library import Library
+from vtg.library.tables import INDEXED, LibraryTables, VideoEntry
+from vtg.models.specs import ModelSpec, model_spec
 
 WIDTH = 512
 VIDEO_FRAMES = 1_000

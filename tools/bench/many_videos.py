@@ -25,9 +25,9 @@ import psutil
 import pyarrow as pa
 
 from vtg.demo import make_videos
-from vtg.features import content_key
-from vtg.library import Library
-from vtg.table_rows import frame_rows
+from vtg.features.store import content_key
+from vtg.library.library import Library
+from vtg.library.rows import frame_rows
 from vtg.video import cut
 
 MEASURED = 100  # videos added first and last

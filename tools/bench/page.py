@@ -23,7 +23,7 @@ import psutil
 from tools.bench.page_server import BROWSER_OPTIONS, PageServer, find_chromium
 from vtg.demo import make_videos
 from vtg.demo.world import COLOURS, SHAPES
-from vtg.library import Library
+from vtg.library.library import Library
 from vtg.video.process import ffmpeg_binary
 
 if TYPE_CHECKING:

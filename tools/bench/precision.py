@@ -21,8 +21,8 @@ from rich.table import Table
 import vtg.demo
 from tools.demo.test_set import FIGURES, TestSet, figures_of, make_test_set
 from vtg.errors import VtgError
-from vtg.features import FeatureKey
-from vtg.projections import ProjectionKey, ProjectionStore
+from vtg.features.store import FeatureKey
+from vtg.grounding.projections import ProjectionKey, ProjectionStore
 from vtg.r2 import R2Head
 
 EXACT = "raw layers"
@@ -53,7 +53,7 @@ def measure(work: Path, head: R2Head, videos: int, sentences: int, console: Cons
         sentences: asked about each.
         console: for progress.
     """
-    from vtg.clip import ClipEncoder
+    from vtg.clip.encoder import ClipEncoder
 
     results = {}
     with Progress(console=console, transient=True) as bars, tempfile.TemporaryDirectory() as scratch:
@@ -79,8 +79,8 @@ def measure(work: Path, head: R2Head, videos: int, sentences: int, console: Cons
 
 
 def _encoded_again(tests: TestSet, encoder: Any, folder: Path, show: Any) -> TestSet:
-    from vtg.features import FeatureStore
-    from vtg.pipeline import encode_video
+    from vtg.features.pipeline import encode_video
+    from vtg.features.store import FeatureStore
 
     store = FeatureStore(folder / "halved")
     features = []
@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
     arguments = parser.parse_args()
     try:
-        from vtg.models import load_head
+        from vtg.models.registry import load_head
 
         head = load_head(arguments.head)
         results = measure(arguments.work, head, arguments.videos, arguments.sentences, Console(stderr=True))

@@ -28,12 +28,12 @@ import torch
 
 from tools.bench.reference import ground_plainly
 from vtg.errors import VtgError
-from vtg.features import FeatureKey, FeatureStore, VideoFeatures
-from vtg.head_windows import ground_with_head
-from vtg.projections import ProjectionKey, ProjectionStore
+from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures
+from vtg.grounding.projections import ProjectionKey, ProjectionStore
+from vtg.grounding.window_layout import window_frames, window_starts
+from vtg.grounding.windows import ground_with_head
 from vtg.r2 import HeadConfig, Predictor, R2Head, postprocess_windows
 from vtg.r2.engine import ENGINES, VARIABLE, engine_name
-from vtg.windows import window_frames, window_starts
 
 FPS = 0.5
 WORDS = 12  # tokens of the query

@@ -11,7 +11,7 @@ import statistics
 import time
 from pathlib import Path
 
-from vtg.scoring import score_files
+from vtg.evaluation.scoring import score_files
 
 
 def measure(predictions: Path, annotations: Path, rounds: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from vtg.features import PublishedFeatures
+from vtg.features.store import PublishedFeatures
 from vtg.r2 import HeadConfig, R2Head, TrainingBatch, training_losses
 from vtg.r2.block import R2Block
 from vtg.r2.projection import LayerTokens

@@ -31,7 +31,7 @@ from vtg.r2.losses import ABSENT
 from vtg.training.preparation import Prepared, prepare
 
 if TYPE_CHECKING:
-    from vtg.clip import ClipEncoder
+    from vtg.clip.encoder import ClipEncoder
 
 __all__ = ["Drill", "Lesson", "Phase", "Pool", "drill_head", "presence_surprise"]
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from tools.demo.frames import end_with_parent, render_frame
 from vtg.demo import absent_sentences, annotate, choose_sentences, make_scene, split_seed
-from vtg.features import PublishedFeatures
+from vtg.features.store import PublishedFeatures
 
 if TYPE_CHECKING:
-    from vtg.clip import ClipEncoder
+    from vtg.clip.encoder import ClipEncoder
 
 __all__ = ["Asked", "DrawnScene", "draw_scene", "features_folder", "write_features"]
 

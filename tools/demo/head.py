@@ -25,7 +25,7 @@ from vtg.training.preparation import Prepared, Sources
 from vtg.training.processes import batch_size
 
 if TYPE_CHECKING:
-    from vtg.clip import ClipEncoder
+    from vtg.clip.encoder import ClipEncoder
 
 __all__ = ["HeadTraining", "train_head", "write_training_data"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtg.clip_files import read_openai_tensors
+from vtg.clip.checkpoints import read_openai_tensors
 from vtg.r2 import R2Head
 from vtg.training.data import TrainingSet
 

@@ -16,12 +16,12 @@ import numpy as np
 from tools.demo.frames import end_with_parent
 from vtg.datasets import Prediction, Sample, load_predictions, load_samples
 from vtg.demo import DemoVideo, make_scene, make_videos, split_seed, write_video
-from vtg.features import FeatureKey, FeatureStore, VideoFeatures, content_key
-from vtg.grounding import Grounder, Grounding, ground_with_head
-from vtg.scoring import score_predictions
+from vtg.evaluation.scoring import score_predictions
+from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures, content_key
+from vtg.grounding.grounder import Grounder, Grounding, ground_with_head
 
 if TYPE_CHECKING:
-    from vtg.clip import ClipEncoder
+    from vtg.clip.encoder import ClipEncoder
     from vtg.r2 import R2Head
 
 __all__ = ["FIGURES", "TestSet", "figures_of", "make_test_set"]
@@ -161,7 +161,7 @@ def _write(index: int, path: Path) -> None:
 
 
 def _encode(path: Path, encoder: ClipEncoder, store: FeatureStore) -> VideoFeatures:
-    from vtg.pipeline import encode_video
+    from vtg.features.pipeline import encode_video
     from vtg.video import probe
 
     key = FeatureKey(content_key(path), encoder.fingerprint, RATE)

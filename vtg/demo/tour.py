@@ -18,8 +18,8 @@ from vtg.timecode import format_time
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from vtg.grounding import Grounding
-    from vtg.library import IndexProgress
+    from vtg.grounding.grounder import Grounding
+    from vtg.library.library import IndexProgress
 
 __all__ = ["Answer", "Tour", "run_tour"]
 
@@ -95,7 +95,7 @@ def run_tour(folder: Path, progress: Progress = lambda label, done, total: None)
     Raises:
         VtgError: the folder cannot be written to, or holds a library of another model.
     """
-    from vtg.library import Library
+    from vtg.library.library import Library
 
     videos = make_videos(
         folder / "videos",

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import VtgError
-from ..video.process import feed, ffmpeg_binary
+from vtg.errors import VtgError
+from vtg.video.process import feed, ffmpeg_binary
+
 from .scenes import make_scene, split_seed
 from .sentences import Sentence, choose_sentences, truth
 from .world import Scene

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from vtg.library.settings import Storage
 from vtg.recipes import Recipe
-from vtg.settings import Storage
 
 __all__ = ["prepare_demo"]
 
@@ -32,7 +32,7 @@ def prepare_demo(
         VtgError: no such split, or the folder cannot be written to.
     """
     from vtg.demo import make_videos
-    from vtg.library import Library
+    from vtg.library.library import Library
 
     folder = recipe.data.folder / split
     videos = make_videos(

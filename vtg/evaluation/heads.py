@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VtgError
+from vtg.models.specs import model_spec
 from vtg.recipes import Recipe
-from vtg.specs import model_spec
 
 if TYPE_CHECKING:
     from vtg.r2 import HeadConfig, R2Head
@@ -34,8 +34,8 @@ class Heads:
     """
 
     def __init__(self, recipe: Recipe, like: str | None = None, device: str | None = None) -> None:
-        from vtg.devices import choose_device  # here, as it imports torch
-        from vtg.models import find_model
+        from vtg.clip.devices import choose_device  # here, as it imports torch
+        from vtg.models.registry import find_model
 
         self._device = choose_device(device)
         self.like = like
@@ -55,7 +55,7 @@ class Heads:
         return self._heads[model]
 
     def _load(self, model: str) -> R2Head:
-        from vtg.models import load_head, pull, registry
+        from vtg.models.registry import load_head, pull, registry
 
         if model in registry():
             pull(model)

@@ -14,18 +14,18 @@ import numpy as np
 from vtg.datasets import QueryId, Sample, load_predictions
 from vtg.errors import VtgError
 from vtg.evaluation.heads import Heads, full_precision, head_digest
+from vtg.evaluation.scoring import Scores, score_predictions, with_summary_figures
 from vtg.evaluation.sources import FeatureSource, open_features, with_rate_of
 from vtg.evaluation.unfinished import Identity, Unfinished
-from vtg.features import VideoFeatures
+from vtg.features.store import VideoFeatures
+from vtg.grounding.window_layout import WHOLE_FRAMES
+from vtg.models.specs import DEMO
 from vtg.recipes import Recipe, load_recipe
-from vtg.scoring import Scores, score_predictions, with_summary_figures
-from vtg.specs import DEMO
 from vtg.summary.choosing import edge_times
 from vtg.summary.shots import video_shots
-from vtg.windows import WHOLE_FRAMES
 
 if TYPE_CHECKING:
-    from vtg.grounding import Grounding
+    from vtg.grounding.grounder import Grounding
 
 __all__ = ["Evaluation", "default_model", "evaluate"]
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vtg.array_files import read_header
 from vtg.datasets import RATED_DATASETS, Sample
 from vtg.errors import VtgError
 from vtg.evaluation.heads import Heads
-from vtg.features import FeatureKey, VideoFeatures, read_npy
-from vtg.hashing import file_fingerprint
+from vtg.features.arrays import read_header
+from vtg.features.store import FeatureKey, VideoFeatures, read_npy
+from vtg.files.hashing import file_fingerprint
+from vtg.library.rows import INDEXED
+from vtg.library.settings import SETTINGS, agree_on_model, read_settings
+from vtg.models.specs import model_spec
 from vtg.recipes import DataRecipe, Recipe
-from vtg.settings import SETTINGS, agree_on_model, read_settings
-from vtg.specs import model_spec
-from vtg.table_rows import INDEXED
 
 if TYPE_CHECKING:
     import torch
 
-    from vtg.grounding import Grounder, Grounding
-    from vtg.library_features import LibraryFeatures
+    from vtg.grounding.grounder import Grounder, Grounding
+    from vtg.library.stored_features import LibraryFeatures
 
 __all__ = ["FeatureSource", "LibrarySource", "PublishedSource", "open_features", "with_rate_of"]
 
@@ -82,7 +82,7 @@ class PublishedSource:
         """
         import torch
 
-        from vtg.grounding import ground_with_head
+        from vtg.grounding.grounder import ground_with_head
 
         head = self._heads.find(model)
         assert head is not None  # as `check` says
@@ -131,7 +131,7 @@ class LibrarySource:
     """
 
     def __init__(self, folder: Path, data: DataRecipe, heads: Heads, device: str | None) -> None:
-        from vtg.library import Library
+        from vtg.library.library import Library
 
         self._library = Library(folder, device=device)
         data.check_rate(folder, self._library.model.fps)
@@ -150,7 +150,7 @@ class LibrarySource:
         Raises:
             VtgError: the video is not in the library, or the model cannot be asked by what is kept of it.
         """
-        from vtg.head_windows import check_askable
+        from vtg.grounding.windows import check_askable
 
         grounder, features = self._grounder(model), self._features(model, sample)
         used = ""
@@ -167,7 +167,7 @@ class LibrarySource:
         Raises:
             VtgError: the video is not in the library, or the model cannot be asked by what is kept of it.
         """
-        from vtg.grounding import ground_with_head
+        from vtg.grounding.grounder import ground_with_head
 
         grounder, features = self._grounder(model), self._features(model, samples[0])
         queries = [sample.query for sample in samples]
@@ -186,7 +186,7 @@ class LibrarySource:
 
     def _features(self, model: str | None, sample: Sample) -> VideoFeatures:
         """What is kept of a video, with its projection for a head."""
-        from vtg.library_features import LibraryFeatures
+        from vtg.library.stored_features import LibraryFeatures
 
         if model not in self._stores:
             head = None if model is None else model_spec(model).head
@@ -202,7 +202,7 @@ class LibrarySource:
 
     def _grounder(self, model: str) -> Grounder:
         """What answers by a model; the encoder is the library's for all of them."""
-        from vtg.grounding import Grounder
+        from vtg.grounding.grounder import Grounder
 
         if model not in self._grounders:
             head = self._heads.find(model)

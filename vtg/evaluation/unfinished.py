@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from vtg.datasets import QueryId
-from vtg.plain_text import read_json
-from vtg.whole_files import written_whole
+from vtg.files.whole import written_whole
+from vtg.text import read_json
 
 __all__ = ["Identity", "Unfinished"]
 

@@ -12,7 +12,7 @@ from vtg.errors import VtgError
 from vtg.extraction.jobs import QueryJob, VideoJob, Work, why_no_file_name
 from vtg.extraction.remote import is_url, local_path, videos_below
 from vtg.recipes import DataRecipe, available_recipes, load_recipe
-from vtg.sources import list_videos
+from vtg.video.sources import list_videos
 
 __all__ = ["annotated_work", "recipe_work"]
 

@@ -23,8 +23,8 @@ from vtg.extraction.output import Output
 from vtg.extraction.plan import Plan
 from vtg.extraction.records import Elsewhere, OutputSettings, Step, VideoRecord
 from vtg.extraction.remote import is_url
-from vtg.features import EncodedChunk
-from vtg.specs import EncoderSpec
+from vtg.features.store import EncodedChunk
+from vtg.models.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from vtg.video import Chunk
@@ -297,7 +297,7 @@ class _Encode:
         self._encoder = load_encoder(spec, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        from vtg.pipeline import encode_chunk
+        from vtg.features.pipeline import encode_chunk
 
         frames: _Frames = row["frames"]
         encoded = [encode_chunk(self._encoder, *chunk) for chunk in frames.chunks]

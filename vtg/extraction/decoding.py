@@ -10,7 +10,7 @@ from pathlib import Path
 from vtg.errors import VideoError
 from vtg.extraction.jobs import VideoJob
 from vtg.extraction.remote import fetched, is_url
-from vtg.features import content_key
+from vtg.features.store import content_key
 from vtg.video import Chunk, sample_frames
 from vtg.video.probing import survey
 

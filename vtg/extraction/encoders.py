@@ -14,10 +14,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from vtg.clip import ClipEncoder
-from vtg.features import EncodedChunk
-from vtg.pipeline import encode_chunk, to_float16
-from vtg.specs import EncoderSpec
+from vtg.clip.encoder import ClipEncoder
+from vtg.features.pipeline import encode_chunk, to_float16
+from vtg.features.store import EncodedChunk
+from vtg.models.specs import EncoderSpec
 from vtg.video import Chunk
 from vtg.video.limits import MAX_THREADS
 

@@ -16,7 +16,7 @@ from vtg.extraction.jobs import QueryJob, VideoJob
 from vtg.extraction.output import Output, query_claim
 from vtg.extraction.plan import Plan
 from vtg.extraction.records import Elsewhere, Step, VideoRecord
-from vtg.features import EncodedChunk
+from vtg.features.store import EncodedChunk
 from vtg.video import Chunk
 
 __all__ = ["extract_here"]

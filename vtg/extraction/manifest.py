@@ -9,7 +9,7 @@ from typing import Any
 
 from vtg.datasets.files import lines_of
 from vtg.extraction.jobs import VideoJob, repeated_ids, why_no_file_name
-from vtg.plain_text import read_json
+from vtg.text import read_json
 
 __all__ = ["looks_like_manifest", "manifest_jobs"]
 

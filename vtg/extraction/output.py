@@ -14,9 +14,9 @@ from vtg.errors import VideoError, VtgError
 from vtg.extraction.jobs import QueryJob, VideoJob
 from vtg.extraction.places import PART, Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
-from vtg.features import EncodedChunk, FeatureKey, FeatureStore
-from vtg.plain_text import json_text, read_json
-from vtg.published import NPY_HEADER_BYTES, NpyWriter
+from vtg.features.npy import NPY_HEADER_BYTES, NpyWriter
+from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore
+from vtg.text import json_text, read_json
 
 __all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "stretch_key"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vtg.errors import VtgError
-from vtg.extraction.claims import Claims
 from vtg.extraction.remote import READING_ERRORS, file_system, is_url, local_path
+from vtg.files.locks import Claims
 
 __all__ = ["PART", "LocalPlace", "Place", "RemotePlace", "open_place"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VideoError, VtgError
-from vtg.sources import VIDEO_SUFFIXES
+from vtg.video.sources import VIDEO_SUFFIXES
 
 __all__ = [
     "READING_ERRORS",

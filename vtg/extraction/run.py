@@ -13,7 +13,7 @@ from vtg.extraction.output import Output
 from vtg.extraction.plan import Plan, make_plan
 from vtg.extraction.records import Layout, OutputSettings, QueryRecord, Step, VideoRecord
 from vtg.extraction.sources import missing_files, source_sizes
-from vtg.specs import EncoderSpec
+from vtg.models.specs import EncoderSpec
 from vtg.video.decoders import chosen_decoder
 
 __all__ = ["ExtractionProgress", "ExtractionReport", "WrongWorkError", "extract"]
@@ -184,7 +184,7 @@ def _steps(
         VtgError: the encoder cannot be had.
     """
     if ray is not None:
-        from vtg.clip_loading import check_clip_names
+        from vtg.clip.building import check_clip_names
         from vtg.extraction.cluster import extract_on_cluster, require_ray
 
         require_ray()

@@ -15,9 +15,9 @@ from vtg.errors import VtgError
 from vtg.extraction.output import Output, header_sha256
 from vtg.extraction.places import PART
 from vtg.extraction.records import QueryRecord, VideoRecord
-from vtg.features import FeatureKey, FeatureStore
-from vtg.hashing import file_sha256
-from vtg.published import NPY_HEADER_BYTES, read_npy
+from vtg.features.npy import NPY_HEADER_BYTES, read_npy
+from vtg.features.store import FeatureKey, FeatureStore
+from vtg.files.hashing import file_sha256
 
 __all__ = ["VerificationReport", "verify"]
 

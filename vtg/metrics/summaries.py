@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vtg.knapsack import best_within
+from vtg.summary.knapsack import best_within
 
 __all__ = ["SUMMARY_SHARE", "RankCorrelation", "SummaryF1", "keyshots", "rank_correlation", "summary_f1"]
 

@@ -13,10 +13,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vtg.errors import VtgError
+from vtg.files.whole import written_whole
 from vtg.r2.config import HeadConfig
 from vtg.r2.head import R2Head
 from vtg.weights import WeightsError, WeightsFile, check_finite, open_weights
-from vtg.whole_files import written_whole
 
 __all__ = [
     "infer_config",

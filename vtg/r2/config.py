@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from vtg.plain_text import read_json
+from vtg.text import read_json
 
 __all__ = ["SUPPRESSIONS", "HeadConfig"]
 

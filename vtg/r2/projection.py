@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtg.compact import compact_tokens
+from vtg.features.quantized import compact_tokens
 
 __all__ = ["LayerTokens", "VideoProjection"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from vtg.errors import VtgError
 from vtg.recipes.sections import DataRecipe, EvaluationRecipe, ModelRecipe, Recipe, TrainRecipe
 from vtg.recipes.values import changed_section, check_sections, refuse_unknown
-from vtg.sources import check_regular
+from vtg.video.sources import check_regular
 
 if sys.version_info >= (3, 11):
     import tomllib

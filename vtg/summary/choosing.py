@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vtg.knapsack import best_within
+from vtg.summary.knapsack import best_within
 from vtg.summary.shots import change_points
 
 __all__ = ["Clip", "as_shares", "choose_highlights", "choose_summary", "edge_times"]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from vtg.plain_text import caption_line
-from vtg.subtitles import captions_in_turn
+from vtg.files.whole import written_whole
 from vtg.summary.choosing import Clip
 from vtg.summary.planning import Plan
+from vtg.text import caption_line
 from vtg.timecode import format_time
 from vtg.video import Span
-from vtg.whole_files import written_whole
+from vtg.video.subtitles import captions_in_turn
 
 __all__ = ["clip_caption", "plan_document", "reel_spans", "subtitles", "write_text"]
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtg.errors import VtgError
-from vtg.features import VideoFeatures
+from vtg.features.store import VideoFeatures
 from vtg.summary.choosing import Clip, as_shares, choose_highlights, choose_summary, edge_times, moved
 from vtg.summary.shots import video_shots
 
 if TYPE_CHECKING:
-    from vtg.grounding import Grounder
+    from vtg.grounding.grounder import Grounder
 
 __all__ = ["NEUTRAL_PROMPTS", "Plan", "best_labels", "find_highlights", "sharpen", "summarize"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vtg.features import VideoFeatures
-from vtg.miniatures import picture_changes
+from vtg.features.store import VideoFeatures
+from vtg.features.thumbnails import picture_changes
 
 __all__ = ["change_points", "frame_embedding", "shot_edges", "video_shots"]
 
@@ -32,7 +32,7 @@ def shot_edges(embedding: np.ndarray, miniatures: np.ndarray | None = None) -> n
 
     Args:
         embedding: [T, E] of the sampled frames, unit length.
-        miniatures: [T, 8, 8, 3] uint8 of the same, from `vtg.miniatures`; None: embeddings alone decide.
+        miniatures: [T, 8, 8, 3] uint8 of the same, from `vtg.features.thumbnails`; None: embeddings alone decide.
 
     Returns:
         [S + 1] frames: 0, the first frame of each further shot, T. As frame i stands for [i/fps, (i+1)/fps) and shows

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vtg.errors import VtgError
+from vtg.files.whole import check_name, written_whole
 from vtg.summary.planning import Plan
 from vtg.video import thumbnail
 from vtg.video.captions import font, wrapped
-from vtg.whole_files import check_name, written_whole
 
 __all__ = ["draw_storyboard", "write_storyboard"]
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from vtg.datasets import Sample
 from vtg.errors import VtgError
-from vtg.features import FeatureKey, read_npy
+from vtg.features.store import FeatureKey, read_npy
 from vtg.recipes import DataRecipe, ModelRecipe
 
 if TYPE_CHECKING:
-    from vtg.library import Library
+    from vtg.library.library import Library
 
 __all__ = ["FeatureFiles", "FeatureShape", "check_features", "open_feature_files"]
 
@@ -155,7 +155,7 @@ def open_feature_files(folder: Path, data: DataRecipe, samples: Sequence[Sample]
         VtgError: the folder is neither, or the library has another rate than the recipe.
     """
     if (folder / "library.json").is_file():
-        from vtg.library import Library
+        from vtg.library.library import Library
 
         library = Library(folder, device=device)
         data.check_rate(folder, library.model.fps)

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any
 
 from vtg.errors import VtgError
-from vtg.plain_text import read_json
-from vtg.whole_files import written_whole
+from vtg.files.whole import written_whole
+from vtg.text import read_json
 
 __all__ = ["TrainingLog", "draw_curves", "read_log"]
 

@@ -11,10 +11,10 @@ import torch
 
 from vtg.datasets import Prediction, Sample
 from vtg.errors import VtgError
-from vtg.features import VideoFeatures
-from vtg.grounding import ground_with_head
+from vtg.evaluation.scoring import score_predictions
+from vtg.features.store import VideoFeatures
+from vtg.grounding.grounder import ground_with_head
 from vtg.recipes import Recipe
-from vtg.scoring import score_predictions
 from vtg.training.features import FeatureFiles
 
 if TYPE_CHECKING:

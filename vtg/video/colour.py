@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vtg.files.whole import working_folder
 from vtg.video.filters import Step
-from vtg.whole_files import working_folder
 
 if TYPE_CHECKING:
     from vtg.video.probing import PictureTrack

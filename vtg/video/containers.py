@@ -160,7 +160,7 @@ def _why_not_opened(path: Path, error: Exception) -> str:
 
 
 def _is_still_picture(path: Path) -> bool:
-    from vtg.pictures import PictureError, opened_picture
+    from vtg.video.pictures import PictureError, opened_picture
 
     try:
         with opened_picture(path):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VideoError, VtgError
-from vtg.plain_text import to_utf8
+from vtg.files.whole import written_whole
+from vtg.text import to_utf8
 from vtg.video.chapters import chapters_between, read_chapters
 from vtg.video.colour import Colours, resize_for_encoding
 from vtg.video.containers import absolute, input_options
@@ -36,7 +37,6 @@ from vtg.video.writing import (
     writable,
     write,
 )
-from vtg.whole_files import written_whole
 
 __all__ = ["Cut", "cut", "encode_stretch"]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
-from vtg.plain_text import to_utf8
+from vtg.files.whole import written_whole
+from vtg.text import to_utf8
 from vtg.video.captions import caption_picture
 from vtg.video.chapters import Chapter
 from vtg.video.colour import Colours, resize_for_encoding
@@ -38,7 +39,6 @@ from vtg.video.writing import (
     writable,
     write,
 )
-from vtg.whole_files import written_whole
 
 __all__ = ["Reel", "Span", "concat", "write_reel"]
 

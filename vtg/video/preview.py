@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.files.whole import written_whole
 from vtg.video.chapters import read_chapters
 from vtg.video.colour import Colours, resize_for_encoding
 from vtg.video.containers import absolute, input_options
@@ -22,7 +23,6 @@ from vtg.video.samples import DecodingError
 from vtg.video.seeking import file_time
 from vtg.video.with_pyav import picture_near
 from vtg.video.writing import chapter_options, check_written, even, own_times, pictures_shown
-from vtg.whole_files import written_whole
 
 __all__ = ["browsers_play", "write_poster", "write_preview", "write_proxy"]
 

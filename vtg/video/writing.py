@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VideoError, VtgError
-from vtg.plain_text import from_utf8
+from vtg.files.whole import check_name
+from vtg.text import from_utf8
 from vtg.video.chapters import Chapter, chapters_text
 from vtg.video.containers import input_options
 from vtg.video.limits import child_threads
 from vtg.video.probing import PictureTrack
 from vtg.video.process import explain, ffmpeg_binary, run
 from vtg.video.seeking import jump_before, packets_about, times_shown
-from vtg.whole_files import check_name
 
 __all__ = [
     "AAC",

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from vtg.memory import machine_memory
 from vtg.weights.archives import LegacyFile, TorchArchive, open_container
+from vtg.weights.memory import machine_memory
 from vtg.weights.pickles import ModuleRecord
 from vtg.weights.stored import Storage, StoredTensor, WeightsError
 

@@ -1,0 +1,247 @@
+"""The commands that make clips: what `vtg highlights` and `vtg summarize` read from the command line and print."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtg.cli.console import JsonOption, answers, messages, print_json, progress_bar, span
+from vtg.cli.options import (
+    ClipOption,
+    DeviceOption,
+    FpsOption,
+    LibraryOption,
+    ModelOption,
+    PretrainedOption,
+    ensure_indexed,
+    open_library,
+)
+from vtg.errors import VtgError
+from vtg.files.whole import check_name, fitted_name
+from vtg.text import one_line
+from vtg.timecode import format_time
+
+if TYPE_CHECKING:
+    from vtg.summary import Plan
+
+__all__ = ["add_clip_commands"]
+
+BAR_CELLS = 12  # of a score's bar
+VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv")
+DEFAULT_RATIO = 0.15
+
+VideoArgument = Annotated[Path, typer.Argument(help="The video (it is indexed first if need be).")]
+QueryArgument = Annotated[
+    str | None, typer.Argument(help="What to show, in plain words; without it, what stands out.", show_default=False)
+]
+CaptionsOption = Annotated[bool, typer.Option("--captions", help="Write over each clip where in the video it is.")]
+FadeOption = Annotated[
+    float, typer.Option("--fade", min=0.0, help="Seconds over which each clip comes out of black and goes back.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace files that are there.")]
+
+
+def add_clip_commands(app: typer.Typer) -> None:
+    """Give the command line highlights and summaries."""
+    app.command(epilog="Example: vtg highlights holiday.mp4 'a dog jumps into the lake' --top 3 --out best.mp4")(
+        highlights
+    )
+    app.command(epilog="Example: vtg summarize holiday.mp4 --seconds 30 --out short.mp4 --storyboard board.png")(
+        summarize
+    )
+
+
+def highlights(
+    video: VideoArgument,
+    query: QueryArgument = None,
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many clips at most.")] = 5,
+    length: Annotated[float, typer.Option("--length", min=0.1, help="Of a clip, seconds.")] = 10.0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write them: to one file (.mp4, .m4v, .mov, .mkv), or each to a folder."),
+    ] = None,
+    captions: CaptionsOption = False,
+    fade: FadeOption = 0.0,
+    force: ForceOption = False,
+    library: LibraryOption = None,
+    model: ModelOption = None,
+    clip: ClipOption = None,
+    pretrained: PretrainedOption = None,
+    fps: FpsOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the best clips of a video around the peaks of its saliency, and write them if asked to."""
+    from vtg.summary import find_highlights, plan_document, sharpen
+
+    _refuse_ornaments_without_out(out, captions, fade)
+    into_folder = out is not None and (out.is_dir() or not out.suffix)
+    if out is not None and not into_folder:
+        _check_target(out, VIDEO_ENDINGS, video, force)
+    target = open_library(library, model, clip, pretrained, fps, device)
+    ensure_indexed(target, video)
+    plan = find_highlights(target.grounder, target.open_features(video), query, top, length)
+    written: list[Path] = []
+    if out is not None:
+        with progress_bar("looking for cuts") as step:
+            plan = sharpen(plan, lambda done, total: step("looking for cuts", done, total))
+        written = (
+            _write_clips(plan, out, captions, fade, force) if into_folder else _write_reel(plan, out, captions, fade)
+        )
+    if as_json:
+        print_json({**plan_document(plan), "out": [str(path) for path in written]})
+    else:
+        _print_clips(plan, [])
+        _say_written(written)
+
+
+def summarize(
+    video: VideoArgument,
+    query: QueryArgument = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option("--ratio", min=0.001, max=1.0, help="How long, as a share of the video; 0.15 by default."),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", min=0.1, help="How long instead, seconds.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the short version: .mp4, .m4v, .mov or .mkv.")
+    ] = None,
+    storyboard: Annotated[
+        Path | None, typer.Option("--storyboard", help="Draw its key frames with their times: a .png.")
+    ] = None,
+    srt: Annotated[
+        Path | None, typer.Option("--srt", help="Write subtitles for the short version: where each clip is from.")
+    ] = None,
+    chapters: Annotated[
+        list[str] | None,
+        typer.Option("--chapters", help="Labels, with commas between: each clip gets the one it matches best."),
+    ] = None,
+    captions: CaptionsOption = False,
+    fade: FadeOption = 0.0,
+    force: ForceOption = False,
+    library: LibraryOption = None,
+    model: ModelOption = None,
+    clip: ClipOption = None,
+    pretrained: PretrainedOption = None,
+    fps: FpsOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose the shots that make the best short version of a video, and write it if asked to."""
+    from vtg.summary import best_labels, plan_document, sharpen, subtitles, write_storyboard
+    from vtg.summary import summarize as make_summary
+    from vtg.summary.exports import clip_caption, write_text
+
+    _refuse_ornaments_without_out(out, captions, fade)
+    if ratio is not None and seconds is not None:
+        raise typer.BadParameter("give --ratio or --seconds, not both")
+    labels = [label.strip() for part in chapters or [] for label in part.split(",") if label.strip()]
+    if chapters and not labels:
+        raise typer.BadParameter("--chapters needs labels, with commas between")
+    for path, endings in ((out, VIDEO_ENDINGS), (storyboard, (".png",)), (srt, (".srt",))):
+        if path is not None:
+            _check_target(path, endings, video, force)
+    target = open_library(library, model, clip, pretrained, fps, device)
+    ensure_indexed(target, video)
+    features = target.open_features(video)
+    plan = make_summary(
+        target.grounder, features, query, ratio=DEFAULT_RATIO if ratio is None else ratio, seconds=seconds
+    )
+    written: list[Path] = []
+    chosen: list[str] = []
+    with progress_bar("looking for cuts") as step:
+        if out is not None:
+            plan = sharpen(plan, lambda done, total: step("looking for cuts", done, total))
+        chosen = best_labels(target.grounder, features, plan, labels) if labels else []
+        if storyboard is not None:
+            texts = [clip_caption(*pair) for pair in zip(plan.clips, chosen or [""] * len(plan.clips), strict=True)]
+            written.append(
+                write_storyboard(plan, texts, storyboard, lambda done, total: step("key frames", done, total))
+            )
+    if srt is not None:
+        write_text(srt, subtitles(plan, chosen))
+        written.append(srt)
+    if out is not None:
+        written += _write_reel(plan, out, captions, fade, chosen)
+    if as_json:
+        print_json({**plan_document(plan, chosen), "out": [str(path) for path in written]})
+    else:
+        _print_clips(plan, chosen)
+        _say_written(written)
+
+
+def _refuse_ornaments_without_out(out: Path | None, captions: bool, fade: float) -> None:
+    if out is None and (captions or fade):
+        raise typer.BadParameter("--captions and --fade are for the file that --out writes; name one")
+
+
+def _check_target(path: Path, endings: tuple[str, ...], video: Path, force: bool) -> None:
+    """Said before minutes of work rather than after."""
+    check_name(path)
+    if path.suffix.lower() not in endings:
+        raise VtgError(f"{path}: not a kind of file that is written here; choose the ending {' or '.join(endings)}")
+    if not path.parent.is_dir():
+        raise VtgError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if path.exists() and video.exists() and path.samefile(video):
+        raise VtgError(f"{path}: would overwrite the video it is made from; choose another name")
+    if path.exists() and not force:
+        raise VtgError(f"{path}: is there already; name another file, or replace it with --force")
+
+
+def _write_reel(plan: Plan, out: Path, captions: bool, fade: float, labels: list[str] | None = None) -> list[Path]:
+    """One file with all clips, in the order of the video."""
+    from vtg.summary import reel_spans
+    from vtg.video import write_reel
+
+    if not plan.clips:
+        raise VtgError(f"{plan.video}: there is nothing to write")
+    with progress_bar("writing") as step:
+        spans = sorted(reel_spans(plan, labels or [], captions), key=lambda each: each.start)
+        reel = write_reel(spans, out, fade, lambda share: step(f"{out.name}, %", 100 * share, 100))
+    return [reel.path]
+
+
+def _write_clips(plan: Plan, folder: Path, captions: bool, fade: float, force: bool) -> list[Path]:
+    """One file a clip, named by place and time."""
+    stem, times = one_line(Path(plan.video).stem), [format_time(clip.start).replace(":", ".") for clip in plan.clips]
+    paths = [folder / fitted_name(f"{place:02d} ", stem, f" {time}.mp4") for place, time in enumerate(times, 1)]
+    for path in paths:
+        if path.exists() and not force:
+            raise VtgError(f"{path}: is there already; name another folder, or replace it with --force")
+    folder.mkdir(parents=True, exist_ok=True)
+    for clip, path in zip(plan.clips, paths, strict=True):
+        _write_reel(replace(plan, clips=(clip,)), path, captions, fade)
+    return paths
+
+
+def _print_clips(plan: Plan, labels: list[str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    table.add_column("clip", no_wrap=True)
+    table.add_column("score", no_wrap=True)
+    if labels:
+        table.add_column("chapter")
+    for place, clip in enumerate(plan.clips, 1):
+        cells = round(clip.score * BAR_CELLS)
+        bar = "█" * cells + "░" * (BAR_CELLS - cells)
+        row: list[Any] = [str(place), span(clip.start, clip.end), f"{bar} {clip.score:.2f}"]
+        table.add_row(*row, *([Text(labels[place - 1])] if labels else []))
+    answers.print(table)
+    asked = "" if plan.query is None else f" for {plan.query!r}"
+    messages.print(
+        f"{len(plan.clips)} clips{asked}, {format_time(plan.seconds, 1)} of {format_time(plan.duration, 1)}, "
+        f"{len(plan.shots) - 1} shots",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _say_written(paths: list[Path]) -> None:
+    for path in paths:
+        messages.print(str(path), markup=False, soft_wrap=True)

@@ -1,0 +1,205 @@
+"""The extraction command: what `vtg extract` reads from the command line and prints."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+from vtg.cli.console import JsonOption, complain, messages, print_json, progress_bar
+from vtg.cli.options import DecoderOption
+from vtg.timecode import format_time
+
+if TYPE_CHECKING:
+    from vtg.extraction import ExtractionProgress, ExtractionReport
+    from vtg.extraction.records import Layout
+
+__all__ = ["add_extract_command"]
+
+OWN_CLUSTER = "own"  # what --ray without an address means
+ADDRESS = re.compile(r"auto|local|ray://\S+|[\w.-]+:\d+")  # what may follow --ray; anything else is SOURCE or OUT
+LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal: in the log of a job
+
+
+class _Command(typer.core.TyperCommand):
+    """A command whose option --ray may stand without a value, which typer's own options cannot."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for place, word in enumerate(args):
+            if word == "--ray" and not (place + 1 < len(args) and ADDRESS.fullmatch(args[place + 1])):
+                args = [*args[:place], f"--ray={OWN_CLUSTER}", *args[place + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+def add_extract_command(app: typer.Typer) -> None:
+    """Give the command line `vtg extract`."""
+    app.command(
+        cls=_Command,
+        epilog="Examples: vtg extract videos/ features/ --fps 0.5; "
+        "vtg extract highlight_val_release.jsonl features/ --dataset qvhighlights --videos videos/ --shard 1/4",
+    )(extract)
+
+
+def extract(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SOURCE", help="A video, a folder, a pattern, a manifest, annotations, a recipe's name, or a URL."
+        ),
+    ] = None,
+    out: Annotated[str | None, typer.Argument(metavar="OUT", help="Folder or URL for the features.")] = None,
+    fps: Annotated[
+        float | None, typer.Option("--fps", help="Frames a second; the benchmark's, or 0.5, by default.")
+    ] = None,
+    videos: Annotated[str | None, typer.Option("--videos", help="Folder of the videos that annotations name.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="What the annotations are of.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only this part of a benchmark.")] = None,
+    layout: Annotated[
+        str, typer.Option("--layout", help="published: one .npy a video and a query; store: files as a library's.")
+    ] = "published",
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Whose CLIP; r2-qvhighlights by default.")] = None,
+    clip: Annotated[str | None, typer.Option("--clip", help="Another CLIP, of open_clip's catalogue.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option("--pretrained", help="Weights of the CLIP: a tag of the catalogue, or a file.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cuda, cuda:1, mps or cpu; every GPU there is by default.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Encoders at a time without a GPU; one a core by default.")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts, from 1/N to N/N: for job arrays.")
+    ] = "1/1",
+    decoder: DecoderOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    skip_wrong: Annotated[
+        bool, typer.Option("--skip-wrong", help="Leave out wrong lines and missing files, and do the rest.")
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="[ADDRESS]",
+            help="Work on this Ray cluster; without an address on that of RAY_ADDRESS, or else on one of this machine.",
+        ),
+    ] = None,
+    verify: Annotated[
+        str | None, typer.Option("--verify", metavar="OUT", help="Check every file that was extracted to OUT, and end.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Extract features for training, evaluation and libraries; goes on where it was stopped."""
+    if verify is not None:
+        if source is not None:
+            raise typer.BadParameter("takes no SOURCE", param_hint="--verify")
+        _verify(verify, as_json)
+        return
+    if source is None or out is None:
+        raise typer.BadParameter("both are needed", param_hint="SOURCE OUT")
+    from vtg.extraction import WrongWorkError, read_source
+    from vtg.extraction import extract as run
+    from vtg.models.specs import model_spec
+
+    part, form = _shard(shard), _layout(layout)
+    spec = model_spec(model, clip, pretrained, fps)
+    with progress_bar("looking") as step:
+        work = read_source(source, fps, spec.fps, videos, dataset, split)
+        if form == "store" and work.queries:
+            messages.print("a store keeps videos only: the queries are left out")
+        try:
+            report = run(
+                work,
+                out,
+                spec.encoder,
+                layout=form,
+                device=device,
+                workers=workers,
+                shard=part,
+                retry_failed=retry_failed,
+                skip_wrong=skip_wrong,
+                ray="" if ray == OWN_CLUSTER else ray,
+                progress=_teller(step),
+            )
+        except WrongWorkError as error:
+            for problem in error.problems:
+                complain(problem)
+            raise
+    if as_json:
+        print_json({"out": out, "layout": layout, "clip": str(spec.encoder), "shard": shard, **report.to_dict()})
+    _print_summary(report, out)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _verify(out: str, as_json: bool) -> None:
+    from vtg.extraction.verify import verify
+
+    with progress_bar("checking") as step:
+        report = verify(out, lambda done, total: step("files", done, total))
+    for file, reason in report.problems:
+        complain(f"{file}: {reason}")
+    if as_json:
+        print_json({"out": out, **report.to_dict()})
+    failed = f"; {_count(len(report.failed), 'video')} failed" if report.failed else ""
+    messages.print(
+        f"{out}: {_count(report.checked, 'file')} checked, {len(report.problems)} wrong{failed}",
+        markup=False,
+        soft_wrap=True,
+    )
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise typer.BadParameter(f"{text} is not one of 1/N to N/N, such as 2/4", param_hint="--shard")
+    return int(found[1]), int(found[2])
+
+
+def _layout(text: str) -> Layout:
+    from vtg.extraction.records import LAYOUTS
+
+    for layout in LAYOUTS:
+        if layout == text:
+            return layout
+    raise typer.BadParameter(f"{text!r} is not one of {', '.join(LAYOUTS)}", param_hint="--layout")
+
+
+def _teller(step: Callable[[str, float, float], None]) -> Callable[[ExtractionProgress], None]:
+    """Shows progress: as a bar on a terminal, elsewhere as a line now and then."""
+    last = time.monotonic()
+
+    def tell(state: ExtractionProgress) -> None:
+        nonlocal last
+        speed = f"{state.frames} frames, {state.frames_per_second:.1f}/s"
+        step(speed, state.jobs_done, state.jobs)
+        if not messages.is_terminal and time.monotonic() - last > LINE_SECONDS:
+            last = time.monotonic()
+            left = "" if state.seconds_left is None else f", {format_time(state.seconds_left)} left"
+            messages.print(f"{state.jobs_done} of {state.jobs} done, {speed}{left}", markup=False)
+
+    return tell
+
+
+def _print_summary(report: ExtractionReport, out: str) -> None:
+    for record in report.failed:
+        complain(f"vtg: {record.source}: {record.failure}")
+    for problem in report.problems:
+        messages.print(f"left out: {problem}", markup=False, soft_wrap=True)
+    parts = [_count(report.videos, "video")]
+    parts += [_count(report.queries, "query", "queries")] if report.queries else []
+    parts += [f"{report.finished} done before"] if report.finished else []
+    parts += [f"{report.elsewhere} in the hands of another process"] if report.elsewhere else []
+    parts += [f"{len(report.failed)} failed (again with --retry-failed)"] if report.failed else []
+    speed = f", {_count(report.frames, 'frame')} in {format_time(report.seconds)}" if report.frames else ""
+    messages.print(f"{out}: {', '.join(parts)}{speed}", markup=False, soft_wrap=True)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

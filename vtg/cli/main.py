@@ -1,0 +1,280 @@
+"""The command line, and nothing else: what it can do, the Python API can do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vtg.cli.clips import add_clip_commands
+from vtg.cli.console import (
+    READER_GONE,
+    Interrupted,
+    JsonOption,
+    answers,
+    complain,
+    end_output,
+    hint_at_dashes,
+    messages,
+    prepare_outputs,
+    print_json,
+    progress_bar,
+    span,
+)
+from vtg.cli.extract import add_extract_command
+from vtg.cli.library import add_library_commands
+from vtg.cli.options import (
+    ClipOption,
+    DecoderOption,
+    DeviceOption,
+    EncodingOption,
+    FpsOption,
+    KeepLayersOption,
+    LibraryOption,
+    ModelOption,
+    PrecisionOption,
+    PretrainedOption,
+    index_files,
+    open_library,
+    print_problems,
+)
+from vtg.cli.page import add_page_command
+from vtg.cli.research import add_research_commands
+from vtg.cli.search import add_search_command
+from vtg.cli.train import add_training_command
+from vtg.errors import VtgError
+from vtg.timecode import format_time, parse_time
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="vtg",
+    help="Ask a video for a moment in plain words, and get it.",
+    epilog="Start with: vtg demo. Then: vtg index ~/Videos, and vtg search 'a dog jumps into the lake'.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+# What typer raises of a wrong use: click's class or its own, by its version, and always the base of this one.
+UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake becomes one line and exit status 1."""
+    prepare_outputs()
+    try:
+        status = end_output(_run())
+    except BrokenPipeError:
+        status = end_output(READER_GONE)
+    except OSError as error:  # of standard output itself
+        complain(f"vtg: standard output: {error.strerror or error}")
+        status = 1
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Run a command to its end, or until something is wrong and said; gives the exit status."""
+    outputs = sys.stdout, sys.stderr
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except VtgError as error:
+        complain(f"vtg: {error}")
+        return 1
+    except SystemExit:
+        if sys.stdout is outputs[0]:
+            raise
+        # Typer has met a broken pipe, wrapped both outputs, and gives up with a status of its own.
+        sys.stdout, sys.stderr = outputs
+        return READER_GONE
+    except OSError as error:  # a full disk, a folder that may not be written to
+        where = f"{error.filename}: " if error.filename else ""
+        complain(f"vtg: {where}{error.strerror or error}")
+        return 1
+    except Interrupted:
+        messages.print("vtg: stopped; what was finished is kept, the same command goes on from there")
+        return 130
+    except typer.Abort:
+        complain("vtg: stopped")
+        return 1
+    except UsageError as error:
+        hint_at_dashes(error, sys.argv[1:])
+        error.show(file=sys.stderr)  # type: ignore[attr-defined]
+        return error.exit_code  # type: ignore[attr-defined]
+
+
+@app.command(epilog="Example: vtg index ~/Videos clip.mp4 --library holidays.vtg")
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Video files, and folders with all in them.")],
+    library: LibraryOption = None,
+    model: ModelOption = None,
+    clip: ClipOption = None,
+    pretrained: PretrainedOption = None,
+    fps: FpsOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    keep_layers: KeepLayersOption = None,
+    encoding: EncodingOption = "auto",
+    decoder: DecoderOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Add files and folders to a library; what is in it and unchanged is left alone."""
+    target = open_library(
+        library,
+        model,
+        clip,
+        pretrained,
+        fps,
+        device,
+        precision=precision,
+        keep_layers=keep_layers,
+        encoding=encoding,
+    )
+    report = index_files(target, paths, retry_failed)
+    print_problems(report)
+    if as_json:
+        print_json(
+            {
+                "library": str(target.folder),
+                "added": report.added,
+                "moved": [{"from": old, "to": new} for new, old in report.moved.items()],
+                "unchanged": report.unchanged,
+                "failed": [{"path": path, "reason": reason} for path, reason in report.failed.items()],
+                "warnings": report.warnings,
+                "seconds": report.seconds,
+            }
+        )
+    else:
+        messages.print(
+            f"{target.folder}: {len(report.added)} added ({format_time(report.seconds)} of video), "
+            f"{len(report.unchanged)} unchanged, {len(report.failed)} failed",
+            markup=False,
+            soft_wrap=True,
+        )
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: vtg cut holiday.mp4 1:23.5 1:31 lake.mp4")
+def cut(
+    video: Annotated[Path, typer.Argument(help="The file to cut from; it is left as it is.")],
+    start: Annotated[str, typer.Argument(help="Seconds, mm:ss or hh:mm:ss.")],
+    end: Annotated[str, typer.Argument(help="Seconds, mm:ss or hh:mm:ss.")],
+    out: Annotated[Path, typer.Argument(help="The file to write.")],
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Do not encode again: quick and without loss, but begins at a key frame.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one clip, exact to the frame."""
+    from vtg import video as video_room
+
+    if out.exists() and not force:
+        raise VtgError(f"{out}: is there already; name another file, or replace it with --force")
+    clip = video_room.cut(video, parse_time(start), parse_time(end), out, copy=copy)
+    if as_json:
+        print_json({"video": str(video), "out": str(out), "start": clip.start, "end": clip.end})
+    else:
+        span = f"{format_time(clip.start, 2)}-{format_time(clip.end, 2)}"
+        messages.print(f"{out}: {span} of {video}", markup=False, soft_wrap=True)
+
+
+models_app = typer.Typer(
+    help="Show the models that there are, and which of them are on this disk; pull gets one.",
+    epilog="Example: vtg models --json",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(models_app, name="models")
+
+
+@models_app.callback()
+def models(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show the models that there are, and which of them are on this disk; pull gets one."""
+    if context.invoked_subcommand:
+        return
+    from vtg.models.specs import describe_models
+
+    rows = describe_models()
+    if as_json:
+        print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "on this disk", "CLIP", "what for"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row["name"], "yes" if row["present"] else "no", row["clip"], row["purpose"])
+    answers.print(table)
+    absent = sorted({row["clip"] for row in rows if not row["clip_present"]})
+    if absent:
+        messages.print(f"\nnot on this disk yet, downloaded when first needed: {', '.join(absent)}", markup=False)
+
+
+@models_app.command(epilog="Example: vtg models pull r2-qvhighlights")
+def pull(
+    name: Annotated[str, typer.Argument(help="A published head, from 'vtg models'.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Download a published head, check it, and keep it; a download that broke off goes on."""
+    from vtg.models.registry import pull as pull_model
+
+    with progress_bar("downloading") as step:
+        path = pull_model(name, lambda done, total: step(f"{name}, kB", done / 1000, (total or done) / 1000))
+    if as_json:
+        print_json({"name": name, "path": str(path)})
+    else:
+        messages.print(f"{name}: {path}", markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: vtg demo --out vtg-demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the videos, the library and the sheet.")] = Path(
+        "vtg-demo"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Render small videos, index them, ask for moments, and show what was found beside what is true."""
+    from vtg.demo.tour import run_tour
+
+    with progress_bar("rendering") as step:
+        tour = run_tour(out, lambda stage, done, total: step(stage, done, total))
+    if as_json:
+        print_json(tour.to_dict())
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("video", "query", "found", "true", "IoU"):
+        table.add_column(column, justify="right" if column == "IoU" else "left")
+    for answer in tour.answers:
+        true = ", ".join(span(*window) for window in answer.windows)
+        table.add_row(answer.video, answer.query, span(*answer.found), true, f"{answer.iou:.2f}")
+    answers.print(table)
+    messages.print(
+        f"\nmean IoU {tour.mean_iou:.2f}, {tour.found_share:.0%} of the moments found at IoU ≥ 0.5 "
+        f"(the bundled demo CLIP and its head, on videos that neither has seen)\n"
+        f"look at: {tour.sheet}\n"
+        f"ask more: vtg search 'a red circle' --library {tour.library}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+add_search_command(app)
+add_library_commands(app)
+add_clip_commands(app)
+add_extract_command(app)
+add_research_commands(app)
+add_training_command(app)
+add_page_command(app)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The training command: what `vtg train` reads from the command line, shows while it works, and prints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vtg.cli.console import (
+    JsonOption,
+    ResearchDeviceOption,
+    SettingsOption,
+    answers,
+    messages,
+    print_json,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from vtg.recipes import Recipe
+    from vtg.training.train import CheckResult, Sources, TrainingResult, TrainingStep
+
+__all__ = ["add_training_command"]
+
+INTERRUPTED_STATUS = 130  # what shells expect after Ctrl-C
+
+
+def add_training_command(app: typer.Typer) -> None:
+    """Give the command line `vtg train`."""
+    app.command(
+        epilog="Example: vtg train qvhighlights --features features/ --annotations annotations/ --set train.batch=32"
+    )(train)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A benchmark's name, or the .toml file of your own.")],
+    features: Annotated[
+        Path | None, typer.Option("--features", help="Folder of cached features in the published layout, or a library.")
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option("--annotations", help="Folder with the recipe's files, or the file of the part to train on."),
+    ] = None,
+    validation_features: Annotated[
+        Path | None, typer.Option("--validation-features", help="Those of the validation part, if they lie elsewhere.")
+    ] = None,
+    validation_annotations: Annotated[
+        Path | None, typer.Option("--validation-annotations", help="The file of the part to validate on.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run; training/RECIPE by default.")
+    ] = None,
+    settings: SettingsOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the folder.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only see whether 8 samples can be learnt by heart: do data and recipe fit?")
+    ] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the curves of losses and figures as curves.png.")] = False,
+    device: ResearchDeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a head on cached features; on several GPUs with: accelerate launch --multi_gpu -m vtg train RECIPE."""
+    speaks = int(os.environ.get("RANK", "0")) == 0  # of several processes the first
+    messages.quiet = not speaks
+    from vtg.recipes import load_recipe
+    from vtg.training.train import Sources, member_recipes
+
+    chosen = load_recipe(recipe, settings or ())
+    sources = Sources(features, annotations, validation_features, validation_annotations)
+    if chosen.name == "demo" and features is None:
+        sources = _demo_sources(chosen, sources, device)
+    recipes = member_recipes(chosen)
+    if check:
+        _check(recipes, sources, device, as_json)
+        return
+    folder = out or Path("training") / chosen.name
+    results = []
+    for member in recipes:
+        target = folder / member.name if chosen.members else folder
+        # Of many domains, those that were not begun when a run was stopped have nothing to go on with.
+        going_on = resume and (not chosen.members or (target / "state.pt").exists())
+        results.append(_train(member, sources, target, going_on, plot, device))
+        if not results[-1].finished:
+            break
+    if speaks:
+        _print_results(chosen, results, as_json)
+    if not results[-1].finished:
+        again = shlex.join(["vtg", *sys.argv[1:], *([] if resume else ["--resume"])])
+        messages.print(f"stopped and saved; go on with: {again}", markup=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED_STATUS)
+
+
+def _demo_sources(recipe: Recipe, sources: Sources, device: str | None) -> Sources:
+    """Make the demo data set where there is none, and say where it lies."""
+    from vtg.evaluation import prepare_demo
+
+    with progress_bar("preparing") as step:
+        features, annotations = prepare_demo(recipe, recipe.train.split, step, device)
+        sources = replace(sources, features=features, annotations=annotations)
+        if recipe.train.validation is None:
+            return sources
+        features, annotations = prepare_demo(recipe, recipe.train.validation, step, device)
+        return replace(sources, validation_features=features, validation_annotations=annotations)
+
+
+def _train(
+    recipe: Recipe, sources: Sources, folder: Path, resume: bool, plot: bool, device: str | None
+) -> TrainingResult:
+    from vtg.training.train import train as run
+
+    if recipe.train.accumulate > 1:
+        messages.print(
+            f"note: each of {recipe.train.accumulate} accumulated passes contrasts only its own {recipe.train.batch} "
+            "samples with each other; memory permitting, prefer a larger train.batch",
+            markup=False,
+            soft_wrap=True,
+        )
+    with progress_bar(recipe.name) as step:
+        return run(
+            recipe,
+            sources,
+            folder,
+            resume=resume,
+            plot=plot,
+            device=device,
+            progress=step,
+            report=_reporter(step),
+        )
+
+
+def _reporter(step: Callable[[str, float, float], None]) -> Callable[[TrainingStep], None]:
+    """Shows every batch in the progress line; where there is none, a line an epoch."""
+    epoch = 0
+
+    def report(state: TrainingStep) -> None:
+        nonlocal epoch
+        parts = " ".join(f"{name} {value:.3f}" for name, value in state.losses.items())
+        figure = "" if state.figure is None else f", {state.metric} {state.figure:g}"
+        total = sum(state.losses.values())
+        line = f"{state.recipe} {state.epoch}/{state.epochs}: loss {total:.3f} ({parts}), rate {state.rate:.1e}{figure}"
+        step(line, state.batches, state.all_batches)
+        if state.epoch != epoch and not messages.is_terminal:
+            messages.print(line, markup=False, soft_wrap=True)
+        epoch = state.epoch
+
+    return report
+
+
+def _check(recipes: list[Recipe], sources: Sources, device: str | None, as_json: bool) -> None:
+    from vtg.training.train import check as run
+
+    results: list[CheckResult] = []
+    for recipe in recipes:
+        with progress_bar(f"checking {recipe.name}") as step:
+            results.append(run(recipe, sources, device, step))
+    if as_json:
+        documents = [result.to_dict() for result in results]
+        print_json(documents[0] if len(documents) == 1 else {"checks": documents})
+    else:
+        for result in results:
+            answers.print(f"{result.recipe}: {result.verdict}", markup=False, soft_wrap=True)
+    if not all(result.fits for result in results):
+        raise typer.Exit(1)
+
+
+def _print_results(recipe: Recipe, results: list[TrainingResult], as_json: bool) -> None:
+    figures = [result.figure for result in results if result.figure is not None]
+    mean = sum(figures) / len(figures) if figures and len(figures) == len(recipe.members or (recipe.name,)) else None
+    if as_json:
+        documents = [result.to_dict() for result in results]
+        print_json({"recipe": recipe.name, "figure": mean, "members": documents} if recipe.members else documents[0])
+        return
+    for result in results:
+        figure = "not validated"
+        if result.figure is not None:
+            figure = f"{result.metric} {result.figure:g} after epoch {result.best_epoch}"
+        messages.print(f"{result.recipe}: {result.head} ({figure})", markup=False, soft_wrap=True)
+    if recipe.members and mean is not None:
+        messages.print(f"{recipe.name}: mean {results[0].metric} {mean:.5g}", markup=False)

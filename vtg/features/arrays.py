@@ -1,0 +1,136 @@
+"""Files of arrays: the only module that knows how ours are written whole or not at all, checked and mapped."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtg.errors import VtgError
+from vtg.files.hashing import file_sha256
+from vtg.files.whole import WholeFileWriter
+from vtg.text import read_json
+
+__all__ = ["HEADER_BYTES", "ArrayFileWriter", "map_arrays", "read_header", "verify"]
+
+HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
+KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "U8": "|u1"}  # safetensors' names, numpy's
+
+
+class ArrayFileWriter(WholeFileWriter):
+    """Writes one safetensors file piece by piece; use it in a ``with`` statement.
+
+    Whatever happens inside, the final name only ever holds a whole file: see `finish`.
+
+    Args:
+        path: the final name; its folder is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, HEADER_BYTES)
+
+    def __enter__(self) -> ArrayFileWriter:
+        self.open()
+        return self
+
+    def finish(self, metadata: Mapping[str, str], arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        """Give the file its header and its name.
+
+        Args:
+            metadata: what else it says; the checksum is added.
+            arrays: what was written, in this order: numpy's kind ("<f4", "<f2", "|i1", "|u1") and shape.
+        """
+        header: dict[str, Any] = {"__metadata__": {**metadata, "sha256": self.sha256}}
+        names = {kind: name for name, kind in KINDS.items()}
+        begin = 0
+        for name, (kind, shape) in arrays.items():
+            end = begin + int(np.prod(shape)) * np.dtype(kind).itemsize
+            header[name] = {"dtype": names[kind], "shape": list(shape), "data_offsets": [begin, end]}
+            begin = end
+        text = json.dumps(header).encode()
+        length = (HEADER_BYTES - 8).to_bytes(8, "little")
+        self.complete(length + text.ljust(HEADER_BYTES - 8), read_header)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a whole file: its arrays by name, and "__metadata__", all of which are what they should be.
+
+    Raises:
+        VtgError: it is not there, no file, or damaged.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device read for ever
+            raise VtgError(f"{path}: is no file; remove it and index its video again")
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES)
+        header = read_json(head[8:])
+        end = _check_entries(header)
+        whole = int.from_bytes(head[:8], "little") == HEADER_BYTES - 8 and HEADER_BYTES + end == path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise VtgError(f"{path}: these features are not there; index the video again") from None
+    except PermissionError as error:
+        raise VtgError(f"{path}: cannot be read ({error.strerror}); mind the rights of its folder") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        whole = False
+    if not whole:
+        raise VtgError(f"{path}: damaged (its size or header is wrong); remove it and index its video again")
+    return dict(header)
+
+
+def _check_entries(header: Mapping[str, Any]) -> int:
+    """Where the last array of a header ends, in bytes after it.
+
+    Raises:
+        ValueError: arrays overlap, have gaps, or are not as long as their shapes say; or the metadata is no text.
+        KeyError, TypeError, AttributeError: something is missing or of another kind.
+    """
+    metadata = header["__metadata__"]
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("metadata of another kind")
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry["data_offsets"][0]):
+        begin, past = entry["data_offsets"]
+        size = np.dtype(KINDS[entry["dtype"]]).itemsize
+        for length in entry["shape"]:
+            if type(length) is not int or length < 0:
+                raise ValueError("no shape")
+            size *= length
+        if type(begin) is not int or type(past) is not int or begin != end or past != begin + size:
+            raise ValueError("arrays that do not follow each other")
+        end = past
+    return end
+
+
+def map_arrays(path: Path, header: Mapping[str, Any], names: Iterable[str]) -> list[np.ndarray | None]:
+    """Map arrays of a file, which is opened once; None for those that it does not have.
+
+    The mapping is private: what is read is the file, and nothing is ever written to it.
+    """
+    with path.open("rb") as file:
+        # A copy on writing rather than for reading: torch takes no read-only memory, and pages that nobody writes to
+        # are the file's own.
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    entries = (header.get(name) for name in names)
+    return [
+        None
+        if entry is None
+        else np.ndarray(entry["shape"], KINDS[entry["dtype"]], mapped, HEADER_BYTES + entry["data_offsets"][0])
+        for entry in entries
+    ]
+
+
+def verify(path: Path) -> None:
+    """Read a file whole and compare it with its checksum.
+
+    Raises:
+        VtgError: it is missing or damaged.
+    """
+    expected = read_header(path)["__metadata__"].get("sha256")
+    if file_sha256(path, HEADER_BYTES) != expected:
+        raise VtgError(f"{path}: does not match its checksum; remove it and index its video again")

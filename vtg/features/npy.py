@@ -1,0 +1,149 @@
+"""The published layout: the only module that knows feature caches of one ``.npy`` file a video and one a query."""
+
+from __future__ import annotations
+
+import math
+import os
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from vtg.errors import VtgError
+from vtg.files.whole import WholeFileWriter
+from vtg.video.sources import check_regular
+
+__all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
+
+NUMBERS = ("<f2", "<f4", "<f8")  # that arrays may hold
+NPY_HEADER_BYTES = 128  # of version 1.0, a multiple of 64 with room for any shape; written last, when T is known
+
+
+class PublishedFeatures:
+    """The layout of the published feature caches: one float16 ``.npy`` a video and one a query.
+
+    Args:
+        root: the folder that holds ``clip_b32_vid_k4/`` and ``clip_b32_txt_k4/``.
+        videos: name of the folder of videos, ``{vid}.npy`` of shape [T, K, P, Cv].
+        queries: name of the folder of queries, ``{qid}.npy`` of shape [L, K, Cq].
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], videos: str = "clip_b32_vid_k4", queries: str = "clip_b32_txt_k4"
+    ) -> None:
+        self.videos = Path(root) / videos
+        self.queries = Path(root) / queries
+
+    def video(self, vid: str) -> np.ndarray:
+        """Map one video's [T, K, P, Cv] float16.
+
+        Raises:
+            VtgError: the file is missing, damaged or of another shape.
+        """
+        return read_npy(self.videos / f"{vid}.npy", dimensions=4)
+
+    def query(self, qid: str | int) -> np.ndarray:
+        """Map one query's [L, K, Cq] float16.
+
+        Raises:
+            VtgError: the file is missing, damaged or of another shape.
+        """
+        return read_npy(self.queries / f"{qid}.npy", dimensions=3)
+
+    def video_ids(self) -> Iterator[str]:
+        """The ids of all videos, in order."""
+        return iter(sorted(path.stem for path in self.videos.glob("*.npy")))
+
+    def write_video(self, vid: str, layers: np.ndarray) -> Path:
+        """Write one video's [T, K, P, Cv] as float16; the file appears whole or not at all."""
+        return _write(self.videos / f"{vid}.npy", layers, dimensions=4)
+
+    def write_query(self, qid: str | int, layers: np.ndarray) -> Path:
+        """Write one query's [L, K, Cq] as float16; the file appears whole or not at all."""
+        return _write(self.queries / f"{qid}.npy", layers, dimensions=3)
+
+
+def read_npy(path: Path, dimensions: int) -> np.ndarray:
+    """Map an array of features from a ``.npy`` file.
+
+    Raises:
+        VtgError: the file is missing, damaged, of another type or of another number of dimensions.
+    """
+    check_regular(path)
+    try:
+        with np.errstate(over="raise"):  # an absurd shape is an error, not a warning
+            array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no archives of arrays
+    except FileNotFoundError:
+        raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
+    except (ValueError, OSError, EOFError, ArithmeticError, SyntaxError, tokenize.TokenError):  # of damaged headers
+        raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
+    if array.dtype.str not in NUMBERS:
+        raise VtgError(f"{path}: holds {array.dtype.str}, not float16, float32 or float64; extract it again")
+    if array.ndim != dimensions or not math.prod(array.shape):
+        raise VtgError(f"{path}: has shape {list(array.shape)}, not {dimensions} dimensions; extract it again")
+    return array
+
+
+class NpyWriter(WholeFileWriter):
+    """Writes a float16 ``.npy`` file chunk by chunk along its first axis; use it in a ``with`` statement.
+
+    Whatever happens inside, the final name only ever holds a whole file: it appears when the statement is left without
+    an error.
+
+    Args:
+        path: the file to write; its folder is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, NPY_HEADER_BYTES)
+        self._rest: tuple[int, ...] | None = None
+        self._length = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what has been written so far."""
+        return (self._length, *(self._rest or ()))
+
+    def __enter__(self) -> NpyWriter:
+        self.open()
+        return self
+
+    def append(self, values: np.ndarray) -> None:
+        """Add [N, ...], kept as float16.
+
+        Raises:
+            ValueError: the shape beyond N differs from what came before.
+        """
+        values = np.ascontiguousarray(values, dtype="<f2")
+        if self._rest is not None and values.shape[1:] != self._rest:
+            raise ValueError(f"{self._path.name}: shape {values.shape} does not continue {self.shape}")
+        self._rest = values.shape[1:]
+        self._length += len(values)
+        self.write(values)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                if not math.prod(self.shape):
+                    raise ValueError(f"{self._path}: nothing was written")
+                self.complete(_npy_header(self.shape))
+        finally:
+            super().__exit__(kind, error, trace)
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    fields = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape!r}, }}".encode("latin1")
+    room = NPY_HEADER_BYTES - 10
+    return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + fields.ljust(room - 1) + b"\n"
+
+
+def _write(path: Path, array: np.ndarray, dimensions: int) -> Path:
+    if array.ndim != dimensions:
+        raise ValueError(f"{path.name}: shape {array.shape} does not have {dimensions} dimensions")
+    with NpyWriter(path) as writer:
+        writer.append(array)
+    return path

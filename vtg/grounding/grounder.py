@@ -1,0 +1,274 @@
+"""Grounding: knows the order of operations from a video and a sentence to moments and a saliency curve."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.errors import VtgError
+from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures
+from vtg.grounding.results import Grounding, Moment, Saliency
+from vtg.grounding.windows import MOST_MOMENTS, check_askable, ground_each_with_head, ground_with_head, moments_of
+from vtg.grounding.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin, relevance
+from vtg.models.specs import EncoderSpec, model_spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from vtg.clip.encoder import ClipEncoder, TextFeatures
+    from vtg.r2 import Predictor, R2Head
+
+__all__ = ["Grounder", "Grounding", "Moment", "Saliency", "ground_with_head", "load", "load_encoder"]
+
+
+def load(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    clip: str | None = None,
+    pretrained: str | os.PathLike[str] | None = None,
+    fps: float | None = None,
+    device: str | torch.device | None = None,
+) -> Grounder:
+    """Load a model.
+
+    Args:
+        name: one of `vtg.available_models()`: "zero-shot" is CLIP alone, "demo" the small bundled one; or the path of
+            a head's checkpoint.
+        clip: another CLIP of open_clip's catalogue than the model's own.
+        pretrained: other weights for it: a tag of the catalogue or a file.
+        fps: frames a second to look at; None for what the model wants.
+        device: a torch device; None takes the best there is.
+
+    Raises:
+        VtgError: no such model, weights that cannot be had, or a head that does not fit the CLIP.
+    """
+    spec = model_spec(name, clip, pretrained, fps)
+    head = spec.load_head()  # first: a head that cannot be had is known sooner than a CLIP is loaded
+    return Grounder(load_encoder(spec.encoder, device), head, spec.fps)
+
+
+def load_encoder(spec: EncoderSpec, device: str | torch.device | None = None, encoding: str = "float32") -> ClipEncoder:
+    """Load the CLIP that a specification names.
+
+    Args:
+        spec: of the CLIP.
+        device: a torch device; None takes the best there is.
+        encoding: what its image tower computes in on a CPU; see `vtg.ClipEncoder`.
+
+    Raises:
+        VtgError: its weights cannot be had.
+    """
+    from vtg.clip.encoder import ClipEncoder
+
+    return ClipEncoder(spec.clip, spec.weights, layers=spec.layers, device=device, encoding=encoding)
+
+
+class Grounder:
+    """Finds moments: a video goes once through CLIP and is remembered, then each sentence is quick.
+
+    Args:
+        encoder: the CLIP that encodes both sides.
+        head: an R² head for that CLIP; None grounds by CLIP's embeddings alone.
+        fps: frames a second to look at; None for what the head was trained with (without one, 0.5).
+
+    Raises:
+        VtgError: the head does not fit the encoder.
+    """
+
+    def __init__(self, encoder: ClipEncoder, head: R2Head | None = None, fps: float | None = None) -> None:
+        self.encoder = encoder
+        self.head = head.to(encoder.device).eval() if head is not None else None
+        self.fps = fps or (head.config.fps if head is not None else 0.5)
+        if head is not None:
+            _check_fit(encoder, head)
+
+    def ground(self, video: str | os.PathLike[str] | VideoFeatures, query: str) -> Grounding:
+        """Find the moments of a video that a sentence describes.
+
+        Args:
+            video: a file, or its features.
+            query: the sentence.
+
+        Raises:
+            VideoError: the file cannot be read.
+            VtgError: features of another CLIP.
+        """
+        return self.ground_many(video, [query])[0]
+
+    def ground_many(self, video: str | os.PathLike[str] | VideoFeatures, queries: Sequence[str]) -> list[Grounding]:
+        """Find the moments of several sentences; the video's side is computed once.
+
+        Args:
+            video: a file, or its features.
+            queries: sentences.
+
+        Returns:
+            One grounding a query, in their order.
+
+        Raises:
+            VideoError: the file cannot be read.
+            VtgError: features of another CLIP.
+        """
+        features = video if isinstance(video, VideoFeatures) else self.features(video)
+        return self.ground_texts(features, list(queries), self.encoder.encode_texts(list(queries)))
+
+    def ground_texts(
+        self, video: VideoFeatures, queries: Sequence[str], texts: Sequence[TextFeatures]
+    ) -> list[Grounding]:
+        """Find the moments of sentences that are encoded already.
+
+        Args:
+            video: its features.
+            queries: the sentences, for the answers.
+            texts: their features.
+
+        Raises:
+            VtgError: features of another CLIP.
+        """
+        return self.ground_each([video], queries, texts)[0]
+
+    def ground_each(
+        self,
+        videos: Sequence[VideoFeatures],
+        queries: Sequence[str],
+        texts: Sequence[TextFeatures],
+        most: int | None = None,
+    ) -> list[list[Grounding]]:
+        """Find the moments of encoded sentences in several videos; together they are quicker than one by one.
+
+        Args:
+            videos: their features.
+            queries: the sentences, for the answers.
+            texts: their features.
+            most: moments of a video that are wanted; None for all that the model gives.
+
+        Returns:
+            For each video one grounding a sentence.
+
+        Raises:
+            VtgError: `check_askable` refuses a video.
+        """
+        if not queries:
+            return [[] for _ in videos]
+        for video in videos:
+            self._check_encoder(video)
+        if self.head is not None:
+            layers = [text.layers for text in texts]
+            count = MOST_MOMENTS if most is None else most
+            groundings = ground_each_with_head(self.head, videos, queries, layers, self._predictor, count)
+            return [[_lasting(grounding) for grounding in own] for own in groundings]
+        return [
+            [self._ground_by_embedding(video, query, text, most) for query, text in zip(queries, texts, strict=True)]
+            for video in videos
+        ]
+
+    def check_askable(self, video: VideoFeatures) -> None:
+        """Whether this model can be asked about a video from what is stored of it.
+
+        Raises:
+            VtgError: it has features of another CLIP, or not those that the head reads.
+        """
+        self._check_encoder(video)
+        if self.head is not None:
+            check_askable(self.head, video)
+
+    def _check_encoder(self, video: VideoFeatures) -> None:
+        if video.encoder and video.encoder != self.encoder.fingerprint:
+            raise VtgError(f"{video.name}: has features of another CLIP than this model's; extract them with this one")
+
+    def _ground_by_embedding(self, video: VideoFeatures, query: str, text: TextFeatures, most: int | None) -> Grounding:
+        margin = self._margin(video, text)
+        windows = propose_moments(margin, video.fps, video.duration)
+        saliency = Saliency(video.times, relevance(margin))
+        return Grounding(query, video.name, video.duration, moments_of(windows[:most]), saliency)
+
+    def _margin(self, video: VideoFeatures, text: TextFeatures) -> np.ndarray:
+        if video.embedding is None:
+            raise VtgError(f"{video.name}: has no embeddings to ground by; load an R² head for its layers")
+        similarity = video.embedding @ text.embedding.float().numpy()
+        return query_margin(similarity, video.embedding @ self._background.T, self.encoder.logit_scale)
+
+    def score_bound(self, video: VideoFeatures, text: TextFeatures) -> float:
+        """What no moment of a video scores above, 0…1: much quicker to tell than the moments themselves.
+
+        Without a head a moment scores at most as its best frame does; of a head nothing is known but 1.
+
+        Args:
+            video: its features, with embeddings.
+            text: the sentence's features.
+        """
+        return 1.0 if self.head is not None else float(relevance(self._margin(video, text).max()))
+
+    def features(self, path: str | os.PathLike[str]) -> VideoFeatures:
+        """Run a file through CLIP; what was done for it before is remembered until the file changes.
+
+        Returns:
+            Features that are mapped from a temporary folder of this grounder, so a long video takes no memory.
+
+        Raises:
+            VideoError: the file cannot be read.
+        """
+        from vtg.features.pipeline import encode_video
+        from vtg.video import probe
+
+        path = Path(path)
+        info = probe(path)
+        status = path.stat()
+        known = f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"
+        digest = hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()
+        key = FeatureKey(digest[:32], self.encoder.fingerprint, self.fps)
+        if key not in self._store:
+            with self._store.write(key, info.duration) as writer:
+                for chunk in encode_video(path, self.encoder, self.fps):
+                    writer.append(chunk.layers, chunk.embedding, chunk.miniatures)
+        return self._store.open(key, str(path))
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        self._folder = tempfile.TemporaryDirectory(prefix="vtg-", ignore_cleanup_errors=True)
+        return FeatureStore(self._folder.name)
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        from vtg.r2 import Predictor
+
+        assert self.head is not None  # only asked of one
+        return Predictor(self.head)
+
+    @cached_property
+    def _background(self) -> np.ndarray:
+        texts = self.encoder.encode_texts(BACKGROUND_PROMPTS)
+        return np.stack([text.embedding.float().numpy() for text in texts])
+
+
+def _check_fit(encoder: ClipEncoder, head: R2Head) -> None:
+    config = head.config
+    name = config.name or "this head"
+    if not encoder.class_tokens:
+        raise VtgError(f"{name}: reads a class token, and this CLIP's image tower has none; choose CLIP's own ViTs")
+    found = (encoder.layers, encoder.tokens, encoder.width, encoder.text_width)
+    wanted = (config.layers, config.tokens or encoder.tokens, config.video_width, config.query_width)
+    if found != wanted:
+        raise VtgError(
+            f"{name}: reads {_shape(wanted)}, and this CLIP gives {_shape(found)}; "
+            f"load it with the CLIP that it was trained on ({config.clip_model or 'not named in its file'})"
+        )
+
+
+def _lasting(grounding: Grounding) -> Grounding:
+    """Without the moments that rounded times left nothing of: they count in figures, and show nothing."""
+    moments = [moment for moment in grounding.moments if moment.end > moment.start]
+    return grounding if len(moments) == len(grounding.moments) else replace(grounding, moments=moments)
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    layers, tokens, width, text_width = sizes
+    return f"{layers} layers of {tokens} tokens, {width} and {text_width} wide"

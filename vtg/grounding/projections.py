@@ -1,0 +1,352 @@
+"""Store the projections of videos on disk as int8; converts the float projections of older libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.errors import VtgError
+from vtg.features.arrays import ArrayFileWriter, map_arrays, read_header, verify
+from vtg.files.hashing import file_sha256
+from vtg.files.whole import remove_abandoned_parts
+from vtg.grounding.window_layout import window_frames, window_starts
+
+if TYPE_CHECKING:
+    from vtg.r2 import R2Head, VideoProjection
+
+__all__ = ["ProjectionKey", "ProjectionStore", "ProjectionWriter", "StoredProjection", "head_fingerprint"]
+
+FORMAT = "vtg-projection-1"
+OLDER = ("float32", "float16")  # precisions of projections that libraries had before all became int8
+
+
+def head_fingerprint(name: str) -> str:
+    """16 hex digits that name a head by what is in its file; "" where it is not on this disk.
+
+    Args:
+        name: of the registry, or a checkpoint.
+    """
+    from vtg.models.registry import registry
+
+    entry = registry().get(name)
+    path = Path(name).expanduser() if entry is None else entry.path
+    try:
+        if not path.is_file():  # a pipe or a device would be read without end
+            return ""
+        content = file_sha256(path)
+    except OSError:
+        return ""
+    # A published file does not say how it is to be used: the registry does, and that is part of what a head is.
+    settings = "" if entry is None else repr((entry.window_seconds, entry.step_seconds))
+    return hashlib.sha256(f"{content} {settings}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ProjectionKey:
+    """What a projection is of, and of what kind.
+
+    Attributes:
+        video: from `vtg.features.store.content_key`.
+        encoder: fingerprint of the CLIP.
+        fps: frames a second; with the head's seconds it makes the windows.
+        head: from `head_fingerprint`.
+        precision: "int8", or one of `OLDER` in an older library.
+    """
+
+    video: str
+    encoder: str
+    fps: float
+    head: str
+    precision: str = "int8"
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file in a store."""
+        return f"{self.video}.{self.encoder}.{self.head}.{self.precision}.{self.fps:g}fps.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class StoredProjection:
+    """The projection of one video; from a store it is mapped, and what is not touched takes no memory.
+
+    Attributes:
+        values: [V, K, W, P, D] int8; float32 or float16 in an older library that cannot be written to.
+        scale: [V, K, W, P] float16 for int8; None otherwise.
+        frames: T, of the video.
+        starts: V first frames of the windows.
+    """
+
+    values: np.ndarray
+    scale: np.ndarray | None
+    frames: int
+    starts: list[int]
+
+    def __len__(self) -> int:
+        return self.frames
+
+    @property
+    def length(self) -> int:
+        """W, the frames of a window."""
+        return int(self.values.shape[2])
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes on the disk."""
+        return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    def windows(self, chosen: slice = slice(None)) -> VideoProjection:
+        """Some of the windows, as a `vtg.r2.Predictor` asks them; of int8, nothing is read yet."""
+        import torch
+
+        from vtg.r2 import VideoProjection
+
+        scale = None if self.scale is None else torch.from_numpy(self.scale[chosen])
+        return VideoProjection(torch.from_numpy(self.values[chosen]), scale).quantized()
+
+
+class ProjectionStore:
+    """A folder of projections, one safetensors file a key; a file that is there is whole.
+
+    Args:
+        root: the folder; made when first written to.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def path(self, key: ProjectionKey) -> Path:
+        """Where the projection of a key is, or would be."""
+        return self.root / key.file_name
+
+    def __contains__(self, key: ProjectionKey) -> bool:
+        return self.path(key).is_file() or self._older(key) is not None
+
+    def _older(self, key: ProjectionKey) -> ProjectionKey | None:
+        """The most precise projection that an older library has of the same."""
+        kept = (replace(key, precision=precision) for precision in OLDER)
+        return next((own for own in kept if self.path(own).is_file()), None)
+
+    def __iter__(self) -> Iterator[ProjectionKey]:
+        """The keys of all its files; what has another name is none of them."""
+        keys = map(_key_of, self.root.glob("*fps.safetensors"))
+        return (key for key in keys if key is not None)
+
+    def write(self, key: ProjectionKey, head: R2Head) -> ProjectionWriter:
+        """Open a writer; the file appears under its name when the writer is left without an error.
+
+        Args:
+            key: what the projection is of.
+            head: the one that the key names.
+        """
+        return ProjectionWriter(self.path(key), key, head)
+
+    def open(self, key: ProjectionKey) -> StoredProjection:
+        """Map a projection; one that an older library has in floats is converted to int8 first.
+
+        Raises:
+            VtgError: it is not there, or the file is damaged.
+        """
+        older = None if self.path(key).is_file() else self._older(key)
+        if older is not None:
+            try:
+                self._convert(older, key)
+            except OSError:  # the library cannot be written to: its windows are converted whenever they are asked
+                return self._map(older)
+        return self._map(key)
+
+    def _map(self, key: ProjectionKey) -> StoredProjection:
+        path = self.path(key)
+        header = read_header(path)
+        values, scale = map_arrays(path, header, ("values", "scale"))
+        try:
+            frames, step = (int(header["__metadata__"][name]) for name in ("frames", "step"))
+            if header["__metadata__"].get("video", key.video) != key.video:
+                raise ValueError("of another video")
+            _check_arrays(values, scale, frames, step)
+        except (ValueError, KeyError):
+            raise VtgError(
+                f"{path}: damaged (not what a head made of its video); remove it, and index it again"
+            ) from None
+        assert values is not None  # as was checked
+        length = values.shape[2]  # of a short video, less than the head's step
+        return StoredProjection(values, scale, frames, window_starts(frames, length, min(step, length)))
+
+    def _convert(self, older: ProjectionKey, key: ProjectionKey) -> None:
+        verify(self.path(older))  # or damage would get a checksum of its own
+        stored = self._map(older)
+        step = int(read_header(self.path(older))["__metadata__"]["step"])
+        with _WindowsFile(self.path(key), key) as file:
+            for window in range(len(stored.starts)):
+                file.append(stored.windows(slice(window, window + 1)))
+            file.finish(len(stored), step)
+        del stored
+        with contextlib.suppress(OSError):  # Windows removes no file that another process has mapped
+            self.path(older).unlink()
+
+    def bytes_of(self, video: str) -> int:
+        """What all projections of a video take on the disk."""
+        return sum(path.stat().st_size for path in self.root.glob(f"{video}.*fps.safetensors"))
+
+    def verify(self, key: ProjectionKey) -> None:
+        """Read a file whole and compare it with its checksum.
+
+        Raises:
+            VtgError: it is missing or damaged.
+        """
+        verify(self.path(key))
+
+    def remove(self, key: ProjectionKey) -> None:
+        """Remove a projection, if it is there."""
+        self.path(key).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove unfinished files that a process left behind when it was killed."""
+        remove_abandoned_parts(self.root)
+
+
+class ProjectionWriter:
+    """Projects a video as its layers come, window by window; use it in a ``with`` statement.
+
+    In memory it holds the layers of about one window. Whatever happens inside, the final name only ever holds a whole
+    file.
+
+    Args:
+        path: the final name.
+        key: what the projection is of.
+        head: projects.
+    """
+
+    def __init__(self, path: Path, key: ProjectionKey, head: R2Head) -> None:
+        self._key = key
+        self._head = head
+        self._length, self._step = window_frames(head.config.window_seconds, head.config.step_seconds, key.fps)
+        self._layers: np.ndarray | None = None  # frames from `_first` on
+        self._first = 0
+        self._received = 0
+        self._starts: list[int] = []
+        self._file = _WindowsFile(path, key)
+
+    def __enter__(self) -> ProjectionWriter:
+        self._file.__enter__()
+        return self
+
+    def append(self, layers: np.ndarray) -> None:
+        """Add frames.
+
+        Args:
+            layers: [N, K, P, C].
+
+        Raises:
+            VtgError: of another shape than the head reads.
+        """
+        self._layers = layers if self._layers is None else np.concatenate((self._layers, layers))
+        self._received += len(layers)
+        # A window that ends before the last frame is final; where the last one begins is known at the end.
+        while (start := len(self._starts) * self._step) + self._length < self._received:
+            self._write_window(start)
+        kept = max(self._first, min(len(self._starts) * self._step, self._received - self._length))
+        self._layers, self._first = self._layers[kept - self._first :], kept
+
+    def _write_window(self, start: int) -> None:
+        import torch
+
+        assert self._layers is not None  # something was appended
+        begin = start - self._first
+        window = torch.from_numpy(np.array(self._layers[begin : begin + self._length]))
+        with torch.no_grad():
+            self._file.append(self._head.project([window]).quantized())
+        self._starts.append(start)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._file.__exit__(kind, error, trace)
+
+    def _finish(self) -> None:
+        if not self._received:
+            raise ValueError(f"{self._key.file_name}: no frames were written")
+        self._write_window(max(0, self._received - self._length))
+        self._file.finish(self._received, self._step)
+
+
+class _WindowsFile:
+    """Writes the int8 windows of one video, and their scales after them; use it in a ``with`` statement."""
+
+    def __init__(self, path: Path, key: ProjectionKey) -> None:
+        self._key = key
+        self._file = ArrayFileWriter(path)
+        self._scales: list[np.ndarray] = []
+        self._shape: tuple[int, ...] = ()
+
+    def __enter__(self) -> _WindowsFile:
+        self._file.__enter__()
+        return self
+
+    def append(self, windows: VideoProjection) -> None:
+        """Add windows, which are quantized."""
+        assert windows.scale is not None
+        self._shape = tuple(windows.values.shape[1:])
+        self._file.write(windows.values.cpu().numpy())
+        self._scales.append(windows.scale.cpu().numpy())
+
+    def finish(self, frames: int, step: int) -> None:
+        """Give the file its header and its name."""
+        scale = np.concatenate(self._scales)
+        self._file.write(scale)
+        metadata = {
+            "format": FORMAT,
+            "video": self._key.video,
+            "encoder": self._key.encoder,
+            "head": self._key.head,
+            "precision": self._key.precision,
+            "fps": repr(self._key.fps),
+            "frames": str(frames),
+            "step": str(step),
+        }
+        self._file.finish(metadata, {"values": ("|i1", (len(scale), *self._shape)), "scale": ("<f2", scale.shape)})
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+
+def _check_arrays(values: np.ndarray | None, scale: np.ndarray | None, frames: int, step: int) -> None:
+    """Whether arrays of a file have the shapes and types that a `ProjectionWriter` gives them.
+
+    Raises:
+        ValueError: one has not.
+    """
+    kinds = ("int8",) if scale is not None else ("float32", "float16")
+    if values is None or values.ndim != 5 or values.dtype not in kinds or 0 in values.shape:
+        raise ValueError("no values, or of another kind")
+    if scale is not None and (scale.dtype != "float16" or scale.shape != values.shape[:4]):
+        raise ValueError("scales of other values")
+    windows, _, length = values.shape[:3]
+    # First by number: a list of the windows of a video that claims too many frames would fill the memory.
+    if not (step > 0 and length <= frames <= windows * max(step, length) + length):
+        raise ValueError("another number of frames")
+    if len(window_starts(frames, length, min(step, length))) != windows:
+        raise ValueError("another number of windows")
+
+
+def _key_of(path: Path) -> ProjectionKey | None:
+    """What a file is of, by its name; None for one that no store has written."""
+    try:
+        video, encoder, head, precision, rest = path.name.split(".", 4)
+        key = ProjectionKey(video, encoder, float(rest.removesuffix("fps.safetensors")), head, precision)
+        return key if key.file_name == path.name and path.is_file() else None
+    except (ValueError, OSError):
+        return None

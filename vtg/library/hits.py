@@ -1,0 +1,115 @@
+"""Results of a search: knows how moments of many videos, and what is said in them, become one list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vtg.grounding.grounder import Grounding, Moment
+from vtg.library.rows import SaidLine, VideoEntry
+
+__all__ = ["Hit", "Selection", "best_hits", "best_time", "said_moments", "where_said"]
+
+SAID_REACH = 10.0  # seconds between what is seen and what is said, within which they are one answer
+SAID_PAUSE = 2.0  # seconds between two lines of one moment
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result of a search.
+
+    Attributes:
+        video: path of the file.
+        moment: where in it; its score can be compared across videos.
+        peak: seconds, the start of the sampled interval within the moment that answers the query best.
+        said: the words that were asked for, as they are said there; "" where none were asked for.
+    """
+
+    video: str
+    moment: Moment
+    peak: float
+    said: str = ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The videos to search.
+
+    Attributes:
+        entries: one file for each content, by content key.
+        paths: content keys of all their files, by path.
+        is_everything: whether the library has no others.
+        per_video: moments of one video at most; None for any number.
+    """
+
+    entries: Mapping[str, VideoEntry]
+    paths: Mapping[str, str]
+    is_everything: bool
+    per_video: int | None
+
+    def only(self, videos: Iterable[str]) -> Selection:
+        """Of these, the ones with some content keys."""
+        return replace(self, entries={key: self.entries[key] for key in videos}, is_everything=False)
+
+    @property
+    def keys(self) -> list[str] | None:
+        """The content keys as a database wants them: None for all."""
+        return None if self.is_everything else list(self.entries)
+
+
+def best_time(grounding: Grounding, moment: Moment) -> float:
+    """When a moment answers the query best: the start of that sampled interval, seconds."""
+    times, scores = grounding.saliency.times, grounding.saliency.scores
+    step = times[1] - times[0] if len(times) > 1 else moment.end
+    inside = (times + step > moment.start) & (times < moment.end)
+    return float(times[np.where(inside, scores, -np.inf).argmax()])
+
+
+def said_moments(said: Mapping[str, list[SaidLine]], selection: Selection) -> list[Hit]:
+    """Lines that follow each other as moments, scored by how well they fit against the best."""
+    best = max((line.score for lines in said.values() for line in lines), default=0.0)
+    hits = []
+    for video, lines in said.items():
+        for run in _runs(lines):
+            top = max(run, key=lambda line: line.score)
+            score = top.score / best if best > 0 else 0.0
+            moment = Moment(run[0].start, max(line.end for line in run), score)
+            words = " ".join(line.text for line in run)
+            hits.append(Hit(selection.entries[video].path, moment, top.start, words))
+    return hits
+
+
+def _runs(lines: list[SaidLine]) -> Iterator[list[SaidLine]]:
+    run: list[SaidLine] = []
+    for line in lines:
+        if run and line.start > max(one.end for one in run) + SAID_PAUSE:
+            yield run
+            run = []
+        run.append(line)
+    if run:
+        yield run
+
+
+def where_said(hits: list[Hit], said: Mapping[str, list[SaidLine]], selection: Selection) -> list[Hit]:
+    """Those moments in or near which the words are said."""
+    kept = []
+    for hit in hits:
+        start, end = hit.moment.start - SAID_REACH, hit.moment.end + SAID_REACH
+        near = [line.text for line in said[selection.paths[hit.video]] if line.start < end and start < line.end]
+        if near:
+            kept.append(replace(hit, said=" ".join(near)))
+    return kept
+
+
+def best_hits(hits: list[Hit], limit: int, min_score: float, per_video: int | None) -> list[Hit]:
+    taken: dict[str, int] = {}
+    best: list[Hit] = []
+    for hit in sorted(hits, key=lambda hit: -hit.moment.score):
+        if hit.moment.score < min_score or len(best) == limit:
+            break
+        taken[hit.video] = taken.get(hit.video, 0) + 1
+        if per_video is None or taken[hit.video] <= per_video:
+            best.append(hit)
+    return best

@@ -1,0 +1,382 @@
+"""The library: knows the order of operations on many videos, from files to hits."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vtg.errors import VtgError
+from vtg.features.store import FeatureKey, VideoFeatures
+from vtg.library.hits import Hit, Selection, best_time
+from vtg.library.indexing import Indexer, IndexProgress, IndexReport, forget_unused
+from vtg.library.named_files import NamedFiles
+from vtg.library.query import Part, Question, Stretch
+from vtg.library.settings import SETTINGS, Storage, agree_on_model, default_library_path, read_storage, write_settings
+from vtg.library.stored_features import LibraryFeatures
+from vtg.library.tables import INDEXED, LibraryTables, VideoEntry
+from vtg.library.upkeep import MEND_ROWS, Problem, describe, find_moved, find_problems, is_away
+from vtg.models.calibration import Calibration
+from vtg.models.registry import registry
+from vtg.models.specs import ModelSpec
+from vtg.video.sources import below, find_videos, is_folder, is_gone, is_there
+
+if TYPE_CHECKING:
+    from vtg.clip.encoder import ClipEncoder
+    from vtg.grounding.grounder import Grounder, Grounding
+    from vtg.library.searching import Searcher
+
+__all__ = [
+    "Hit",
+    "IndexProgress",
+    "IndexReport",
+    "Library",
+    "Part",
+    "Problem",
+    "Question",
+    "Stretch",
+    "VideoEntry",
+    "best_time",
+]
+
+MOST_PER_VIDEO = 3  # moments of one video in the results of a search over many
+
+
+class Library:
+    """Many videos in one folder that can be copied and deleted as a whole: a database, and features beside it.
+
+    Args:
+        folder: where it is; None for `default_library_path`. Made when videos are first added.
+        model: what a new library is to be made with: a name, or a specification with weights of one's own. One that
+            exists keeps its CLIP, and can be asked with any model that reads it at the library's rate.
+        device: a torch device for the encoder; None takes the best there is.
+        storage: what is kept of the videos that are added from now on; None for what the library kept before.
+        encoding: what the encoder computes in on a CPU; see `vtg.ClipEncoder`.
+
+    Raises:
+        VtgError: the folder holds something else, or was made with another encoder.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        model: ModelSpec | str | None = None,
+        device: str | None = None,
+        storage: Storage | None = None,
+        encoding: str = "auto",
+    ) -> None:
+        self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
+        self._device = device
+        self.model = agree_on_model(self.folder, model)
+        self._files = NamedFiles(self.folder, model, self.model)
+        self._encoding = encoding
+        kept = storage or read_storage(self.folder) or Storage()
+        self.features = LibraryFeatures(self.folder, kept, self.model.head, lambda: self.grounder.head)
+        self._tables = LibraryTables(self.folder)
+        self.warn: Callable[[str], None] = logging.getLogger("vtg").warning  # told of each damaged file passed over
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything has been added yet."""
+        return (self.folder / SETTINGS).is_file()
+
+    def begin(self) -> None:
+        """Make the folder and say what it is made with, before anything is added; one that was begun is left as it is.
+
+        Raises:
+            VtgError: the folder cannot be written to.
+        """
+        write_settings(self.folder, self.model, self.features.storage)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the encoder that everything in this library was made with."""
+        return self._files.fingerprint()
+
+    @cached_property
+    def encoder(self) -> ClipEncoder:
+        """The CLIP, loaded when it is first needed; indexing needs no more."""
+        return self._files.load_encoder(self._device, self._encoding, self.videos)
+
+    @property
+    def threshold(self) -> float:
+        """The score from which on a moment counts as found; 0 where the model's scores have no meaning of that kind."""
+        return self.calibration.threshold
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """How the model's scores become comparable across videos; the registry's, until another is set."""
+        entry = registry().get(self.model.head or "")
+        return Calibration.of(entry.calibration if entry else {})
+
+    @cached_property
+    def grounder(self) -> Grounder:
+        """The whole model, loaded when it is first needed."""
+        from vtg.grounding.grounder import Grounder
+
+        return Grounder(self.encoder, self._files.load_head(), self.model.fps)
+
+    def add(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        progress: Callable[[IndexProgress], None] = lambda step: None,
+        retry_failed: bool = False,
+        stop: Callable[[], bool] = lambda: False,
+        within: Sequence[Path] = (),
+    ) -> IndexReport:
+        """Index files and folders; what is in the library and unchanged on the disk (size, time) is left alone.
+
+        Args:
+            paths: files, and folders with everything below them, links to other folders included.
+            progress: told of every step.
+            retry_failed: try again what failed before and has not changed since.
+            stop: asked at every step; True ends the run, and what was finished is kept.
+            within: folders, without links, outside of which nothing is read, wherever links lead; none: everywhere.
+
+        Returns:
+            What was done; a file that cannot be indexed is named there and stops nothing.
+
+        Raises:
+            VtgError: the encoder cannot be had, or the folder cannot be written to.
+        """
+        places = [Path(path).expanduser() for path in paths]
+        files, missing = find_videos(places, within)
+        report = IndexReport(failed=dict(missing))
+        stores = self.folder, self.model, self.features, self._tables
+        indexer = Indexer(*stores, lambda: self.fingerprint, lambda: self.encoder, within)
+        waiting = indexer.sort_by_need(files, report, retry_failed)
+        if waiting:
+            indexer.index(waiting, report, progress, stop)
+        if self.exists:
+            self._tables.put_folders(str(path.resolve()) for path in places if is_folder(path))
+        return report
+
+    def _feature_key(self, video: str) -> FeatureKey:
+        return FeatureKey(video, self.fingerprint, self.model.fps)
+
+    def remove(self, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+        """Forget files and everything below folders; features that no other file shares go too.
+
+        Returns:
+            The paths that were forgotten.
+        """
+        targets = [Path(path).expanduser().resolve() for path in paths]
+        going = below((entry.path for entry in self.videos()), targets)
+        if self.exists:
+            self._tables.delete_folders(below(self._tables.folders(), targets))
+        return self._forget(going)
+
+    def refresh(
+        self,
+        progress: Callable[[IndexProgress], None] = lambda step: None,
+        look_in: Iterable[str | os.PathLike[str]] = (),
+        stop: Callable[[], bool] = lambda: False,
+    ) -> IndexReport:
+        """Follow the disk: index again what changed, find what was moved, forget what is not there any more.
+
+        A moved file is known by its content, and is not encoded again. New files are not added. Files whose whole
+        folder is away, as on a disk that is not plugged in, are kept.
+
+        Args:
+            progress: told of every step.
+            look_in: further folders in which moved files are looked for; those of the library's files are in any case.
+            stop: asked at every step; True ends the run, and what was finished is kept.
+
+        Returns:
+            What was done.
+
+        Raises:
+            VtgError: the encoder cannot be had, or the folder cannot be written to.
+        """
+        self._tables.drop_damaged_rows()
+        entries = self.videos()
+        vanished = [entry for entry in entries if is_gone(entry.path)]
+        folders = self._tables.folders() if self.exists else []
+        places = [*(Path(place).expanduser().resolve() for place in look_in), *map(Path, folders)]
+        moved = find_moved(vanished, [entry.path for entry in entries], places)
+        gone = {entry.path for entry in vanished}
+        there = dict.fromkeys(entry.path for entry in entries if is_there(entry.path))
+        unseen = [entry.path for entry in entries if entry.path not in gone and entry.path not in there]
+        report = self.add([*there, *moved], progress, stop=stop)
+        left = [entry.path for entry in self.videos() if entry.path in gone]
+        report.away = [*unseen, *(path for path in left if is_away(path, folders))]
+        report.removed = self._forget(path for path in left if path not in set(report.away))
+        return report
+
+    def _forget(self, paths: Iterable[str]) -> list[str]:
+        """Forget files by their exact paths."""
+        chosen = set(paths)
+        going = [entry for entry in self.videos() if entry.path in chosen]
+        self._tables.delete_videos(entry.path for entry in going)
+        forget_unused(self._tables, self.features, {entry.video for entry in going if entry.video})
+        return [entry.path for entry in going]
+
+    def verify(
+        self, checksums: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> list[Problem]:
+        """Check that files, features and database belong together.
+
+        Args:
+            checksums: also read all features and compare them with their checksums, which takes as long as the disk.
+            progress: told how many files are done, of how many.
+
+        Returns:
+            What is wrong; nothing where the library is sound.
+        """
+        return find_problems(self._tables, self.features, self._feature_key, checksums, progress) if self.exists else []
+
+    def videos(self) -> list[VideoEntry]:
+        """All files that the library knows, sorted by path."""
+        return self._tables.videos() if self.exists else []
+
+    def describe(self) -> dict[str, Any]:
+        """What the library holds.
+
+        Returns:
+            library (its folder), videos, failed, seconds, frames, fps, said_lines, videos_with_words, encoder, model,
+            precision and keep_layers (what is kept of a video), bytes, of everything in the folder, and
+            bytes_per_minute: what a minute of video takes of these; None without any.
+        """
+        counted = self._tables if self.exists else None
+        return {"library": str(self.folder), **describe(self.folder, counted, self.model, self.features.storage)}
+
+    def reads(self, entry: VideoEntry) -> bool:
+        """Whether what is stored of a file is of this library's CLIP as it is now, whose weights may be other ones."""
+        return entry.encoder == self.fingerprint
+
+    def search(
+        self,
+        query: str | Question,
+        limit: int = 10,
+        min_score: float = 0.0,
+        videos: Iterable[str | os.PathLike[str]] | None = None,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        per_video: int | None = None,
+    ) -> list[Hit]:
+        """Find the moments that a sentence, or a question of another kind, describes.
+
+        Args:
+            query: the sentence, or what else is looked for.
+            limit: how many moments at most.
+            min_score: leave out moments below this score, 0…1; `threshold` leaves out what is most likely not it.
+            videos: files or folders to search; None for all.
+            since: only files that were last changed at this time or later.
+            until: only files that were last changed before this time.
+            per_video: moments of one video at most; by default 3, and all of them where one file alone is searched.
+
+        Returns:
+            Best first.
+
+        Raises:
+            VtgError: the query is empty, the library has no video that was asked for, a picture cannot be read, or a
+                stretch is of no video of the library.
+        """
+        question = Question((Part(query),)) if isinstance(query, str) else query
+        selection = self._select(videos, since, until, per_video)
+        return self.searcher.search(question, selection, limit, min_score)
+
+    @cached_property
+    def searcher(self) -> Searcher:
+        """What answers questions, with the model loaded when it is first needed."""
+        from vtg.library.searching import Searcher
+
+        return Searcher(self._tables, self.grounder, self.calibration, self._open, lambda line: self.warn(line))
+
+    def _open(self, entry: VideoEntry) -> VideoFeatures:
+        key = self._feature_key(entry.video)
+        self.features.project(key)
+        return self.features.open(key, entry.path)
+
+    def _select(
+        self,
+        videos: Iterable[str | os.PathLike[str]] | None,
+        since: datetime | None,
+        until: datetime | None,
+        per_video: int | None,
+    ) -> Selection:
+        readable = self._readable()
+        entries = readable if videos is None else _named(readable, videos)
+        if since is not None or until is not None:
+            begin, end = (time.timestamp() * 1e9 if time else edge for time, edge in ((since, 0), (until, np.inf)))
+            entries = [entry for entry in entries if begin <= entry.modified < end]
+            if not entries:
+                raise VtgError(f"{self.folder}: has no videos of these dates; 'vtg library list' shows what it has")
+        by_video = {entry.video: entry for entry in reversed(entries)}
+        paths = {entry.path: entry.video for entry in entries}
+        most = per_video or (None if len(by_video) == 1 else MOST_PER_VIDEO)
+        return Selection(by_video, paths, len(entries) == len(readable), most)
+
+    def ground(self, path: str | os.PathLike[str], query: str) -> Grounding:
+        """The whole answer, with its saliency curve, on one file of the library; see `vtg.Grounder.ground`.
+
+        Raises:
+            VtgError: the query is empty, or the file is not in the library.
+        """
+        return self.ground_many(path, [query])[0]
+
+    def ground_many(self, path: str | os.PathLike[str], queries: Sequence[str]) -> list[Grounding]:
+        """`ground` for several sentences, one answer each in their order."""
+        for query in queries:
+            Question((Part(query),))  # refuses an empty one
+        return self.grounder.ground_many(self.open_features(path), queries)
+
+    def open_features(self, path: str | os.PathLike[str]) -> VideoFeatures:
+        """What is stored of one file, mapped from the disk.
+
+        Raises:
+            VtgError: the file is not in the library.
+        """
+        return self._open(_named(self._readable(), [path])[0])
+
+    def explain(self, query: str, hit: Hit, size: int = 448) -> tuple[float, np.ndarray]:
+        """Show what the head looked at where a moment answers the query best.
+
+        Args:
+            query: the sentence.
+            hit: one of its results.
+            size: side of the picture, pixels.
+
+        Returns:
+            The time of the frame in seconds, and uint8 [size, size, 3]: what CLIP sees of it, the attention over it.
+
+        Raises:
+            VtgError: the model has no head.
+        """
+        from vtg.video import sample_frames
+        from vtg.video.pictures import paint_attention
+
+        grounding = self.ground(hit.video, query)
+        time, step = best_time(grounding, hit.moment), 1 / self.model.fps
+        attention = grounding.attention(time)
+        _, frames = next(iter(sample_frames(hit.video, self.model.fps, size, time, time + step)))
+        return time, paint_attention(frames[0], attention)
+
+    def _readable(self) -> list[VideoEntry]:
+        """The files that can be searched, at least one."""
+        indexed = [entry for entry in self.videos() if entry.state == INDEXED]
+        for row in self._tables.damaged_rows() if self.exists else []:
+            self.warn(f"{self.folder}: a row of its videos is damaged ({row.path}: {row.what}); {MEND_ROWS}")
+        if not indexed:
+            raise VtgError(f"{self.folder}: this library is empty; add videos with: vtg index PATH")
+        entries = [entry for entry in indexed if self.reads(entry)]
+        if not entries:
+            raise VtgError(f"{self.folder}: was indexed with other weights of its CLIP; do it again: vtg index PATH")
+        return entries
+
+
+def _named(entries: list[VideoEntry], paths: Iterable[str | os.PathLike[str]]) -> list[VideoEntry]:
+    """The files that a user names, or that lie below what is named."""
+    targets = [Path(path).expanduser().resolve() for path in paths]
+    among = set(below((entry.path for entry in entries), targets))
+    found = [entry for entry in entries if entry.path in among]
+    if not found:
+        raise VtgError(f"{', '.join(map(str, targets))}: not in the library; add it with: vtg index PATH")
+    return found

@@ -1,0 +1,182 @@
+"""Questions: knows what can be asked (a sentence, a picture, a stretch, sums of these) and how it is written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.errors import VtgError
+from vtg.timecode import format_time, parse_time
+
+if TYPE_CHECKING:
+    from vtg.clip.encoder import ClipEncoder
+
+__all__ = ["Part", "Question", "Stretch", "embed_question", "parse_stretch", "parse_weighted"]
+
+_WEIGHTED = re.compile(r"(?P<what>.*?)\s*\*\s*(?P<weight>\d+(?:\.\d*)?|\.\d+)", re.S)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of a video that others are to be like.
+
+    Attributes:
+        video: the file, which is in the library.
+        start: seconds.
+        end: seconds.
+    """
+
+    video: Path
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the things that a question is the sum of.
+
+    Attributes:
+        what: a sentence; the path of a picture; a stretch of a video.
+        weight: how much it counts; below 0 it is taken away.
+    """
+
+    what: str | Path | Stretch
+    weight: float = 1.0
+
+    def __str__(self) -> str:
+        if isinstance(self.what, Stretch):
+            times = f"{format_time(self.what.start)}-{format_time(self.what.end)}"
+            return f"{self.what.video.name}@{times}"
+        return self.what.name if isinstance(self.what, Path) else self.what
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is looked for.
+
+    Attributes:
+        parts: what is to be seen; none where only `said` counts.
+        said: words that are said at that time, some of these or, "in quotes", these in this order; "" for any.
+    """
+
+    parts: tuple[Part, ...] = ()
+    said: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what asks for nothing.
+
+        Raises:
+            VtgError: it is empty, or only says what is not to be seen.
+        """
+        if any(isinstance(part.what, str) and not part.what.strip() for part in self.parts):
+            raise VtgError("the query is empty: say what to look for")
+        if not self.parts and not self.said.strip().strip('"').strip():
+            raise VtgError("the query is empty: say what to look for")
+        if self.parts and not any(part.weight > 0 for part in self.parts):
+            raise VtgError("the query only says what is not to be seen: say what to look for as well")
+
+    @property
+    def sentence(self) -> str | None:
+        """The sentence, where it is all that is to be seen: an R² head grounds nothing else."""
+        if len(self.parts) == 1 and isinstance(self.parts[0].what, str):
+            return self.parts[0].what
+        return None
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        """Those that others are to be like."""
+        return [part.what for part in self.parts if isinstance(part.what, Stretch)]
+
+    def __str__(self) -> str:
+        words = ""
+        for part in self.parts:
+            sign = "− " if part.weight < 0 else "+ " if words else ""
+            times = "" if abs(part.weight) == 1 else f"·{abs(part.weight):g}"
+            words += f" {sign}{part}{times}"
+        return f"{words} said: {self.said}".strip() if self.said else words.strip()
+
+
+def parse_weighted(text: str) -> tuple[str, float]:
+    """Read what is written as ``snow`` or, with a weight, as ``snow*0.5``."""
+    match = _WEIGHTED.fullmatch(text.strip())
+    return (match["what"], float(match["weight"])) if match else (text.strip(), 1.0)
+
+
+def parse_stretch(text: str) -> Stretch:
+    """Read a stretch of a video, written as ``holiday.mp4@1:20-1:32``.
+
+    Raises:
+        VtgError: it is not written so, or ends before it begins.
+    """
+    video, _, times = text.rpartition("@")
+    start, _, end = times.partition("-")
+    if not video or not end:
+        raise VtgError(f"{text}: not a stretch of a video; write it as VIDEO@START-END, such as holiday.mp4@1:20-1:32")
+    stretch = Stretch(Path(video).expanduser(), parse_time(start), parse_time(end))
+    if stretch.end <= stretch.start:
+        raise VtgError(f"{text}: ends before it begins")
+    return stretch
+
+
+def embed_question(
+    parts: Sequence[Part],
+    encoder: ClipEncoder,
+    embed_stretch: Callable[[Stretch], np.ndarray],
+    typical_text: np.ndarray,
+    typical_frame: np.ndarray,
+) -> np.ndarray:
+    """Make one embedding of a question's parts.
+
+    CLIP keeps texts and pictures in places of their own, far from each other. What counts is how each differs from what
+    is usual for its kind; these differences can be added and compared with frames.
+
+    Args:
+        parts: at least one.
+        encoder: the library's.
+        embed_stretch: gives the embedding [E] of a stretch.
+        typical_text: [E], the mean of sentences that say nothing.
+        typical_frame: [E], the mean of the library's frames.
+
+    Returns:
+        [E] float32, unit length.
+
+    Raises:
+        VtgError: a picture cannot be read, or the parts take each other away.
+    """
+    total = np.zeros(len(typical_text))
+    for part in parts:
+        if isinstance(part.what, str):
+            difference = encoder.encode_text(part.what).embedding.float().numpy() - typical_text
+        elif isinstance(part.what, Stretch):
+            difference = embed_stretch(part.what) - typical_frame
+        else:
+            difference = _embed_picture(part.what, encoder) - typical_frame
+        total += part.weight * difference / max(float(np.linalg.norm(difference)), 1e-9)
+    length = float(np.linalg.norm(total))
+    if not math.isfinite(length) or length < 1e-6:
+        raise VtgError("the parts of the query take each other away: nothing is left to look for")
+    return (total / length).astype(np.float32)
+
+
+def _embed_picture(path: Path, encoder: ClipEncoder) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    from vtg.video.pictures import PictureError, opened_picture
+
+    try:
+        with opened_picture(path) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+    except FileNotFoundError:
+        raise VtgError(f"{path}: no such picture") from None
+    except PictureError:
+        raise VtgError(f"{path}: is not a picture that can be read; save it as JPEG or PNG") from None
+    size = encoder.image_size
+    # As frames of videos are: the short side to CLIP's size, and the middle of the long one.
+    square = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(encoder.encode_frames(np.array(square)[None]).embedding[0].float().numpy())

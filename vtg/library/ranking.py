@@ -1,0 +1,101 @@
+"""Which parts of which videos are worth a look: knows how near frames become the windows that a head grounds in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from vtg.features.store import VideoFeatures
+from vtg.grounding.window_layout import central_window, window_starts
+from vtg.library.rows import NearFrames
+
+__all__ = ["Candidate", "WindowGrid", "choose_windows", "cut_window", "every_window"]
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """Where the windows lie that a head sees of a video.
+
+    Attributes:
+        length: frames in a window.
+        step: frames from one to the next.
+    """
+
+    length: int
+    step: int
+
+    def starts(self, frames: int) -> list[int]:
+        """The first frame of each window of a video of so many frames."""
+        return window_starts(frames, self.length, min(self.step, self.length))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A video that may have the answer.
+
+    Attributes:
+        video: its content key.
+        starts: first frames of the windows to look at, ascending.
+    """
+
+    video: str
+    starts: tuple[int, ...]
+
+
+def every_window(frames: Mapping[str, int], grid: WindowGrid) -> list[Candidate]:
+    """All windows of all videos.
+
+    Args:
+        frames: T of each video, by content key.
+        grid: where a head's windows lie.
+    """
+    return [Candidate(video, tuple(grid.starts(count))) for video, count in frames.items()]
+
+
+def choose_windows(
+    near: NearFrames, frames: Mapping[str, int], fps: float, grid: WindowGrid, most: int, most_per_video: int
+) -> list[Candidate]:
+    """Choose the windows that have the frames nearest to a query, each frame counting for the one it lies deepest in.
+
+    Args:
+        near: frames, nearest first.
+        frames: T of each video that may be looked at, by content key.
+        fps: frames a second.
+        grid: where a head's windows lie.
+        most: windows in all.
+        most_per_video: windows of one video.
+
+    Returns:
+        The videos, the one with the nearest frame first.
+    """
+    chosen: dict[str, set[int]] = {}
+    left = most
+    for video, time in zip(near.videos, near.times, strict=True):
+        if not left:
+            break
+        if video not in frames:
+            continue
+        starts = grid.starts(frames[video])
+        frame = min(frames[video] - 1, round(float(time) * fps))
+        start = starts[central_window(frame, starts, min(grid.length, frames[video]))]
+        of_video = chosen.setdefault(video, set())
+        if start not in of_video and len(of_video) < most_per_video:
+            of_video.add(start)
+            left -= 1
+    return [Candidate(video, tuple(sorted(starts))) for video, starts in chosen.items() if starts]
+
+
+def cut_window(video: VideoFeatures, start: int, length: int) -> VideoFeatures:
+    """One window of a video as if it were a video; its times begin at 0."""
+    end = min(len(video), start + length)
+    by_frame = (video.layers, video.embedding, video.miniatures)
+    layers, embedding, miniatures = (None if array is None else array[start:end] for array in by_frame)
+    projection = video.projection
+    if projection is not None:
+        own = slice(projection.starts.index(start), projection.starts.index(start) + 1)
+        scale = None if projection.scale is None else projection.scale[own]
+        projection = replace(projection, values=projection.values[own], scale=scale, frames=end - start, starts=[0])
+    seconds = min(video.duration, end / video.fps) - start / video.fps
+    return replace(
+        video, duration=seconds, layers=layers, embedding=embedding, projection=projection, miniatures=miniatures
+    )

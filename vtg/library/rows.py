@@ -1,0 +1,294 @@
+"""The rows of a library's database: what they say, as Python and as Arrow know them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtg.features.store import LONGEST_SECONDS
+from vtg.text import from_utf8, to_utf8
+
+__all__ = [
+    "FAILED",
+    "INDEXED",
+    "DamagedRow",
+    "NearFrames",
+    "SaidLine",
+    "VideoEntry",
+    "frame_rows",
+    "frames_by_video",
+    "is_absolute",
+    "near_frames",
+    "said_lines",
+    "said_rows",
+    "texts",
+    "times_by_video",
+    "video_entries",
+    "video_rows",
+]
+
+INDEXED, FAILED = "indexed", "failed"
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """What a library knows of one file.
+
+    Attributes:
+        path: absolute.
+        video: its content key; "" where it could not be read.
+        size: bytes.
+        modified: of the file, ns since 1970.
+        duration: seconds.
+        width: pixels, as displayed.
+        height: pixels, as displayed.
+        added: when it was indexed.
+        encoder: fingerprint of the encoder.
+        state: "indexed" or "failed".
+        failure: why it failed, "" otherwise.
+        subtitles: names what its said words were read from; "" where nobody has looked yet.
+    """
+
+    path: str
+    video: str
+    size: int
+    modified: int
+    duration: float
+    width: int
+    height: int
+    added: datetime
+    encoder: str
+    state: str
+    failure: str
+    subtitles: str = ""
+
+
+@dataclass(frozen=True)
+class SaidLine:
+    """Words that are said in a video.
+
+    Attributes:
+        path: the file.
+        start: seconds.
+        end: seconds.
+        text: one line.
+        score: how well they fit a question, higher is better; 0 where nothing was asked.
+    """
+
+    path: str
+    start: float
+    end: float
+    text: str
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class NearFrames:
+    """The frames nearest to an embedding, nearest first.
+
+    Attributes:
+        videos: [N] content keys.
+        times: [N] seconds.
+        cosines: [N] with the embedding.
+    """
+
+    videos: list[str]
+    times: np.ndarray
+    cosines: np.ndarray
+
+
+@dataclass(frozen=True)
+class DamagedRow:
+    """A row of the table of videos that says nothing sensible.
+
+    Attributes:
+        path: of its file, as the row says.
+        what: which column has which value.
+    """
+
+    path: str
+    what: str
+
+
+LATEST = 7_258_118_400_000_000  # microseconds since 1970, in the year 2200
+_NAME = re.compile("[0-9A-Za-z_-]{0,128}")  # of a content or an encoder
+_COLUMNS: dict[str, type] = {
+    "path": str,
+    "video": str,
+    "size": int,
+    "modified": int,
+    "duration": float,
+    "width": int,
+    "height": int,
+    "added": datetime,
+    "encoder": str,
+    "state": str,
+    "failure": str,
+    "subtitles": str,
+}
+_TEXTS = ("path", "failure", "subtitles")  # of a `VideoEntry`, in which names of files are
+
+
+def video_entries(rows: Any) -> tuple[list[VideoEntry], list[DamagedRow]]:
+    """What the rows of `video_rows` say; columns that an older library lacks have their defaults.
+
+    Returns:
+        The files, each path once; and the rows that say nothing sensible.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: a column has values of another kind.
+    """
+    for field in _video_schema():
+        if field.name in rows.schema.names and rows.schema.field(field.name).type != field.type:
+            raise ValueError(f"column {field.name} of another type")
+    columns = {name: rows[name].to_pylist() for name in _COLUMNS if name in rows.schema.names and name != "added"}
+    columns["added"] = [_moment(since) for since in rows["added"].cast("int64").to_pylist()]
+    missing = _COLUMNS.keys() - columns.keys() - {"subtitles"}
+    if missing:
+        raise KeyError(f"no column {min(missing)}")
+    entries: dict[str, VideoEntry] = {}
+    damaged = []
+    for values in zip(*columns.values(), strict=True):
+        row = dict(zip(columns, values, strict=True))
+        if wrong := _what_is_wrong(row):
+            damaged.append(DamagedRow(str(row["path"] or ""), f"{wrong} {str(row[wrong])[:40]!r}"))
+            continue
+        row |= {name: from_utf8(row[name]) for name in _TEXTS if name in row}
+        if row["path"] in entries:
+            damaged.append(DamagedRow(row["path"], "is listed twice"))
+        entries[row["path"]] = VideoEntry(**row)
+    return list(entries.values()), damaged
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    """When a file was added; None for what cannot be."""
+    if microseconds is None or not 0 <= microseconds < LATEST:
+        return None
+    return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=microseconds)
+
+
+def _what_is_wrong(row: dict[str, Any]) -> str:
+    """The name of a column whose value cannot be; "" where there is none."""
+    for name, value in row.items():
+        if not isinstance(value, _COLUMNS[name]) or isinstance(value, bool):
+            return name
+    if not is_absolute(row["path"]):
+        return "path"
+    # Content keys and fingerprints are parts of names of files: one that leads elsewhere is never followed.
+    for name in ("video", "encoder"):
+        if not _NAME.fullmatch(row[name]):
+            return name
+    if not 0 <= row["duration"] < LONGEST_SECONDS:
+        return "duration"
+    if row["state"] not in (INDEXED, FAILED) or (row["state"] == INDEXED) != bool(row["video"]):
+        return "state"
+    return next((name for name in ("size", "width", "height") if row[name] < 0), "")
+
+
+def is_absolute(path: str) -> bool:
+    """Whether a path can be that of a file of a library."""
+    return "\0" not in path and Path(path).is_absolute()
+
+
+def texts(column: Any) -> list[str]:
+    """The names of files in a column, without those that are none."""
+    return [from_utf8(text) for text in column.to_pylist() if isinstance(text, str)]
+
+
+def times_by_video(rows: Any) -> dict[str, list[float]]:
+    """The times of frames, in order, by content key, without those that cannot be."""
+    times: dict[str, list[float]] = {}
+    for video, seconds in zip(rows["video"].to_pylist(), rows["time"].to_pylist(), strict=True):
+        if isinstance(video, str) and _is_time(seconds):
+            times.setdefault(video, []).append(seconds)
+    return {video: sorted(seconds) for video, seconds in times.items()}
+
+
+def frames_by_video(rows: Any) -> dict[str, int]:
+    """How many frames there are of each content, by its key, without those whose times cannot be."""
+    import pyarrow.compute as pc
+
+    times = rows["time"].to_numpy().astype(float)
+    counts = pc.value_counts(rows["video"].filter((times >= 0) & (times < LONGEST_SECONDS))).to_pylist()
+    return {count["values"]: count["counts"] for count in counts if isinstance(count["values"], str)}
+
+
+def near_frames(rows: Any) -> NearFrames:
+    """Frames that a search has found, without those whose time or distance cannot be."""
+    times, distances = (rows[name].to_numpy().astype(float) for name in ("time", "_distance"))
+    good = np.flatnonzero((times >= 0) & (times < LONGEST_SECONDS) & np.isfinite(distances))
+    videos = rows["video"].to_pylist()
+    return NearFrames([videos[place] for place in good], times[good], 1.0 - distances[good])
+
+
+def said_lines(rows: list[dict[str, Any]]) -> list[SaidLine]:
+    """Lines that a search has found, best first, without those whose times cannot be."""
+    return [
+        SaidLine(from_utf8(row["path"]), row["start"], row["end"], row["text"], float(row["_score"]))
+        for row in rows
+        if isinstance(row["path"], str)
+        and isinstance(row["text"], str)
+        and _is_time(row["start"])
+        and _is_time(row["end"])
+        and row["start"] <= row["end"]
+    ]
+
+
+def _is_time(seconds: Any) -> bool:
+    return isinstance(seconds, float) and 0 <= seconds < LONGEST_SECONDS
+
+
+def video_rows(entries: list[VideoEntry]) -> Any:
+    import pyarrow as pa
+
+    rows = [{**vars(entry), **{name: to_utf8(getattr(entry, name)) for name in _TEXTS}} for entry in entries]
+    return pa.Table.from_pylist(rows, schema=_video_schema())
+
+
+def _video_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("path", pa.string()),
+            ("video", pa.string()),
+            ("size", pa.int64()),
+            ("modified", pa.int64()),
+            ("duration", pa.float64()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("added", pa.timestamp("us", tz="UTC")),
+            ("encoder", pa.string()),
+            ("state", pa.string()),
+            ("failure", pa.string()),
+            ("subtitles", pa.string()),
+        ]
+    )
+
+
+def frame_rows(video: str, times: np.ndarray, embedding: np.ndarray) -> Any:
+    import pyarrow as pa
+
+    flat = pa.array(np.ascontiguousarray(embedding, np.float32).reshape(-1))
+    return pa.table(
+        {
+            "video": pa.array([video] * len(times), pa.string()),
+            "time": pa.array(times, pa.float64()),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, embedding.shape[1]),
+        }
+    )
+
+
+def said_rows(lines: Sequence[SaidLine]) -> Any:
+    import pyarrow as pa
+
+    schema = pa.schema([("path", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])
+    rows = [{**vars(line), "path": to_utf8(line.path)} for line in lines]
+    return pa.Table.from_pylist(rows, schema=schema)

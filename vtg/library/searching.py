@@ -1,0 +1,372 @@
+"""Searching: knows the order of operations from a question about many videos to moments in them, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtg.grounding.grounder import Grounder, Grounding, Moment
+from vtg.grounding.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin
+from vtg.intervals import non_maximum_suppression
+from vtg.library.hits import Hit, Selection, best_hits, best_time, said_moments, where_said
+from vtg.library.query import Part, Question, Stretch, embed_question
+from vtg.library.ranking import Candidate, WindowGrid, choose_windows, cut_window, every_window
+from vtg.library.rows import NearFrames, SaidLine, VideoEntry
+from vtg.library.stored_videos import StoredVideos
+from vtg.models.calibration import Calibration
+
+if TYPE_CHECKING:
+    from vtg.clip.encoder import TextFeatures
+    from vtg.features.store import VideoFeatures
+    from vtg.library.tables import LibraryTables
+
+__all__ = ["Searcher"]
+
+# Frames x tokens x width that a head looks at for one sentence: 25 windows of a ViT-B/32 and 150 s, about a fifth of a
+# second on two cores.
+WORK = 25 * 75 * 50 * 256
+FEWEST_WINDOWS, MOST_WINDOWS = 8, 200
+SECOND_LOOK = 3  # times as many windows are looked at before it is said that nothing was found
+WINDOWS_PER_VIDEO = 3
+NEAR_FRAMES = (1024, 4096)  # that videos and windows are chosen by: more where these lie in too few
+VIDEOS = 20  # that are grounded by embeddings alone where there are too many to look at all
+ALL_FRAMES = 20_000  # up to here all videos are looked at
+OVERLAP = 0.5  # IoU of moments found in two windows, beyond which they are one
+RARE = 3.0  # standard deviations above the library's usual frame: as likely as not what a picture or a sum asks for
+EVIDENCE_MOMENTS = 5  # of a video, of which some may be nothing, and the best of the others counts
+SAID_LINES = 1_000  # that are looked at for one question
+
+
+class Searcher:
+    """Answers questions about the videos of a library.
+
+    Args:
+        tables: the library's database.
+        grounder: what it is asked with.
+        calibration: of the grounder's head.
+        open_features: gives what is stored of a file.
+        warn: told once, in one line, of each file that is passed over, and of its damage.
+    """
+
+    def __init__(
+        self,
+        tables: LibraryTables,
+        grounder: Grounder,
+        calibration: Calibration,
+        open_features: Callable[[VideoEntry], VideoFeatures],
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._tables = tables
+        self._grounder = grounder
+        self._calibration = calibration
+        self._stored = StoredVideos(tables, open_features, grounder, warn)
+
+    def search(self, question: Question, selection: Selection, limit: int, min_score: float) -> list[Hit]:
+        """Find moments, best first.
+
+        Args:
+            question: what is looked for.
+            selection: where.
+            limit: how many at most.
+            min_score: leave out moments below, 0…1.
+
+        Raises:
+            VtgError: a picture cannot be read, or a stretch is of no video of the library.
+        """
+        said = self._find_said(question.said, selection) if question.said else None
+        if said is not None:
+            selection = selection.only(said)
+        if not question.parts:
+            hits = said_moments(said or {}, selection)
+        elif question.sentence is None:
+            hits = self._by_embedding(question.parts, selection)
+        elif self._grounder.head is not None:
+            hits = self._by_head(question.sentence, selection, said, limit)
+        else:
+            # Where not every moment counts, the best ones may not be enough.
+            enough = limit if said is None else None
+            hits = self._by_clip(question.sentence, selection, enough, min_score)
+        if said is not None and question.parts:
+            hits = where_said(hits, said, selection)
+        return best_hits(hits, limit, min_score, selection.per_video)
+
+    def _by_head(
+        self, sentence: str, selection: Selection, said: Mapping[str, list[SaidLine]] | None, limit: int
+    ) -> list[Hit]:
+        text = self._grounder.encoder.encode_text(sentence)
+        # Where not every moment counts, the best ones of each video are enough.
+        enough = limit if said is None else None
+        chosen = self._windows(text, selection, said, self._most_windows)
+        hits = self._look(chosen, sentence, text, selection, enough)
+        if max((hit.moment.score for hit in hits), default=0.0) < self._calibration.threshold:
+            more = self._windows(text, selection, said, SECOND_LOOK * self._most_windows)
+            # Of a video with a window that was not looked at, all that were chosen are looked at together.
+            new = [candidate for candidate in more if candidate not in chosen]
+            again = {selection.entries[candidate.video].path for candidate in new}
+            hits = [hit for hit in hits if hit.video not in again]
+            hits += self._look(new, sentence, text, selection, enough, not chosen) if new else []
+        return hits
+
+    def _look(
+        self,
+        chosen: list[Candidate],
+        sentence: str,
+        text: TextFeatures,
+        selection: Selection,
+        most: int | None,
+        needed: bool = True,
+    ) -> list[Hit]:
+        candidates = {candidate.video: candidate for candidate in chosen}
+        opened = self._stored.opened(candidates, selection, self._grounder.check_askable, needed)
+        videos = [(features, candidates[video]) for video, features in opened]
+        found = self._ground(videos, sentence, text, most)
+        return [
+            hit
+            for (features, _), own in zip(videos, found, strict=True)
+            for hit in self._comparable(own, features, text)
+        ]
+
+    def _windows(
+        self, text: TextFeatures, selection: Selection, said: Mapping[str, list[SaidLine]] | None, most: int
+    ) -> list[Candidate]:
+        """What the head looks at: all there is of a few videos, of many the windows with the nearest frames."""
+        fps, grid = self._grounder.fps, self._grid
+        frames = {key: max(1, round(entry.duration * fps)) for key, entry in selection.entries.items()}
+        if len(frames) == 1 or sum(len(grid.starts(count)) for count in frames.values()) <= most:
+            return every_window(frames, grid)
+        if said is not None:
+            lines = sorted(((line.score, key, line.start) for key in said for line in said[key]), reverse=True)
+            near = NearFrames(
+                [key for _, key, _ in lines], np.array([time for *_, time in lines]), np.zeros(len(lines))
+            )
+            return choose_windows(near, frames, fps, grid, most, WINDOWS_PER_VIDEO)
+        chosen: list[Candidate] = []
+        for count in NEAR_FRAMES:
+            near = self._tables.nearest_frames(text.embedding.float().numpy(), count, selection.keys)
+            chosen = choose_windows(near, frames, fps, grid, most, WINDOWS_PER_VIDEO)
+            if sum(len(candidate.starts) for candidate in chosen) >= most or len(near.videos) < count:
+                break
+        return chosen
+
+    @cached_property
+    def _grid(self) -> WindowGrid:
+        assert self._grounder.head is not None
+        config, fps = self._grounder.head.config, self._grounder.fps
+        return WindowGrid(max(1, round(config.window_seconds * fps)), max(1, round(config.step_seconds * fps)))
+
+    @property
+    def _most_windows(self) -> int:
+        assert self._grounder.head is not None
+        window = self._grid.length * self._grounder.encoder.tokens * self._grounder.head.config.hidden_width
+        return min(MOST_WINDOWS, max(FEWEST_WINDOWS, WORK // window))
+
+    def _ground(
+        self, videos: Sequence[tuple[VideoFeatures, Candidate]], sentence: str, text: TextFeatures, most: int | None
+    ) -> list[list[_Found]]:
+        """The moments of each candidate's windows, best first, those that two windows have found once.
+
+        Args:
+            videos: features, and which windows to look at.
+            sentence: what is asked.
+            text: its features.
+            most: moments of a window that are wanted; None for all.
+        """
+        parts = [list(self._parts(features, candidate)) for features, candidate in videos]
+        asked = [part for own in parts for part, _ in own]
+        groundings = iter(self._grounder.ground_each(asked, [sentence], [text], most))
+        return [_best_of([(next(groundings)[0], offset) for _, offset in own]) for own in parts]
+
+    def _parts(self, features: VideoFeatures, candidate: Candidate) -> Iterator[tuple[VideoFeatures, float]]:
+        """All of a video, or each of its windows, with the second where it begins."""
+        exact = self._grid.starts(len(features))
+        # The windows were chosen by what the video's duration says of its frames, which may be one off.
+        starts = {min(exact, key=lambda own: abs(own - start)) for start in candidate.starts}
+        if len(starts) == len(exact):
+            yield features, 0.0
+            return
+        for start in sorted(starts):
+            yield cut_window(features, start, self._grid.length), start / features.fps
+
+    def _comparable(self, found: list[_Found], features: VideoFeatures, text: TextFeatures) -> list[Hit]:
+        """A video's moments with scores that can be compared across videos.
+
+        How sure it is that the video has what is asked for at all follows from its best moment; the others are as much
+        less sure as the head says.
+        """
+        if not found or self._calibration.is_identity:
+            return [one.hit for one in found]
+        best = found[0]
+        margin = self._margin(features, text, best.hit.moment)
+        if not np.isfinite(margin):
+            self._stored.tell_of_values(features)
+            return []
+        share = self._calibration.chance(best.hit.moment.score, margin, best.saliency) / best.hit.moment.score
+        return [
+            replace(one.hit, moment=replace(one.hit.moment, score=min(1.0, share * one.hit.moment.score)))
+            for one in found
+        ]
+
+    def evidence(self, sentences: Sequence[str], videos: Iterable[VideoFeatures]) -> np.ndarray:
+        """What a calibration is fitted on.
+
+        Args:
+            sentences: M, each of which is asked about every video.
+            videos: N videos' features, of which one at a time is needed.
+
+        Returns:
+            [M, N, 3]: score, margin and highest saliency of each video's best moment; zeros where none was found.
+        """
+        texts = self._grounder.encoder.encode_texts(sentences)
+        columns = []
+        for features in videos:
+            (groundings,) = self._grounder.ground_each([features], sentences, texts, EVIDENCE_MOMENTS)
+            rows = np.zeros((len(sentences), 3))
+            for row, grounding, text in zip(rows, groundings, texts, strict=True):
+                for best in _found(grounding, 0.0)[:1]:
+                    row[:] = best.hit.moment.score, self._margin(features, text, best.hit.moment), best.saliency
+            columns.append(rows)
+        return np.stack(columns, axis=1)
+
+    def _margin(self, features: VideoFeatures, text: TextFeatures, moment: Moment) -> float:
+        if features.embedding is None:
+            return 0.0
+        first = min(len(features) - 1, int(moment.start * features.fps))
+        inside = np.asarray(features.embedding[first : max(first + 1, round(moment.end * features.fps))])
+        with np.errstate(all="ignore"):  # of damaged features, whose margin is no number
+            return self._mean_margin(inside, text)
+
+    def _mean_margin(self, inside: np.ndarray, text: TextFeatures) -> float:
+        cosines = inside @ text.embedding.float().numpy()
+        return float(query_margin(cosines, inside @ self._background.T, self._grounder.encoder.logit_scale).mean())
+
+    @cached_property
+    def _background(self) -> np.ndarray:
+        texts = self._grounder.encoder.encode_texts(BACKGROUND_PROMPTS)
+        return np.stack([text.embedding.float().numpy() for text in texts])
+
+    def _by_clip(self, sentence: str, selection: Selection, limit: int | None, min_score: float) -> list[Hit]:
+        text = self._grounder.encoder.encode_text(sentence)
+        hits: list[Hit] = []
+        for bound, features in self._by_bound(text, selection):
+            worst = hits[-1].moment.score if limit is not None and len(hits) >= limit else 0.0
+            if bound < max(min_score, worst):
+                break
+            most = selection.per_video if limit is not None else None
+            ((grounding,),) = self._grounder.ground_each([features], [sentence], [text], most)
+            hits += [one.hit for one in _found(grounding, 0.0)]
+            hits = sorted(hits, key=lambda hit: -hit.moment.score)[:limit]
+        return hits
+
+    def _by_bound(self, text: TextFeatures, selection: Selection) -> list[tuple[float, VideoFeatures]]:
+        """Videos with what none of their moments can score above, which falls."""
+        videos = self._near_videos(text.embedding.float().numpy(), selection)
+        features = (video for _, video in self._stored.opened(videos, selection))
+        with np.errstate(all="ignore"):  # of damaged features, whose bound is no number
+            bounds = [(self._grounder.score_bound(video, text), video) for video in features]
+        for bound, video in bounds:
+            if not np.isfinite(bound):
+                self._stored.tell_of_values(video)
+        bounds = [(bound, video) for bound, video in bounds if np.isfinite(bound)]
+        return sorted(bounds, key=lambda pair: (-pair[0], pair[1].name))
+
+    def _near_videos(self, embedding: np.ndarray, selection: Selection) -> list[str]:
+        """All videos, or where these are very many those with the nearest frames."""
+        frames = sum(entry.duration for entry in selection.entries.values()) * self._grounder.fps
+        if frames <= ALL_FRAMES:
+            return list(selection.entries)
+        videos: list[str] = []
+        for count in NEAR_FRAMES:
+            near = self._tables.nearest_frames(embedding, count, selection.keys)
+            videos = [video for video in dict.fromkeys(near.videos) if video in selection.entries][:VIDEOS]
+            if len(videos) == VIDEOS or len(near.videos) < count:
+                break
+        return videos
+
+    def _by_embedding(self, parts: Sequence[Part], selection: Selection) -> list[Hit]:
+        typical = self._stored.typical_frames(selection)
+        question = embed_question(
+            parts,
+            self._grounder.encoder,
+            self._stored.embed_stretch,
+            self._background.mean(axis=0),
+            typical.mean(axis=0),
+        )
+        usual = typical @ question
+        hits = []
+        for _, features in self._stored.opened(self._near_videos(question, selection), selection):
+            assert features.embedding is not None
+            with np.errstate(all="ignore"):  # of damaged features
+                curve = np.asarray(features.embedding @ question)
+            curve = (curve - usual.mean()) / max(float(usual.std()), 1e-6) - RARE
+            if not np.isfinite(curve).all():
+                self._stored.tell_of_values(features)
+                continue
+            for start, end, score in propose_moments(curve, features.fps, features.duration):
+                frames = curve[int(start * features.fps) : max(int(start * features.fps) + 1, int(end * features.fps))]
+                peak = (int(start * features.fps) + int(frames.argmax())) / features.fps
+                hits.append(Hit(features.name, Moment(float(start), float(end), float(score)), peak))
+        stretches = [stretch for part in parts if (stretch := _stretch(part))]
+        asked = [(selection.paths.get(str(stretch.video.resolve())), stretch) for stretch in stretches]
+        return [hit for hit in hits if not any(_is_of(hit, key, stretch, selection) for key, stretch in asked)]
+
+    def _find_said(self, words: str, selection: Selection) -> dict[str, list[SaidLine]]:
+        paths = None if selection.is_everything else list(selection.paths)
+        said: dict[str, dict[tuple[float, str], SaidLine]] = {}
+        for line in self._tables.find_said(words, SAID_LINES, paths):
+            if line.path in selection.paths:
+                # Two files of one content say the same.
+                said.setdefault(selection.paths[line.path], {}).setdefault((line.start, line.text), line)
+        return {video: sorted(lines.values(), key=lambda line: line.start) for video, lines in said.items()}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A moment of one video, as its head scores it.
+
+    Attributes:
+        hit: the moment.
+        saliency: the highest one in it.
+    """
+
+    hit: Hit
+    saliency: float
+
+
+def _best_of(groundings: Sequence[tuple[Grounding, float]]) -> list[_Found]:
+    """What groundings of a video's windows have found, best first, and once what two of them have found.
+
+    Args:
+        groundings: with the second where each window begins.
+    """
+    found = [one for grounding, offset in groundings for one in _found(grounding, offset)]
+    if len(groundings) > 1:
+        windows = np.array([[one.hit.moment.start, one.hit.moment.end, one.hit.moment.score] for one in found])
+        kept = {tuple(row) for row in non_maximum_suppression(windows.reshape(-1, 3), OVERLAP).tolist()}
+        found = [one for one in found if (one.hit.moment.start, one.hit.moment.end, one.hit.moment.score) in kept]
+    return sorted(found, key=lambda one: -one.hit.moment.score)
+
+
+def _found(grounding: Grounding, offset: float) -> list[_Found]:
+    """What a grounding of a video from a second on has found, best first, in the video's own time."""
+    found = []
+    for moment in grounding.moments:
+        if moment.score > 0:
+            peak = best_time(grounding, moment)
+            saliency = float(grounding.saliency.scores[int(np.searchsorted(grounding.saliency.times, peak))])
+            shifted = Moment(moment.start + offset, moment.end + offset, moment.score)
+            found.append(_Found(Hit(grounding.video, shifted, peak + offset), saliency))
+    return found
+
+
+def _stretch(part: Part) -> Stretch | None:
+    return part.what if isinstance(part.what, Stretch) else None
+
+
+def _is_of(hit: Hit, video: str | None, stretch: Stretch, selection: Selection) -> bool:
+    """Whether a hit only gives back the stretch that others are to be like."""
+    overlaps = hit.moment.start < stretch.end and stretch.start < hit.moment.end
+    return overlaps and video is not None and selection.paths.get(hit.video) == video

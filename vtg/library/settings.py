@@ -1,0 +1,234 @@
+"""A library's settings: knows where a library is and what it was made with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vtg.errors import VtgError
+from vtg.models.specs import ZERO_SHOT, EncoderSpec, ModelSpec, available_models, is_safetensors, model_spec
+from vtg.text import read_json
+
+__all__ = [
+    "PRECISIONS",
+    "SETTINGS",
+    "Storage",
+    "agree_on_model",
+    "default_library_path",
+    "read_settings",
+    "read_storage",
+    "read_weights_hash",
+    "write_settings",
+]
+
+SETTINGS = "library.json"
+FORMAT = 1  # of the folder; a library of a later one is refused
+MOST_BYTES = 1 << 20  # of the file; it has 400
+PRECISIONS = ("float32", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What a library keeps of a video beside its embeddings.
+
+    Attributes:
+        precision: of the layers that are kept, one of `PRECISIONS`: int8, or float16 for the others. Projections are
+            int8 whatever it says.
+        keep_layers: whether the layers are kept too: then any other head can be asked later, and the library takes
+            several times the space.
+    """
+
+    precision: str = "int8"
+    keep_layers: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be kept.
+
+        Raises:
+            VtgError: another precision.
+        """
+        if self.precision not in PRECISIONS:
+            raise VtgError(f"{self.precision}: no such precision; choose {', '.join(PRECISIONS)}")
+
+    @property
+    def layers(self) -> str:
+        """How a `vtg.features.store.FeatureStore` keeps the layers."""
+        if not self.keep_layers:
+            return "none"
+        return "int8" if self.precision == "int8" else "float16"
+
+
+def default_library_path() -> Path:
+    """The folder of ``VTG_LIBRARY``, else one in the user's data folder."""
+    if chosen := os.environ.get("VTG_LIBRARY"):
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("vtg", appauthor=False) / "library"
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a library says of itself.
+
+    Attributes:
+        model: it was made with.
+        storage: what it keeps of its videos.
+        weights_sha256: of its file of CLIP weights; None where a tag names them, and in libraries of earlier versions.
+    """
+
+    model: ModelSpec
+    storage: Storage
+    weights_sha256: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the encoder that the library was made with.
+
+        Raises:
+            VtgError: the library does not say its weights' hash, and their file cannot be read.
+        """
+        encoder = self.model.encoder
+        return encoder.fingerprint_of(self.weights_sha256) if self.weights_sha256 else encoder.fingerprint
+
+
+def read_settings(folder: Path) -> ModelSpec | None:
+    """The model that a library was made with; None where there is no library yet.
+
+    Raises:
+        VtgError: the folder holds something else, or the settings are damaged or of a later version.
+    """
+    found = _read(folder)
+    return found.model if found else None
+
+
+def read_storage(folder: Path) -> Storage | None:
+    """What a library keeps of its videos; None where there is no library yet.
+
+    Raises:
+        VtgError: as `read_settings`.
+    """
+    found = _read(folder)
+    return found.storage if found else None
+
+
+def read_weights_hash(folder: Path) -> str | None:
+    """SHA-256 of the file of CLIP weights that a library was made with; None where its settings do not say.
+
+    Raises:
+        VtgError: as `read_settings`.
+    """
+    found = _read(folder)
+    return found.weights_sha256 if found else None
+
+
+def _read(folder: Path) -> _Settings | None:
+    path = folder / SETTINGS
+    if not path.is_file():
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise VtgError(f"{folder}: is there and is not a library; name another folder with --library")
+        return None
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError("too large for settings")
+        settings = read_json(path.read_text("utf-8"))
+        if settings["format"] > FORMAT:
+            raise VtgError(f"{folder}: was made by a later vtg; update with: pip install -U vtg")
+        weights = settings.get("weights_sha256")
+        if weights is not None and not re.fullmatch("[0-9a-f]{64}", weights):
+            raise ValueError("a hash that is none")
+        return _Settings(ModelSpec.from_dict(settings["model"]), _storage(settings.get("storage", {})), weights)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError):
+        raise VtgError(f"{path}: damaged; restore it, or delete the folder and index again") from None
+
+
+def _storage(values: dict[str, Any]) -> Storage:
+    if values.get("precision", PRECISIONS[0]) not in PRECISIONS or type(values.get("keep_layers", False)) is not bool:
+        raise ValueError("no such storage")
+    return Storage(**values)
+
+
+def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
+    """The model that a library is used with: what is asked for, where it reads what is there.
+
+    Args:
+        folder: of the library, which may not be there yet.
+        model: what is asked for; None for what the library was made with, or for a new one the default.
+
+    Raises:
+        VtgError: the library was made with another CLIP or rate, or the folder is not a library.
+    """
+    settings = _read(folder)
+    asked = model_spec(model) if isinstance(model, str) else model
+    if settings is None or asked is None:
+        return asked or (settings.model if settings else model_spec())
+    made_with = settings.model
+    if isinstance(model, str):
+        # By name alone: CLIP without a head reads any library, and a head of the same published CLIP means the
+        # weights that this library was given for it.
+        if asked.name == ZERO_SHOT:
+            asked = replace(asked, encoder=made_with.encoder, fps=made_with.fps)
+        elif asked.name == made_with.name or asked.encoder == _own_encoder(made_with.name):
+            asked = replace(asked, encoder=made_with.encoder)
+    # The file that a library was made with may have been changed since, or be gone: that is seen as it is loaded.
+    if asked.encoder != made_with.encoder and asked.encoder.fingerprint != settings.fingerprint:
+        raise VtgError(
+            f"{folder}: was made with {made_with.encoder}, not with {asked.encoder}; "
+            "name another folder with --library, or leave the model out"
+        )
+    if asked.fps != made_with.fps:
+        raise VtgError(f"{folder}: has {made_with.fps:g} frames a second, not {asked.fps:g}; name another --library")
+    return asked
+
+
+def _own_encoder(name: str) -> EncoderSpec | None:
+    """The CLIP that a model has by itself; None where only a library names its file, and it is no safetensors file."""
+    if name not in available_models() and not is_safetensors(name):
+        return None
+    try:
+        return model_spec(name).encoder
+    except VtgError:
+        return None
+
+
+def write_settings(folder: Path, model: ModelSpec, storage: Storage | None = None, loaded: bool = False) -> None:
+    """Begin a library: make its folder and say what it is made with; one that was begun keeps its model.
+
+    Args:
+        folder: of the library.
+        model: what it is made with.
+        storage: what it keeps of the videos that are added from now on; None for what it kept before.
+        loaded: whether the model's weights were just loaded, so that what is added from now on is theirs: then the
+            place and the hash of their file are kept.
+
+    Raises:
+        VtgError: the folder cannot be written to.
+    """
+    path = folder / SETTINGS
+    before = _read(folder) if path.is_file() else None
+    settings = before or _Settings(model, Storage())
+    if storage is not None:
+        settings = replace(settings, storage=storage)
+    if model.encoder.in_file and (loaded or before is None):
+        made_with = replace(settings.model, encoder=model.encoder)
+        settings = replace(settings, model=made_with, weights_sha256=model.encoder.weights_sha256)
+    if settings == before:
+        return
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "model": settings.model.to_dict(),
+        "storage": asdict(settings.storage),
+    }
+    if settings.weights_sha256:
+        content["weights_sha256"] = settings.weights_sha256
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{SETTINGS}.{os.getpid()}.part")
+        part.write_text(json.dumps(content, indent=1), "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise VtgError(f"{folder}: cannot be written to ({error.strerror}); choose another --library") from None

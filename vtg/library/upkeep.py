@@ -1,0 +1,256 @@
+"""Keeping a library in step with the disk: knows how moved files are found again, and what a sound library is."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any
+
+from vtg.errors import VideoError, VtgError
+from vtg.features.store import FeatureKey, FeatureStore, content_key
+from vtg.library.tables import INDEXED, LibraryTables, VideoEntry
+from vtg.video.sources import find_videos, is_folder, is_gone
+
+if TYPE_CHECKING:
+    from vtg.library.library import IndexProgress, IndexReport, Library
+    from vtg.library.settings import Storage
+    from vtg.models.specs import ModelSpec
+
+__all__ = ["MEND_ROWS", "Problem", "describe", "find_moved", "find_problems", "is_away", "watch"]
+
+FOLLOW = "follow the disk with: vtg library refresh"
+MEND_ROWS = "remove it with 'vtg library refresh', and index its video again"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about a library that is not as it should be.
+
+    Attributes:
+        where: the file of the library, or the video, that it is about.
+        what: what is wrong and what to do, in words that follow "where: ".
+    """
+
+    where: str
+    what: str
+
+
+def find_moved(vanished: Sequence[VideoEntry], known: Iterable[str], folders: Iterable[Path]) -> list[Path]:
+    """Find files that were moved or renamed: new paths with the contents of those that are not there any more.
+
+    Args:
+        vanished: files that are not there.
+        known: paths of all files of the library.
+        folders: where to look: in these with all below them, and in the folders of the known files.
+    """
+    contents = {entry.video for entry in vanished if entry.video}
+    sizes = {entry.size for entry in vanished if entry.video}
+    if not contents:
+        return []
+    known = set(known)
+    places = {Path(path).parent for path in known}
+    beside = [path for place in places for path in _files_in(place)]
+    below, _ = find_videos(folder for folder in folders if is_folder(folder))
+    moved = []
+    for path in dict.fromkeys([*below, *beside]):
+        # Reading a whole file takes time: only those of the right size are.
+        status = _status(path) if str(path) not in known else None
+        if status is not None and status.st_size in sizes and _content(path) in contents:
+            moved.append(path)
+    return moved
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """All files that are really in a folder, whatever they are called; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as listing:
+            return [Path(entry.path) for entry in listing if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _content(path: Path) -> str:
+    try:
+        return content_key(path)
+    except VideoError:
+        return ""
+
+
+def is_away(path: str, folders: Iterable[str]) -> bool:
+    """Whether a file is not there because all of its folder is not, as when a disk is not plugged in.
+
+    Args:
+        path: of a file that is not there.
+        folders: those that were added as a whole.
+    """
+    above = [folder for folder in map(Path, folders) if Path(path).is_relative_to(folder)]
+    return not is_folder(max(above, key=lambda folder: len(folder.parts), default=Path(path).parent))
+
+
+def find_problems(
+    tables: LibraryTables,
+    features: FeatureStore,
+    key_of: Callable[[str], FeatureKey],
+    checksums: bool,
+    progress: Callable[[int, int], None],
+) -> list[Problem]:
+    """Compare everything in a library with everything else.
+
+    Args:
+        tables: its database.
+        features: its feature store.
+        key_of: the key of a content's features.
+        checksums: also read every file of features whole.
+        progress: told how many files are done, of how many.
+    """
+    entries = tables.videos()
+    problems = [
+        Problem(row.path or str(tables.place("videos")), f"a row of it is damaged ({row.what}); {MEND_ROWS}")
+        for row in tables.damaged_rows()
+    ]
+    try:
+        times = tables.frame_times()
+    except VtgError as error:
+        problems.append(Problem(str(tables.place("frames")), _after_name(error, tables.place("frames"))))
+        times = None
+    for done, entry in enumerate(entries):
+        progress(done, len(entries))
+        for what in _problems_of(entry, times, features, key_of, checksums):
+            problems.append(Problem(entry.path, what))
+    known = {entry.video for entry in entries}
+    left = {key.video for key in features} | set(times or ())
+    for video in sorted(left - known):
+        problems.append(Problem(video, "belongs to no file: a run was killed; the next 'vtg index' removes it"))
+    return [*problems, *_problems_of_texts(tables, {entry.path for entry in entries})]
+
+
+def _problems_of_texts(tables: LibraryTables, paths: set[str]) -> list[Problem]:
+    problems = []
+    try:
+        for path in sorted(set(tables.count_said()) - paths):
+            problems.append(Problem(path, "has words and is not listed; index it again, or remove it"))
+    except VtgError as error:
+        problems.append(Problem(str(tables.place("said")), _after_name(error, tables.place("said"))))
+    try:
+        tables.folders()
+    except VtgError as error:
+        problems.append(Problem(str(tables.place("folders")), _after_name(error, tables.place("folders"))))
+    return problems
+
+
+def _after_name(error: VtgError, place: Path) -> str:
+    return str(error).removeprefix(f"{place}: ")
+
+
+def _problems_of(
+    entry: VideoEntry,
+    times: dict[str, list[float]] | None,
+    features: FeatureStore,
+    key_of: Callable[[str], FeatureKey],
+    checksums: bool,
+) -> list[str]:
+    path = Path(entry.path)
+    status = _status(path)
+    if status is None:
+        gone = is_gone(entry.path)
+        return [f"is not there any more; {FOLLOW}" if gone else "cannot be looked at; mind the rights of its folder"]
+    if (status.st_size, status.st_mtime_ns) != (entry.size, entry.modified):
+        return [f"has changed since it was indexed; {FOLLOW}"]
+    if entry.state != INDEXED:
+        return []
+    key = key_of(entry.video)
+    if entry.encoder != key.encoder:
+        return ["was indexed with other weights of the library's CLIP; do it again: vtg index PATH"]
+    try:
+        stored = features.open(key, entry.path)
+        if checksums:
+            features.verify(key)
+    except VtgError as error:
+        return [f"cannot be searched ({error})"]
+    if key not in features:
+        return ["has not all that this library keeps of a video, or it is damaged; index it again"]
+    if times is None:
+        return []
+    in_database = times.get(entry.video, [])
+    if len(in_database) != len(stored) or len(set(in_database)) != len(in_database):
+        return [f"has {len(in_database)} frames in the database and {len(stored)} in its features; index it again"]
+    return []
+
+
+def describe(folder: Path, tables: LibraryTables | None, model: ModelSpec, storage: Storage) -> dict[str, Any]:
+    """What a library holds; see `Library.describe`.
+
+    Args:
+        folder: the library's.
+        tables: its database; None where nothing was added yet.
+        model: what it is asked with.
+        storage: what it keeps of its videos.
+    """
+    entries = tables.videos() if tables else []
+    indexed = {entry.video: entry for entry in entries if entry.state == INDEXED}
+    seconds = sum(entry.duration for entry in indexed.values())
+    size = sum(status.st_size for path in folder.rglob("*") if (status := _status(path)) and S_ISREG(status.st_mode))
+    said = tables.count_said() if tables else {}
+    return {
+        "videos": sum(entry.state == INDEXED for entry in entries),
+        "failed": sum(entry.state != INDEXED for entry in entries),
+        "seconds": seconds,
+        "frames": tables.count_frames() if tables else 0,
+        "fps": model.fps,
+        "said_lines": sum(said.values()),
+        "videos_with_words": len(said),
+        "encoder": str(model.encoder),
+        "model": model.name,
+        "precision": storage.precision,
+        "keep_layers": storage.keep_layers,
+        "bytes": size,
+        "bytes_per_minute": 60 * size / seconds if seconds else None,
+    }
+
+
+def watch(
+    library: Library,
+    folders: Sequence[Path],
+    seconds: float,
+    tell: Callable[[IndexReport], None],
+    progress: Callable[[IndexProgress], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Keep a library in step with folders, until somebody stops it: new, changed, moved and vanished files.
+
+    A file that has changed since the last look may still be on its way in, and waits for the next one.
+
+    Args:
+        library: the library.
+        folders: what to watch, with all below.
+        seconds: from one look to the next.
+        tell: told of every look that has changed something.
+        progress: told of every step of indexing.
+        stop: asked at every step; True ends it.
+
+    Raises:
+        VtgError: the encoder cannot be had, or the library cannot be written to.
+    """
+    before: dict[Path, tuple[int, int]] = {}
+    while not stop():
+        files, _ = find_videos(folder for folder in folders if is_folder(folder))
+        now = {path: (status.st_size, status.st_mtime_ns) for path in files if (status := _status(path))}
+        settled = [path for path, state in now.items() if before.get(path) == state]
+        before = now
+        for report in (library.add(settled, progress, stop=stop), library.refresh(progress, stop=stop)):
+            if report.added or report.removed or report.moved or report.warnings:
+                tell(report)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not stop():
+            time.sleep(min(0.2, seconds))
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None

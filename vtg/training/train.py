@@ -1,0 +1,372 @@
+"""Training: knows the order of operations from a recipe and cached features to a trained head."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vtg.errors import VtgError
+from vtg.files.whole import written_whole
+from vtg.r2 import LossWeights, R2Head, TrainingBatch, save_head, training_losses
+from vtg.recipes import Recipe, TrainRecipe, load_recipe
+from vtg.training.batches import BatchPlan, Share, plan_epoch, read_batches
+from vtg.training.log import TrainingLog, draw_curves
+from vtg.training.overfitting import CheckResult, overfit
+from vtg.training.preparation import Prepared, Progress, Sources, prepare
+from vtg.training.processes import any_interrupted, batch_size, interrupts, make_accelerator
+from vtg.training.state import Place, read_state, recipe_values, restore, save_state
+
+__all__ = ["CheckResult", "Sources", "TrainingResult", "TrainingStep", "check", "member_recipes", "rate_at", "train"]
+
+WARMUP_START = 0.001  # of the rate, in the first step
+RATE_DROP = 0.1  # what the rate is multiplied by after `rate_drop_epoch`
+STATE, BEST, LAST, LOG, CURVES = "state.pt", "best.safetensors", "last.safetensors", "log.jsonl", "curves.png"
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """How a training goes, after one batch.
+
+    Attributes:
+        recipe: its name.
+        epoch: from 1.
+        epochs: how many there will be.
+        batches: done, in all.
+        all_batches: how many there will be.
+        losses: weighted, by name.
+        rate: of learning.
+        metric: the recipe's.
+        figure: what it was at the last validation; None before.
+    """
+
+    recipe: str
+    epoch: int
+    epochs: int
+    batches: int
+    all_batches: int
+    losses: Mapping[str, float]
+    rate: float
+    metric: str
+    figure: float | None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training gave.
+
+    Attributes:
+        recipe: its name.
+        folder: where everything lies.
+        head: the checkpoint to use: the best by the recipe's metric, or the last where nothing was validated.
+        epochs: that are finished.
+        step: of the optimizer.
+        metric: the recipe's.
+        figure: the best; None where nothing was validated.
+        best_epoch: the epoch it was reached after, from 1; 0 where nothing was validated.
+        finished: false if it was interrupted and can be gone on with.
+    """
+
+    recipe: str
+    folder: Path
+    head: Path
+    epochs: int
+    step: int
+    metric: str
+    figure: float | None
+    best_epoch: int
+    finished: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "folder": str(self.folder), "head": str(self.head)}
+
+
+def train(
+    recipe: Recipe,
+    sources: Sources,
+    out: Path,
+    *,
+    resume: bool = False,
+    plot: bool = False,
+    device: str | None = None,
+    progress: Progress = lambda what, done, total: None,
+    report: Callable[[TrainingStep], None] = lambda step: None,
+) -> TrainingResult:
+    """Trains one head, validates it after every epoch, and keeps the best and the last.
+
+    Under `accelerate launch` the processes share every batch, and the result is that of one process.
+
+    Args:
+        recipe: a recipe on its own; of one with members, each of `member_recipes`.
+        sources: where its data set lies.
+        out: folder for `best.safetensors`, `last.safetensors`, `log.jsonl`, `tensorboard/`, `recipe.json`, and
+            `state.pt` to go on from.
+        resume: go on with the training that is in `out`.
+        plot: draw `curves.png` at the end.
+        device: "cuda", "mps" or "cpu"; None takes what accelerate does.
+        progress: told of long work before the first step.
+        report: told of every batch.
+
+    Raises:
+        VtgError: data, features or recipe do not fit together; `out` holds a training and `resume` is not given, or
+            the other way round; it cannot be written to; or the loss is no longer a number.
+    """
+    _check_folder(out, resume)
+    prepared = prepare(recipe, sources, device, progress)
+    run = _Run(prepared, out, device, report)
+    if resume:
+        content = read_state(out / STATE, prepared.recipe, run.accelerator.num_processes)
+        try:
+            run.place = restore(content, run.accelerator, run.head, run.optimizer)
+        except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise VtgError(f"{out / STATE}: damaged ({reason}); train again, with another --out") from None
+    try:
+        finished = run.train()
+        if plot and run.accelerator.is_main_process:
+            draw_curves(out / LOG, recipe.evaluation.metric, out / CURVES)
+    except OSError as error:
+        again = "go on with --resume" if (out / STATE).exists() else "train again"
+        raise VtgError(f"{error.filename or out}: {error.strerror or error}; make room, then {again}") from error
+    place = run.place
+    head = out / (BEST if place.best_epoch else LAST)
+    metric = recipe.evaluation.metric
+    return TrainingResult(
+        recipe.name, out, head, place.epoch, place.step, metric, place.best, place.best_epoch, finished
+    )
+
+
+def check(
+    recipe: Recipe,
+    sources: Sources,
+    device: str | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> CheckResult:
+    """Sees whether a few samples can be learnt by heart: the quickest way to know that data and recipe fit together.
+
+    Args:
+        recipe: a recipe on its own.
+        sources: where its data set lies.
+        device: "cuda", "mps" or "cpu"; None takes what accelerate does.
+        progress: told of long work.
+
+    Raises:
+        VtgError: data, features or recipe do not fit together.
+    """
+    prepared = prepare(recipe, sources, device, progress)
+    accelerator = make_accelerator(replace(recipe.train, precision="float32"), device, some_unused=False)
+    return overfit(prepared, accelerator.device, progress)
+
+
+def member_recipes(recipe: Recipe) -> list[Recipe]:
+    """The recipes that are trained for one: those of its domains, or the recipe itself."""
+    if not recipe.members:
+        return [recipe]
+    domains = {member: load_recipe(member).data.domain for member in recipe.members}
+    return [
+        replace(recipe, name=member, members=(), data=replace(recipe.data, domain=domain))
+        for member, domain in domains.items()
+    ]
+
+
+def rate_at(recipe: TrainRecipe, epoch: int, step: int) -> float:
+    """The rate of learning: a line up from a thousandth, and a tenth after `rate_drop_epoch`.
+
+    Args:
+        recipe: says how high and how long.
+        epoch: from 0.
+        step: of the optimizer, from 0.
+    """
+    dropped = recipe.rate_drop_epoch is not None and epoch >= recipe.rate_drop_epoch
+    rate = recipe.rate * (RATE_DROP if dropped else 1.0)
+    if step >= recipe.warmup_steps:
+        return rate
+    return rate * (WARMUP_START + (1 - WARMUP_START) * step / recipe.warmup_steps)
+
+
+class _Run:
+    """One training: head, optimizer, and how far they are.
+
+    Args:
+        prepared: what is trained on what.
+        out: the folder.
+        device: see `train`.
+        report: told of every batch.
+    """
+
+    def __init__(
+        self, prepared: Prepared, out: Path, device: str | None, report: Callable[[TrainingStep], None]
+    ) -> None:
+        from accelerate.utils import set_seed
+
+        self.recipe, self.train_recipe = prepared.recipe, prepared.recipe.train
+        self.training_set, self.validation = prepared.training_set, prepared.validation
+        self.out = out
+        self.report = report
+        self.place = Place()
+        self.figure: float | None = None
+        shortest = min(sample.frames for sample in self.training_set.samples)
+        self.accelerator = make_accelerator(self.train_recipe, device, shortest < max(prepared.config.strides))
+        self.batch = batch_size(self.train_recipe, self.training_set.samples, self.accelerator.num_processes)
+        set_seed(self.train_recipe.seed)  # the same initial weights in every process
+        self.head = R2Head(prepared.config)
+        optimizer = torch.optim.AdamW(
+            self.head.parameters(), lr=self.train_recipe.rate, weight_decay=self.train_recipe.weight_decay
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.head, optimizer)
+        set_seed(self.train_recipe.seed, device_specific=True)  # and other dropout in each
+        self.weights = LossWeights(**{key: getattr(self.train_recipe, key) for key in vars(LossWeights())})
+
+    def train(self) -> bool:
+        """Trains until the last epoch is finished or someone interrupts; says whether it is finished."""
+        main = self.accelerator.is_main_process
+        if main:
+            self.out.mkdir(parents=True, exist_ok=True)
+            _write_json(self.out / "recipe.json", {"name": self.recipe.name, **recipe_values(self.recipe)})
+        self.accelerator.wait_for_everyone()
+        self.head.train()
+        with TrainingLog(self.out, self.place.step) if main else nullcontext() as log, interrupts() as interrupted:
+            while self.place.epoch < self.train_recipe.epochs:
+                if not self._epoch(log, interrupted):
+                    self._save_state()
+                    return False
+                self._finish_epoch(log)
+        return True
+
+    def _epoch(self, log: TrainingLog | None, interrupted: Callable[[], bool]) -> bool:
+        """Trains to the end of the current epoch; false if interrupted before it."""
+        plans, place = self._plans(), self.place
+        seeds = [(self.train_recipe.seed, place.epoch, number) for number in range(len(plans))]
+        config, first = self.head.config, place.batch
+        with read_batches(
+            self.training_set,
+            plans[first:],
+            seeds[first:],
+            layers=config.layers,
+            tokens=self.training_set.shape.tokens if config.spatial_pooling else 1,
+            queries_per_video=self.train_recipe.queries_per_video,
+            share=Share(self.accelerator.process_index, self.accelerator.num_processes),
+            pin=self.accelerator.device.type == "cuda",
+        ) as batches:
+            return self._steps(plans, batches, log, interrupted)
+
+    def _steps(
+        self,
+        plans: list[BatchPlan],
+        batches: Iterator[TrainingBatch],
+        log: TrainingLog | None,
+        interrupted: Callable[[], bool],
+    ) -> bool:
+        epoch, accumulate = self.place.epoch, self.train_recipe.accumulate
+        passes: list[dict[str, float]] = []
+        begun = time.perf_counter()
+        for number, batch in enumerate(batches, self.place.batch):
+            size = min(accumulate, len(plans) - number // accumulate * accumulate)
+            is_last = len(passes) == size - 1
+            passes.append(self._pass(batch, size, is_last))
+            losses = {name: sum(each[name] for each in passes) / len(passes) for name in passes[0]}
+            rate = rate_at(self.train_recipe, epoch, self.place.step)
+            if is_last:
+                norm = self._step(rate)
+                self.place = replace(self.place, step=self.place.step + 1, batch=number + 1)
+                pace = size * self.batch / (time.perf_counter() - begun)
+                if log is not None:
+                    log.step(epoch + 1, self.place.step, rate, losses, norm, pace)
+                passes, begun = [], time.perf_counter()
+            self._report(losses, rate, epoch * len(plans) + number + 1, len(plans))
+            if is_last and number + 1 < len(plans) and any_interrupted(self.accelerator, interrupted()):
+                return False
+        return True
+
+    def _report(self, losses: Mapping[str, float], rate: float, done: int, batches: int) -> None:
+        state = TrainingStep(
+            recipe=self.recipe.name,
+            epoch=self.place.epoch + 1,
+            epochs=self.train_recipe.epochs,
+            batches=done,
+            all_batches=self.train_recipe.epochs * batches,
+            losses=losses,
+            rate=rate,
+            metric=self.recipe.evaluation.metric,
+            figure=self.figure,
+        )
+        self.report(state)
+
+    def _pass(self, batch: TrainingBatch, passes: int, is_last: bool) -> dict[str, float]:
+        """Forward and backward of one batch; its losses."""
+        # Gradients travel between processes once a step.
+        with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+            losses = training_losses(self.model, batch.to(self.accelerator.device), self.weights, across_processes=True)
+            values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
+            if not math.isfinite(sum(values.values())):
+                raise VtgError(
+                    f"recipe {self.recipe.name}: after step {self.place.step} the loss is no longer a number; look for "
+                    f"infinite features, or lower the rate: --set train.rate={self.train_recipe.rate / 2:g}"
+                )
+            self.accelerator.backward(sum(losses.values()) / passes)
+        return values
+
+    def _step(self, rate: float) -> float:
+        """One step of the optimizer; the norm of the gradient before it was cut."""
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.train_recipe.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def _finish_epoch(self, log: TrainingLog | None) -> None:
+        """Validates, and keeps what the next epoch or a resumed run begins with."""
+        place = replace(self.place, epoch=self.place.epoch + 1, batch=0)
+        main = self.accelerator.is_main_process
+        is_due = place.epoch % self.train_recipe.validate_every == 0 or place.epoch == self.train_recipe.epochs
+        if self.validation is not None and is_due:
+            figures = self.validation.figures(self.head, self.accelerator)
+            self.figure = figures[self.recipe.evaluation.metric]
+            is_best = place.best is None or self.figure > place.best
+            if is_best:
+                place = replace(place, best=self.figure, best_epoch=place.epoch)
+            if log is not None:
+                log.figures(place.epoch, place.step, figures, is_best)
+            if main and is_best:
+                save_head(self.head, self.out / BEST)
+        self.place = place
+        self._save_state()
+
+    def _save_state(self) -> None:
+        if self.accelerator.is_main_process:
+            save_head(self.head, self.out / LAST)
+        save_state(self.out / STATE, self.accelerator, self.head, self.optimizer, self.place, self.recipe)
+
+    def _plans(self) -> list[BatchPlan]:
+        recipe = self.train_recipe
+        return plan_epoch(
+            self.training_set.samples,
+            self.batch,
+            recipe.repeats,
+            recipe.queries_per_video,
+            recipe.seed,
+            self.place.epoch,
+        )
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    if out.is_file():
+        raise VtgError(f"{out}: is a file; name a folder with --out")
+    if not resume and (out / STATE).exists():
+        raise VtgError(f"{out}: holds a training already; go on with it with --resume, or name another --out")
+    if resume and not (out / STATE).exists():
+        raise VtgError(f"{out}: holds no training to go on with; leave out --resume, or check --out")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with written_whole(path) as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,119 @@
+"""Read the text of subtitle files and tracks with pysubs2: SubRip, WebVTT, SubStation, MicroDVD, SubViewer and MPL2."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from vtg.library.rows import SaidLine
+from vtg.video.subtitles.cleaning import (
+    UNTIL_NEXT,
+    clean_microdvd,
+    clean_mpl2,
+    clean_subrip,
+    clean_substation,
+    mark_times,
+    same_line_ends,
+)
+from vtg.video.subtitles.encodings import decode_text
+from vtg.video.subtitles.language_models import language_codes
+from vtg.video.subtitles.markup import plain_lines
+from vtg.video.subtitles.speech import Cue, merge_repeats, spoken
+
+if TYPE_CHECKING:
+    from vtg.video.subtitle_tracks import SubtitleTrack
+
+__all__ = ["USUAL_RATE", "format_of", "parse_subtitles", "read_cues", "read_packets"]
+
+USUAL_RATE = 24000 / 1001  # frames a second of films, for frame numbers of which nobody says the rate
+PACKET_END = "\n\x1e\n"  # between the texts of packets, which are decoded together
+HEAD = 4096  # characters that a format is known by
+
+_SUBSTATION = re.compile(r"^\[(?:script info|events|v4\+? styles)\]", re.IGNORECASE | re.MULTILINE)
+_FRAMES = re.compile(r"^\s{0,9}\{\s?[0-9]{1,8}\s?\}\s{0,9}\{\s?[0-9]{0,8}\s?\}", re.MULTILINE)
+_TENTHS = re.compile(r"^\s{0,9}\[[0-9]{1,8}\]\s{0,9}\[[0-9]{1,8}\]", re.MULTILINE)
+
+
+def format_of(text: str) -> str:
+    """The format of a text under pysubs2's name, by its beginning, whatever the name of the file ends in."""
+    head = text[:HEAD].lstrip("\ufeff \t\n")
+    if head.startswith("WEBVTT"):
+        return "vtt"
+    if _SUBSTATION.search(head):
+        return "ass"
+    if "-->" not in head:
+        for pattern, name in ((_FRAMES, "microdvd"), (_TENTHS, "mpl2")):
+            if pattern.search(head):
+                return name
+    return "srt"
+
+
+def parse_subtitles(text: str, video: str | os.PathLike[str], rate: float | None = None) -> list[SaidLine]:
+    """Read what is said from the text of a subtitle file, without markup.
+
+    Args:
+        text: of the file; what is not a cue with times and words is passed over.
+        video: the file that the words are said in.
+        rate: frames a second of the video, for times that are numbers of frames.
+
+    Raises:
+        TooManyCuesError: it is no subtitle file.
+    """
+    said = merge_repeats(spoken(read_cues(text, rate)))
+    return [SaidLine(os.fspath(video), one.start, one.end, one.words) for one in said]
+
+
+def read_cues(text: str, rate: float | None = None) -> list[Cue]:
+    """The cues of a subtitle file that have words; arguments and errors as of `parse_subtitles`."""
+    import pysubs2
+
+    text = same_line_ends(text)
+    kind = format_of(text)
+    options: dict[str, float | bool] = {}
+    if kind == "ass":
+        text = clean_substation(text)
+    elif kind == "microdvd":
+        text, declared = clean_microdvd(text)
+        options["fps"] = declared or rate or USUAL_RATE
+    elif kind == "mpl2":
+        text = clean_mpl2(text)
+    else:
+        text = clean_subrip(text, is_webvtt=kind == "vtt")
+        kind = "srt"
+        options["keep_html_tags"] = True  # pysubs2 takes them away in quadratic time
+    events = pysubs2.SSAFile.from_string(text, format_=kind, **options) if text else ()
+    cues = [Cue(e.start / 1000, e.end / 1000, plain_lines(e.text, kind == "ass")) for e in events]
+    return [cue for cue in cues if cue.lines]
+
+
+def read_packets(track: SubtitleTrack) -> list[Cue]:
+    """The cues of a subtitle track that have words.
+
+    Raises:
+        UnknownEncodingError: its text is not UTF-8, as it should be, nor in any other encoding that is known.
+    """
+    contents = [_movie_text(one.content) if track.codec == "mov_text" else one.content for one in track.packets]
+    joined = PACKET_END.encode().join(content.translate(None, b"\0\x1e") for content in contents)
+    texts = decode_text(joined, language_codes().get((track.language or "").lower())).split(PACKET_END)
+    cues = []
+    following = [one.start for one in track.packets[1:]]
+    for packet, text, later in zip(track.packets, texts, [*following, None], strict=False):
+        latest = packet.start + UNTIL_NEXT
+        end = packet.end if packet.end is not None else latest if later is None else min(latest, later)
+        if track.codec in ("ass", "ssa"):
+            # As Matroska has them: number, layer, style, name, three margins, effect.
+            lines = plain_lines(text.split(",", 8)[-1], is_substation=True)
+        else:
+            lines = plain_lines("\\N".join(mark_times(line) for line in same_line_ends(text).split("\n")))
+        if lines:
+            cues.append(Cue(packet.start, end, lines))
+    return cues
+
+
+def _movie_text(content: bytes) -> bytes:
+    """The text of a packet of MPEG-4 timed text, as UTF-8: its length, itself, then boxes of style."""
+    text = content[2 : 2 + int.from_bytes(content[:2], "big")]
+    if text.startswith((b"\xfe\xff", b"\xff\xfe")):
+        return text.decode("utf-16", "replace").encode()
+    return text

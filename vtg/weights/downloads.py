@@ -1,0 +1,178 @@
+"""Fetch files over HTTP and from the Hugging Face hub: never more than was announced, and checked by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vtg.errors import VtgError
+from vtg.files.hashing import file_sha256
+
+__all__ = [
+    "BLOCK",
+    "Progress",
+    "TooLongError",
+    "announced_size",
+    "append_rest",
+    "fetch_from_hub",
+    "fetch_whole",
+    "hub_utilities",
+    "one_line",
+]
+
+Progress = Callable[[int, "int | None"], None]  # bytes done, bytes in all if known
+
+BLOCK = 1 << 16  # bytes read at once
+TIMEOUT = 30  # seconds without a byte until a connection counts as broken
+PARTIAL_CONTENT = 206  # the HTTP status of an answer to a range
+MOST_UNANNOUNCED = 4 << 30  # bytes of a file whose size the server does not say
+TRIES = 5  # of a whole download; each goes on where the one before broke off
+SHA1_DIGITS, SHA256_DIGITS = 40, 64  # of the hub's names for the content of small and of large files
+
+
+class TooLongError(OSError):
+    """A server that sends more than it announced."""
+
+
+def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress | None = None) -> None:
+    """Append to an open file what it lacks of a URL's content, block by block as it arrives.
+
+    The hub client's own download functions write in blocks of 10 MB, so that a broken connection would cost nearly all
+    of a small file; here it costs less than a `BLOCK`.
+
+    Args:
+        url: of the content.
+        file: open for appending; what it holds counts as the beginning, and is dropped where the server sends all.
+        size: of the whole content, bytes; None for what the server says.
+        progress: called after each block.
+
+    Raises:
+        TooLongError: the server sends more than `size`; nothing is kept.
+        ConnectionError: it sends less.
+    """
+    done = file.seek(0, os.SEEK_END)
+    if done == size:
+        return
+    if size is None or done > size:
+        done = _emptied(file)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    session = hub_utilities().get_session()
+    if callable(getattr(session, "stream", None)):  # the client speaks through httpx from its version 1.0 on
+        answer = session.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True)
+    else:
+        answer = session.get(url, headers=headers, timeout=TIMEOUT, stream=True)
+    with answer as response:
+        response.raise_for_status()
+        if done and response.status_code != PARTIAL_CONTENT:  # a server that knows no ranges sends all of it
+            _emptied(file)
+        size = announced_size(response) if size is None else size
+        most = MOST_UNANNOUNCED if size is None else size
+        read = response.iter_bytes if hasattr(response, "iter_bytes") else response.iter_content
+        for block in read(BLOCK):
+            if file.tell() + len(block) > most:
+                _emptied(file)
+                raise TooLongError(f"the server sends more than the {most} bytes of the file")
+            file.write(block)
+            if progress:
+                progress(file.tell(), size)
+    if size is not None and file.tell() < size:
+        raise ConnectionError(f"the connection closed after {file.tell()} of {size} bytes")
+
+
+def _emptied(file: BinaryIO) -> int:
+    """Drop what a file holds; its position counts for what is announced, and truncating alone leaves it."""
+    file.truncate(0)
+    return file.seek(0)
+
+
+def announced_size(response: Any) -> int | None:
+    """Bytes of a whole answer by its header; None where it does not say, or says it of compressed bytes."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() and not response.headers.get("Content-Encoding") else None
+
+
+def fetch_whole(url: str, path: Path, sha256: str) -> None:
+    """Fetch a URL into a file, which appears under its name when it is whole and its hash is right.
+
+    Args:
+        url: of the content.
+        path: the file; what is there is replaced.
+        sha256: the first digits of its SHA-256; empty where they are not known.
+
+    Raises:
+        VtgError: it cannot be fetched, or is another file.
+        OSError: the folder cannot be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        for attempt in range(TRIES):
+            try:
+                with part.open("ab") as file:
+                    append_rest(url, file, None)
+                break
+            except Exception as error:  # of the HTTP library, which differs between versions of the client
+                if isinstance(error, TooLongError) or attempt == TRIES - 1:
+                    raise VtgError(f"{url}: cannot be downloaded ({one_line(error)})") from None
+        digest = file_sha256(part)
+        if not digest.startswith(sha256):
+            raise VtgError(f"{url}: the download is another file (SHA-256 {digest[:8]}…, not {sha256[:8]}…); try again")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def fetch_from_hub(repository: str, name: str, revision: str | None = None, folder: Path | None = None) -> Path:
+    """Fetch a file of a repository by the hub's client, which keeps it, and check it against the hub's hash.
+
+    Args:
+        repository: such as "timm/vit_base_patch32_clip_224.openai".
+        name: of the file in it.
+        revision: of the repository; None for the newest.
+        folder: where it goes; None for the client's cache, where a file that is there is taken as it is.
+
+    Raises:
+        VtgError: the content is another than the hub says; it is deleted.
+        Exception: whatever the client raises.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    cached = None if folder else try_to_load_from_cache(repository, name, revision=revision)
+    path = Path(hf_hub_download(repository, name, revision=revision, local_dir=folder))
+    if cached is not None and Path(str(cached)) == path:
+        return path
+    expected = get_hf_file_metadata(hf_hub_url(repository, name, revision=revision)).etag
+    if expected and not _has_hash(path, expected):
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise VtgError(
+            f"{repository}/{name}: the download is another file than the hub says, and was deleted; try again"
+        )
+    return path
+
+
+def _has_hash(path: Path, expected: str) -> bool:
+    """Whether a file's content has the name that the hub gives it: SHA-256, or for small files git's SHA-1."""
+    if len(expected) == SHA256_DIGITS:
+        return file_sha256(path) == expected
+    if len(expected) == SHA1_DIGITS:
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest() == expected
+    return True  # a mirror with names of its own
+
+
+def one_line(error: Exception) -> str:
+    """What an error of a library says first."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+def hub_utilities() -> Any:
+    """The hub client's helpers; untyped, for it does not say which of them it exports."""
+    return import_module("huggingface_hub.utils")
