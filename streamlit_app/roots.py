@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vtg.errors import VtgError
+from vtg.files.paths import is_there
 from vtg.text import from_utf8, to_utf8
-from vtg.video.sources import is_there
 
 __all__ = ["Roots"]
 

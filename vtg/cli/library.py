@@ -10,9 +10,9 @@ import typer
 from vtg.cli.console import JsonOption, answers, complain, messages, print_json, progress_bar
 from vtg.cli.options import DeviceOption, LibraryOption, follow_indexing, print_problems
 from vtg.errors import VtgError
+from vtg.files.paths import is_there
 from vtg.text import one_line
 from vtg.timecode import format_time
-from vtg.video.sources import is_there
 
 if TYPE_CHECKING:
     from vtg.library.library import IndexReport, Library, VideoEntry

@@ -157,7 +157,7 @@ def _seconds(encoder: ClipEncoder, frames: Tensor) -> float:
 
 
 def _memory() -> Path:
-    from vtg.models.registry import cache_folder
+    from vtg.files.paths import cache_folder
 
     return cache_folder() / "encoding.json"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.files.paths import check_regular
 from vtg.text import read_json
-from vtg.video.sources import check_regular
 
 __all__ = ["json_document", "json_records", "lines_of", "read_text"]
 

@@ -17,8 +17,9 @@ from vtg.extraction.benchmarks import annotated_work, recipe_work
 from vtg.extraction.jobs import VideoJob, Work, repeated_ids, why_no_file_name
 from vtg.extraction.manifest import looks_like_manifest, manifest_jobs
 from vtg.extraction.remote import is_url, local_path, matching_urls, read_remote, remote_size, videos_below
+from vtg.files.paths import why_no_file
 from vtg.recipes import available_recipes
-from vtg.video.sources import VIDEO_SUFFIXES, list_videos, why_no_file
+from vtg.video.sources import VIDEO_SUFFIXES, list_videos
 
 __all__ = ["missing_files", "read_source", "source_sizes"]
 

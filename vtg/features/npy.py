@@ -12,8 +12,8 @@ from types import TracebackType
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.files.paths import check_regular
 from vtg.files.whole import WholeFileWriter
-from vtg.video.sources import check_regular
 
 __all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
 

@@ -16,8 +16,8 @@ from vtg.errors import VideoError, VtgError
 from vtg.features.arrays import ArrayFileWriter, map_arrays, read_header, verify
 from vtg.features.npy import PublishedFeatures, read_npy
 from vtg.files.hashing import file_sha256
+from vtg.files.paths import why_no_file
 from vtg.files.whole import remove_abandoned_parts
-from vtg.video.sources import why_no_file
 
 if TYPE_CHECKING:
     from vtg.grounding.projections import StoredProjection

@@ -16,12 +16,12 @@ import numpy as np
 
 from vtg.errors import VideoError
 from vtg.features.store import FeatureKey, FeatureStore
+from vtg.files.paths import is_gone
 from vtg.library.reports import IndexProgress, IndexReport
 from vtg.library.settings import write_settings
 from vtg.library.stored_features import LibraryFeatures
 from vtg.library.tables import FAILED, INDEXED, LibraryTables, VideoEntry
 from vtg.models.specs import ModelSpec
-from vtg.video.sources import is_gone
 from vtg.video.subtitles import SubtitleFolders, said_lines
 
 if TYPE_CHECKING:

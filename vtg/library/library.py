@@ -14,6 +14,7 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.features.store import FeatureKey, VideoFeatures
+from vtg.files.paths import is_folder, is_gone, is_there
 from vtg.library.hits import Hit, Selection, best_time
 from vtg.library.indexing import Indexer, IndexProgress, IndexReport, forget_unused
 from vtg.library.named_files import NamedFiles
@@ -25,7 +26,7 @@ from vtg.library.upkeep import MEND_ROWS, Problem, describe, find_moved, find_pr
 from vtg.models.calibration import Calibration
 from vtg.models.registry import registry
 from vtg.models.specs import ModelSpec
-from vtg.video.sources import below, find_videos, is_folder, is_gone, is_there
+from vtg.video.sources import below, find_videos
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VideoError, VtgError
 from vtg.features.store import FeatureKey, FeatureStore, content_key
+from vtg.files.paths import is_folder, is_gone
 from vtg.library.tables import INDEXED, LibraryTables, VideoEntry
-from vtg.video.sources import find_videos, is_folder, is_gone
+from vtg.video.sources import find_videos
 
 if TYPE_CHECKING:
     from vtg.library.library import IndexProgress, IndexReport, Library

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
+from vtg.files.paths import cache_folder
 from vtg.weights.downloads import Progress, TooLongError, append_rest, hub_utilities, one_line
 
 if TYPE_CHECKING:
@@ -113,16 +114,6 @@ class ModelEntry:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values for JSON, with `present` and `path`."""
         return {**asdict(self), "present": self.present, "path": str(self.path)}
-
-
-def cache_folder() -> Path:
-    """The folder for what can be downloaded again: `VTG_CACHE`, else the user's cache folder."""
-    chosen = os.environ.get("VTG_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("vtg", appauthor=False)
 
 
 @cache

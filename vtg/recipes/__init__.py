@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.files.paths import check_regular
 from vtg.recipes.sections import DataRecipe, EvaluationRecipe, ModelRecipe, Recipe, TrainRecipe
 from vtg.recipes.values import changed_section, check_sections, refuse_unknown
-from vtg.video.sources import check_regular
 
 if sys.version_info >= (3, 11):
     import tomllib

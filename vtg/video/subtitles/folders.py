@@ -24,7 +24,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from vtg.video.sources import VIDEO_SUFFIXES, lies_within
+from vtg.files.paths import lies_within
+from vtg.video.sources import VIDEO_SUFFIXES
 from vtg.video.subtitles.language_models import language_codes
 
 __all__ = ["SUFFIXES", "SubtitleFolders", "language_of"]
