@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 
 from .look import CURVES
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from vtg.errors import VtgError
 from vtg.files.whole import fitted_name, written_whole
 from vtg.text import one_line
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 
 from .jobs import DONE
 

@@ -16,10 +16,10 @@ import torch
 from safetensors import safe_open
 
 from vtg.errors import VtgError
-from vtg.intervals import interval_iou
 from vtg.r2 import HeadConfig, Predictor, R2Head, VideoProjection, read_head
 from vtg.r2.engine import ENGINES, CompiledEngine, _chosen, _load, _threads, engine_name
 from vtg.r2.predictor import WindowPredictions
+from vtg.timespans import interval_iou
 
 CPU = Path("/proc/cpuinfo")
 PARITY = Path(__file__).parent / "data" / "r2"

@@ -16,10 +16,10 @@ from vtg.demo.scenes import make_scene
 from vtg.demo.videos import make_sample, write_video
 from vtg.extraction import extract, read_source
 from vtg.features.store import PublishedFeatures
-from vtg.intervals import interval_iou
 from vtg.models.specs import EncoderSpec
 from vtg.r2 import Predictor, read_head
 from vtg.recipes import load_recipe
+from vtg.timespans import interval_iou
 from vtg.training.log import read_log
 from vtg.training.train import Sources, train
 

@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 
 from vtg.errors import VtgError
-from vtg.intervals import interval_iou
 from vtg.r2 import HeadConfig, Predictor, R2Head, VideoProjection, read_head
 from vtg.r2.predictor import MAX_ROWS, WindowPredictions
+from vtg.timespans import interval_iou
 
 HERE = Path(__file__).parent / "data" / "r2"
 SHARED = Path(__file__).parents[2] / "shared" / "parity"

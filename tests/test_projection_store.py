@@ -17,13 +17,13 @@ from vtg.features.arrays import ArrayFileWriter, read_header
 from vtg.features.store import FeatureKey, VideoFeatures
 from vtg.grounding.projections import ProjectionKey, ProjectionStore, head_fingerprint
 from vtg.grounding.windows import ground_with_head
-from vtg.intervals import interval_iou
 from vtg.library.library import Library
 from vtg.library.settings import Storage, read_storage
 from vtg.library.stored_features import LibraryFeatures
 from vtg.models.registry import load_head
 from vtg.models.specs import ModelSpec, model_spec
 from vtg.r2 import Predictor, R2Head, read_head
+from vtg.timespans import interval_iou
 
 KEY = FeatureKey("a" * 32, "b" * 16, 0.5)
 OWN = ProjectionKey(KEY.video, KEY.encoder, KEY.fps, "c" * 16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vtg.errors import VtgError
-from vtg.timecode import format_time, parse_time
+from vtg.timespans import format_time, parse_time
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from vtg.errors import VideoError, VtgError
 from vtg.features.store import VideoFeatures
 from vtg.grounding.grounder import Grounder, Grounding, Moment, Saliency
 from vtg.grounding.zero_shot import MOST_MOMENTS, propose_moments, query_margin
-from vtg.intervals import interval_iou, non_maximum_suppression
+from vtg.timespans import interval_iou, non_maximum_suppression
 
 
 def curve(length: int, *events: tuple[int, int], noise: float = 0.3, seed: int = 0) -> np.ndarray:

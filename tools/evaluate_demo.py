@@ -21,7 +21,7 @@ from rich.table import Table
 import vtg
 from vtg.demo import DemoVideo, Sentence, make_videos, truth
 from vtg.errors import VtgError
-from vtg.intervals import interval_iou
+from vtg.timespans import interval_iou
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

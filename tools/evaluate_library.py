@@ -21,9 +21,9 @@ from vtg.demo.sentences import KINDS, held_clips
 from vtg.errors import VtgError
 from vtg.features.store import VideoFeatures
 from vtg.grounding.projections import StoredProjection
-from vtg.intervals import interval_iou
 from vtg.library.library import Library
 from vtg.models.calibration import Calibration, choose_threshold, fit_calibration
+from vtg.timespans import interval_iou
 
 if TYPE_CHECKING:
     from vtg.library.hits import Hit

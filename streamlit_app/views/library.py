@@ -11,7 +11,7 @@ from vtg.errors import VtgError
 from vtg.library.library import IndexReport
 from vtg.library.tables import FAILED, INDEXED, VideoEntry
 from vtg.text import one_line
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 from vtg.video.sources import VIDEO_SUFFIXES
 
 from .. import backend as backend_room

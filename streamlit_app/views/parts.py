@@ -13,7 +13,7 @@ from vtg.errors import VtgError
 from vtg.grounding.grounder import Grounding, Moment
 from vtg.library.tables import VideoEntry
 from vtg.text import one_line
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 
 from .. import backend as backend_room
 from .. import visit

@@ -12,7 +12,7 @@ from vtg.grounding.grounder import Grounding, Moment
 from vtg.library.tables import VideoEntry
 from vtg.summary import Plan, plan_document
 from vtg.text import csv_text, json_text, one_line, table_cell
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 
 from .. import backend as backend_room
 from .. import visit

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from vtg.text import READABLE, json_text, one_line
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 
 __all__ = [
     "READER_GONE",

@@ -12,7 +12,7 @@ import typer.core
 
 from vtg.cli.console import JsonOption, complain, messages, print_json, progress_bar
 from vtg.cli.options import DecoderOption
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 
 if TYPE_CHECKING:
     from vtg.extraction import ExtractionProgress, ExtractionReport

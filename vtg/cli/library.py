@@ -12,7 +12,7 @@ from vtg.cli.options import DeviceOption, LibraryOption, follow_indexing, print_
 from vtg.errors import VtgError
 from vtg.files.paths import is_there
 from vtg.text import one_line
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 
 if TYPE_CHECKING:
     from vtg.library.library import IndexReport, Library, VideoEntry

@@ -45,7 +45,7 @@ from vtg.cli.research import add_research_commands
 from vtg.cli.search import add_search_command
 from vtg.cli.train import add_training_command
 from vtg.errors import VtgError
-from vtg.timecode import format_time, parse_time
+from vtg.timespans import format_time, parse_time
 
 __all__ = ["app", "main"]
 

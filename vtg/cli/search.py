@@ -22,7 +22,7 @@ from vtg.cli.options import (
 from vtg.errors import VtgError
 from vtg.files.whole import fitted_name, written_whole
 from vtg.text import one_line
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 
 if TYPE_CHECKING:
     from vtg.library.library import Hit, Library, Question

@@ -12,8 +12,7 @@ import numpy as np
 
 from vtg.demo.sentences import truth
 from vtg.demo.videos import make_videos
-from vtg.intervals import interval_iou
-from vtg.timecode import format_time
+from vtg.timespans import format_time, interval_iou
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vtg.intervals import non_maximum_suppression
+from vtg.timespans import non_maximum_suppression
 
 __all__ = ["BACKGROUND_PROMPTS", "propose_moments", "query_margin", "relevance"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtg.errors import VtgError
-from vtg.timecode import format_time, parse_time
+from vtg.timespans import format_time, parse_time
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder

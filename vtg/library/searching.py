@@ -11,13 +11,13 @@ import numpy as np
 
 from vtg.grounding.grounder import Grounder, Grounding, Moment
 from vtg.grounding.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin
-from vtg.intervals import non_maximum_suppression
 from vtg.library.hits import Hit, Selection, best_hits, best_time, said_moments, where_said
 from vtg.library.query import Part, Question, Stretch, embed_question
 from vtg.library.ranking import Candidate, WindowGrid, choose_windows, cut_window, every_window
 from vtg.library.rows import NearFrames, SaidLine, VideoEntry
 from vtg.library.stored_videos import StoredVideos
 from vtg.models.calibration import Calibration
+from vtg.timespans import non_maximum_suppression
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import TextFeatures

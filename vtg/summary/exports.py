@@ -11,7 +11,7 @@ from vtg.files.whole import written_whole
 from vtg.summary.choosing import Clip
 from vtg.summary.planning import Plan
 from vtg.text import caption_line
-from vtg.timecode import format_time
+from vtg.timespans import format_time
 from vtg.video import Span
 from vtg.video.subtitles import captions_in_turn
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtg.intervals import interval_iou
 from vtg.r2 import LossWeights, R2Head, TrainingBatch, training_losses
 from vtg.r2.targets import true_windows
+from vtg.timespans import interval_iou
 from vtg.training.batches import BatchPlan, Share, read_batches
 from vtg.training.data import TrainingSample
 from vtg.training.preparation import Prepared

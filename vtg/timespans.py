@@ -1,16 +1,100 @@
-"""Timecodes of frames (SMPTE 12M), hh:mm:ss:ff: from numbers of frames and back, drop-frame included."""
+"""Spans of time: how much two overlap, and times as people (mm:ss) and editors (SMPTE 12M, hh:mm:ss:ff) write them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["TimecodeCount"]
+from vtg.errors import VtgError
 
-WRITTEN = re.compile(r"(\d+):(\d\d):(\d\d)([:;.,])(\d+)")
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["DROP_RATES", "TimecodeCount", "format_time", "interval_iou", "non_maximum_suppression", "parse_time"]
+
+WRITTEN_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)")
+WRITTEN_TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.,])(\d+)")
 DROP_RATES = (30, 60, 120)  # nominal; of 29.97, 59.94 and 119.88 frames a second: no other rate drops numbers
 MINUTES = 60
 DAY_HOURS = 24
+
+
+def parse_time(text: str) -> float:
+    """Read seconds, mm:ss or hh:mm:ss, with a fraction or without.
+
+    Args:
+        text: such as "83.5", "1:23.5" or "0:01:23.5".
+
+    Returns:
+        Seconds.
+
+    Raises:
+        VtgError: it is none of these.
+    """
+    match = WRITTEN_TIME.fullmatch(text.strip())
+    if not match:
+        raise VtgError(f"{text}: not a time; write seconds (83.5), mm:ss (1:23.5) or hh:mm:ss")
+    hours, minutes, seconds = match.groups()
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
+
+
+def format_time(seconds: float, decimals: int = 0) -> str:
+    """Write seconds as mm:ss, or h:mm:ss from an hour on.
+
+    Args:
+        seconds: from 0 on.
+        decimals: digits after the point.
+    """
+    units = 10**decimals
+    ticks = round(seconds * units)
+    whole, fraction = divmod(ticks, units)
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    text = f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"
+    return f"{text}.{fraction:0{decimals}d}" if decimals else text
+
+
+def interval_iou(windows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of each window with each other one; 0 where both are empty.
+
+    Args:
+        windows: [N, ≥ 2] start, end.
+        others: [M, ≥ 2] start, end.
+
+    Returns:
+        [N, M], 0…1.
+    """
+    import numpy as np  # here, for commands that only read and write times start without it
+
+    start = np.maximum(windows[:, None, 0], others[None, :, 0])
+    end = np.minimum(windows[:, None, 1], others[None, :, 1])
+    intersection = (end - start).clip(min=0)
+    length, other_length = windows[:, 1] - windows[:, 0], others[:, 1] - others[:, 0]
+    union = length[:, None] + other_length[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection, dtype=float), where=union > 0)
+
+
+def non_maximum_suppression(windows: np.ndarray, overlap: float) -> np.ndarray:
+    """Keep the best of those windows that overlap.
+
+    Args:
+        windows: [N, 3] start, end, score.
+        overlap: IoU from which the one with the lower score goes.
+
+    Returns:
+        [M, 3], best first.
+    """
+    import numpy as np
+
+    windows = windows[np.argsort(-windows[:, 2], kind="stable")]
+    kept: list[int] = []
+    alive = np.ones(len(windows), bool)
+    for i in range(len(windows)):
+        if alive[i]:
+            kept.append(i)
+            alive[i + 1 :] &= interval_iou(windows[i : i + 1], windows[i + 1 :])[0] < overlap
+    return windows[kept]
 
 
 @dataclass(frozen=True)
@@ -61,7 +145,7 @@ class TimecodeCount:
         Raises:
             ValueError: it is no timecode.
         """
-        found = WRITTEN.fullmatch(text.strip())
+        found = WRITTEN_TIMECODE.fullmatch(text.strip())
         if not found:
             raise ValueError(f"{text}: is no timecode hh:mm:ss:ff")
         hours, minutes, seconds, _, frames = found.groups()
