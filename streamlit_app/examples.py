@@ -120,7 +120,7 @@ def _best_share(logits: np.ndarray) -> np.ndarray:
 
 
 def _phrases(library: Library) -> list[str]:
-    from vtg.models.specs import DEMO
+    from vtg.clip.specs import DEMO
 
     if library.model.encoder.pretrained != DEMO:
         return list(EVERYDAY)

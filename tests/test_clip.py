@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from vtg.clip.encoder import ClipEncoder
+from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
-from vtg.models.specs import EncoderSpec, model_spec
+from vtg.models.specs import model_spec
 
 
 @pytest.fixture(scope="module")

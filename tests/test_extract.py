@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from vtg.clip.encoder import ClipEncoder
+from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
 from vtg.extraction import ExtractionReport, QueryJob, VideoJob, Work, WrongWorkError, extract, read_source
 from vtg.extraction import encoders as encoders_module
@@ -24,7 +25,6 @@ from vtg.extraction.places import LocalPlace
 from vtg.extraction.verify import verify
 from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore, content_key
 from vtg.files.locks import Claims
-from vtg.models.specs import EncoderSpec
 from vtg.video import sample_frames
 
 Run = Callable[..., ExtractionReport]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vtg.clip.specs import EncoderSpec
 from vtg.extraction import VideoJob, extract, read_source
 from vtg.extraction.verify import verify
-from vtg.models.specs import EncoderSpec
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked and killed with a signal")
 

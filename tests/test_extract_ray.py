@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
 from vtg.extraction import QueryJob, Work, extract, read_source
 from vtg.extraction.run import ExtractionReport
 from vtg.extraction.verify import verify
-from vtg.models.specs import EncoderSpec
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Ray's workers are told apart by /proc or ps"),

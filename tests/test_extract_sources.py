@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
 from vtg.extraction import Work, WrongWorkError, extract, read_source
 from vtg.extraction.jobs import why_no_file_name
 from vtg.extraction.output import Output
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, to_json
 from vtg.extraction.sources import missing_files, source_sizes
-from vtg.models.specs import EncoderSpec
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from safetensors import safe_open
 from training_sets import write_data_set
 
 import vtg
+from vtg.clip.specs import EncoderSpec
 from vtg.demo.scenes import make_scene
 from vtg.demo.videos import make_sample, write_video
 from vtg.extraction import extract, read_source
 from vtg.features.store import PublishedFeatures
-from vtg.models.specs import EncoderSpec
 from vtg.r2 import Predictor, read_head
 from vtg.recipes import load_recipe
 from vtg.timespans import interval_iou

@@ -13,10 +13,11 @@ from hostile_weights import CANARY, WritesOnLoad, scripted
 from safetensors.torch import load_file, save_file
 
 from vtg.cli.options import open_library
+from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
 from vtg.library.library import Library
 from vtg.library.settings import SETTINGS, read_settings
-from vtg.models.specs import EncoderSpec, ModelSpec, model_spec
+from vtg.models.specs import ModelSpec, model_spec
 
 
 @pytest.fixture

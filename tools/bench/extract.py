@@ -27,10 +27,10 @@ import torch
 
 from tools.bench.random_clip import write_random_clip
 from vtg.clip.encoder import ClipEncoder
+from vtg.clip.specs import EncoderSpec
 from vtg.extraction import extract, read_source
 from vtg.extraction.encoders import EncoderPool
 from vtg.files.hashing import file_sha256
-from vtg.models.specs import EncoderSpec
 from vtg.video import sample_frames
 from vtg.video.process import ffmpeg_binary
 

@@ -15,8 +15,8 @@ import torch
 
 from vtg.clip.catalogue import catalogue_entry, find_weights
 from vtg.clip.checkpoints import build_openai_model, read_clip_tensors, read_openai_tensors
+from vtg.clip.specs import DEFAULT_CLIP, is_weights_file
 from vtg.errors import VtgError
-from vtg.models.specs import DEFAULT_CLIP, is_weights_file
 
 __all__ = ["check_clip_names", "load_clip"]
 

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from vtg.clip.building import load_clip
 from vtg.clip.devices import choose_device
 from vtg.clip.precision import halve_products, uses_bfloat16
+from vtg.clip.specs import DEFAULT_PRETRAINED, EncoderSpec
 from vtg.clip.text import encode_tokens, real_length
 from vtg.errors import VtgError
-from vtg.models.specs import DEFAULT_PRETRAINED, EncoderSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vtg.weights.bundled import clip_path, head_path
 
 if TYPE_CHECKING:
     from .absences import absent_sentences as absent_sentences
@@ -71,16 +72,6 @@ __all__ = [
     "write_annotations",
     "write_video",
 ]
-
-
-def clip_path() -> Path:
-    """The bundled CLIP weights, which know the demo world's shapes and words."""
-    return Path(__file__).with_name("clip.safetensors")
-
-
-def head_path() -> Path:
-    """The bundled R² head, which reads the bundled CLIP's layers."""
-    return Path(__file__).with_name("head.safetensors")
 
 
 def __getattr__(name: str) -> object:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtg.clip.specs import DEMO
 from vtg.datasets import QueryId, Sample, load_predictions
 from vtg.errors import VtgError
 from vtg.evaluation.heads import Heads, full_precision, head_digest
@@ -19,7 +20,6 @@ from vtg.evaluation.sources import FeatureSource, open_features, with_rate_of
 from vtg.evaluation.unfinished import Identity, Unfinished
 from vtg.features.store import VideoFeatures
 from vtg.grounding.window_layout import WHOLE_FRAMES
-from vtg.models.specs import DEMO
 from vtg.recipes import Recipe, load_recipe
 from vtg.summary.choosing import edge_times
 from vtg.summary.shots import video_shots

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtg.clip.specs import EncoderSpec
 from vtg.errors import VideoError, VtgError
 from vtg.extraction.decoding import open_video
 from vtg.extraction.jobs import VideoJob
@@ -24,7 +25,6 @@ from vtg.extraction.plan import Plan
 from vtg.extraction.records import Elsewhere, OutputSettings, Step, VideoRecord
 from vtg.extraction.remote import is_url
 from vtg.features.store import EncodedChunk
-from vtg.models.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from vtg.video import Chunk

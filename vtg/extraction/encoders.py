@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from vtg.clip.encoder import ClipEncoder
+from vtg.clip.specs import EncoderSpec
 from vtg.features.pipeline import encode_chunk, to_float16
 from vtg.features.store import EncodedChunk
-from vtg.models.specs import EncoderSpec
 from vtg.video import Chunk
 from vtg.video.limits import MAX_THREADS
 

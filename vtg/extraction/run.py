@@ -7,13 +7,13 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
 from vtg.extraction.jobs import Work
 from vtg.extraction.output import Output
 from vtg.extraction.plan import Plan, make_plan
 from vtg.extraction.records import Layout, OutputSettings, QueryRecord, Step, VideoRecord
 from vtg.extraction.sources import missing_files, source_sizes
-from vtg.models.specs import EncoderSpec
 from vtg.video.decoders import chosen_decoder
 
 __all__ = ["ExtractionProgress", "ExtractionReport", "WrongWorkError", "extract"]

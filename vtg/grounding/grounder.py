@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
 from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures
 from vtg.grounding.results import Grounding, Moment, Saliency
 from vtg.grounding.windows import MOST_MOMENTS, check_askable, ground_each_with_head, ground_with_head, moments_of
 from vtg.grounding.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin, relevance
-from vtg.models.specs import EncoderSpec, model_spec
+from vtg.models.specs import model_spec
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vtg.clip.specs import is_safetensors
 from vtg.errors import VtgError
 from vtg.library.settings import read_settings, read_weights_hash
 from vtg.models.registry import registry
-from vtg.models.specs import ZERO_SHOT, ModelSpec, is_safetensors, model_spec
+from vtg.models.specs import ZERO_SHOT, ModelSpec, model_spec
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder

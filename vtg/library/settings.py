@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vtg.clip.specs import EncoderSpec, is_safetensors
 from vtg.errors import VtgError
-from vtg.models.specs import ZERO_SHOT, EncoderSpec, ModelSpec, available_models, is_safetensors, model_spec
+from vtg.models.specs import ZERO_SHOT, ModelSpec, available_models, model_spec
 from vtg.text import read_json
 
 __all__ = [

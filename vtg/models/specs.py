@@ -1,17 +1,15 @@
-"""Which models there are and what each is made of: knows names and fingerprints, and loads nothing."""
+"""Names of models and what each is made of, without loading any of it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shlex
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtg.clip.specs import DEFAULT_PRETRAINED, DEMO, EncoderSpec, is_safetensors, is_weights_file
 from vtg.errors import VtgError
-from vtg.files.hashing import file_sha256
 from vtg.models.registry import registry
 
 if TYPE_CHECKING:
@@ -19,115 +17,18 @@ if TYPE_CHECKING:
     from vtg.r2 import R2Head
 
 __all__ = [
-    "DEFAULT_CLIP",
     "DEFAULT_MODEL",
-    "DEFAULT_PRETRAINED",
-    "DEMO",
     "ZERO_SHOT",
-    "EncoderSpec",
     "ModelSpec",
     "available_models",
     "describe_models",
-    "is_safetensors",
-    "is_weights_file",
     "model_spec",
 ]
 
-DEFAULT_CLIP = "ViT-B-32-quickgelu"
-DEFAULT_PRETRAINED = "openai"
 DEFAULT_RATE = 0.5  # frames a second: one for each 2 s clip of QVHighlights
-PREPROCESSING = "short side bicubic antialiased, centre crop"  # part of every fingerprint: change it with the pixels
-WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 MOST_CHARACTERS, MOST_LAYERS, MOST_RATE = 4096, 1024, 1e6  # of what a file may say of a model
-DEMO = "demo"
 ZERO_SHOT = "zero-shot"
 DEFAULT_MODEL = "r2-qvhighlights"
-
-
-def is_weights_file(pretrained: str) -> bool:
-    """Whether a name of weights is a file rather than a tag of open_clip's catalogue."""
-    path = Path(pretrained).expanduser()
-    return path.suffix in WEIGHT_SUFFIXES or path.is_file()
-
-
-def is_safetensors(path: str) -> bool:
-    """Whether a file of weights is of the kind that is read without being named by the user."""
-    return Path(path).suffix == ".safetensors"
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """Names a CLIP without loading it.
-
-    Attributes:
-        clip: a name of open_clip's catalogue; None for a file of weights that says its own architecture.
-        pretrained: a tag of the catalogue, a file of weights, or "demo" for the bundled weights.
-        layers: K, how many of the last layers are kept.
-    """
-
-    clip: str | None = None
-    pretrained: str = DEFAULT_PRETRAINED
-    layers: int = 4
-
-    @property
-    def weights(self) -> str:
-        """The tag, or the path of the file of weights."""
-        if self.pretrained == DEMO:
-            from vtg.demo import clip_path
-
-            return str(clip_path())
-        return str(Path(self.pretrained).expanduser()) if is_weights_file(self.pretrained) else self.pretrained
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits over model, weights, layers and preprocessing: features of two encoders never mix.
-
-        A file of weights counts by its content, so a copy of it is the same encoder.
-
-        Raises:
-            VtgError: the file of weights cannot be read.
-        """
-        return self.fingerprint_of(self.weights_sha256)
-
-    def fingerprint_of(self, weights_sha256: str | None) -> str:
-        """The fingerprint with a file of weights of this hash, whatever is in the file now; None for a tag."""
-        identity = {
-            "clip": self.clip or ("" if weights_sha256 else DEFAULT_CLIP),
-            "weights": weights_sha256 or self.weights,
-            "layers": self.layers,
-            "preprocessing": PREPROCESSING,
-        }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def in_file(self) -> bool:
-        """Whether the weights are a file of the user's, rather than a tag or the bundled ones."""
-        return self.pretrained != DEMO and is_weights_file(self.weights)
-
-    @property
-    def weights_sha256(self) -> str | None:
-        """The hash of the file of weights, bundled or of the user's; None where a tag names them.
-
-        Raises:
-            VtgError: the file cannot be read.
-        """
-        weights = self.weights
-        return _sha256(Path(weights)) if is_weights_file(weights) else None
-
-    @property
-    def present(self) -> bool:
-        """Whether the weights are on this disk, so that nothing has to be downloaded."""
-        weights = self.weights
-        if is_weights_file(weights):
-            return Path(weights).is_file()
-        from vtg.clip.catalogue import is_downloaded
-
-        return is_downloaded(self.clip or DEFAULT_CLIP, weights)
-
-    def __str__(self) -> str:
-        if self.pretrained == DEMO:
-            return "the bundled demo CLIP"
-        return f"{self.clip or ('' if is_weights_file(self.pretrained) else DEFAULT_CLIP)} {self.pretrained}".strip()
 
 
 @dataclass(frozen=True)
@@ -284,12 +185,3 @@ def _own_spec(name: str) -> ModelSpec:
     config = load_head(path).config
     encoder = EncoderSpec(config.clip_model, config.clip_pretrained or DEFAULT_PRETRAINED, config.layers)
     return ModelSpec(str(path.resolve()), encoder, config.fps, str(path.resolve()))
-
-
-def _sha256(path: Path) -> str:
-    try:
-        if not path.is_file():  # a pipe or a device would be read without end
-            raise VtgError(f"{path}: no such file of CLIP weights; give a file or a tag")
-        return file_sha256(path)
-    except OSError as error:
-        raise VtgError(f"{path}: cannot read these CLIP weights ({error.strerror}); give a file or a tag") from None

@@ -1,0 +1,112 @@
+"""Names of CLIPs: their weights and layers, and the fingerprint that keeps their features apart. Loads nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from vtg.clip.catalogue import is_downloaded
+from vtg.errors import VtgError
+from vtg.files.hashing import file_sha256
+from vtg.weights.bundled import clip_path
+
+__all__ = ["DEFAULT_CLIP", "DEFAULT_PRETRAINED", "DEMO", "EncoderSpec", "is_safetensors", "is_weights_file"]
+
+DEFAULT_CLIP = "ViT-B-32-quickgelu"
+DEFAULT_PRETRAINED = "openai"
+PREPROCESSING = "short side bicubic antialiased, centre crop"  # part of every fingerprint: change it with the pixels
+WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
+DEMO = "demo"
+
+
+def is_weights_file(pretrained: str) -> bool:
+    """Whether a name of weights is a file rather than a tag of open_clip's catalogue."""
+    path = Path(pretrained).expanduser()
+    return path.suffix in WEIGHT_SUFFIXES or path.is_file()
+
+
+def is_safetensors(path: str) -> bool:
+    """Whether a file of weights is of the kind that is read without being named by the user."""
+    return Path(path).suffix == ".safetensors"
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Names a CLIP without loading it.
+
+    Attributes:
+        clip: a name of open_clip's catalogue; None for a file of weights that says its own architecture.
+        pretrained: a tag of the catalogue, a file of weights, or "demo" for the bundled weights.
+        layers: K, how many of the last layers are kept.
+    """
+
+    clip: str | None = None
+    pretrained: str = DEFAULT_PRETRAINED
+    layers: int = 4
+
+    @property
+    def weights(self) -> str:
+        """The tag, or the path of the file of weights."""
+        if self.pretrained == DEMO:
+            return str(clip_path())
+        return str(Path(self.pretrained).expanduser()) if is_weights_file(self.pretrained) else self.pretrained
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over model, weights, layers and preprocessing: features of two encoders never mix.
+
+        A file of weights counts by its content, so a copy of it is the same encoder.
+
+        Raises:
+            VtgError: the file of weights cannot be read.
+        """
+        return self.fingerprint_of(self.weights_sha256)
+
+    def fingerprint_of(self, weights_sha256: str | None) -> str:
+        """The fingerprint with a file of weights of this hash, whatever is in the file now; None for a tag."""
+        identity = {
+            "clip": self.clip or ("" if weights_sha256 else DEFAULT_CLIP),
+            "weights": weights_sha256 or self.weights,
+            "layers": self.layers,
+            "preprocessing": PREPROCESSING,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def in_file(self) -> bool:
+        """Whether the weights are a file of the user's, rather than a tag or the bundled ones."""
+        return self.pretrained != DEMO and is_weights_file(self.weights)
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """The hash of the file of weights, bundled or of the user's; None where a tag names them.
+
+        Raises:
+            VtgError: the file cannot be read.
+        """
+        weights = self.weights
+        return _sha256(Path(weights)) if is_weights_file(weights) else None
+
+    @property
+    def present(self) -> bool:
+        """Whether the weights are on this disk, so that nothing has to be downloaded."""
+        weights = self.weights
+        if is_weights_file(weights):
+            return Path(weights).is_file()
+        return is_downloaded(self.clip or DEFAULT_CLIP, weights)
+
+    def __str__(self) -> str:
+        if self.pretrained == DEMO:
+            return "the bundled demo CLIP"
+        return f"{self.clip or ('' if is_weights_file(self.pretrained) else DEFAULT_CLIP)} {self.pretrained}".strip()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        if not path.is_file():  # a pipe or a device would be read without end
+            raise VtgError(f"{path}: no such file of CLIP weights; give a file or a tag")
+        return file_sha256(path)
+    except OSError as error:
+        raise VtgError(f"{path}: cannot read these CLIP weights ({error.strerror}); give a file or a tag") from None
