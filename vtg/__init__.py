@@ -1,9 +1,11 @@
-"""vtg: ask a video for a moment in plain words, and get it. This module knows only which name lives where."""
+"""vtg: ask a video for a moment in plain words, and get it."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,30 +36,41 @@ __all__ = [
 # instead. torch reads this when it is loaded, so it counts where vtg is imported first.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_HOMES = {
-    "ClipEncoder": "clip.encoder",
-    "Grounder": "grounding.grounder",
-    "Grounding": "grounding.grounder",
-    "Hit": "library.library",
-    "Library": "library.library",
-    "Moment": "grounding.grounder",
-    "Saliency": "grounding.grounder",
-    "VideoError": "errors",
-    "VtgError": "errors",
-    "available_models": "models.specs",
-    "load": "grounding.grounder",
-    "load_head": "models.registry",
-}
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__getattr__` and `__dir__` of a package that imports its modules when their names are first used.
+
+    torch takes seconds to import: `import vtg`, and commands that need no model, start without it.
+
+    Args:
+        package: the package's `__name__`.
+        homes: of each public name, the module of the package that defines it.
+    """
+
+    def find(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return find, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
-def __getattr__(name: str) -> Any:
-    # torch takes seconds to import: a name is looked up when it is first used, so that `import vtg` stays instant.
-    if name not in _HOMES:
-        raise AttributeError(f"module 'vtg' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"vtg.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "ClipEncoder": "clip.encoder",
+        "Grounder": "grounding.grounder",
+        "Grounding": "grounding.grounder",
+        "Hit": "library.library",
+        "Library": "library.library",
+        "Moment": "grounding.grounder",
+        "Saliency": "grounding.grounder",
+        "VideoError": "errors",
+        "VtgError": "errors",
+        "available_models": "models.specs",
+        "load": "grounding.grounder",
+        "load_head": "models.registry",
+    },
+)

@@ -1,1 +1,30 @@
-"""Grounding."""
+"""From a video and a sentence to moments and a saliency curve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vtg import lazy_names
+
+if TYPE_CHECKING:
+    from vtg.grounding.grounder import Grounder, load
+    from vtg.grounding.results import Grounding, Moment, Saliency
+
+__all__ = [
+    "Grounder",
+    "Grounding",
+    "Moment",
+    "Saliency",
+    "load",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Grounder": "grounder",
+        "Grounding": "results",
+        "Moment": "results",
+        "Saliency": "results",
+        "load": "grounder",
+    },
+)

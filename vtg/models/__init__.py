@@ -1,1 +1,28 @@
-"""Models."""
+"""Which models there are, where they come from, and how sure their answers are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vtg import lazy_names
+
+if TYPE_CHECKING:
+    from vtg.models.registry import load_head
+    from vtg.models.specs import available_models, describe_models, model_spec
+
+__all__ = [
+    "available_models",
+    "describe_models",
+    "load_head",
+    "model_spec",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "available_models": "specs",
+        "describe_models": "specs",
+        "load_head": "registry",
+        "model_spec": "specs",
+    },
+)

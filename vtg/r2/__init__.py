@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vtg import lazy_names
 
 if TYPE_CHECKING:
     from vtg.r2.attention import attention_map
@@ -32,24 +33,21 @@ __all__ = [
     "training_losses",
 ]
 
-_HOMES = {
-    "HeadConfig": "config",
-    "HeadOutput": "decoding",
-    "LossWeights": "losses",
-    "Prediction": "decoding",
-    "Predictor": "predictor",
-    "R2Head": "head",
-    "TrainingBatch": "losses",
-    "VideoProjection": "projection",
-    "attention_map": "attention",
-    "postprocess_windows": "postprocess",
-    "read_head": "checkpoints",
-    "save_head": "checkpoints",
-    "training_losses": "losses",
-}
-
-
-def __getattr__(name: str) -> Any:  # torch is imported on first use: a configuration alone does not need it
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"vtg.r2.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "HeadConfig": "config",
+        "HeadOutput": "decoding",
+        "LossWeights": "losses",
+        "Prediction": "decoding",
+        "Predictor": "predictor",
+        "R2Head": "head",
+        "TrainingBatch": "losses",
+        "VideoProjection": "projection",
+        "attention_map": "attention",
+        "postprocess_windows": "postprocess",
+        "read_head": "checkpoints",
+        "save_head": "checkpoints",
+        "training_losses": "losses",
+    },
+)
