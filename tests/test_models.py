@@ -154,7 +154,10 @@ def test_every_entry_is_plain_json():
 
 
 def test_module_is_light():
-    check = "import sys, vtg.models.registry, vtg.r2.config; vtg.models.registry.registry(); sys.exit('torch' in sys.modules)"
+    check = (
+        "import sys, vtg.models.registry, vtg.r2.config; vtg.models.registry.registry(); "
+        "sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(__file__).parents[1])
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vtg.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
@@ -35,26 +34,6 @@ __all__ = [
 # Idle threads of torch would spin for their next work and take the cores from the decoder beside them: they sleep
 # instead. torch reads this when it is loaded, so it counts where vtg is imported first.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of a package that imports its modules when their names are first used.
-
-    torch takes seconds to import: `import vtg`, and commands that need no model, start without it.
-
-    Args:
-        package: the package's `__name__`.
-        homes: of each public name, the module of the package that defines it.
-    """
-
-    def find(name: str) -> Any:
-        if name not in homes:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
-        setattr(sys.modules[package], name, value)
-        return value
-
-    return find, lambda: sorted({*vars(sys.modules[package]), *homes})
 
 
 __getattr__, __dir__ = lazy_names(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vtg import lazy_names
+from vtg.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vtg import lazy_names
+from vtg.lazy import lazy_names
 from vtg.weights.bundled import clip_path, head_path
 
 if TYPE_CHECKING:

@@ -117,7 +117,8 @@ class VideoFeatures:
         encoder: fingerprint of the encoder that made them; "" where nobody said.
         name: the file or id of the video; "" where nobody said.
         projection: what a head made of the layers, in their stead or beside them; None where it is not at hand.
-        miniatures: [T, 8, 8, 3] uint8, from `vtg.features.thumbnails`; None where only what CLIP made of the frames is at hand.
+        miniatures: [T, 8, 8, 3] uint8, from `vtg.features.thumbnails`; None where only what CLIP made of the frames is
+            at hand.
 
     Raises:
         ValueError: neither layers nor embedding, or of different lengths.

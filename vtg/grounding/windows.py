@@ -48,8 +48,8 @@ def ground_with_head(
         queries: the sentences, for the answers.
         texts: the layers of each, [L, K, Cq].
         predictor: of the head, where one is at hand already.
-        whole: ask as the published evaluation does: in one piece up to `vtg.grounding.window_layout.WHOLE_FRAMES` frames, and from the
-            layers where there are any; only longer videos are cut.
+        whole: ask as the published evaluation does: in one piece up to `WHOLE_FRAMES` frames, and from the layers where
+            there are any; only longer videos are cut.
 
     Returns:
         One grounding a query, in their order.

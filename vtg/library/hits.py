@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vtg.grounding.grounder import Grounding, Moment
-from vtg.library.rows import SaidLine, VideoEntry
+from vtg.library.rows import VideoEntry
+from vtg.video.subtitles.lines import SaidLine
 
 __all__ = ["Hit", "Selection", "best_hits", "best_time", "said_moments", "where_said"]
 

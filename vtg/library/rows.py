@@ -13,13 +13,13 @@ import numpy as np
 
 from vtg.features.store import LONGEST_SECONDS
 from vtg.text import from_utf8, to_utf8
+from vtg.video.subtitles.lines import SaidLine
 
 __all__ = [
     "FAILED",
     "INDEXED",
     "DamagedRow",
     "NearFrames",
-    "SaidLine",
     "VideoEntry",
     "frame_rows",
     "frames_by_video",
@@ -67,25 +67,6 @@ class VideoEntry:
     state: str
     failure: str
     subtitles: str = ""
-
-
-@dataclass(frozen=True)
-class SaidLine:
-    """Words that are said in a video.
-
-    Attributes:
-        path: the file.
-        start: seconds.
-        end: seconds.
-        text: one line.
-        score: how well they fit a question, higher is better; 0 where nothing was asked.
-    """
-
-    path: str
-    start: float
-    end: float
-    text: str
-    score: float = 0.0
 
 
 @dataclass(frozen=True)

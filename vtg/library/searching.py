@@ -14,10 +14,11 @@ from vtg.grounding.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_m
 from vtg.library.hits import Hit, Selection, best_hits, best_time, said_moments, where_said
 from vtg.library.query import Part, Question, Stretch, embed_question
 from vtg.library.ranking import Candidate, WindowGrid, choose_windows, cut_window, every_window
-from vtg.library.rows import NearFrames, SaidLine, VideoEntry
+from vtg.library.rows import NearFrames, VideoEntry
 from vtg.library.stored_videos import StoredVideos
 from vtg.models.calibration import Calibration
 from vtg.timespans import non_maximum_suppression
+from vtg.video.subtitles.lines import SaidLine
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import TextFeatures

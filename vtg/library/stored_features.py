@@ -112,7 +112,8 @@ class LibraryFeatures(FeatureStore):
         Args:
             key: what the features are of.
             duration: of the video, seconds.
-            layers: how they are kept, one of `vtg.features.store.LAYER_KINDS`; None for what the library's settings say.
+            layers: how they are kept, one of `vtg.features.store.LAYER_KINDS`; None for what the library's settings
+                say.
             computed: what the encoder computed in.
         """
         head = self._head  # first: a head that is not on this disk yet is downloaded

@@ -20,7 +20,6 @@ from vtg.library.rows import (
     INDEXED,
     DamagedRow,
     NearFrames,
-    SaidLine,
     VideoEntry,
     frame_rows,
     frames_by_video,
@@ -35,6 +34,7 @@ from vtg.library.rows import (
 )
 from vtg.library.video_list import VideoList
 from vtg.text import to_utf8
+from vtg.video.subtitles.lines import SaidLine
 
 __all__ = ["FAILED", "INDEXED", "DamagedRow", "LibraryTables", "NearFrames", "SaidLine", "VideoEntry"]
 

@@ -22,7 +22,8 @@ class Calibration:
 
     Attributes:
         score: weight of the logit of the moment's score.
-        margin: weight of how far the query beats the background prompts in it, logits (`vtg.grounding.zero_shot.query_margin`).
+        margin: weight of how far the query beats the background prompts in it, logits
+            (`vtg.grounding.zero_shot.query_margin`).
         saliency: weight of its highest saliency.
         bias: what is added.
         threshold: from which chance on something counts as found, 0…1.

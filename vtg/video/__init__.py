@@ -1,10 +1,17 @@
-"""The room that alone knows containers and codecs: PyAV, and ffmpeg where PyAV cannot."""
+"""Read and write video files with PyAV; decord and the ffmpeg binary stand behind the same functions."""
 
-from vtg.video.editing import Cut, cut
-from vtg.video.joining import Reel, Span, concat, write_reel
-from vtg.video.probing import VideoInfo, probe
-from vtg.video.sampling import Chunk, sample_frames, thumbnail
-from vtg.video.writing import Progress
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vtg.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vtg.video.editing import Cut, cut
+    from vtg.video.joining import Reel, Span, concat, write_reel
+    from vtg.video.probing import VideoInfo, probe
+    from vtg.video.sampling import Chunk, sample_frames, thumbnail
+    from vtg.video.writing import Progress
 
 __all__ = [
     "Chunk",
@@ -20,3 +27,21 @@ __all__ = [
     "thumbnail",
     "write_reel",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Chunk": "sampling",
+        "Cut": "editing",
+        "Progress": "writing",
+        "Reel": "joining",
+        "Span": "joining",
+        "VideoInfo": "probing",
+        "concat": "joining",
+        "cut": "editing",
+        "probe": "probing",
+        "sample_frames": "sampling",
+        "thumbnail": "sampling",
+        "write_reel": "joining",
+    },
+)

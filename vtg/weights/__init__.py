@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vtg import lazy_names
+from vtg.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vtg.weights.bundled import clip_path, head_path

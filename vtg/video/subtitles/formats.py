@@ -6,7 +6,6 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from vtg.library.rows import SaidLine
 from vtg.video.subtitles.cleaning import (
     UNTIL_NEXT,
     clean_microdvd,
@@ -18,6 +17,7 @@ from vtg.video.subtitles.cleaning import (
 )
 from vtg.video.subtitles.encodings import decode_text
 from vtg.video.subtitles.language_models import language_codes
+from vtg.video.subtitles.lines import SaidLine
 from vtg.video.subtitles.markup import plain_lines
 from vtg.video.subtitles.speech import Cue, merge_repeats, spoken
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VideoError
-from vtg.library.rows import SaidLine
 from vtg.video.subtitles.cleaning import MAX_CUES, TooManyCuesError, same_line_ends
 from vtg.video.subtitles.encodings import UnknownEncodingError, decode_text
 from vtg.video.subtitles.folders import SubtitleFolders, language_of
 from vtg.video.subtitles.formats import format_of, read_cues, read_packets
+from vtg.video.subtitles.lines import SaidLine
 from vtg.video.subtitles.speech import Cue, Speech, merge_repeats, spoken
 
 if TYPE_CHECKING:

@@ -1,0 +1,26 @@
+"""What is said in a video, line by line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["SaidLine"]
+
+
+@dataclass(frozen=True)
+class SaidLine:
+    """Words that are said in a video.
+
+    Attributes:
+        path: the file.
+        start: seconds.
+        end: seconds.
+        text: one line.
+        score: how well they fit a question, higher is better; 0 where nothing was asked.
+    """
+
+    path: str
+    start: float
+    end: float
+    text: str
+    score: float = 0.0
