@@ -33,9 +33,10 @@ from vtg.demo import (
     truth,
     write_video,
 )
+from vtg.demo.scene import Scene
 from vtg.demo.scenes import SPLIT_SIZE, SPLITS
 from vtg.demo.sentences import KINDS, choose_sentences, holds, part_codes
-from vtg.demo.world import COLOURS, PLACES, SHAPES, SIZES, Action, Backdrop, Scene
+from vtg.demo.world import COLOURS, PLACES, SHAPES, SIZES, Action, Backdrop
 from vtg.errors import VtgError
 
 SEEDS = range(3_500_000, 3_500_003)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vtg
-from vtg.clip.encoder import TextFeatures
+from vtg.clip.outputs import TextFeatures
 from vtg.features.store import FeatureKey, FeatureStore
 from vtg.grounding.grounder import Grounder
 from vtg.r2 import HeadConfig, R2Head

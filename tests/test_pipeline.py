@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from vtg.clip.encoder import ClipEncoder, FrameFeatures
+from vtg.clip.encoder import ClipEncoder
+from vtg.clip.outputs import FrameFeatures
 from vtg.errors import VideoError
 from vtg.features.pipeline import encode_video, encode_videos
 from vtg.video import sample_frames

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from vtg.errors import VtgError
 from vtg.features.arrays import ArrayFileWriter, read_header
 from vtg.features.store import FeatureKey, VideoFeatures
-from vtg.grounding.projections import ProjectionKey, ProjectionStore, head_fingerprint
+from vtg.grounding.projections import ProjectionKey, ProjectionStore, head_fingerprint, quantized_windows
 from vtg.grounding.windows import ground_with_head
 from vtg.library.library import Library
 from vtg.library.settings import Storage, read_storage
@@ -61,7 +61,7 @@ def test_streamed_windows_are_those_of_the_whole_video(tmp_path: Path, head: R2H
         window = torch.from_numpy(layers[start : start + 10])
         with torch.no_grad():
             expected = head.project([window]).quantized()
-        found = read.windows(slice(number, number + 1))
+        found = quantized_windows(read, slice(number, number + 1))
         assert found.scale is not None and expected.scale is not None
         assert (found.values.int() - expected.values.int()).abs().max() <= 1
         torch.testing.assert_close(found.scale, expected.scale)
@@ -102,7 +102,7 @@ def test_projections_of_older_versions_are_converted_and_answer_the_same(
     assert [key.precision for key in store] == ["int8" if writable else precision]
     for key in store:
         store.verify(key)
-    projection = stored.windows()
+    projection = quantized_windows(stored)
     assert projection.values.dtype == torch.int8
     head = read_head(HERE / "r2" / "head_tiny.pth")
     with safe_open(HERE / "r2" / "head_parity.safetensors", framework="pt") as file:

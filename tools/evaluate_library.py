@@ -20,7 +20,7 @@ from vtg.demo.absences import absent_sentences
 from vtg.demo.sentences import KINDS, held_clips
 from vtg.errors import VtgError
 from vtg.features.store import VideoFeatures
-from vtg.grounding.projections import StoredProjection
+from vtg.features.token_cache import StoredProjection
 from vtg.library.library import Library
 from vtg.models.calibration import Calibration, choose_threshold, fit_calibration
 from vtg.timespans import interval_iou

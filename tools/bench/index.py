@@ -24,7 +24,8 @@ import psutil
 import torch
 
 from tools.bench.random_clip import write_random_clip
-from vtg.clip.encoder import ClipEncoder, FrameFeatures
+from vtg.clip.encoder import ClipEncoder
+from vtg.clip.outputs import FrameFeatures
 from vtg.features.arrays import HEADER_BYTES
 from vtg.features.pipeline import encode_video
 from vtg.library.library import Library

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vtg.demo.scene import Scene
 from vtg.demo.scenes import SPLIT_SIZE, make_scene, split_seed
-from vtg.demo.world import Scene
 
 __all__ = [
     "MOST_THINGS",

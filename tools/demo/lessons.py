@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.demo.frames import FrameBlock, Plan, render_blocks
-from vtg.demo.sentences import RELATIONS, Description, Order, Sentence, holds, part_codes
+from vtg.demo.descriptions import Description, Order
+from vtg.demo.sentences import RELATIONS, Sentence, holds, part_codes
 from vtg.demo.wording import UNKNOWN, put_into_neutral_words, vocabulary
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES, States
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from vtg.demo import Scene, Sentence, true_sentences, truth
 from vtg.demo.absences import absent_sentences
-from vtg.demo.sentences import KINDS, Description, Order, held_clips
+from vtg.demo.descriptions import Description, Order
+from vtg.demo.sentences import KINDS, held_clips
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 
 __all__ = ["Question", "ask_about"]

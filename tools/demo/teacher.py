@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtg.demo import Scene, Sentence
-from vtg.demo.sentences import Description
+from vtg.demo.descriptions import Description
 from vtg.demo.world import ACTIONS
 
 __all__ = ["TOLD", "Teacher", "Telling"]

@@ -170,7 +170,7 @@ def watch(
 ) -> None:
     """Keep a library in step with folders until Ctrl-C: what comes is added, what goes is forgotten."""
     from vtg.library.library import Library
-    from vtg.library.upkeep import watch as watch_folders
+    from vtg.library.watching import watch as watch_folders
 
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:

@@ -82,7 +82,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over a benchmark, write its predictions and score them; goes on where it was stopped."""
-    from vtg.evaluation import default_model, prepare_demo
+    from vtg.demo.benchmark import prepare_demo
+    from vtg.evaluation import default_model
     from vtg.evaluation import evaluate as run
     from vtg.evaluation.scoring import Report
     from vtg.recipes import load_recipe

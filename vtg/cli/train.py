@@ -98,7 +98,7 @@ def train(
 
 def _demo_sources(recipe: Recipe, sources: Sources, device: str | None) -> Sources:
     """Make the demo data set where there is none, and say where it lies."""
-    from vtg.evaluation import prepare_demo
+    from vtg.demo.benchmark import prepare_demo
 
     with progress_bar("preparing") as step:
         features, annotations = prepare_demo(recipe, recipe.train.split, step, device)

@@ -6,7 +6,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from vtg.clip.building import load_clip
 from vtg.clip.devices import choose_device
+from vtg.clip.outputs import FrameFeatures, TextFeatures
 from vtg.clip.precision import halve_products, uses_bfloat16
 from vtg.clip.specs import DEFAULT_PRETRAINED, EncoderSpec
 from vtg.clip.text import encode_tokens, real_length
@@ -29,35 +29,6 @@ __all__ = ["ClipEncoder", "FrameFeatures", "TextFeatures"]
 ACTIVATION_BYTES = {"cpu": 256 << 20, "mps": 1 << 30}  # what one batch may hold; on cuda half of what is free
 LARGEST_BATCH = 256  # frames; beyond this a batch is no faster on any device
 TEXTS_REMEMBERED = 256  # sentences, for who asks tends to ask again: 100 kB each
-
-
-@dataclass(frozen=True)
-class FrameFeatures:
-    """What CLIP's image tower says of N frames.
-
-    Attributes:
-        layers: [N, K, P, C], the residual stream after each of the last K blocks, before the final norm, earliest
-            first. P = class token (first, where the tower has one) + patches in reading order.
-        embedding: [N, E], unit length.
-    """
-
-    layers: Tensor
-    embedding: Tensor
-
-
-@dataclass(frozen=True)
-class TextFeatures:
-    """What CLIP's text tower says of one sentence.
-
-    Attributes:
-        tokens: [L] int64, the token ids from the start token up to and including the end token.
-        layers: [L, K, C], the residual stream after each of the last K blocks, before the final norm, earliest first.
-        embedding: [E], unit length.
-    """
-
-    tokens: Tensor
-    layers: Tensor
-    embedding: Tensor
 
 
 class ClipEncoder:

@@ -10,17 +10,15 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vtg.clip.outputs import FrameFeatures
 from vtg.errors import VtgError
 from vtg.text import read_json
-
-if TYPE_CHECKING:
-    from vtg.clip.encoder import ClipEncoder
 
 __all__ = ["ENCODINGS", "halve_products", "uses_bfloat16"]
 
@@ -31,7 +29,28 @@ FEWEST_WEIGHTS = 20_000_000  # a smaller tower gains little, and trying it out w
 FRAMES, ROUNDS = 8, 3  # of the trial
 
 
-def uses_bfloat16(encoder: ClipEncoder, encoding: str) -> bool:
+class FrameEncoder(Protocol):
+    """What a trial needs of a `vtg.clip.ClipEncoder`."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def visual(self) -> nn.Module: ...
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def encode_frames(self, frames: Tensor) -> FrameFeatures: ...
+
+
+def uses_bfloat16(encoder: FrameEncoder, encoding: str) -> bool:
     """Whether an encoder is to compute the products of its image tower in bfloat16.
 
     Where it is to be found out, frames are encoded in both ways: bfloat16 has to be quicker and the embeddings have to
@@ -121,7 +140,7 @@ class _HalfAttention(nn.Module):
         return self.output(attended.transpose(1, 2).reshape(batch, length, width)), None
 
 
-def _is_better(encoder: ClipEncoder) -> bool:
+def _is_better(encoder: FrameEncoder) -> bool:
     frames = _trial_frames(encoder.image_size)
     exact = encoder.encode_frames(frames).embedding
     restore = halve_products(encoder.visual)
@@ -150,7 +169,7 @@ def _trial_frames(size: int) -> Tensor:
     return ((smooth + noise).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _seconds(encoder: ClipEncoder, frames: Tensor) -> float:
+def _seconds(encoder: FrameEncoder, frames: Tensor) -> float:
     begin = time.perf_counter()
     encoder.encode_frames(frames)
     return time.perf_counter() - begin
@@ -162,7 +181,7 @@ def _memory() -> Path:
     return cache_folder() / "encoding.json"
 
 
-def _machine(encoder: ClipEncoder) -> str:
+def _machine(encoder: FrameEncoder) -> str:
     facts = (
         platform.node(),
         platform.machine(),

@@ -9,8 +9,10 @@ from vtg.weights.bundled import clip_path, head_path
 
 if TYPE_CHECKING:
     from vtg.demo.absences import absent_sentences
+    from vtg.demo.descriptions import Description, Order
+    from vtg.demo.scene import Scene
     from vtg.demo.scenes import long_scene, make_scene, split_seed
-    from vtg.demo.sentences import Description, Order, Sentence, Truth, choose_sentences, true_sentences, truth
+    from vtg.demo.sentences import Sentence, Truth, choose_sentences, true_sentences, truth
     from vtg.demo.videos import (
         DemoSample,
         DemoVideo,
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
         write_annotations,
         write_video,
     )
-    from vtg.demo.world import CLIP_SECONDS, Scene, Thing
+    from vtg.demo.world import CLIP_SECONDS, Thing
 
 __all__ = [
     "CLIP_SECONDS",
@@ -54,9 +56,9 @@ __getattr__, __dir__ = lazy_names(
         "CLIP_SECONDS": "world",
         "DemoSample": "videos",
         "DemoVideo": "videos",
-        "Description": "sentences",
-        "Order": "sentences",
-        "Scene": "world",
+        "Description": "descriptions",
+        "Order": "descriptions",
+        "Scene": "scene",
         "Sentence": "sentences",
         "Thing": "world",
         "Truth": "sentences",

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from numpy.random import Generator
 
-from .sentences import KINDS, Description, Sentence, held_clips, true_sentences
-from .world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES, Scene
+from vtg.demo.descriptions import Description
+from vtg.demo.scene import Scene
+from vtg.demo.sentences import KINDS, Sentence, held_clips, true_sentences
+from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 
 __all__ = ["absent_sentences"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .world import Backdrop, Pose, Scene
+from vtg.demo.world import Backdrop, Pose, Thing
 
 __all__ = ["draw_frame"]
 
@@ -18,13 +19,16 @@ _GRID = 36  # rows of the coarse grid on which a backdrop is computed before it 
 _SHADOW = 0.28  # opacity
 
 
-def draw_frame(scene: Scene, time: float, width: int = 320, height: int = 240) -> NDArray[np.uint8]:
+def draw_frame(
+    backdrops: Sequence[Backdrop], things: Sequence[Thing], time: float, width: int, height: int
+) -> NDArray[np.uint8]:
     """Draws a scene at one instant.
 
     Everything that sentences speak of is inside the central square, whose side is the shorter of width and height.
 
     Args:
-        scene: what to draw.
+        backdrops: one for each shot, in order.
+        things: in the order in which they are drawn.
         time: seconds; outside the scene, its first or last backdrop without things.
         width: pixels.
         height: pixels.
@@ -32,11 +36,11 @@ def draw_frame(scene: Scene, time: float, width: int = 320, height: int = 240) -
     Returns:
         uint8 [height, width, 3], RGB.
     """
-    backdrop = next((shot for shot in scene.backdrops if time < shot.end), scene.backdrops[-1])
+    backdrop = next((shot for shot in backdrops if time < shot.end), backdrops[-1])
     canvas = _draw_backdrop(backdrop, time, width, height)
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    for thing in scene.things:
+    for thing in things:
         if thing.alive(time):
             _draw_thing(canvas, thing.shape, thing.pose(time), side, left, top)
     return np.array(canvas)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from vtg.demo.scene import Scene
+from vtg.demo.world import CLIP_SECONDS, COLOURS, PLACES, SHAPES, SIZES, Action, Backdrop, Thing
 from vtg.errors import VtgError
-
-from .world import CLIP_SECONDS, COLOURS, PLACES, SHAPES, SIZES, Action, Backdrop, Scene, Thing
 
 __all__ = ["BACKDROP_STYLES", "SPLITS", "SPLIT_SIZE", "long_scene", "make_scene", "split_seed"]
 

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .wording import put_into_words
-from .world import ACTIONS, CLIP_SECONDS, COLOURS, PLACES, SHAPES, SIZES, Scene, States, Thing
+from vtg.demo.descriptions import Description, Order
+from vtg.demo.scene import Scene
+from vtg.demo.wording import put_into_words
+from vtg.demo.world import ACTIONS, CLIP_SECONDS, COLOURS, PLACES, SHAPES, SIZES, States, Thing
 
 __all__ = [
     "KINDS",
     "RELATIONS",
-    "Description",
-    "Order",
     "Sentence",
     "Truth",
     "choose_sentences",
@@ -43,51 +43,6 @@ _SEVERAL_SHARE = 0.4  # of the sentences are chosen among those with several win
 _SHORTEST_WINDOW = 2 * CLIP_SECONDS
 _COLOUR_NAMES = tuple(COLOURS)
 _SIZE_NAMES = tuple(SIZES)
-
-
-@dataclass(frozen=True)
-class Description:
-    """What one thing is like and does; None where it does not matter.
-
-    Attributes:
-        shape: one of SHAPES.
-        colour: one of COLOURS; with an action, the colour before it.
-        size: one of SIZES.
-        place: one of PLACES.
-        action: one of ACTIONS.
-    """
-
-    shape: str | None = None
-    colour: str | None = None
-    size: str | None = None
-    place: str | None = None
-    action: str | None = None
-
-    @property
-    def codes(self) -> tuple[int, int, int, int, int, int]:
-        """The description as `States.codes` has it, −1 where it does not matter."""
-        colour = -1 if self.colour is None else _COLOUR_NAMES.index(self.colour)
-        return (
-            -1 if self.shape is None else SHAPES.index(self.shape),
-            colour if self.action is None else -1,
-            -1 if self.size is None else _SIZE_NAMES.index(self.size),
-            -1 if self.place is None else PLACES.index(self.place),
-            -1 if self.action is None else ACTIONS.index(self.action),
-            colour if self.action is not None else -1,
-        )
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which of its windows a sentence means, by what comes before and after them.
-
-    Attributes:
-        relation: one of RELATIONS.
-        landmark: what the windows are before or after; None for the first and the last window.
-    """
-
-    relation: str
-    landmark: Description | None = None
 
 
 @dataclass(frozen=True)
@@ -125,11 +80,11 @@ class Sentence:
     @property
     def text(self) -> str:
         """The sentence in its plainest words."""
-        return put_into_words(self)
+        return put_into_words(self.parts, self.order)
 
     def paraphrase(self, random: Random) -> str:
         """The sentence in other words."""
-        return put_into_words(self, random)
+        return put_into_words(self.parts, self.order, random)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtg.demo.scene import Scene
+from vtg.demo.scenes import make_scene, split_seed
+from vtg.demo.sentences import Sentence, choose_sentences, truth
 from vtg.errors import VtgError
 from vtg.video.process import feed, ffmpeg_binary
-
-from .scenes import make_scene, split_seed
-from .sentences import Sentence, choose_sentences, truth
-from .world import Scene
 
 __all__ = ["DemoSample", "DemoVideo", "annotate", "make_sample", "make_videos", "write_annotations", "write_video"]
 

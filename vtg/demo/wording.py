@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING
 
-from .world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
-
-if TYPE_CHECKING:
-    from .sentences import Description, Order, Sentence
+from vtg.demo.descriptions import Description, Order
+from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 
 __all__ = ["UNKNOWN", "put_into_neutral_words", "put_into_words", "vocabulary"]
 
@@ -66,11 +63,11 @@ _NEUTRAL_NOUNS = (
 _ARTICLES = ("a", "the", "one", "")
 
 
-def put_into_words(sentence: Sentence, random: Random | None = None) -> str:
+def put_into_words(descriptions: Sequence[Description], order: Order | None, random: Random | None = None) -> str:
     """Words for a sentence: the plain ones, or with `random` any that mean the same."""
-    parts = [_describe(part, random) for part in sentence.parts]
-    if sentence.order is not None:
-        parts = [f"{' and '.join(parts)} {_put_order(sentence.order, random)}"]
+    parts = [_describe(part, random) for part in descriptions]
+    if order is not None:
+        parts = [f"{' and '.join(parts)} {_put_order(order, random)}"]
     if random is None:
         return " and ".join(parts)
     if len(parts) == 2 and random.random() < 0.5:

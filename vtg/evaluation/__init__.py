@@ -1,6 +1,5 @@
 """Evaluation: run a model over a benchmark, write its predictions, and score them."""
 
-from vtg.evaluation.demo import prepare_demo
 from vtg.evaluation.heads import Heads
 from vtg.evaluation.run import Evaluation, default_model, evaluate
 from vtg.evaluation.sources import FeatureSource, LibrarySource, PublishedSource, open_features
@@ -14,5 +13,4 @@ __all__ = [
     "default_model",
     "evaluate",
     "open_features",
-    "prepare_demo",
 ]

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from vtg.clip.encoder import FrameFeatures
+from vtg.clip.outputs import FrameFeatures
 from vtg.errors import VtgError
 from vtg.features.store import EncodedChunk, content_key
 from vtg.features.thumbnails import make_miniatures

@@ -20,7 +20,7 @@ from vtg.files.paths import why_no_file
 from vtg.files.whole import remove_abandoned_parts
 
 if TYPE_CHECKING:
-    from vtg.grounding.projections import StoredProjection
+    from vtg.features.token_cache import StoredProjection
 
 __all__ = [
     "LAYER_KINDS",

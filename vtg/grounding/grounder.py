@@ -24,7 +24,8 @@ from vtg.models.specs import model_spec
 if TYPE_CHECKING:
     import torch
 
-    from vtg.clip.encoder import ClipEncoder, TextFeatures
+    from vtg.clip.encoder import ClipEncoder
+    from vtg.clip.outputs import TextFeatures
     from vtg.r2 import Predictor, R2Head
 
 __all__ = ["Grounder", "Grounding", "Moment", "Saliency", "ground_with_head", "load", "load_encoder"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.features.arrays import ArrayFileWriter, map_arrays, read_header, verify
+from vtg.features.token_cache import StoredProjection
 from vtg.files.hashing import file_sha256
 from vtg.files.whole import remove_abandoned_parts
 from vtg.grounding.window_layout import window_frames, window_starts
@@ -22,7 +23,7 @@ from vtg.grounding.window_layout import window_frames, window_starts
 if TYPE_CHECKING:
     from vtg.r2 import R2Head, VideoProjection
 
-__all__ = ["ProjectionKey", "ProjectionStore", "ProjectionWriter", "StoredProjection", "head_fingerprint"]
+__all__ = ["ProjectionKey", "ProjectionStore", "ProjectionWriter", "head_fingerprint", "quantized_windows"]
 
 FORMAT = "vtg-projection-1"
 OLDER = ("float32", "float16")  # precisions of projections that libraries had before all became int8
@@ -73,43 +74,14 @@ class ProjectionKey:
         return f"{self.video}.{self.encoder}.{self.head}.{self.precision}.{self.fps:g}fps.safetensors"
 
 
-@dataclass(frozen=True, eq=False)
-class StoredProjection:
-    """The projection of one video; from a store it is mapped, and what is not touched takes no memory.
+def quantized_windows(stored: StoredProjection, chosen: slice = slice(None)) -> VideoProjection:
+    """Some of the windows of a projection, as a `vtg.r2.Predictor` asks them; of int8, nothing is read yet."""
+    import torch
 
-    Attributes:
-        values: [V, K, W, P, D] int8; float32 or float16 in an older library that cannot be written to.
-        scale: [V, K, W, P] float16 for int8; None otherwise.
-        frames: T, of the video.
-        starts: V first frames of the windows.
-    """
+    from vtg.r2 import VideoProjection
 
-    values: np.ndarray
-    scale: np.ndarray | None
-    frames: int
-    starts: list[int]
-
-    def __len__(self) -> int:
-        return self.frames
-
-    @property
-    def length(self) -> int:
-        """W, the frames of a window."""
-        return int(self.values.shape[2])
-
-    @property
-    def nbytes(self) -> int:
-        """What it takes on the disk."""
-        return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)
-
-    def windows(self, chosen: slice = slice(None)) -> VideoProjection:
-        """Some of the windows, as a `vtg.r2.Predictor` asks them; of int8, nothing is read yet."""
-        import torch
-
-        from vtg.r2 import VideoProjection
-
-        scale = None if self.scale is None else torch.from_numpy(self.scale[chosen])
-        return VideoProjection(torch.from_numpy(self.values[chosen]), scale).quantized()
+    scale = None if stored.scale is None else torch.from_numpy(stored.scale[chosen])
+    return VideoProjection(torch.from_numpy(stored.values[chosen]), scale).quantized()
 
 
 class ProjectionStore:
@@ -185,7 +157,7 @@ class ProjectionStore:
         step = int(read_header(self.path(older))["__metadata__"]["step"])
         with _WindowsFile(self.path(key), key) as file:
             for window in range(len(stored.starts)):
-                file.append(stored.windows(slice(window, window + 1)))
+                file.append(quantized_windows(stored, slice(window, window + 1)))
             file.finish(len(stored), step)
         del stored
         with contextlib.suppress(OSError):  # Windows removes no file that another process has mapped

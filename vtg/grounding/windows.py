@@ -10,6 +10,7 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.features.store import VideoFeatures
+from vtg.grounding.projections import quantized_windows
 from vtg.grounding.results import Grounding, Moment, Saliency
 from vtg.grounding.window_layout import central_window, join_curves, whole_frames, window_frames, window_starts
 from vtg.r2.attention import attention_map
@@ -172,7 +173,7 @@ class _Windows:
         import torch
 
         if self.video.projection is not None:
-            yield self.video.projection.windows()
+            yield quantized_windows(self.video.projection)
             return
         # One window at a time: what is mapped from the disk is in memory only while it is looked at.
         for window in range(len(self.starts)):
@@ -187,7 +188,9 @@ class _Windows:
         window = central_window(frame, self.starts, self.length)
         inside = [frame - self.starts[window]]
         if self.video.projection is not None:
-            return self.head.attention(self.video.projection.windows(slice(window, window + 1)), text, inside)
+            return self.head.attention(
+                quantized_windows(self.video.projection, slice(window, window + 1)), text, inside
+            )
         return self.head.attention(self._layers(window), text, inside)
 
     def _layers(self, window: int) -> torch.Tensor:

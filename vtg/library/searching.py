@@ -21,7 +21,7 @@ from vtg.timespans import non_maximum_suppression
 from vtg.video.subtitles.lines import SaidLine
 
 if TYPE_CHECKING:
-    from vtg.clip.encoder import TextFeatures
+    from vtg.clip.outputs import TextFeatures
     from vtg.features.store import VideoFeatures
     from vtg.library.tables import LibraryTables
 

@@ -20,16 +20,13 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vtg.files.whole import working_folder
 from vtg.video.filters import Step
-
-if TYPE_CHECKING:
-    from vtg.video.probing import PictureTrack
 
 __all__ = ["Colours", "resize_for_encoding", "resize_to_rgb", "sdr_values"]
 
@@ -95,12 +92,6 @@ class Colours:
     matrix: str | None
     full_range: bool = False
     is_hd: bool = False
-
-    @classmethod
-    def of_track(cls, track: PictureTrack) -> Colours:
-        """The colours of a video."""
-        is_hd = track.info.width >= HD_WIDTH or track.info.height >= HD_HEIGHT
-        return cls(track.transfer, track.primaries, track.matrix, track.full_range, is_hd)
 
     @classmethod
     def of_pictures(cls, source: Any) -> Colours:

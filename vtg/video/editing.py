@@ -13,7 +13,7 @@ from vtg.errors import VideoError, VtgError
 from vtg.files.whole import written_whole
 from vtg.text import to_utf8
 from vtg.video.chapters import chapters_between, read_chapters
-from vtg.video.colour import Colours, resize_for_encoding
+from vtg.video.colour import resize_for_encoding
 from vtg.video.containers import absolute, input_options
 from vtg.video.filters import Step
 from vtg.video.probing import PictureTrack, survey
@@ -98,7 +98,7 @@ def _encode_part(
 ) -> tuple[float, float]:
     stretch = pictures_shown(track, start, end)
     size = even(track.info.width), even(track.info.height)
-    steps = resize_for_encoding(Colours.of_track(track), *size)
+    steps = resize_for_encoding(track.colours, *size)
     encode_stretch(track, stretch, beside, steps, h264(*size), AAC, progress)
     return float(stretch.begin), float(stretch.finish)
 

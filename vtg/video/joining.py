@@ -16,7 +16,7 @@ from vtg.files.whole import written_whole
 from vtg.text import to_utf8
 from vtg.video.captions import caption_picture
 from vtg.video.chapters import Chapter
-from vtg.video.colour import Colours, resize_for_encoding
+from vtg.video.colour import resize_for_encoding
 from vtg.video.containers import absolute
 from vtg.video.probing import PictureTrack, survey
 from vtg.video.process import ffmpeg_binary, run
@@ -183,7 +183,7 @@ def _part(track: PictureTrack, span: Span) -> _Part:
 def _common_form(tracks: Sequence[PictureTrack]) -> _Form:
     largest = max((track.info for track in tracks), key=lambda info: info.width * info.height)
     rate = min(max(Fraction(track.info.fps).limit_denominator(1001) for track in tracks), Fraction(FASTEST_JOINED))
-    colours = {replace(Colours.of_track(track), is_hd=False) for track in tracks}
+    colours = {replace(track.colours, is_hd=False) for track in tracks}
     has_sound = any(track.info.audio for track in tracks)
     return _Form(even(largest.width), even(largest.height), rate, has_sound, to_bt709=len(colours) > 1)
 
@@ -266,7 +266,7 @@ def _fitted(picture: Any, part: _Part, form: _Form) -> Any:
     info = part.track.info
     shrink = min(Fraction(form.width, info.width), Fraction(form.height, info.height))
     inner = even(int(info.width * shrink)), even(int(info.height * shrink))
-    for step in resize_for_encoding(Colours.of_track(part.track), *inner, to_bt709=form.to_bt709):
+    for step in resize_for_encoding(part.track.colours, *inner, to_bt709=form.to_bt709):
         picture = step.applied(picture)
     return picture.filter("pad", form.width, form.height, "(ow-iw)/2", "(oh-ih)/2").filter("setsar", 1)
 

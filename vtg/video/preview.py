@@ -12,7 +12,7 @@ import numpy as np
 from vtg.errors import VtgError
 from vtg.files.whole import written_whole
 from vtg.video.chapters import read_chapters
-from vtg.video.colour import Colours, resize_for_encoding
+from vtg.video.colour import resize_for_encoding
 from vtg.video.containers import absolute, input_options
 from vtg.video.editing import cut, encode_stretch
 from vtg.video.filters import Step, filter_chain
@@ -167,7 +167,7 @@ def write_proxy(
     track = survey(path)
     begin = file_time(track, 0)
     jump = ["-ss", f"{begin:.6f}"] if begin > 0 and _jumps_exactly(track) else []
-    is_mapped = Colours.of_track(track).is_mapped
+    is_mapped = track.colours.is_mapped
     if track.info.codec == "h264" and not recode and not is_mapped and _jumps_exactly(track):
         pictures = ["-c:v", "copy"]
     else:
@@ -186,7 +186,7 @@ def _jumps_exactly(track: PictureTrack) -> bool:
 def _small(track: PictureTrack, side: int) -> list[Step]:
     """Filters that make the pictures small."""
     width, height = (even(pixels) for pixels in _fitted(track.info, side))
-    return resize_for_encoding(Colours.of_track(track), width, height, flags="bilinear")
+    return resize_for_encoding(track.colours, width, height, flags="bilinear")
 
 
 def _fitted(info: VideoInfo, side: int) -> tuple[int, int]:

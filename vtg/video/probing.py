@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VideoError
-from vtg.video.colour import Colours
+from vtg.video.colour import HD_HEIGHT, HD_WIDTH, Colours
 from vtg.video.containers import check_readable, open_container, rational, reading_errors, tag_text
 from vtg.video.damage import check_coded_rate, check_shape, check_times
 from vtg.video.limits import MAX_PIXELS, check_size
@@ -119,6 +119,12 @@ class PictureTrack:
     coded_width: int = 0
     coded_height: int = 0
     pixel_bits: int = 12
+
+    @property
+    def colours(self) -> Colours:
+        """How the values of the pictures stand for colours."""
+        is_hd = self.info.width >= HD_WIDTH or self.info.height >= HD_HEIGHT
+        return Colours(self.transfer, self.primaries, self.matrix, self.full_range, is_hd)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:

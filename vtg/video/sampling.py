@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vtg.errors import VideoError, VtgError
-from vtg.video.colour import Colours, resize_to_rgb
+from vtg.video.colour import resize_to_rgb
 from vtg.video.containers import absolute, input_options
 from vtg.video.decoders import decoders_of
 from vtg.video.filters import filter_chain
@@ -113,7 +113,7 @@ def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArr
     # One sample whose middle lies there, however long the pictures before it stand. The last picture is held for ever,
     # because at the very end there is none.
     rate = 1 / (2 * moment + THUMBNAIL_INTERVAL)
-    shaping = filter_chain(resize_to_rgb(Colours.of_track(track), width, height))
+    shaping = filter_chain(resize_to_rgb(track.colours, width, height))
     jump = jump_before(track, moment)
     with contextlib.closing(
         _decode_with_ffmpeg(track, rate, 0, 1, shaping, (height, width), hold=True, jump=jump)
@@ -154,7 +154,7 @@ def _decode(
     done = first
     width, height = fitted_size(track.info, size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    shaping = filter_chain(resize_to_rgb(Colours.of_track(track), width, height))
+    shaping = filter_chain(resize_to_rgb(track.colours, width, height))
     filters = f"{shaping},crop={size}:{size}:{left}:{top}"
     for decoder in decoders_of(track) if first < stop else ():
         try:

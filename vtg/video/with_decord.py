@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vtg.video.colour import Colours
 from vtg.video.containers import absolute
 from vtg.video.orientation import UPRIGHT
 from vtg.video.packets import Packet
@@ -33,7 +32,7 @@ def can_decode(track: PictureTrack) -> bool:
         and track.seekable
         and track.depth == 8
         and track.orientation == UPRIGHT
-        and not Colours.of_track(track).is_mapped
+        and not track.colours.is_mapped
         and track.picture_tracks == 1
         and threads_for(track) > 0
     )

@@ -95,7 +95,7 @@ def decode(
     try:
         with open_container(track.info.path) as container:
             stream = _picture_stream(container, track)
-            steps = [*track.orientation.steps, *resize_to_rgb(Colours.of_track(track), width, height)]
+            steps = [*track.orientation.steps, *resize_to_rgb(track.colours, width, height)]
             decoder = _Decoder(stream, track, steps, threads_for(track, threads))
             frames = _frames(wanted, _sections(_packets(container, stream, wanted)), decoder)
             while batch := list(itertools.islice(frames, chunk)):
