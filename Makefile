@@ -11,7 +11,7 @@ demo: $(VENV)/installed-vtg
 	$(VENV)/bin/vtg demo
 
 test: $(VENV)/installed-tests
-	$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/browser
+	$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser
 	$(VENV)/bin/python -m pytest tests/browser # alone: they look at a page within bounds of time
 
 # The lowest versions that pyproject.toml allows, in an environment of their own; by hand.
@@ -20,7 +20,7 @@ test-lowest:
 	.venv-lowest/bin/python -m pip install --quiet "tomli; python_version < '3.11'"
 	.venv-lowest/bin/python -m tools.lowest_versions > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet -e '.[test]' -c .venv-lowest/constraints.txt
-	.venv-lowest/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/browser
+	.venv-lowest/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser
 	.venv-lowest/bin/python -m pytest tests/browser
 
 lint: $(VENV)/installed-tests

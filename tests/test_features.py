@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import mmap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,6 +177,24 @@ class TestPublishedLayout:
         np.save(published.videos / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
         with pytest.raises(VtgError, match="not a whole"):
             published.video("a")
+
+    def test_headers_are_parsed_one_at_a_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        published = PublishedFeatures(tmp_path)
+        published.write_video("a", np.zeros((2, 4, 5, 8)))
+        parsing = threading.Lock()
+        parse = np.lib.format.open_memmap
+
+        def parse_alone(*arguments: Any, **options: Any) -> Any:
+            assert parsing.acquire(blocking=False), "two threads parse headers, which Python 3.11 does not survive"
+            try:
+                time.sleep(0.01)
+                return parse(*arguments, **options)
+            finally:
+                parsing.release()
+
+        monkeypatch.setattr(np.lib.format, "open_memmap", parse_alone)
+        with ThreadPoolExecutor(4) as pool:
+            assert [array.shape for array in pool.map(published.video, "aaaaaaaa")] == [(2, 4, 5, 8)] * 8
 
 
 def test_whole_numbers_keep_each_token_to_half_a_step_of_its_own(

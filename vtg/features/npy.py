@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ __all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
 
 NUMBERS = ("<f2", "<f4", "<f8")  # that arrays may hold
 NPY_HEADER_BYTES = 128  # of version 1.0, a multiple of 64 with room for any shape; written last, when T is known
+
+# Of headers: Python 3.11 cannot parse literals in two threads at once ("AST constructor recursion depth mismatch").
+_PARSING = threading.Lock()
 
 
 class PublishedFeatures:
@@ -73,7 +77,7 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
     """
     check_regular(path)
     try:
-        with np.errstate(over="raise"):  # an absurd shape is an error, not a warning
+        with _PARSING, np.errstate(over="raise"):  # an absurd shape is an error, not a warning
             array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no archives of arrays
     except FileNotFoundError:
         raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
