@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from vtg.errors import VtgError
-from vtg.files.whole import fitted_name, written_whole
+from vtg.files.whole import fitted_name, write_whole
 from vtg.text import one_line
 from vtg.timespans import format_time
 
@@ -259,5 +259,5 @@ def _span(request: Request) -> tuple[float, float]:
 def _write_jpeg(picture: Any, out: Path) -> None:
     from PIL import Image
 
-    with written_whole(out) as part:
+    with write_whole(out) as part:
         Image.fromarray(picture).save(part, format="jpeg", quality=JPEG_QUALITY)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from vtg.errors import VtgError
-from vtg.files.whole import WORKING_FOLDER, check_name, fitted_name, working_folder, written_whole
+from vtg.files.whole import WORKING_FOLDER, check_name, fitted_name, working_folder, write_whole
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from vtg.files.whole import written_whole
-with written_whole(Path(sys.argv[1])) as beside:
+from vtg.files.whole import write_whole
+with write_whole(Path(sys.argv[1])) as beside:
     beside.write_bytes(b"half")
     beside.with_name("more").mkdir()
     print("begun", flush=True)
@@ -50,11 +50,11 @@ def hidden(folder: Path) -> list[Path]:
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    with written_whole(out) as beside:
+    with write_whole(out) as beside:
         beside.write_bytes(b"whole")
         assert beside.suffix == ".mp4" and not out.exists()
     assert out.read_bytes() == b"whole"
-    with pytest.raises(RuntimeError), written_whole(out) as beside:
+    with pytest.raises(RuntimeError), write_whole(out) as beside:
         beside.write_bytes(b"half")
         raise RuntimeError
     assert out.read_bytes() == b"whole" and names(tmp_path) == ["out.mp4"]
@@ -65,7 +65,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, write
     writer.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
     writer.wait()
     assert left.is_dir()
-    with written_whole(tmp_path / "other.txt") as beside:
+    with write_whole(tmp_path / "other.txt") as beside:
         beside.write_bytes(b"")
     assert names(tmp_path) == ["other.txt"]
 
@@ -98,7 +98,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
 def test_many_threads_write_to_one_folder(tmp_path: Path) -> None:
     def write(number: int) -> None:
         for turn in range(20):
-            with written_whole(tmp_path / f"{number}.txt") as beside:
+            with write_whole(tmp_path / f"{number}.txt") as beside:
                 beside.write_text(str(turn))
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
@@ -110,7 +110,7 @@ def test_many_threads_write_to_one_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
-    with pytest.raises(VtgError, match="cannot be written to") as caught, written_whole(tmp_path / "no" / "a.txt"):
+    with pytest.raises(VtgError, match="cannot be written to") as caught, write_whole(tmp_path / "no" / "a.txt"):
         pass
     assert str(tmp_path / "no") in str(caught.value) and "\n" not in str(caught.value)
 

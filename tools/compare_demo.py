@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from vtg.files.whole import write_whole
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 import vtg.demo
@@ -121,9 +123,8 @@ def _measured(
         bar = bars.add_task(f"asking {name}", total=len(tests.videos))
         groundings = tests.answer(load_head(head) if head else None, lambda done, _: bars.update(bar, completed=done))
     figures = figures_of(tests, groundings, path.with_suffix(".jsonl"))
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps({"identity": identity, "figures": figures}, indent=1), encoding="utf-8")
-    beside.replace(path)
+    with write_whole(path) as beside:
+        beside.write_text(json.dumps({"identity": identity, "figures": figures}, indent=1), encoding="utf-8")
     return figures
 
 

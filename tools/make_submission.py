@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vtg.datasets import Prediction, Sample, load_predictions, load_samples
 from vtg.errors import VtgError
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.recipes import load_recipe
 
 PARTS = ("val", "test")
@@ -71,7 +71,7 @@ def pack(files: dict[str, Path], annotations: Path, out: Path) -> None:
         if not names:
             raise VtgError(f"{annotations}: has none of {', '.join(data.annotations[part])}; check --annotations")
         check(load_predictions(path), load_samples(names[0], "qvhighlights"), path)
-    with written_whole(out) as part_file, zipfile.ZipFile(part_file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with write_whole(out) as part_file, zipfile.ZipFile(part_file, "w", zipfile.ZIP_DEFLATED) as archive:
         for part, path in files.items():
             archive.write(path, NAMES[part])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -21,6 +20,7 @@ from tools.demo.lessons import LONGEST_TEXT, Lesson, Lessons, Words
 from tools.demo.optimizer import StepTaker
 from vtg.demo.sentences import RELATIONS
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
+from vtg.files.whole import write_whole
 
 __all__ = [
     "EncoderSettings",
@@ -341,10 +341,6 @@ def save_encoder(model: SmallClip, words: Words, path: Path) -> None:
     """Writes a trained model for `vtg.ClipEncoder(pretrained=path)`; the file appears only when it is whole."""
     from safetensors.torch import save
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     metadata = {"format": "vtg-clip", "version": "1", "logit_bias": f"{float(model.biases.detach()[0]):.4f}"}
-    try:
+    with write_whole(path) as beside:
         beside.write_bytes(save(export_tensors(model, words), metadata))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from tools.demo.frames import end_with_parent, render_frame
 from vtg.demo import absent_sentences, annotate, choose_sentences, make_scene, split_seed
 from vtg.features.store import PublishedFeatures
+from vtg.files.whole import write_whole
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
@@ -168,6 +168,5 @@ def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    with write_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8")

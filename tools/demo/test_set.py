@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from vtg.datasets import Prediction, Sample, load_predictions, load_samples
 from vtg.demo import DemoVideo, make_scene, make_videos, split_seed, write_video
 from vtg.evaluation.scoring import score_predictions
 from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures, content_key
+from vtg.files.whole import write_whole
 from vtg.grounding.grounder import Grounder, Grounding, ground_with_head
 
 if TYPE_CHECKING:
@@ -127,9 +127,8 @@ def figures_of(tests: TestSet, groundings: Sequence[Grounding], predictions: Pat
         json.dumps(grounding.to_dict(sample.query_id, sample.video_id))
         for sample, grounding in zip(tests.samples, groundings, strict=True)
     ]
-    beside = predictions.with_name(f".{predictions.name}.{os.getpid()}")
-    beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    beside.replace(predictions)
+    with write_whole(predictions) as beside:
+        beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     read: list[Prediction] = load_predictions(predictions)
     scores = score_predictions(read, list(tests.samples), "demo", predictions.stem, predictions)
     kinds = np.array(tests.kinds)

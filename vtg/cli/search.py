@@ -20,7 +20,7 @@ from vtg.cli.options import (
     open_library,
 )
 from vtg.errors import VtgError
-from vtg.files.whole import fitted_name, written_whole
+from vtg.files.whole import fitted_name, write_whole
 from vtg.text import one_line
 from vtg.timespans import format_time
 
@@ -210,7 +210,7 @@ def _explain(library: Library, question: Question, hits: list[Hit], folder: Path
     for place, hit in enumerate(hits, 1):
         time, picture = library.explain(question.sentence, hit)
         folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(folder / _result_name(place, hit, time, ".png")) as part:
+        with write_whole(folder / _result_name(place, hit, time, ".png")) as part:
             Image.fromarray(picture).save(part, format="png")
     messages.print(f"{folder}: {len(hits)} pictures of what the head looked at", markup=False, soft_wrap=True)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import platform
 import statistics
 import time
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vtg.clip.outputs import FrameFeatures
 from vtg.errors import VtgError
+from vtg.files.whole import write_whole
 from vtg.text import read_json
 
 __all__ = ["ENCODINGS", "halve_products", "uses_bfloat16"]
@@ -202,10 +203,7 @@ def _read(path: Path) -> dict[str, bool]:
 
 
 def _write(path: Path, known: dict[str, bool]) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with contextlib.suppress(OSError, VtgError):  # it can be tried out again the next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(known, indent=1), "utf-8")
-        part.replace(path)
-    except OSError:  # it can be tried out again the next time
-        part.unlink(missing_ok=True)
+        with write_whole(path) as beside:
+            beside.write_text(json.dumps(known, indent=1), "utf-8")

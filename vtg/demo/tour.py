@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from vtg.demo.sentences import truth
 from vtg.demo.videos import make_videos
+from vtg.files.whole import write_whole
 from vtg.timespans import format_time, interval_iou
 
 if TYPE_CHECKING:
@@ -151,12 +151,8 @@ def draw_sheet(path: Path, answers: list[Answer], groundings: list[Grounding]) -
         for answer, grounding in zip(answers, groundings, strict=True):
             if grounding.video == video:
                 _draw_curve(next(rows), answer, grounding)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(part, format="png", dpi=90)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with write_whole(path) as beside:
+        figure.savefig(beside, format="png", dpi=90)
 
 
 def _draw_strip(axes: Axes, video: str) -> None:

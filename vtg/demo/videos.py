@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from vtg.demo.scene import Scene
 from vtg.demo.scenes import make_scene, split_seed
 from vtg.demo.sentences import Sentence, choose_sentences, truth
 from vtg.errors import VtgError
+from vtg.files.whole import write_whole
 from vtg.video.process import feed, ffmpeg_binary
 
 __all__ = ["DemoSample", "DemoVideo", "annotate", "make_sample", "make_videos", "write_annotations", "write_video"]
@@ -164,10 +164,8 @@ def write_annotations(videos: Iterable[DemoVideo], path: str | Path) -> None:
         json.dumps(annotate(video.scene, video.path.stem, sentence, query_id))
         for query_id, (video, sentence) in enumerate(asked)
     ]
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    beside.replace(path)
+    with write_whole(path) as beside:
+        beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def write_video(
@@ -193,13 +191,8 @@ def write_video(
     """
     if width % 2 or height % 2:
         raise VtgError(f"{path}: H.264 wants even sizes, not {width}x{height}")
-    path = Path(path)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
-    try:
+    with write_whole(path) as beside:
         _encode(_frames(scene, width, height, frame_rate, progress), beside, width, height, frame_rate)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _frames(

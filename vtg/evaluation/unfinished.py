@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from vtg.datasets import QueryId
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.text import read_json
 
 __all__ = ["Identity", "Unfinished"]
@@ -110,7 +110,7 @@ class Unfinished:
 
 def _write(path: Path, lines: Sequence[str]) -> None:
     """Write lines to a file, which appears whole."""
-    with written_whole(path) as beside:
+    with write_whole(path) as beside:
         beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

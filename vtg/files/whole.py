@@ -1,6 +1,6 @@
 """Files that appear whole or not at all: written in a folder of their own beside their place, then moved there.
 
-`written_whole` gives a path to write to, `working_folder` a whole folder for unfinished files; what a killed process
+`write_whole` gives a path to write to, `working_folder` a whole folder for unfinished files; what a killed process
 has left in one is removed by the next that works in the same place. `WholeFileWriter` writes arrays behind a header.
 `fitted_name` and `check_name` keep names within what file systems take.
 """
@@ -29,7 +29,7 @@ __all__ = [
     "fitted_name",
     "remove_abandoned_parts",
     "working_folder",
-    "written_whole",
+    "write_whole",
 ]
 
 LONGEST_NAME = 255  # bytes of UTF-8: the most that common file systems take, most of which count so
@@ -43,7 +43,7 @@ WORKING_FOLDER = re.compile(r"\.vtg-[0-9a-f]{12}\.part")
 
 
 @contextlib.contextmanager
-def written_whole(out: str | os.PathLike[str]) -> Iterator[Path]:
+def write_whole(out: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write to, with the suffix of `out`; it becomes `out` if the block succeeds, else it vanishes.
 
     Args:

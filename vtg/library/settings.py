@@ -11,6 +11,7 @@ from typing import Any
 
 from vtg.clip.specs import EncoderSpec, is_safetensors
 from vtg.errors import VtgError
+from vtg.files.whole import write_whole
 from vtg.models.specs import ZERO_SHOT, ModelSpec, available_models, model_spec
 from vtg.text import read_json
 
@@ -228,8 +229,7 @@ def write_settings(folder: Path, model: ModelSpec, storage: Storage | None = Non
         content["weights_sha256"] = settings.weights_sha256
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{SETTINGS}.{os.getpid()}.part")
-        part.write_text(json.dumps(content, indent=1), "utf-8")
-        part.replace(path)
+        with write_whole(path) as beside:
+            beside.write_text(json.dumps(content, indent=1), "utf-8")
     except OSError as error:
         raise VtgError(f"{folder}: cannot be written to ({error.strerror}); choose another --library") from None

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vtg.errors import VtgError
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.r2.config import HeadConfig
 from vtg.r2.head import R2Head
 from vtg.weights import WeightsError, WeightsFile, check_finite, open_weights
@@ -208,7 +208,7 @@ def save_tensors(config: HeadConfig, tensors: Mapping[str, Tensor], path: Path |
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     # In memory first: what the libraries raise where a disk is full tells neither file nor reason.
     content = save(plain, metadata={**FORMAT, "config": config.to_json()})
-    with written_whole(path) as beside:
+    with write_whole(path) as beside:
         beside.write_bytes(content)
 
 
@@ -226,7 +226,7 @@ def save_pickled(content: Mapping[str, Any], path: Path | str) -> None:
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with written_whole(path) as beside:
+    with write_whole(path) as beside:
         beside.write_bytes(buffer.getbuffer())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.summary.choosing import Clip
 from vtg.summary.planning import Plan
 from vtg.text import caption_line
@@ -95,5 +95,5 @@ def subtitles(plan: Plan, labels: Sequence[str] = ()) -> str:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file that appears whole or not at all, with line ends as on every system."""
-    with written_whole(path) as part:
+    with write_whole(path) as part:
         part.write_bytes(text.encode("utf-8"))

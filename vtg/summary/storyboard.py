@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vtg.errors import VtgError
-from vtg.files.whole import check_name, written_whole
+from vtg.files.whole import check_name, write_whole
 from vtg.summary.planning import Plan
 from vtg.video import thumbnail
 from vtg.video.captions import font, wrapped
@@ -62,7 +62,7 @@ def write_storyboard(
         frames.append(thumbnail(plan.video, min(plan.clips[i].peak, plan.duration), 2 * WIDTH))
         texts.append(captions[i])
     board = Image.fromarray(draw_storyboard(frames, texts))
-    with written_whole(target) as part:
+    with write_whole(target) as part:
         board.save(part, format="png")
     progress(len(best), len(best))
     return target

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from vtg.errors import VtgError
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.text import read_json
 
 __all__ = ["TrainingLog", "draw_curves", "read_log"]
@@ -33,7 +33,7 @@ class TrainingLog:
 
         self.path = folder / "log.jsonl"
         kept = [line for line in read_log(self.path) if line["step"] <= step] if step else []
-        with written_whole(self.path) as beside:
+        with write_whole(self.path) as beside:
             beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = self.path.open("a", encoding="utf-8")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
@@ -149,5 +149,5 @@ def draw_curves(log: Path, metric: str, out: Path) -> None:
         for axes in (left, right):
             # One tick is enough: with two at least, a single epoch would be at 1.0 between 0.98 and 1.02.
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        with written_whole(out) as beside:
+        with write_whole(out) as beside:
             figure.savefig(beside, format="png", dpi=DOTS_PER_INCH)

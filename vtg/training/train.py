@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vtg.errors import VtgError
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.r2 import LossWeights, R2Head, TrainingBatch, save_head, training_losses
 from vtg.recipes import Recipe, TrainRecipe, load_recipe
 from vtg.training.batches import BatchPlan, Share, plan_epoch, read_batches
@@ -368,5 +368,5 @@ def _check_folder(out: Path, resume: bool) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with written_whole(path) as beside:
+    with write_whole(path) as beside:
         beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

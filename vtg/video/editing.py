@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VideoError, VtgError
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.text import to_utf8
 from vtg.video.chapters import chapters_between, read_chapters
 from vtg.video.colour import resize_for_encoding
@@ -88,7 +88,7 @@ def cut(
     track = survey(path)
     end = checked_range(track, start, end)
     write_part = _copy_part if copy else _encode_part
-    with written_whole(target) as beside:
+    with write_whole(target) as beside:
         first, last = write_part(track, start, end, beside, progress)
     return Cut(target, first, last)
 

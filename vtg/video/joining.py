@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.text import to_utf8
 from vtg.video.captions import caption_picture
 from vtg.video.chapters import Chapter
@@ -195,7 +195,7 @@ def _write_joined(
     counted = _with_frames(parts, form.rate)
     total = sum(part.frames for part in counted)
     edges = [0]
-    with written_whole(target) as beside:
+    with write_whole(target) as beside:
         # One part is decoded at a time, and sound stays uncompressed until the end: joined AAC has gaps at the seams.
         written: list[tuple[Path, Fraction]] = []
         for number, part in enumerate(counted):

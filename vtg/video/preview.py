@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vtg.errors import VtgError
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.video.chapters import read_chapters
 from vtg.video.colour import resize_for_encoding
 from vtg.video.containers import absolute, input_options
@@ -82,7 +82,7 @@ def write_poster(
     target = Path(out)
     with contextlib.suppress(DecodingError):
         picture = picture_near(path, max(0.0, time), side)
-        with written_whole(target) as beside:
+        with write_whole(target) as beside:
             _write_jpeg(picture, beside)
         return target
     # Files that cannot be jumped in like that, and times beyond the last picture.
@@ -92,7 +92,7 @@ def write_poster(
     moment = time + track.file_start - float(track.first * track.clock)
     longest = max(track.info.width, track.info.height)
     picture = thumbnail(path, max(0.0, moment), min(side, longest))
-    with written_whole(target) as beside:
+    with write_whole(target) as beside:
         _write_jpeg(picture, beside)
     return target
 
@@ -136,7 +136,7 @@ def write_preview(
     stretch = pictures_shown(track, start, end)
     pictures = {"c:v": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 26}
     sound = {"c:a": "aac", "b:a": "96k", "ac": 2}
-    with written_whole(target) as beside:
+    with write_whole(target) as beside:
         encode_stretch(track, stretch, beside, _small(track, side), pictures, sound)
     return target
 
@@ -213,7 +213,7 @@ def _write(
             progress(min(1.0, int(value) / 1e6 / seconds))
 
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-progress", "pipe:1", "-y"]
-    with written_whole(out) as beside:
+    with write_whole(out) as beside:
         listing, chapters = chapter_options(read_chapters(track), beside)
         threads = child_threads(track.coded_width, track.coded_height, track.pixel_bits)
         command += ["-threads", str(threads), *reading, *input_options(), "-i", absolute(track.info.path), *listing]

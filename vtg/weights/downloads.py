@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
+from vtg.files.whole import write_whole
 
 __all__ = [
     "BLOCK",
@@ -104,12 +105,11 @@ def fetch_whole(url: str, path: Path, sha256: str) -> None:
         sha256: the first digits of its SHA-256; empty where they are not known.
 
     Raises:
-        VtgError: it cannot be fetched, or is another file.
-        OSError: the folder cannot be written to.
+        VtgError: it cannot be fetched, is another file, or cannot be written.
+        OSError: the folder cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with write_whole(path) as part:
         for attempt in range(TRIES):
             try:
                 with part.open("ab") as file:
@@ -121,9 +121,6 @@ def fetch_whole(url: str, path: Path, sha256: str) -> None:
         digest = file_sha256(part)
         if not digest.startswith(sha256):
             raise VtgError(f"{url}: the download is another file (SHA-256 {digest[:8]}…, not {sha256[:8]}…); try again")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def fetch_from_hub(repository: str, name: str, revision: str | None = None, folder: Path | None = None) -> Path:

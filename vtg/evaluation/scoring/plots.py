@@ -14,7 +14,7 @@ from vtg.datasets import Prediction, Sample
 from vtg.errors import VtgError
 from vtg.evaluation.scoring.figures import Scores
 from vtg.evaluation.scoring.report import Report
-from vtg.files.whole import written_whole
+from vtg.files.whole import write_whole
 from vtg.metrics import RECALL_THRESHOLDS, crossed_iou
 
 if TYPE_CHECKING:
@@ -200,6 +200,6 @@ def _colours(report: Report) -> Sequence[str]:
 
 
 def _saved(figure: Figure, path: Path) -> Path:
-    with written_whole(path) as unfinished:
+    with write_whole(path) as unfinished:
         figure.savefig(unfinished, format="png")
     return path
