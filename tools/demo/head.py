@@ -18,7 +18,7 @@ from torch import Tensor
 from tools.demo.features import Asked, features_folder, write_features
 from tools.demo.optimizer import StepTaker, stacked_in_head
 from tools.demo.start import start_from_clip
-from vtg.r2 import LossWeights, R2Head, save_head, training_losses
+from vtg.r2 import R2Head, save_head, training_losses
 from vtg.recipes import Recipe, load_recipe
 from vtg.training.batches import Share, plan_epoch, read_batches
 from vtg.training.preparation import Prepared, Sources
@@ -157,7 +157,6 @@ def _losses(head: R2Head, prepared: Prepared, steps: int) -> Iterator[dict[str, 
     recipe, config = prepared.recipe.train, prepared.config
     samples = prepared.training_set.samples
     batch = batch_size(recipe, samples, 1)
-    weights = LossWeights(**{key: getattr(recipe, key) for key in vars(LossWeights())})
     head.train()
     done = 0
     for epoch in itertools.count():
@@ -176,7 +175,7 @@ def _losses(head: R2Head, prepared: Prepared, steps: int) -> Iterator[dict[str, 
             pin=False,
         ) as batches:
             for each in batches:
-                yield training_losses(head, each, weights)
+                yield training_losses(head, each, recipe)
         done += len(plans)
 
 

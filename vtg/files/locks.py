@@ -1,4 +1,4 @@
-"""Who is at work on what: the only module that knows the operating system's file locks."""
+"""Locks between processes: on an open file, and on names that many processes may claim."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["Claims"]
+__all__ = ["Claims", "lock_handle"]
 
 # A claim is a lock on one byte of a file that has none: any process may take it, and the system gives it back when
 # the process ends, however it ends. Offsets fit in 31 bits, which is as far as Windows' call reaches.
@@ -80,12 +80,33 @@ class Claims:
             self.release(name)
 
 
+def lock_handle(handle: int) -> bool | None:
+    """Lock an open file for this handle alone, until it is closed or its process ends, however it ends.
+
+    Args:
+        handle: of a file that is open for writing.
+
+    Returns:
+        Whether it is locked: False where another handle has it, None where the file system has no locks.
+    """
+    try:
+        _lock_file(handle)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
 def _offset(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") % OFFSETS
 
 
 if sys.platform == "win32":
     import msvcrt
+
+    def _lock_file(handle: int) -> None:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
 
     def _lock_byte(handle: int, offset: int) -> None:
         os.lseek(handle, offset, os.SEEK_SET)
@@ -97,6 +118,10 @@ if sys.platform == "win32":
 
 else:
     import fcntl
+
+    def _lock_file(handle: int) -> None:
+        # Not lockf, whose locks belong to the process: one thread would take another's file for abandoned.
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _lock_byte(handle: int, offset: int) -> None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset, os.SEEK_SET)

@@ -22,6 +22,7 @@ from types import TracebackType
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.files.locks import lock_handle
 
 __all__ = [
     "WholeFileWriter",
@@ -111,7 +112,7 @@ def _claimed_folder(place: Path) -> tuple[Path, int]:
             folder.mkdir()
             with contextlib.suppress(FileNotFoundError):
                 lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-                if _lock(lock) is not False and _is_still(folder / LOCK, lock):
+                if lock_handle(lock) is not False and _is_still(folder / LOCK, lock):
                     return folder, lock
                 os.close(lock)
         except OSError as error:
@@ -134,7 +135,7 @@ def _remove_if_abandoned(folder: Path) -> None:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # What was locked may be of another that removes this folder, and gone by now.
-            if not _lock(lock) or not _is_still(folder / LOCK, lock):
+            if not lock_handle(lock) or not _is_still(folder / LOCK, lock):
                 return
             for path in folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
@@ -155,37 +156,12 @@ def _remove_empty(folder: Path) -> None:
     folder.rmdir()  # fails where that process has made a lock of its own
 
 
-def _lock(handle: int) -> bool | None:
-    """Locks an open file for this handle alone; False: another one has it, None: the file system has no locks."""
-    try:
-        _lock_handle(handle)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return None
-    return True
-
-
 def _is_still(path: Path, handle: int) -> bool:
     """Whether a path leads to the file that was opened there, which may be removed since, and made anew."""
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock_handle(handle: int) -> None:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock_handle(handle: int) -> None:
-        # Not lockf, whose locks belong to the process: one thread would take another's folder for abandoned.
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def fitted_name(before: str, stem: str, after: str = "") -> str:
@@ -226,7 +202,7 @@ def remove_abandoned_parts(folder: Path) -> None:
         with contextlib.suppress(OSError):  # another process has just finished or removed it
             handle = os.open(part, os.O_RDWR)
             try:
-                locked = _lock(handle)
+                locked = lock_handle(handle)
                 is_old = os.fstat(handle).st_mtime < time.time() - ABANDONED_SECONDS
                 is_abandoned = locked or (locked is None and is_old)
                 if is_abandoned and CAN_REMOVE_OPEN_FILES:
@@ -265,7 +241,7 @@ class WholeFileWriter:
             self._part = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}{PART}")
             self._file = self._part.open("wb")
             # As long as it is open: tells `remove_abandoned_parts` that somebody is at work.
-            if _lock(self._file.fileno()) is not False and _is_still(self._part, self._file.fileno()):
+            if lock_handle(self._file.fileno()) is not False and _is_still(self._part, self._file.fileno()):
                 break
             self._file.close()  # before it was locked, another process took it for abandoned
         self._file.write(bytes(self._header_bytes))

@@ -9,10 +9,10 @@ from vtg.lazy import lazy_names
 if TYPE_CHECKING:
     from vtg.r2.attention import attention_map
     from vtg.r2.checkpoints import read_head, save_head
-    from vtg.r2.config import HeadConfig
+    from vtg.r2.config import HeadConfig, LossWeights
     from vtg.r2.decoding import HeadOutput, Prediction
     from vtg.r2.head import R2Head
-    from vtg.r2.losses import LossWeights, TrainingBatch, training_losses
+    from vtg.r2.losses import TrainingBatch, training_losses
     from vtg.r2.postprocess import postprocess_windows
     from vtg.r2.predictor import Predictor
     from vtg.r2.projection import VideoProjection
@@ -38,7 +38,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "HeadConfig": "config",
         "HeadOutput": "decoding",
-        "LossWeights": "losses",
+        "LossWeights": "config",
         "Prediction": "decoding",
         "Predictor": "predictor",
         "R2Head": "head",

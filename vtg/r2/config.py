@@ -1,4 +1,4 @@
-"""What one head is: its shapes, and how its answers are meant to be used; knows no tensors and no files."""
+"""The settings of a head (shapes, sampling, post-processing) and of its training losses, as plain values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from vtg.text import read_json
 
-__all__ = ["SUPPRESSIONS", "HeadConfig"]
+__all__ = ["SUPPRESSIONS", "HeadConfig", "LossWeights"]
 
 SUPPRESSIONS = ("normal", "linear", "gaussian")  # the three rescorings of overlapping windows
 
@@ -169,6 +169,25 @@ class HeadConfig:
             return cls(**plain)
         except (TypeError, OverflowError) as error:
             raise ValueError(f"the configuration has a value of the wrong kind: {error}") from error
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What each loss counts in the sum; the defaults are those of QVHighlights.
+
+    Attributes:
+        cls: whether a point stands for a moment (a highlight-only head: how salient its frame is).
+        reg: where that moment begins and ends.
+        sal: the saliency of frames, by contrast within a video and between queries.
+        video_cal: granularity calibration between the samples of a batch.
+        layer_cal: granularity calibration between the layers of a sample.
+    """
+
+    cls: float = 1.0
+    reg: float = 0.2
+    sal: float = 0.1
+    video_cal: float = 0.1
+    layer_cal: float = 0.1
 
 
 def _shown(value: object) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from vtg.errors import VtgError
+from vtg.r2.config import LossWeights
 from vtg.r2.decoding import HeadOutput
 from vtg.r2.targets import point_targets, saliency_targets, true_windows
 
@@ -21,25 +22,6 @@ TEMPERATURE = 0.07  # of both calibration losses
 MOST_SALIENCY_SCALE = 100.0  # the largest inverse temperature of the saliency loss
 
 Gather = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """What each loss counts in the sum; the defaults are those of QVHighlights.
-
-    Attributes:
-        cls: whether a point stands for a moment (a highlight-only head: how salient its frame is).
-        reg: where that moment begins and ends.
-        sal: the saliency of frames, by contrast within a video and between queries.
-        video_cal: granularity calibration between the samples of a batch.
-        layer_cal: granularity calibration between the layers of a sample.
-    """
-
-    cls: float = 1.0
-    reg: float = 0.2
-    sal: float = 0.1
-    video_cal: float = 0.1
-    layer_cal: float = 0.1
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
 from vtg.files.paths import check_regular
-from vtg.recipes.sections import DataRecipe, EvaluationRecipe, ModelRecipe, Recipe, TrainRecipe
-from vtg.recipes.values import changed_section, check_sections, refuse_unknown
+from vtg.r2.config import HeadConfig
+from vtg.recipes.sections import DataRecipe, EvaluationRecipe, Recipe, TrainRecipe
+from vtg.recipes.values import changed_section, check_sections, keys_of, refuse_unknown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,14 +24,13 @@ else:
 __all__ = [
     "DataRecipe",
     "EvaluationRecipe",
-    "ModelRecipe",
     "Recipe",
     "TrainRecipe",
     "available_recipes",
     "load_recipe",
 ]
 
-_SECTIONS = {"data": DataRecipe, "model": ModelRecipe, "train": TrainRecipe, "evaluation": EvaluationRecipe}
+_SECTIONS = {"data": DataRecipe, "model": HeadConfig, "train": TrainRecipe, "evaluation": EvaluationRecipe}
 _TOP_KEYS = ("base", *_SECTIONS, "domains")
 
 
@@ -49,9 +49,10 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
     """A published recipe by its name, or one's own by its path.
 
     Args:
-        name: one of `available_recipes()`, or a `.toml` file: sections `[data]`, `[model]`, `[train]` and
-            `[evaluation]` with the fields of `DataRecipe`, `ModelRecipe`, `TrainRecipe` and `EvaluationRecipe`;
-            `base = "<published recipe>"` takes over what the file does not say. "none" stands for no value.
+        name: one of `available_recipes()`, or a `.toml` file: sections `[data]`, `[train]` and `[evaluation]` with the
+            fields of `DataRecipe`, `TrainRecipe` and `EvaluationRecipe`, and `[model]` with those fields of
+            `vtg.r2.HeadConfig` that `MODEL_KEYS` names; `base = "<published recipe>"` takes over what the file does not
+            say. "none" stands for no value.
         settings: what holds instead of the recipe's own values, each like "train.rate=1e-4".
 
     Raises:
@@ -119,7 +120,7 @@ def _changed(start: Recipe, content: Mapping[str, Any], source: str, beside: Pat
 
 
 def _with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    known = [f"{section}.{field.name}" for section, kind in _SECTIONS.items() for field in fields(kind)]
+    known = [f"{section}.{key}" for section, kind in _SECTIONS.items() for key in keys_of(kind)]
     for setting in settings:
         source = f"--set {setting}"
         key, equals, text = setting.partition("=")

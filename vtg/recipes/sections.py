@@ -8,11 +8,27 @@ from pathlib import Path
 
 from vtg.datasets import DATASETS, RATED_DATASETS, Sample, load_samples
 from vtg.errors import VtgError
+from vtg.r2.config import HeadConfig, LossWeights
 
-__all__ = ["POSITIVES", "PRECISIONS", "DataRecipe", "EvaluationRecipe", "ModelRecipe", "Recipe", "TrainRecipe"]
+__all__ = [
+    "MODEL_KEYS",
+    "NO_CLIP",
+    "POSITIVES",
+    "PRECISIONS",
+    "DataRecipe",
+    "EvaluationRecipe",
+    "Recipe",
+    "TrainRecipe",
+]
 
 POSITIVES = ("above 0", "above half", "above median")  # the saliency from which a frame may stand for its query
 PRECISIONS = ("float32", "bf16", "fp16")
+MODEL_KEYS = (  # the fields of a `HeadConfig` that a recipe's section [model] has
+    *("hidden_width", "layers", "strides", "moment_retrieval", "temporal_extent", "spatial_pooling"),
+    *("attention_heads", "feed_forward_ratio", "dropout", "drop_path", "fps", "clip_model", "clip_pretrained"),
+    *("window_seconds", "step_seconds"),
+)
+NO_CLIP = HeadConfig(clip_model=None, clip_pretrained=None)  # what holds where a recipe says nothing of its head
 
 
 @dataclass(frozen=True)
@@ -110,48 +126,8 @@ class DataRecipe:
 
 
 @dataclass(frozen=True)
-class ModelRecipe:
-    """The head that is trained; the widths of its CLIP come from the features.
-
-    Attributes:
-        hidden_width: D.
-        layers: K, how many of the cached CLIP layers it reads: the last ones.
-        strides: of the pyramid's levels, in frames.
-        moment_retrieval: whether it finds moments; one without is highlight-only.
-        temporal_extent: whether a frame carries its share of the video as two more inputs.
-        spatial_pooling: whether the query-modulated pooling over patches has a part.
-        attention_heads: of the temporal attentions.
-        feed_forward_ratio: width of the feed-forward layer over D.
-        dropout: in the two maps into the head's space.
-        drop_path: the share of samples that skip a residual branch.
-        fps: frames a second that the head wants where `data.fps` does not say.
-        clip_model: the CLIP of the cached features, as open_clip names it; None where nobody said, or a library does.
-        clip_pretrained: its weights: a tag, a file or "demo".
-        window_seconds: the longest stretch that it is asked about at once; in evaluation, where a video has more than
-            1,024 frames.
-        step_seconds: from one window of a longer video to the next.
-    """
-
-    hidden_width: int = 256
-    layers: int = 4
-    strides: tuple[int, ...] = (1, 2, 4, 8)
-    moment_retrieval: bool = True
-    temporal_extent: bool = True
-    spatial_pooling: bool = True
-    attention_heads: int = 8
-    feed_forward_ratio: int = 4
-    dropout: float = 0.5
-    drop_path: float = 0.1
-    fps: float | None = None
-    clip_model: str | None = None
-    clip_pretrained: str | None = None
-    window_seconds: float = 150.0
-    step_seconds: float = 100.0
-
-
-@dataclass(frozen=True)
-class TrainRecipe:
-    """How the head is trained: AdamW that decays every parameter.
+class TrainRecipe(LossWeights):
+    """How the head is trained: AdamW that decays every parameter; its losses count as `LossWeights` says.
 
     Attributes:
         split: the part that is trained on.
@@ -171,11 +147,6 @@ class TrainRecipe:
         precision: "float32", "bf16" or "fp16" for the block; heads and losses are always float32.
         seed: of everything that is random.
         positive: the saliency from which a frame may be drawn as a query's positive, one of `POSITIVES`.
-        cls: weight of the classification loss.
-        reg: weight of the regression loss.
-        sal: weight of the saliency loss.
-        video_cal: weight of the video-level calibration loss.
-        layer_cal: weight of the layer-level calibration loss.
     """
 
     split: str = "train"
@@ -194,11 +165,6 @@ class TrainRecipe:
     precision: str = "float32"
     seed: int = 0
     positive: str = "above 0"
-    cls: float = 1.0
-    reg: float = 0.2
-    sal: float = 0.1
-    video_cal: float = 0.1
-    layer_cal: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -228,7 +194,8 @@ class Recipe:
         name: of the recipe: `r2-<name>` is the published head's.
         data: what it is trained and evaluated on.
         evaluation: how it is evaluated.
-        model: the head that is trained.
+        model: the head that is trained, by the fields of `MODEL_KEYS`; the widths of its CLIP come from the features,
+            the rest from the other sections.
         train: how it is trained.
         members: names of the recipes that make it up: one a domain, their mean is the figure; empty for a recipe on its
             own.
@@ -239,7 +206,7 @@ class Recipe:
     name: str
     data: DataRecipe
     evaluation: EvaluationRecipe
-    model: ModelRecipe = ModelRecipe()
+    model: HeadConfig = NO_CLIP
     train: TrainRecipe = TrainRecipe()
     members: tuple[str, ...] = ()
     stated: frozenset[str] = frozenset()
@@ -252,4 +219,5 @@ class Recipe:
         """
         section, _, name = key.partition(".")
         own = getattr(self, section)
-        return key in self.stated or getattr(own, name) != getattr(type(own)(), name)
+        usual = NO_CLIP if section == "model" else type(own)()
+        return key in self.stated or getattr(own, name) != getattr(usual, name)

@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vtg.errors import VtgError
-from vtg.recipes.sections import POSITIVES, PRECISIONS, DataRecipe, EvaluationRecipe, ModelRecipe, TrainRecipe
+from vtg.r2.config import SUPPRESSIONS, HeadConfig
+from vtg.recipes.sections import MODEL_KEYS, POSITIVES, PRECISIONS, DataRecipe, EvaluationRecipe, TrainRecipe
 
-__all__ = ["SUPPRESSIONS", "changed_section", "check_sections", "refuse_unknown"]
+__all__ = ["changed_section", "check_sections", "keys_of", "refuse_unknown"]
 
-SUPPRESSIONS = ("normal", "linear", "gaussian")
 NOTHING = "none"  # TOML has no null: this text stands for it where a field may be without a value
 AT_LEAST_ONE = ("batch", "accumulate", "epochs", "repeats", "queries_per_video", "validate_every")
 
-Section = TypeVar("Section", DataRecipe, EvaluationRecipe, ModelRecipe, TrainRecipe)
+Section = TypeVar("Section", DataRecipe, EvaluationRecipe, HeadConfig, TrainRecipe)
+
+
+def keys_of(kind: type) -> tuple[str, ...]:
+    """The keys of the section that is a data class of a kind."""
+    return MODEL_KEYS if kind is HeadConfig else tuple(field.name for field in fields(kind))
 
 
 def changed_section(section: Section, content: object, name: str, source: str) -> Section:
@@ -30,14 +35,17 @@ def changed_section(section: Section, content: object, name: str, source: str) -
         source: the file, for errors.
 
     Raises:
-        VtgError: not a table, an unknown key, or a value of the wrong type.
+        VtgError: not a table, an unknown key, or a value that cannot be.
     """
     if not isinstance(content, dict):
         raise VtgError(f"{source}: {name} must be a section, [{name}], not {content!r}")
-    refuse_unknown(content, [field.name for field in fields(section)], f"{name}.", source)
+    refuse_unknown(content, keys_of(type(section)), f"{name}.", source)
     kinds = {field.name: str(field.type) for field in fields(section)}
     values = {key: _converted(value, kinds[key], f"{name}.{key}", source) for key, value in content.items()}
-    return replace(section, **values)
+    try:
+        return replace(section, **values)
+    except ValueError as error:
+        raise VtgError(f"{source}: {name}.{error}") from None
 
 
 def check_sections(data: DataRecipe, evaluation: EvaluationRecipe, train: TrainRecipe, source: str) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from vtg.datasets import Sample
 from vtg.errors import VtgError
 from vtg.features.store import FeatureKey, read_npy
-from vtg.recipes import DataRecipe, ModelRecipe
+from vtg.r2.config import HeadConfig
+from vtg.recipes import DataRecipe
 
 if TYPE_CHECKING:
     from vtg.library.library import Library
@@ -169,7 +170,7 @@ def check_features(
     files: FeatureFiles,
     samples: Sequence[Sample],
     data: DataRecipe,
-    model: ModelRecipe,
+    model: HeadConfig,
     progress: Callable[[int, int], None],
 ) -> tuple[FeatureShape, list[int], list[int]]:
     """Looks at the header of every file, before anything is trained.
@@ -226,7 +227,7 @@ def _check(name: str, found: tuple[int, ...], wanted: tuple[int, ...], axes: str
         )
 
 
-def _check_recipe(name: str, shape: FeatureShape, model: ModelRecipe, wanted: tuple[int, int, int] | None) -> None:
+def _check_recipe(name: str, shape: FeatureShape, model: HeadConfig, wanted: tuple[int, int, int] | None) -> None:
     if shape.layers < model.layers:
         raise VtgError(
             f"{name}: has {shape.layers} layers, and the recipe reads {model.layers}; extract as many, or "
@@ -240,7 +241,7 @@ def _check_recipe(name: str, shape: FeatureShape, model: ModelRecipe, wanted: tu
         )
 
 
-def _clip_shape(model: ModelRecipe) -> tuple[int, int, int] | None:
+def _clip_shape(model: HeadConfig) -> tuple[int, int, int] | None:
     """P, Cv and Cq of the CLIP that a recipe names; None where it names none, or one that is not a plain ViT."""
     if model.clip_model is None:
         return None

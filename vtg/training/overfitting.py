@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtg.r2 import LossWeights, R2Head, TrainingBatch, training_losses
+from vtg.r2 import R2Head, TrainingBatch, training_losses
 from vtg.r2.targets import true_windows
 from vtg.timespans import interval_iou
 from vtg.training.batches import BatchPlan, Share, read_batches
@@ -84,7 +84,6 @@ def overfit(prepared: Prepared, device: torch.device, progress: Callable[[str, f
     training_set = replace(prepared.training_set, samples=chosen)
     head = R2Head(replace(prepared.config, dropout=0.0, drop_path=0.0)).to(device).train()
     optimizer = torch.optim.AdamW(head.parameters(), lr=train.rate, weight_decay=0.0)
-    weights = LossWeights(**{key: getattr(train, key) for key in vars(LossWeights())})
     plan = BatchPlan(
         np.arange(len(chosen)), max(sample.frames for sample in chosen), max(sample.tokens for sample in chosen)
     )
@@ -98,7 +97,7 @@ def overfit(prepared: Prepared, device: torch.device, progress: Callable[[str, f
         while len(totals) < MOST_STEPS and learnt < len(chosen):
             for group in optimizer.param_groups:
                 group["lr"] = train.rate * min(1.0, (len(totals) + 1) / WARMUP_STEPS)
-            loss = torch.stack([*training_losses(head, batch, weights).values()]).sum()
+            loss = torch.stack([*training_losses(head, batch, train).values()]).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(head.parameters(), train.clip_norm)

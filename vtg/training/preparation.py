@@ -105,29 +105,18 @@ def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureFiles) -> Hea
     model, evaluation = recipe.model, recipe.evaluation
     clip_model, clip_pretrained = files.clip or (model.clip_model, model.clip_pretrained)
     try:
-        return HeadConfig(
+        return replace(
+            model,
             name=recipe.name,
-            hidden_width=model.hidden_width,
             video_width=shape.video_width,
             query_width=shape.query_width,
-            layers=model.layers,
             tokens=shape.tokens,
-            strides=model.strides,
-            moment_retrieval=model.moment_retrieval,
-            temporal_extent=model.temporal_extent,
-            spatial_pooling=model.spatial_pooling,
-            attention_heads=model.attention_heads,
-            feed_forward_ratio=model.feed_forward_ratio,
-            dropout=model.dropout,
-            drop_path=model.drop_path,
-            fps=recipe.data.fps or model.fps or HeadConfig.fps,
+            fps=recipe.data.fps or model.fps,
             unit=evaluation.unit,
             nms=evaluation.nms,
             nms_threshold=evaluation.nms_threshold,
             clip_model=clip_model,
             clip_pretrained=clip_pretrained,
-            window_seconds=model.window_seconds,
-            step_seconds=model.step_seconds,
         )
     except ValueError as error:
         raise VtgError(f"recipe {recipe.name}: model.{error}") from None

@@ -15,7 +15,7 @@ import torch
 
 from vtg.errors import VtgError
 from vtg.files.whole import write_whole
-from vtg.r2 import LossWeights, R2Head, TrainingBatch, save_head, training_losses
+from vtg.r2 import R2Head, TrainingBatch, save_head, training_losses
 from vtg.recipes import Recipe, TrainRecipe, load_recipe
 from vtg.training.batches import BatchPlan, Share, plan_epoch, read_batches
 from vtg.training.log import TrainingLog, draw_curves
@@ -223,7 +223,6 @@ class _Run:
         )
         self.model, self.optimizer = self.accelerator.prepare(self.head, optimizer)
         set_seed(self.train_recipe.seed, device_specific=True)  # and other dropout in each
-        self.weights = LossWeights(**{key: getattr(self.train_recipe, key) for key in vars(LossWeights())})
 
     def train(self) -> bool:
         """Trains until the last epoch is finished or someone interrupts; says whether it is finished."""
@@ -304,7 +303,9 @@ class _Run:
         """Forward and backward of one batch; its losses."""
         # Gradients travel between processes once a step.
         with nullcontext() if is_last else self.accelerator.no_sync(self.model):
-            losses = training_losses(self.model, batch.to(self.accelerator.device), self.weights, across_processes=True)
+            losses = training_losses(
+                self.model, batch.to(self.accelerator.device), self.train_recipe, across_processes=True
+            )
             values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
             if not math.isfinite(sum(values.values())):
                 raise VtgError(
