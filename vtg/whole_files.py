@@ -36,6 +36,7 @@ LONGEST_NAME = 255  # bytes of UTF-8: the most that common file systems take, mo
 LOCK = "lock"  # file in a working folder that its owner keeps locked
 PART = ".part"  # ends the name of an array that is being written: NAME.TOKEN.part
 ABANDONED_SECONDS = 3600.0
+REMOVES_OPEN = sys.platform != "win32"  # whether the system removes files that are open
 MOST_TRIES = 100  # at a new working folder
 WORKING_FOLDER = re.compile(r"\.vtg-[0-9a-f]{12}\.part")
 
@@ -109,7 +110,7 @@ def _claimed_folder(place: Path) -> tuple[Path, int]:
             folder.mkdir()
             with contextlib.suppress(FileNotFoundError):
                 lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-                if _lock(lock) is not False and (folder / LOCK).exists():
+                if _lock(lock) is not False and _is_open(lock, folder / LOCK):
                     return folder, lock
                 os.close(lock)
         except OSError as error:
@@ -131,17 +132,28 @@ def _remove_if_abandoned(folder: Path) -> None:
     with contextlib.suppress(OSError):
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if not _lock(lock):
+            if not _lock(lock) or not _is_open(lock, folder / LOCK):
                 return
-            # All else first, under the lock: Windows does not remove an open file.
             for path in folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 elif path.name != LOCK:
                     path.unlink()
+            if REMOVES_OPEN:  # while it is locked: whoever gets the lock next sees that it is gone
+                (folder / LOCK).unlink()
         finally:
             os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
+        if not REMOVES_OPEN:  # fails where somebody has opened it in the meantime
+            (folder / LOCK).unlink()
+        folder.rmdir()  # not with what is in it: by now it may be somebody's who has made the lock anew
+
+
+def _is_open(handle: int, path: Path) -> bool:
+    """Whether an open file is the one that has this name, and not one that was removed and made anew."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 def _lock(handle: int) -> bool | None:
@@ -209,9 +221,12 @@ def remove_abandoned_parts(folder: Path) -> None:
             try:
                 locked = _lock(handle)
                 is_old = os.fstat(handle).st_mtime < time.time() - ABANDONED_SECONDS
+                is_abandoned = locked or (locked is None and is_old)
+                if is_abandoned and REMOVES_OPEN:  # while it is locked
+                    part.unlink()
             finally:
-                os.close(handle)  # first: Windows removes no open file
-            if locked or (locked is None and is_old):
+                os.close(handle)
+            if is_abandoned and not REMOVES_OPEN:
                 part.unlink()
 
 
@@ -243,7 +258,7 @@ class WholeFileWriter:
             self._part = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}{PART}")
             self._file = self._part.open("wb")
             # As long as it is open: tells `remove_abandoned_parts` that somebody is at work.
-            if _lock(self._file.fileno()) is not False and self._part.exists():
+            if _lock(self._file.fileno()) is not False and _is_open(self._file.fileno(), self._part):
                 break
             self._file.close()  # before it was locked, another process took it for abandoned
         self._file.write(bytes(self._header_bytes))

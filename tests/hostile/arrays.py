@@ -157,7 +157,7 @@ def weights(bench: Bench) -> Case:
         function(lambda: vtg.load_head(path)),
         function(lambda: ClipEncoder(pretrained=str(path), device="cpu")),
         command("index", video, *options, "--pretrained", path),
-        command("index", video, *options, "--model", path),
+        command("index", video, *options, "--model", path, "--pretrained", bench.material.clip),
         command("extract", video, bench.made / "out", "--pretrained", path, "--device", "cpu"),
     ]
     return Case(uses[bench.number % len(uses)], (path.name,), check=lambda: _nothing_ran(bench))
