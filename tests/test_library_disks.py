@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -106,20 +107,22 @@ def all_below(folder: Path) -> list[Path]:
 
 
 @pytest.fixture
-def for_nobody(tmp_path: Path, films: Path, tiny_clip: Path) -> Path:
-    """A library of the demo's model that another user may read and not write, in a place that he can reach."""
+def for_nobody(films: Path, tiny_clip: Path) -> Iterator[Path]:
+    """A library of the demo's model that another user may read and not write, in a place within reach of others."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root becomes another user")
-    place = tmp_path / "library"
-    library = Library(place, "demo", device="cpu")
-    library.add([films])
-    for path in all_below(place):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    for above in [films, *films.iterdir(), *place.parents]:
-        above.chmod(above.stat().st_mode | (0o055 if above.is_dir() else 0o044))
-        if above == Path("/tmp"):
-            break
-    return place
+    # Not below pytest's own folder, which every run of pytest that begins meanwhile closes to others.
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "library"
+        library = Library(place, "demo", device="cpu")
+        library.add([films])
+        for path in all_below(place):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        for above in [films, *films.iterdir(), *place.parents, *films.parents]:
+            needed = 0o055 if above.is_dir() else 0o044
+            if above.stat().st_mode & needed != needed:
+                above.chmod(above.stat().st_mode | needed)
+        yield place
 
 
 def test_a_library_that_may_only_be_read_is_searched(for_nobody: Path, films: Path) -> None:

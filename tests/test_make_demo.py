@@ -45,7 +45,7 @@ def unseen(tests_folder: Path, encoder: ClipEncoder) -> TestSet:
 
 def test_a_smoke_run_rebuilds_both_files_from_nothing(tmp_path: Path):
     command = [sys.executable, str(ROOT / "tools" / "make_demo.py"), "--smoke", "--out", str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=560, check=False)
     assert run.returncode == 0, run.stderr
     first, last = re.search(r"loss ([\d.]+) → ([\d.]+)", run.stdout).groups()  # type: ignore[union-attr]
     assert float(last) < 0.85 * float(first)
