@@ -76,7 +76,7 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no archives of arrays
     except FileNotFoundError:
         raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
-    except (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError):  # the last two: of a damaged header
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, tokenize.TokenError):  # also of the header
         raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
     if array.dtype.str not in NUMBERS:
         raise VtgError(f"{path}: holds {array.dtype.str}, not float16, float32 or float64; extract it again")

@@ -79,7 +79,11 @@ def features(bench: Bench) -> Case:
         command("train", recipe, *shorter, "--check"),
         command(*evaluation, "--out", bench.made / "predictions.jsonl", "--device", "cpu"),
     ]
-    return Case(uses[bench.number % len(uses)], (path.name, path.stem, "mine"), check=lambda: _nothing_ran(bench))
+    return Case(
+        uses[bench.number % len(uses)],
+        (path.name, path.stem, "mine", ".npy: [T, K, P, Cv]"),
+        check=lambda: _nothing_ran(bench),
+    )
 
 
 def _npy(path: Path, bench: Bench) -> bytes:
