@@ -15,6 +15,7 @@ import numpy as np
 from vtg.array_files import ArrayFileWriter, map_arrays, read_header, verify
 from vtg.errors import VtgError
 from vtg.hashing import file_sha256
+from vtg.memory import give_memory_back
 from vtg.whole_files import remove_abandoned_parts
 from vtg.windows import window_frames, window_starts
 
@@ -25,6 +26,7 @@ __all__ = ["ProjectionKey", "ProjectionStore", "ProjectionWriter", "StoredProjec
 
 FORMAT = "vtg-projection-1"
 KINDS = {"float32": "<f4", "float16": "<f2", "int8": "|i1"}
+WINDOWS_BETWEEN_TRIMS = 16  # of a long video, until memory that is free is given back to the system
 
 
 def head_fingerprint(name: str) -> str:
@@ -242,6 +244,8 @@ class ProjectionWriter:
         if projection.scale is not None:
             self._scales.append(projection.scale.cpu().numpy())
         self._starts.append(start)
+        if len(self._starts) % WINDOWS_BETWEEN_TRIMS == 0:
+            give_memory_back()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
