@@ -17,6 +17,8 @@ import psutil
 import pytest
 from damaged_files import GOOD, SOURCES, make_damaged_files, make_sources
 
+from vtg.errors import VideoError
+from vtg.video import probe
 from vtg.video.limits import MAX_PROCESS_MEMORY
 
 CASES = Path(__file__).parent / "data" / "cases"
@@ -258,3 +260,13 @@ def test_no_child_lives_on_after_its_parent_was_killed(parents: list[str]) -> No
 
 def started(command: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+
+
+def test_a_few_kilobytes_do_not_ask_for_days_of_work(tmp_path: Path) -> None:
+    frame = b"!\xf9\x04\0\xff\xff\0\0,\0\0\0\0\x07\0\x07\0\0\x02\x02\x44\x01\0"  # for 11 min
+    path = tmp_path / "slides.gif"
+    path.write_bytes(b"GIF89a\x07\0\x07\0\xf0\0\0\0\0\0\xff\xff\xff" + frame * 500 + b";")
+    with pytest.raises(VideoError, match="damaged"):
+        probe(path)
+    path.write_bytes(b"GIF89a\x07\0\x07\0\xf0\0\0\0\0\0\xff\xff\xff" + frame * 12 + b";")
+    assert probe(path).duration > 7000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +345,29 @@ def test_the_example_of_ones_own_data_in_the_readme_works(tmp_path: Path) -> Non
 
     brief = score_files([tmp_path / "preds.jsonl"], loaded.data.annotation_file("val")).scores[0].brief
     assert brief["MR-full-R1@0.7"] == 100.0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"qid": 1, "vid": ' + b"[" * 100_000, gzip.compress(b" " * (1 << 24)) * 9],
+    ids=["a deep list", "a deep record", "a few KB that are 144 MB"],
+)
+def test_texts_that_exhaust_a_reader_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(VtgError, match=r"train\.jsonl.*(nested too deeply|more than 128 MiB)"):
+        load_samples(path)
+
+
+def test_an_unreadable_file_of_lengths_is_named(tmp_path: Path) -> None:
+    (tmp_path / "charades_sta_train.txt").write_text("v0 0.0 5.0##a person opens a door.\n")
+    (tmp_path / "Charades_v1_train.csv").write_text(f"id,length\nv0,{'9' * 200_000}\n")
+    with pytest.raises(VtgError, match=r"Charades_v1_train\.csv: not a CSV file"):
+        load_samples(tmp_path / "charades_sta_train.txt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_in_place_of_a_text_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train.jsonl")
+    with pytest.raises(VtgError, match=r"train\.jsonl: is a folder, device or pipe"):
+        load_samples(tmp_path / "train.jsonl")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vtg.errors import VtgError
-from vtg.features.npy import NpyWriter
+from vtg.features.npy import NpyWriter, read_npy
 from vtg.features.store import FeatureKey, FeatureStore, PublishedFeatures, content_key
 
 KEY = FeatureKey("0" * 32, "1" * 16, 0.5)
@@ -228,3 +228,17 @@ def test_embeddings_may_be_kept_alone(tmp_path: Path, features: tuple[np.ndarray
     np.testing.assert_array_equal(read.embedding, features[1])
     assert len(read) == 7
     assert store.bytes_of(KEY) < 5000
+
+
+@pytest.mark.parametrize("values", ["<i2", ">f2", "<c8", "|S4", "|b1"])
+def test_arrays_of_other_types_are_refused(tmp_path: Path, values: str) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 3, 4), dtype=values))
+    with pytest.raises(VtgError, match=r"a\.npy: holds .*, not float16"):
+        read_npy(tmp_path / "a.npy", dimensions=3)
+
+
+def test_an_archive_of_arrays_is_none(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", a=np.zeros(4))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(VtgError, match=r"a\.npy: not a whole \.npy file"):
+        read_npy(tmp_path / "a.npy", dimensions=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import av
 import pytest
 from timecode import Codecs, beeps, ffmpeg, read_code, render
 
-from vtg.errors import VtgError
+from vtg.errors import VideoError, VtgError
 from vtg.video import Span, concat, cut, probe, thumbnail, write_reel
 from vtg.video.preview import write_poster, write_preview, write_proxy
+from vtg.video.process import ffmpeg_binary
+from vtg.video.writing import check_written
 
 ENDINGS = ["mp4", "m4v", "mov", "mkv"]
 CHAPTERS = ((0, 3, "One; a = b\\c #1"), (3, 7, "Zwei – 二"), (7, 12, ""))
@@ -229,3 +232,29 @@ def test_a_container_that_cannot_hold_a_codec_is_named(
     assert list(tmp_path.iterdir()) == []
     assert cut(source, 1, 2, tmp_path / "clip.mkv", copy=True).path.exists()
     assert cut(source, 1, 2, tmp_path / f"again{ending}").path.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("Error writing trailer of whole.mp4: No space left on device\n", OSError),
+        ("[out#0/mp4 @ 0x1] Error closing file: Read-only file system\n", OSError),
+        ("av_interleaved_write_frame(): Invalid argument\n", VideoError),
+        ("", VideoError),  # and no picture in it
+    ],
+)
+def test_what_ffmpeg_has_not_written_whole_is_no_film(tmp_path: Path, said: str, error: type[Exception]) -> None:
+    out = tmp_path / "whole.mp4"
+    out.write_bytes(b"half")
+    with pytest.raises(error):
+        check_written(out, "source.mp4", 0, said)
+
+
+def test_a_stretch_without_a_picture_that_can_be_decoded_is_refused(film: Path, tmp_path: Path) -> None:
+    """The sound alone would be written, under a film's name."""
+    sound = tmp_path / "whole.mp4"
+    subprocess.run(
+        [ffmpeg_binary(), "-v", "error", "-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac", str(sound)], check=True
+    )
+    with pytest.raises(VideoError, match=f"{film.name}: has no picture there"):
+        check_written(sound, film, 0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -133,3 +134,16 @@ def test_names_made_from_names_fit(letter: str) -> None:
         check_name(name)
     with pytest.raises(VtgError, match="more than 255 bytes"):
         check_name("x" * 256)
+
+
+def test_a_disk_that_is_full_is_told_of_the_final_file(tmp_path: Path) -> None:
+    full = pytest.raises(VtgError, match=r"film\.mp4: cannot be written \(No space left on device\)")
+    with full, write_whole(tmp_path / "film.mp4") as beside:
+        beside.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_read_keeps_its_own_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), write_whole(tmp_path / "out.txt"):
+        (tmp_path / "source.txt").read_bytes()

@@ -79,7 +79,11 @@ def features(bench: Bench) -> Case:
         command("train", recipe, *shorter, "--check"),
         command(*evaluation, "--out", bench.made / "predictions.jsonl", "--device", "cpu"),
     ]
-    return Case(uses[bench.number % len(uses)], (path.name, path.stem, "mine"), check=lambda: _nothing_ran(bench))
+    return Case(
+        uses[bench.number % len(uses)],
+        (path.name, path.stem, "mine", ".npy: [T, K, P, Cv]"),
+        check=lambda: _nothing_ran(bench),
+    )
 
 
 def _npy(path: Path, bench: Bench) -> bytes:
@@ -157,7 +161,7 @@ def weights(bench: Bench) -> Case:
         function(lambda: vtg.load_head(path)),
         function(lambda: ClipEncoder(pretrained=str(path), device="cpu")),
         command("index", video, *options, "--pretrained", path),
-        command("index", video, *options, "--model", path),
+        command("index", video, *options, "--model", path, "--pretrained", bench.material.clip),
         command("extract", video, bench.made / "out", "--pretrained", path, "--device", "cpu"),
     ]
     return Case(uses[bench.number % len(uses)], (path.name,), check=lambda: _nothing_ran(bench))

@@ -100,6 +100,8 @@ def function(*calls: Callable[[], object]) -> Callable[[], int]:
     """
 
     def run() -> int:
+        from vtg.cli_manners import complain
+
         from vtg.errors import VtgError
 
         refusals: list[str] = []
@@ -112,7 +114,7 @@ def function(*calls: Callable[[], object]) -> Callable[[], int]:
                 traceback.print_exc()
                 return BROKEN
         if refusals:
-            print(f"vtg: {refusals[0]}", file=sys.stderr)
+            complain(f"vtg: {refusals[0]}")
             if any("\n" in refusal for refusal in refusals):
                 print("a message has several lines", file=sys.stderr)
         return 1 if refusals else 0

@@ -189,6 +189,8 @@ def _judged(running: _Running, status: int, peak: int) -> Result:
     wrong += [told["wrong"]] if told.get("wrong") else []
     lines = _lines(running.folder / "err")
     verdict, why = "ok", ""
+    if told.get("status") == 1 and not lines:  # some commands answer that something does not fit
+        lines = _lines(running.folder / "out")
     if told.get("status") is not None:
         wrong += refusal_faults(told["status"], lines, told.get("names", ()), told.get("lines", 1))
         wrong += _left(running.folder, told.get("given", ()))

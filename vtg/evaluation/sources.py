@@ -78,7 +78,7 @@ class PublishedSource:
         """Ground the queries of one video.
 
         Raises:
-            VtgError: features are missing, damaged or of another CLIP than the head's.
+            VtgError: features are missing, damaged, not finite or of another CLIP than the head's.
         """
         import torch
 
@@ -92,7 +92,21 @@ class PublishedSource:
         video = replace(video, layers=video.layers[:, -kept:])
         texts = [self._query(sample)[:, -kept:] for sample in samples]
         with torch.inference_mode():
-            return ground_with_head(head, video, [sample.query for sample in samples], texts, whole=True)
+            groundings = ground_with_head(head, video, [sample.query for sample in samples], texts, whole=True)
+        if not all(np.isfinite(grounding.saliency.scores).all() for grounding in groundings):
+            raise VtgError(f"{self._largest(samples)}: its values give no finite scores; extract it again")
+        return groundings
+
+    def _largest(self, samples: Sequence[Sample]) -> Path:
+        """The file of the largest values among those of a video and its queries; infinity and NaN are larger still."""
+        files = {self._data.video_feature_file(samples[0].video_id): 4}
+        files |= {self._data.query_feature_file(sample.query_id, sample.video_id): 3 for sample in samples}
+
+        def largest(file: Path) -> float:
+            value = float(np.abs(read_npy(file, files[file])).max())
+            return np.inf if np.isnan(value) else value
+
+        return max(files, key=largest)
 
     def video(self, sample: Sample) -> VideoFeatures:
         """The features of a query's video.

@@ -19,6 +19,7 @@ from vtg.features.token_cache import StoredProjection
 from vtg.files.hashing import file_sha256
 from vtg.files.whole import remove_abandoned_parts
 from vtg.grounding.window_layout import window_frames, window_starts
+from vtg.weights.memory import give_memory_back
 
 if TYPE_CHECKING:
     from vtg.r2 import R2Head, VideoProjection
@@ -27,6 +28,7 @@ __all__ = ["ProjectionKey", "ProjectionStore", "ProjectionWriter", "head_fingerp
 
 FORMAT = "vtg-projection-1"
 OLDER = ("float32", "float16")  # precisions of projections that libraries had before all became int8
+WINDOWS_BETWEEN_TRIMS = 16  # of a long video, until memory that is free is given back to the system
 
 
 def head_fingerprint(name: str) -> str:
@@ -236,6 +238,8 @@ class ProjectionWriter:
         with torch.no_grad():
             self._file.append(self._head.project([window]).quantized())
         self._starts.append(start)
+        if len(self._starts) % WINDOWS_BETWEEN_TRIMS == 0:
+            give_memory_back()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

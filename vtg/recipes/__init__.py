@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vtg.datasets.fields import shown
 from vtg.errors import VtgError
 from vtg.files.paths import check_regular
 from vtg.r2.config import HeadConfig
@@ -94,7 +95,7 @@ def _own_recipe(path: Path) -> Recipe:
         raise VtgError(f"{path}: [domains] is for the published recipes; name one with data.domain")
     base = content.get("base")
     if base is not None and not isinstance(base, str):
-        raise VtgError(f"{path}: base must be the name of a published recipe, not {base!r}")
+        raise VtgError(f"{path}: base must be the name of a published recipe, not {shown(base)}")
     start = Recipe(path.stem, DataRecipe(), EvaluationRecipe())
     if base is not None:
         try:

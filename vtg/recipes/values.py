@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vtg.datasets.fields import shown
 from vtg.errors import VtgError
 from vtg.r2.config import SUPPRESSIONS, HeadConfig
 from vtg.recipes.sections import MODEL_KEYS, POSITIVES, PRECISIONS, DataRecipe, EvaluationRecipe, TrainRecipe
@@ -38,7 +39,7 @@ def changed_section(section: Section, content: object, name: str, source: str) -
         VtgError: not a table, an unknown key, or a value that cannot be.
     """
     if not isinstance(content, dict):
-        raise VtgError(f"{source}: {name} must be a section, [{name}], not {content!r}")
+        raise VtgError(f"{source}: {name} must be a section, [{name}], not {shown(content)}")
     refuse_unknown(content, keys_of(type(section)), f"{name}.", source)
     kinds = {field.name: str(field.type) for field in fields(section)}
     values = {key: _converted(value, kinds[key], f"{name}.{key}", source) for key, value in content.items()}
@@ -70,7 +71,7 @@ def check_sections(data: DataRecipe, evaluation: EvaluationRecipe, train: TrainR
             pattern.format(vid="", qid="")
         except (KeyError, IndexError, ValueError):
             raise VtgError(
-                f"{source}: data.{key} is {pattern!r}; only {{vid}} and {{qid}} stand for something"
+                f"{source}: data.{key} is {shown(pattern)}; only {{vid}} and {{qid}} stand for something"
             ) from None
 
 
@@ -90,7 +91,7 @@ def refuse_unknown(content: Mapping[str, Any], known: Sequence[str], prefix: str
 def _check_choice(value: str | None, choices: Sequence[str | None], key: str, source: str) -> None:
     if value not in choices:
         known = ", ".join(choice for choice in choices if choice is not None)
-        raise VtgError(f"{source}: {key} is {value!r}; it is one of {known}")
+        raise VtgError(f"{source}: {key} is {shown(value)}; it is one of {known}")
 
 
 def _converted(value: object, kind: str, key: str, source: str) -> Any:
@@ -103,21 +104,21 @@ def _converted(value: object, kind: str, key: str, source: str) -> Any:
     if kind.startswith("tuple"):
         if isinstance(value, list) and value and all(_is_whole(number) for number in value):
             return tuple(value)
-        raise VtgError(f"{source}: {key} must be a list of whole numbers, not {value!r}")
+        raise VtgError(f"{source}: {key} must be a list of whole numbers, not {shown(value)}")
     if kind == "bool":
         if isinstance(value, bool):
             return value
-        raise VtgError(f"{source}: {key} must be true or false, not {value!r}")
+        raise VtgError(f"{source}: {key} must be true or false, not {shown(value)}")
     if kind == "int":
         if _is_whole(value):
             return value
-        raise VtgError(f"{source}: {key} must be a whole number of at least 0, not {value!r}")
+        raise VtgError(f"{source}: {key} must be a whole number of at least 0, not {shown(value)}")
     if kind == "float":
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
             return float(value)
-        raise VtgError(f"{source}: {key} must be a number of at least 0, not {value!r}")
+        raise VtgError(f"{source}: {key} must be a number of at least 0, not {shown(value)}")
     if not isinstance(value, str) or not value:
-        raise VtgError(f"{source}: {key} must be a text, not {value!r}")
+        raise VtgError(f"{source}: {key} must be a text, not {shown(value)}")
     return Path(value) if kind == "Path" else value
 
 
@@ -127,11 +128,11 @@ def _is_whole(value: object) -> bool:
 
 def _parts(value: object, key: str, source: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict):
-        raise VtgError(f'{source}: {key} must name files by part, like val = "val.jsonl", not {value!r}')
+        raise VtgError(f'{source}: {key} must name files by part, like val = "val.jsonl", not {shown(value)}')
     parts = {}
     for part, names in value.items():
         names = [names] if isinstance(names, str) else names
         if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-            raise VtgError(f"{source}: {key}.{part} must be a file name or a list of them, not {value[part]!r}")
+            raise VtgError(f"{source}: {key}.{part} must be a file name or a list of them, not {shown(value[part])}")
         parts[part] = tuple(names)
     return parts

@@ -21,7 +21,7 @@ DECLARING = frozenset({"mov", "matroska", "avi", "flv", "asf"})
 COUNTING = frozenset({"avi"})
 
 # A picture that is shown for longer than this has a damaged time: in any file; where the file declares that it ends
-# earlier; and on average where pictures are only counted.
+# earlier; and on average where pictures are only counted, or where a file lasts for more than a day.
 MAX_STANDING = Fraction(24 * 3600)  # seconds
 MAX_STANDING_BEYOND_END = Fraction(60)  # seconds
 MAX_STANDING_COUNTED = Fraction(60)  # seconds
@@ -63,7 +63,9 @@ def check_times(
     is_beyond = declared is not None and (since + standing) * listing.clock > declared + MAX_STANDING_BEYOND_END
     if seconds > MAX_STANDING or (seconds > MAX_STANDING_BEYOND_END and is_beyond):
         raise _damaged_times(path, seconds)
-    if kinds & COUNTING and 1 / rate > MAX_STANDING_COUNTED:
+    # A few KB must not ask for days of work: slides that stand for minutes do not last for more than a day.
+    is_endless = listing.end > MAX_STANDING
+    if (kinds & COUNTING or is_endless) and 1 / rate > MAX_STANDING_COUNTED:
         raise _damaged_times(path, 1 / rate)
 
 

@@ -155,6 +155,8 @@ def _copy_part(
     at, begin = _keyframe_jump(track, start, end)
     reach = file_time(track, end) - at
     held = times_shown(track, list_packets(track.info.path, at, reach))
+    if not held:
+        raise VideoError(track.info.path, "has no pictures there that can be copied: encode again (without --copy)")
     beyond = times_shown(track, track.packets or list_packets(track.info.path, at, reach + RUN_ON))
     finish = next((time for time in beyond if time > held[-1]), track.duration)
     source = ffmpeg.input(to_utf8(absolute(track.info.path)), **copying(at, reach))

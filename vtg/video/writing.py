@@ -16,7 +16,7 @@ from vtg.errors import VideoError, VtgError
 from vtg.files.whole import check_name
 from vtg.text import from_utf8
 from vtg.video.chapters import Chapter, chapters_text
-from vtg.video.containers import input_options
+from vtg.video.containers import input_options, open_container, reading_errors
 from vtg.video.limits import child_threads
 from vtg.video.probing import PictureTrack
 from vtg.video.process import explain, ffmpeg_binary, run
@@ -292,6 +292,19 @@ def check_written(out: Path, source: str | os.PathLike[str], status: int, said: 
         raise OSError(reason, os.strerror(reason), str(out))
     if failed or status or not out.exists():  # without such a reason, it is what was read that cannot be written
         raise VideoError(source, explain(said))
+    if not _has_pictures(out):
+        raise VideoError(source, "has no picture there that can be decoded: it is damaged; choose another stretch")
+
+
+def _has_pictures(out: Path) -> bool:
+    """Whether a file that ffmpeg has written holds one at least: where it could decode none, it writes the sound."""
+    try:
+        with open_container(out) as container:
+            return any(packet.size for packet in container.demux(video=0))
+    except VideoError:
+        return False
+    except reading_errors():
+        return False
 
 
 def _follow(progress: Progress, seconds: float) -> Callable[[str], None]:
