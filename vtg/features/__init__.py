@@ -1,4 +1,9 @@
-"""Features of videos on the disk, and the way there: frames are decoded and encoded side by side, once."""
+"""Features of videos on the disk, and the way there.
+
+`pipeline` decodes and encodes videos side by side; `store` keeps what comes out, one checked and memory-mapped file a
+video (`arrays`), layers as int8 (`quantized`) if so wished; `npy` reads and writes the layout of the published caches;
+`token_cache` holds what a head has made of a video before any query.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,16 @@ from typing import TYPE_CHECKING
 from vtg.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vtg.features.npy import PublishedFeatures
     from vtg.features.pipeline import encode_videos
-    from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures
+    from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures, content_key
 
 __all__ = [
     "FeatureKey",
     "FeatureStore",
+    "PublishedFeatures",
     "VideoFeatures",
+    "content_key",
     "encode_videos",
 ]
 
@@ -22,7 +30,9 @@ __getattr__, __dir__ = lazy_names(
     {
         "FeatureKey": "store",
         "FeatureStore": "store",
+        "PublishedFeatures": "npy",
         "VideoFeatures": "store",
+        "content_key": "store",
         "encode_videos": "pipeline",
     },
 )

@@ -1,4 +1,9 @@
-"""From a video and a sentence to moments and a saliency curve."""
+"""From a video and a sentence to moments and a saliency curve.
+
+`grounder` puts the steps in order; `windows` asks a head about a video in windows (`window_layout`) and joins their
+answers; `zero_shot` does without a head; `projections` keeps the query-independent half of a head's work; `results` are
+the answers.
+"""
 
 from __future__ import annotations
 

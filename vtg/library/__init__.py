@@ -1,4 +1,10 @@
-"""Many videos in one folder: indexed once, kept in step with the disk, and searched."""
+"""Many videos in one folder: indexed once, kept in step with the disk, and searched.
+
+`library` is the public class. Adding files: `indexing`, `stored_features`, `settings`, `reports`. The database:
+`database`, `tables`, `rows`, `video_list`. Following the disk: `upkeep`, `watching`. Searching: `query` (what can be
+asked), `searching`, `ranking`, `stored_videos`, `hits`. `export` writes results for editors and tables; `named_files`
+decides which weights that a library names are loaded.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +15,28 @@ from vtg.lazy import lazy_names
 if TYPE_CHECKING:
     from vtg.library.hits import Hit
     from vtg.library.library import Library
+    from vtg.library.query import Part, Question, Stretch
+    from vtg.library.reports import IndexProgress, IndexReport
 
 __all__ = [
     "Hit",
+    "IndexProgress",
+    "IndexReport",
     "Library",
+    "Part",
+    "Question",
+    "Stretch",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Hit": "hits",
+        "IndexProgress": "reports",
+        "IndexReport": "reports",
         "Library": "library",
+        "Part": "query",
+        "Question": "query",
+        "Stretch": "query",
     },
 )

@@ -1,4 +1,8 @@
-"""Which models there are, where they come from, and how sure their answers are."""
+"""Which models there are, where they come from, and how sure their answers are.
+
+`registry` knows the published heads (`registry.toml`) and downloads them; `specs` says what a model is made of, head
+and CLIP, without loading either; `calibration` makes probabilities of scores.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from vtg.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vtg.models.registry import load_head
-    from vtg.models.specs import available_models, describe_models, model_spec
+    from vtg.models.specs import ModelSpec, available_models, describe_models, model_spec
 
 __all__ = [
+    "ModelSpec",
     "available_models",
     "describe_models",
     "load_head",
@@ -20,6 +25,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "ModelSpec": "specs",
         "available_models": "specs",
         "describe_models": "specs",
         "load_head": "registry",
