@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -146,6 +149,70 @@ def test_every_plain_url_of_the_catalogue_that_has_a_hash_is_checked_by_it() -> 
     assert openai and all(len(clip_downloads.url_sha256(url)) == 64 for url in openai)
     released = [url for url in urls if "mlfoundations" in url]
     assert released and all(len(clip_downloads.url_sha256(url)) == 8 for url in released)
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    """Answers as the hub does for one file, whose hash it may state wrongly."""
+
+    content = b"weights" * 1000
+    etag = ""
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+    def _head(self) -> None:
+        self.send_response(200)
+        self.send_header("ETag", f'"{self.etag}"')
+        self.send_header("X-Repo-Commit", "c" * 40)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self._head()
+
+    def do_GET(self) -> None:
+        self._head()
+        self.wfile.write(self.content)
+
+
+@pytest.mark.parametrize(
+    ("etag", "is_taken"),
+    [
+        (hashlib.sha256(HubHandler.content).hexdigest(), True),
+        (hashlib.sha1(b"blob 7000\0" + HubHandler.content, usedforsecurity=False).hexdigest(), True),
+        ("0" * 64, False),
+        ("0" * 40, False),
+    ],
+    ids=["sha256", "git", "other sha256", "other git"],
+)
+def test_what_the_hub_sends_is_checked_by_its_hash(etag: str, is_taken: bool, tmp_path: Path) -> None:
+    handler = type("Handler", (HubHandler,), {"etag": etag})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = (
+        "from vtg.downloads import fetch_from_hub\n"
+        "for _ in range(2): print(fetch_from_hub('timm/some_clip', 'open_clip_model.safetensors'))\n"
+    )
+    settings = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **settings}, capture_output=True, text=True, timeout=120
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size == len(HubHandler.content)]
+    if is_taken:
+        assert done.returncode == 0, done.stderr
+        first, second = done.stdout.split()
+        assert first == second and Path(first).read_bytes() == HubHandler.content
+    else:
+        assert "VtgError: timm/some_clip/open_clip_model.safetensors: the download is another file" in done.stderr
+        assert kept == []
 
 
 class OddFile(io.BytesIO):

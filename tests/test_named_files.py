@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import vtg_in_process
 from hostile_weights import CANARY, WritesOnLoad, scripted
 from safetensors.torch import load_file, save_file
 
@@ -195,3 +198,43 @@ def test_settings_that_are_other_json_are_one_line(text: str, tmp_path: Path) ->
     (tmp_path / SETTINGS).write_text(text)
     with pytest.raises(VtgError, match=r"library\.json: damaged"):
         read_settings(tmp_path)
+
+
+def test_every_command_takes_weights_that_have_to_be_named(
+    weights: Path,
+    tmp_path: Path,
+    make_video: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = vtg_in_process(capsys, monkeypatch)
+    pickled, library, films = as_pickle(weights), tmp_path / "lib", tmp_path / "films"
+    films.mkdir()
+    for number in range(4):
+        make_video(films / f"v{number}.mp4", seconds=12, seed=number)
+    assert run("index", films, "--library", library, "--keep-layers", "--pretrained", pickled).status == 0
+    lines = [
+        {"qid": n, "vid": f"v{n}", "query": f"thing {n}", "duration": 12, "relevant_windows": [[2, 6]]}
+        for n in range(4)
+    ]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(
+        'data = { annotations = { train = "all.jsonl", val = "all.jsonl" } }\n'
+        "model = { hidden_width = 32 }\ntrain = { batch = 4, epochs = 1 }\n"
+    )
+    run("train", recipe, "--features", library, "--out", tmp_path / "run", "--device", "cpu", "--pretrained", pickled)
+    os.utime(films / "v0.mp4", (1, 1))
+    head = tmp_path / "run" / "best.safetensors"
+    on_library = ("--features", library, "--device", "cpu")
+    for command in (
+        ("library", "refresh", "--library", library, "--device", "cpu"),
+        ("train", recipe, *on_library, "--out", tmp_path / "again"),
+        ("evaluate", recipe, *on_library, "--model", head, "--out", tmp_path / "p.jsonl"),
+        ("evaluate", recipe, *on_library, "--model", "zero-shot", "--out", tmp_path / "z.jsonl"),
+    ):
+        refused = run(*command)
+        assert refused.status == 1, command
+        assert f"--pretrained {pickled}\n" in refused.err and refused.err.count("\n") == 1
+        named = run(*command, "--pretrained", pickled)
+        assert named.status == 0, named.err

@@ -23,6 +23,7 @@ __all__ = [
     "READER_GONE",
     "Interrupted",
     "JsonOption",
+    "LibraryWeightsOption",
     "ResearchDeviceOption",
     "SettingsOption",
     "answers",
@@ -61,6 +62,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Instead of the recipe's, like train.rate=1e-4 or data.fps=1."),
+]
+LibraryWeightsOption = Annotated[
+    str | None,
+    typer.Option("--pretrained", help="Weights of a library's CLIP, where its own file has to be named again."),
 ]
 ResearchDeviceOption = Annotated[
     str | None, typer.Option("--device", help="cuda, mps or cpu; the best there is by default.")

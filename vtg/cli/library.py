@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtg.cli.console import JsonOption, answers, complain, messages, print_json, progress_bar
-from vtg.cli.options import DeviceOption, LibraryOption, follow_indexing, print_problems
+from vtg.cli.options import (
+    DeviceOption,
+    LibraryOption,
+    PretrainedOption,
+    follow_indexing,
+    open_library,
+    print_problems,
+)
 from vtg.errors import VtgError
 from vtg.files.paths import is_there
 from vtg.text import one_line
@@ -37,10 +44,8 @@ def add_library_commands(app: typer.Typer) -> None:
     app.add_typer(library_app, name="library")
 
 
-def _existing(folder: Path | None, device: str | None = None) -> Library:
-    from vtg.library.library import Library
-
-    library = Library(folder, device=device)
+def _existing(folder: Path | None, device: str | None = None, pretrained: str | None = None) -> Library:
+    library = open_library(folder, None, None, pretrained, None, device)
     if not library.exists:
         raise VtgError(f"{library.folder}: no library is here; make one with: vtg index PATH")
     return library
@@ -146,11 +151,12 @@ def refresh(
         list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Further places that files may have moved to.")
     ] = None,
     library: LibraryOption = None,
+    pretrained: PretrainedOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Follow the disk: changed files are indexed again, moved ones found, vanished ones forgotten."""
-    target = _existing(library, device)
+    target = _existing(library, device, pretrained)
     with follow_indexing() as show:
         report = target.refresh(show, look_in or [])
     if as_json:
@@ -166,16 +172,16 @@ def watch(
     folders: FoldersArgument,
     library: LibraryOption = None,
     every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds from one look to the next.")] = 10.0,
+    pretrained: PretrainedOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Keep a library in step with folders until Ctrl-C: what comes is added, what goes is forgotten."""
-    from vtg.library.library import Library
     from vtg.library.watching import watch as watch_folders
 
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
         raise VtgError(f"{missing[0]}: no such folder")
-    target = Library(library, device=device)
+    target = open_library(library, None, None, pretrained, None, device)
     messages.print(f"watching {', '.join(map(str, folders))}; stop with Ctrl-C", markup=False, soft_wrap=True)
     with follow_indexing() as show:
         watch_folders(target, folders, every, lambda report: _tell(target, report), show)

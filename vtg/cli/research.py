@@ -9,6 +9,7 @@ import typer
 
 from vtg.cli.console import (
     JsonOption,
+    LibraryWeightsOption,
     ResearchDeviceOption,
     SettingsOption,
     answers,
@@ -78,6 +79,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option("--split", help="The part; the recipe's own by default.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file of predictions to write.")] = None,
     settings: SettingsOption = None,
+    pretrained: LibraryWeightsOption = None,
     device: ResearchDeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -104,6 +106,7 @@ def evaluate(
             lambda done, total: step("queries", done, total),
             like=like,
             device=device,
+            pretrained=pretrained,
             note=lambda line: messages.print(line, markup=False, soft_wrap=True),
         )
     if result.scores is None:

@@ -14,6 +14,7 @@ import typer
 
 from vtg.cli.console import (
     JsonOption,
+    LibraryWeightsOption,
     ResearchDeviceOption,
     SettingsOption,
     answers,
@@ -62,6 +63,7 @@ def train(
         bool, typer.Option("--check", help="Only see whether 8 samples can be learnt by heart: do data and recipe fit?")
     ] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the curves of losses and figures as curves.png.")] = False,
+    pretrained: LibraryWeightsOption = None,
     device: ResearchDeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -72,7 +74,7 @@ def train(
     from vtg.training.train import Sources, member_recipes
 
     chosen = load_recipe(recipe, settings or ())
-    sources = Sources(features, annotations, validation_features, validation_annotations)
+    sources = Sources(features, annotations, validation_features, validation_annotations, pretrained)
     if chosen.name == "demo" and features is None:
         sources = _demo_sources(chosen, sources, device)
     recipes = member_recipes(chosen)

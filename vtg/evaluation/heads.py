@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VtgError
-from vtg.models.specs import model_spec
+from vtg.models.specs import ModelSpec, available_models, model_spec
 from vtg.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -28,21 +28,33 @@ class Heads:
         recipe: whose rate, unit, suppression and windows they are used with.
         like: a model of the registry, whose settings a checkpoint that has none gets.
         device: "cuda", "mps" or "cpu"; None takes the best there is.
+        pretrained: weights of the CLIP of checkpoints, where they have to be named by the user.
 
     Raises:
         VtgError: there is no such device here, or no such model.
     """
 
-    def __init__(self, recipe: Recipe, like: str | None = None, device: str | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, like: str | None = None, device: str | None = None, pretrained: str | None = None
+    ) -> None:
         from vtg.clip.devices import choose_device  # here, as it imports torch
         from vtg.models.registry import find_model
 
         self._device = choose_device(device)
+        self._pretrained = pretrained
         self.like = like
         self._recipe = recipe
         self._like_settings = None if like is None else find_model(like).settings
         self._heads: dict[str, R2Head | None] = {}
         self._guessed: set[str] = set()
+
+    def spec(self, model: str) -> ModelSpec:
+        """What a model is made of.
+
+        Raises:
+            VtgError: there is no such model, or the CLIP of a checkpoint has to be named.
+        """
+        return model_spec(model, pretrained=None if model in available_models() else self._pretrained)
 
     def find(self, model: str) -> R2Head | None:
         """The head of a model, in eval mode, with the configuration that it is evaluated with; None for CLIP alone.
@@ -51,7 +63,7 @@ class Heads:
             VtgError: there is no such model, or nothing says with which settings its head is evaluated.
         """
         if model not in self._heads:
-            self._heads[model] = None if model_spec(model).head is None else self._load(model)
+            self._heads[model] = None if self.spec(model).head is None else self._load(model)
         return self._heads[model]
 
     def _load(self, model: str) -> R2Head:
@@ -65,9 +77,11 @@ class Heads:
         head.config = evaluation_config(self._recipe, head.config, model, self._like_settings)
         return head.to(self._device)
 
-    def whose_clip(self, model: str) -> str | None:
+    def whose_clip(self, model: str) -> ModelSpec | str | None:
         """The model whose CLIP one reads: its own, or that of the model it is like; None where nothing says."""
-        return self.like if model in self._guessed else model
+        if model in self._guessed:
+            return self.like
+        return self.spec(model) if self._pretrained and model not in available_models() else model
 
 
 def head_digest(head: R2Head) -> str:

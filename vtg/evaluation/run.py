@@ -58,6 +58,7 @@ def evaluate(
     *,
     like: str | None = None,
     device: str | None = None,
+    pretrained: str | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
     """Ground all queries of a benchmark, write the predictions, and score them.
@@ -78,6 +79,7 @@ def evaluate(
         progress: told of every video.
         like: a model of the registry, whose settings a checkpoint that says nothing of them gets.
         device: "cuda", "mps" or "cpu"; None takes the best there is.
+        pretrained: weights of the CLIP of a library, where they have to be named by the user.
         note: told, in one line, of what a person may want to know.
 
     Raises:
@@ -89,8 +91,8 @@ def evaluate(
     samples = recipe.data.samples(split or recipe.evaluation.split, annotations)
     models = _models(recipe, samples, model)
     recipe = with_rate_of(features, recipe)
-    heads = Heads(recipe, like, device)
-    source = open_features(features, recipe.data, heads, device)
+    heads = Heads(recipe, like, device, pretrained)
+    source = open_features(features, recipe.data, heads, device, pretrained)
     identity = _identity(recipe, samples, models, heads)
     checked = {sample.query_id: source.check(models[sample.query_id], sample) for sample in samples}
     try:

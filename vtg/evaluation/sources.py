@@ -15,9 +15,9 @@ from vtg.evaluation.heads import Heads
 from vtg.features.arrays import read_header
 from vtg.features.store import FeatureKey, VideoFeatures, read_npy
 from vtg.files.hashing import file_fingerprint
+from vtg.library.named_files import name_weights
 from vtg.library.rows import INDEXED
 from vtg.library.settings import SETTINGS, agree_on_model, read_settings
-from vtg.models.specs import model_spec
 from vtg.recipes import DataRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -139,15 +139,19 @@ class LibrarySource:
         data: the recipe's, whose rate the library must have.
         heads: what is asked, beside CLIP alone.
         device: that the CLIP runs on; None takes the best there is.
+        pretrained: weights of the CLIP, where the library's own have to be named by the user.
 
     Raises:
         VtgError: the library is damaged, or has another rate.
     """
 
-    def __init__(self, folder: Path, data: DataRecipe, heads: Heads, device: str | None) -> None:
+    def __init__(
+        self, folder: Path, data: DataRecipe, heads: Heads, device: str | None, pretrained: str | None = None
+    ) -> None:
         from vtg.library.library import Library
 
-        self._library = Library(folder, device=device)
+        model = None if pretrained is None else name_weights(folder, None, pretrained, None)
+        self._library = Library(folder, model, device)
         data.check_rate(folder, self._library.model.fps)
         self._heads = heads
         readable = (entry for entry in self._library.videos() if entry.state == INDEXED and self._library.reads(entry))
@@ -203,7 +207,7 @@ class LibrarySource:
         from vtg.library.stored_features import LibraryFeatures
 
         if model not in self._stores:
-            head = None if model is None else model_spec(model).head
+            head = None if model is None else self._heads.spec(model).head
             self._stores[model] = LibraryFeatures(
                 self._library.folder, self._library.features.storage, head, load_head=lambda: None
             )
@@ -226,7 +230,9 @@ class LibrarySource:
         return self._grounders[model]
 
 
-def open_features(folder: Path, data: DataRecipe, heads: Heads, device: str | None = None) -> FeatureSource:
+def open_features(
+    folder: Path, data: DataRecipe, heads: Heads, device: str | None = None, pretrained: str | None = None
+) -> FeatureSource:
     """Features in the published layout, or a library.
 
     Args:
@@ -234,12 +240,13 @@ def open_features(folder: Path, data: DataRecipe, heads: Heads, device: str | No
         data: the recipe's.
         heads: what is asked.
         device: that a library's CLIP runs on; None takes the best there is.
+        pretrained: weights of a library's CLIP, where they have to be named by the user.
 
     Raises:
         VtgError: the folder is neither, or the library has another rate than the recipe.
     """
     if (folder / SETTINGS).is_file():
-        return LibrarySource(folder, data, heads, device)
+        return LibrarySource(folder, data, heads, device, pretrained)
     if not (folder / data.video_features).is_dir():
         raise VtgError(f"{folder}: has neither {data.video_features}/ nor a library; check --features")
     return PublishedSource(replace(data, folder=folder), heads)

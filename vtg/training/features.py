@@ -143,7 +143,9 @@ class LibraryFiles:
         return f"{self._library.folder}: query {sample.query_id}"
 
 
-def open_feature_files(folder: Path, data: DataRecipe, samples: Sequence[Sample], device: str | None) -> FeatureFiles:
+def open_feature_files(
+    folder: Path, data: DataRecipe, samples: Sequence[Sample], device: str | None, pretrained: str | None = None
+) -> FeatureFiles:
     """Features in the published layout, or a library.
 
     Args:
@@ -151,14 +153,17 @@ def open_feature_files(folder: Path, data: DataRecipe, samples: Sequence[Sample]
         data: the recipe's.
         samples: whose features will be asked for.
         device: that a library's CLIP runs on; None takes the best there is.
+        pretrained: weights of a library's CLIP, where they have to be named by the user.
 
     Raises:
         VtgError: the folder is neither, or the library has another rate than the recipe.
     """
     if (folder / "library.json").is_file():
         from vtg.library.library import Library
+        from vtg.library.named_files import name_weights
 
-        library = Library(folder, device=device)
+        model = None if pretrained is None else name_weights(folder, None, pretrained, None)
+        library = Library(folder, model, device)
         data.check_rate(folder, library.model.fps)
         return LibraryFiles(library, samples)
     if not (folder / data.video_features).is_dir():

@@ -28,12 +28,14 @@ class Sources:
         annotations: the file of the part that is trained on, or a folder with the recipe's files.
         validation_features: like `features`, which they are if None.
         validation_annotations: the file of the part that is validated on.
+        pretrained: weights of the CLIP of libraries, where they have to be named by the user.
     """
 
     features: Path | None = None
     annotations: Path | None = None
     validation_features: Path | None = None
     validation_annotations: Path | None = None
+    pretrained: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +76,12 @@ def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Prog
     samples = data.samples(train.split, sources.annotations)
     held_out = [] if train.validation is None else data.samples(train.validation, sources.validation_annotations)
     folder = sources.features or recipe.data.folder
-    validation_folder = sources.validation_features or folder
+    validation_folder, named = sources.validation_features or folder, sources.pretrained
     if validation_folder == folder:
-        files = held_out_files = open_feature_files(folder, data, samples + held_out, device)
+        files = held_out_files = open_feature_files(folder, data, samples + held_out, device, named)
     else:
-        files = open_feature_files(folder, data, samples, device)
-        held_out_files = open_feature_files(validation_folder, data, held_out, device)
+        files = open_feature_files(folder, data, samples, device, named)
+        held_out_files = open_feature_files(validation_folder, data, held_out, device, named)
     if model.moment_retrieval and data.fps is None:
         if files.fps is None:
             raise VtgError(f"recipe {recipe.name}: has no rate; say how many frames a second: --set data.fps=RATE")
