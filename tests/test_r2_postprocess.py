@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtg.r2.postprocess import postprocess_windows, suppress
+from vtg.r2.postprocess import postprocess_windows
+from vtg.timespans import suppress
 
 CASES = json.loads((Path(__file__).parent / "data" / "r2" / "postprocess.json").read_text())
 
@@ -81,7 +82,7 @@ def test_repeats_found_all_at_once_are_those_found_one_after_the_other(monkeypat
     start = rng.uniform(0, 50, 60)
     windows = np.stack((start, start + rng.uniform(1, 30, 60), np.sort(rng.uniform(0, 1, 60))[::-1]), axis=1)
     at_once = suppress(windows, "normal", threshold=0.5)
-    monkeypatch.setattr("vtg.r2.postprocess.FEW", 0)
+    monkeypatch.setattr("vtg.timespans.FEW", 0)
     one_by_one = suppress(windows, "normal", threshold=0.5)
     kept = one_by_one[:, 2] > 0
     assert 5 < kept.sum() < 55

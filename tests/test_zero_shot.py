@@ -13,7 +13,7 @@ from vtg.errors import VideoError, VtgError
 from vtg.features.store import VideoFeatures
 from vtg.grounding.grounder import Grounder, Grounding, Moment, Saliency
 from vtg.grounding.zero_shot import MOST_MOMENTS, propose_moments, query_margin
-from vtg.timespans import interval_iou, non_maximum_suppression
+from vtg.timespans import interval_iou, suppress
 
 
 def curve(length: int, *events: tuple[int, int], noise: float = 0.3, seed: int = 0) -> np.ndarray:
@@ -85,9 +85,9 @@ class TestIntervals:
 
     def test_suppression_keeps_the_best(self) -> None:
         windows = np.array([[0, 10, 0.5], [1, 10, 0.9], [20, 30, 0.1], [4, 10, 0.8]])
-        kept = non_maximum_suppression(windows, 0.7)
-        assert kept.tolist() == [[1, 10, 0.9], [4, 10, 0.8], [20, 30, 0.1]]
-        assert non_maximum_suppression(np.zeros((0, 3)), 0.5).shape == (0, 3)
+        kept = suppress(windows, "normal", 0.7)
+        assert kept.tolist() == [[1, 10, 0.9], [4, 10, 0.8], [20, 30, 0.1], [0, 10, 0]]
+        assert suppress(np.zeros((0, 3)), "normal", 0.5).shape == (0, 3)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ from vtg.errors import VtgError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DROP_RATES", "TimecodeCount", "format_time", "interval_iou", "non_maximum_suppression", "parse_time"]
+__all__ = ["DROP_RATES", "TimecodeCount", "format_time", "interval_iou", "parse_time", "suppress"]
 
 WRITTEN_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)")
 WRITTEN_TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.,])(\d+)")
 DROP_RATES = (30, 60, 120)  # nominal; of 29.97, 59.94 and 119.88 frames a second: no other rate drops numbers
+FEW = 100  # windows, up to which the overlaps of all pairs are quicker than one row of them after the other
 MINUTES = 60
 DAY_HOURS = 24
 
@@ -75,26 +76,72 @@ def interval_iou(windows: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(intersection, dtype=float), where=union > 0)
 
 
-def non_maximum_suppression(windows: np.ndarray, overlap: float) -> np.ndarray:
-    """Keep the best of those windows that overlap.
+def suppress(
+    windows: np.ndarray, kind: str, threshold: float = 0.7, sigma: float = 0.5, at_most: int | None = None
+) -> np.ndarray:
+    """Non-maximum suppression: each window, best first, lowers the scores of those after it by their overlap.
 
     Args:
-        windows: [N, 3] start, end, score.
-        overlap: IoU from which the one with the lower score goes.
+        windows: [N, 3] floating point: start, end, score.
+        kind: "normal" sets a score to 0 from an IoU of `threshold` on, "linear" multiplies it by 1 − IoU, "gaussian" by
+            exp(−IoU²/`sigma`).
+        threshold: for "normal".
+        sigma: for "gaussian".
+        at_most: how many are wanted; None wants all. Scores only ever fall, so that the best are known after as many
+            steps: of the thousands of windows of a long video the rest needs none.
 
     Returns:
-        [M, 3], best first.
+        [N, 3] of the same dtype, best first, N at most `at_most`; duplicates have score 0, in no order.
+
+    Raises:
+        ValueError: another `kind`.
     """
+    if kind not in ("normal", "linear", "gaussian"):
+        raise ValueError(f"unknown suppression {kind!r}")
     import numpy as np
 
-    windows = windows[np.argsort(-windows[:, 2], kind="stable")]
-    kept: list[int] = []
-    alive = np.ones(len(windows), bool)
-    for i in range(len(windows)):
-        if alive[i]:
-            kept.append(i)
-            alive[i + 1 :] &= interval_iou(windows[i : i + 1], windows[i + 1 :])[0] < overlap
-    return windows[kept]
+    windows = np.array(windows)
+    if kind == "normal" and len(windows) <= FEW and (np.diff(windows[:, 2]) <= 0).all():
+        return _suppress_duplicates(windows, threshold)[:at_most]
+    start, end, score = columns = windows.reshape(-1, 3).T.copy()
+    length = end - start
+    for place in range(len(score) if at_most is None else min(at_most, len(score))):
+        best = place + int(score[place:].argmax())
+        if best != place:
+            columns[:, [place, best]] = columns[:, [best, place]]
+            length[[place, best]] = length[[best, place]]
+        if score[place] <= 0:
+            break  # all that are left are duplicates
+        rest = slice(place + 1, None)
+        shared = np.minimum(end[rest], end[place]) - np.maximum(start[rest], start[place])
+        np.maximum(shared, 0, out=shared)
+        union = length[rest] + length[place] - shared
+        overlap = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+        if kind == "normal":
+            score[rest] *= overlap < windows.dtype.type(threshold)
+        elif kind == "linear":
+            score[rest] *= 1 - overlap
+        else:
+            score[rest] *= np.exp(-(overlap**2) / windows.dtype.type(sigma))
+    return np.ascontiguousarray(columns[:, np.argsort(-score, kind="stable")][:, :at_most].T)
+
+
+def _suppress_duplicates(windows: np.ndarray, threshold: float) -> np.ndarray:
+    """`suppress` of the kind "normal" for few windows [N, 3] that come best first: all overlaps at once."""
+    import numpy as np
+
+    start, end = windows[:, 0], windows[:, 1]
+    length = end - start
+    shared = np.minimum(end[:, None], end) - np.maximum(start[:, None], start)
+    np.maximum(shared, 0, out=shared)
+    union = length[:, None] + length - shared
+    overlap = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    kept, repeats = windows[:, 2] > 0, np.triu(overlap >= windows.dtype.type(threshold), 1)
+    for place in range(len(windows)):
+        if kept[place]:
+            kept &= ~repeats[place]
+    windows[~kept, 2] = 0
+    return np.concatenate((windows[kept], windows[~kept]))
 
 
 @dataclass(frozen=True)

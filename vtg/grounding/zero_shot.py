@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vtg.timespans import non_maximum_suppression
+from vtg.timespans import suppress
 
 __all__ = ["BACKGROUND_PROMPTS", "propose_moments", "query_margin", "relevance"]
 
@@ -70,7 +70,8 @@ def propose_moments(margin: np.ndarray, fps: float, duration: float) -> np.ndarr
     windows = np.column_stack([stretches / fps, scores])
     windows[:, :2] = windows[:, :2].clip(0.0, duration)
     windows = windows[(windows[:, 1] > windows[:, 0]) & (windows[:, 2] > 0)]
-    return non_maximum_suppression(windows, OVERLAP)[:MOST_MOMENTS]
+    kept = suppress(windows, "normal", OVERLAP, at_most=MOST_MOMENTS)
+    return kept[kept[:, 2] > 0]
 
 
 def _peak(margin: np.ndarray) -> float:

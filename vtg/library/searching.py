@@ -17,7 +17,7 @@ from vtg.library.ranking import Candidate, WindowGrid, choose_windows, cut_windo
 from vtg.library.rows import NearFrames, VideoEntry
 from vtg.library.stored_videos import StoredVideos
 from vtg.models.calibration import Calibration
-from vtg.timespans import non_maximum_suppression
+from vtg.timespans import suppress
 from vtg.video.subtitles.lines import SaidLine
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ def _best_of(groundings: Sequence[tuple[Grounding, float]]) -> list[_Found]:
     found = [one for grounding, offset in groundings for one in _found(grounding, offset)]
     if len(groundings) > 1:
         windows = np.array([[one.hit.moment.start, one.hit.moment.end, one.hit.moment.score] for one in found])
-        kept = {tuple(row) for row in non_maximum_suppression(windows.reshape(-1, 3), OVERLAP).tolist()}
+        kept = {tuple(row) for row in suppress(windows.reshape(-1, 3), "normal", OVERLAP).tolist()}
         found = [one for one in found if (one.hit.moment.start, one.hit.moment.end, one.hit.moment.score) in kept]
     return sorted(found, key=lambda one: -one.hit.moment.score)
 
