@@ -217,7 +217,7 @@ class Backend:
             most = limit * 8 if narrow else limit
             with self._turn, asked.question(self.library.folder) as question:
                 found = self.library.search(question, most, videos=places or None)
-            fitting = [hit for hit in found if shortest <= hit.moment.end - hit.moment.start <= (longest or 1e9)]
+            fitting = [hit for hit in found if shortest <= hit.moment.seconds <= (longest or 1e9)]
             return fitting[:limit]
 
         return self.remembered(("search", asked, limit, tuple(places), lengths), ask)

@@ -10,6 +10,8 @@ from typing import Any
 
 import streamlit as st
 
+from vtg.timespans import TimeSpan
+
 __all__ = [
     "ICON",
     "Card",
@@ -65,11 +67,9 @@ class CardGroup:
 
 
 @dataclass(frozen=True)
-class Mark:
+class Mark(TimeSpan):
     """A moment on the player's line: seconds, score 0…1, and in words."""
 
-    start: float
-    end: float
     score: float
     label: str
 

@@ -11,7 +11,7 @@ from vtg.errors import VtgError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DROP_RATES", "TimecodeCount", "format_time", "interval_iou", "parse_time", "suppress"]
+__all__ = ["DROP_RATES", "TimeSpan", "TimecodeCount", "format_time", "interval_iou", "parse_time", "suppress"]
 
 WRITTEN_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)")
 WRITTEN_TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.,])(\d+)")
@@ -19,6 +19,23 @@ DROP_RATES = (30, 60, 120)  # nominal; of 29.97, 59.94 and 119.88 frames a secon
 FEW = 100  # windows, up to which the overlaps of all pairs are quicker than one row of them after the other
 MINUTES = 60
 DAY_HOURS = 24
+
+
+@dataclass(frozen=True)
+class TimeSpan:
+    """From when to when, in seconds."""
+
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.end - self.start
+
+    def overlaps(self, other: TimeSpan) -> bool:
+        """Whether two spans have more than an end in common."""
+        return self.start < other.end and other.start < self.end
 
 
 def parse_time(text: str) -> float:

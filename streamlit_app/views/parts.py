@@ -209,7 +209,7 @@ def show_player(
                 media_url(backend, "clip", video, moment.start, moment.end),
                 clip_name(entry.path, moment.start, moment.end),
             )
-            if clip and moment.end - moment.start <= LONGEST_CLIP
+            if clip and moment.seconds <= LONGEST_CLIP
             else None,
             replay=clip,
             last=copy.job is not None and copy.job.state == FAILED,

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.timespans import TimeSpan
 
 __all__ = ["Grounding", "Moment", "Saliency"]
 
 
 @dataclass(frozen=True)
-class Moment:
+class Moment(TimeSpan):
     """A stretch of a video.
 
     Attributes:
@@ -24,8 +25,6 @@ class Moment:
         score: 0…1, how surely it is what was asked for.
     """
 
-    start: float
-    end: float
     score: float
 
 

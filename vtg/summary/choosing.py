@@ -10,6 +10,7 @@ import numpy as np
 
 from vtg.summary.knapsack import best_within
 from vtg.summary.shots import change_points
+from vtg.timespans import TimeSpan
 
 __all__ = ["Clip", "as_shares", "choose_highlights", "choose_summary", "edge_times"]
 
@@ -29,7 +30,7 @@ NOTHING = 1e-6  # seconds
 
 
 @dataclass(frozen=True)
-class Clip:
+class Clip(TimeSpan):
     """A stretch of a video that is worth showing.
 
     Attributes:
@@ -40,15 +41,8 @@ class Clip:
         peak: seconds, the middle of the sampled interval within it that is most salient.
     """
 
-    start: float
-    end: float
     score: float
     peak: float
-
-    @property
-    def seconds(self) -> float:
-        """How long it is."""
-        return self.end - self.start
 
 
 def as_shares(scores: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from vtg.timespans import TimeSpan
 from vtg.video.subtitles.markup import TimedWords
 
 __all__ = ["Cue", "Speech", "merge_repeats", "spoken"]
@@ -16,20 +17,16 @@ LONG_PAUSE = 3.0  # seconds between two timed words from which on they are two l
 
 
 @dataclass(frozen=True)
-class Cue:
+class Cue(TimeSpan):
     """What is shown together: from when to when, seconds, and its lines."""
 
-    start: float
-    end: float
     lines: Sequence[Sequence[TimedWords]]
 
 
 @dataclass(frozen=True)
-class Speech:
+class Speech(TimeSpan):
     """Words that are said in one go: from when to when, seconds."""
 
-    start: float
-    end: float
     words: str
 
 
