@@ -1,4 +1,4 @@
-"""The page's address: knows how what a visitor sees is written as a URL, so that it can be shared and reloaded."""
+"""Read and write the state of the page as a URL that can be shared and reloaded."""
 
 from __future__ import annotations
 

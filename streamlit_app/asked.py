@@ -1,4 +1,4 @@
-"""What a visitor asks: the only module that knows how words, a picture and a moment become the library's question."""
+"""Turn a visitor's words, picture and moment into a query of the library."""
 
 from __future__ import annotations
 

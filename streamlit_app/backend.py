@@ -1,4 +1,4 @@
-"""What all visitors share: the library, its model and the workers. It knows in what order things are done."""
+"""The library, its model and the worker threads that all visitors share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts: knows how saliency curves are drawn with Altair, and how a click on one becomes a time."""
+"""Draw saliency curves with Altair, and read a click on one as a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page's own parts in the browser: cards, player, questions, uploads; knows what each is told and what it tells."""
+"""Custom components of the page: result cards, player, query box and uploads; their arguments and events."""
 
 from __future__ import annotations
 

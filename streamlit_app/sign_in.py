@@ -1,4 +1,4 @@
-"""The page's password: reads it, asks for it on a page that needs no script, and knows who has given it."""
+"""Ask for the page's password on a page that needs no script, and remember who has given it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rebuilds what is bundled in vtg/demo from nothing: the small CLIP that knows the demo world, and its R² head."""
+"""Rebuild the bundled weights from nothing: the small CLIP of the demo world, and its R² head."""
 
 from __future__ import annotations
 

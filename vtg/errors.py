@@ -1,4 +1,4 @@
-"""The errors a user can cause: each message is one line that says what is wrong, with which file, and what to do."""
+"""Errors that a user can cause: one line each, saying what is wrong, with which file, and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text as other programs take it: single lines, JSON, cells of spreadsheets, and what an output's encoding lacks."""
+"""Text for other programs: single lines, JSON, spreadsheet cells, and characters that an encoding lacks."""
 
 from __future__ import annotations
 

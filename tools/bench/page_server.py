@@ -1,4 +1,4 @@
-"""A page to look at: starts `vtg ui` in a process of its own, and knows where a browser is that can look at it."""
+"""Start `vtg ui` in a process of its own, and find a browser to open it with."""
 
 from __future__ import annotations
 

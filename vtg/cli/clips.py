@@ -1,4 +1,4 @@
-"""The commands that make clips: what `vtg highlights` and `vtg summarize` read from the command line and print."""
+"""`vtg highlights` and `vtg summarize`."""
 
 from __future__ import annotations
 

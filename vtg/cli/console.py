@@ -1,4 +1,4 @@
-"""The console: where answers and messages go, in whatever encoding an output has, and how a run ends."""
+"""Console output: results to stdout, messages to stderr, progress, exit status."""
 
 from __future__ import annotations
 

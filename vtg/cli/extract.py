@@ -1,4 +1,4 @@
-"""The extraction command: what `vtg extract` reads from the command line and prints."""
+"""`vtg extract`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The library commands: what `vtg library` reads from the command line and prints."""
+"""`vtg library`: list, info, verify, remove, refresh, watch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, and nothing else: what it can do, the Python API can do."""
+"""The command line `vtg`."""
 
 from __future__ import annotations
 

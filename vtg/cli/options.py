@@ -1,4 +1,4 @@
-"""What commands on a library share: the options that name library and model, and indexing with its progress."""
+"""Options that commands on a library share, and indexing with progress."""
 
 from __future__ import annotations
 

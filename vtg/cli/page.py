@@ -1,4 +1,4 @@
-"""The command that starts the page: what `vtg ui` reads from the command line."""
+"""`vtg ui`."""
 
 from __future__ import annotations
 

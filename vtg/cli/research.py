@@ -1,4 +1,4 @@
-"""The research commands: what `vtg score` and `vtg evaluate` read from the command line and print."""
+"""`vtg score` and `vtg evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search command: what `vtg search` reads from the command line and prints."""
+"""`vtg search`."""
 
 from __future__ import annotations
 

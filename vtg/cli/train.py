@@ -1,4 +1,4 @@
-"""The training command: what `vtg train` reads from the command line, shows while it works, and prints."""
+"""`vtg train`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights that tags of open_clip's catalogue name: found on this disk, or downloaded and checked."""
+"""Find or download the weights that a tag of open_clip's catalogue names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of CLIP weights under OpenAI's parameter names: the only module that reads an architecture from tensors."""
+"""Read CLIP weights under OpenAI's parameter names, and the architecture that they imply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The torch device that a model runs on: the one that is named, or the best there is."""
+"""Choose the torch device that a model runs on: the one that is named, or the best available."""
 
 from __future__ import annotations
 

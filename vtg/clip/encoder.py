@@ -1,4 +1,4 @@
-"""CLIP, through open_clip: the only module that knows its models, its tokenizers and how pixels enter them."""
+"""Encode frames and sentences with a CLIP of open_clip: the last layers of both towers, and embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What CLIP makes of frames and of a sentence."""
+"""What CLIP computes of frames and of a sentence."""
 
 from __future__ import annotations
 

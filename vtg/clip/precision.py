@@ -1,4 +1,4 @@
-"""CLIP's image tower in bfloat16 on a CPU: the only module that knows when that is quicker, and close enough."""
+"""Compute CLIP's image tower in bfloat16 on CPUs where that is faster and close enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CLIP's pass over sentences: the only module that knows when the padding after them need not be read."""
+"""Run a CLIP's text tower over sentences, without their padding where it has no effect."""
 
 from __future__ import annotations
 

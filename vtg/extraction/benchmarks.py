@@ -1,4 +1,4 @@
-"""Benchmarks as work: knows which videos and queries annotations name, at which rate, and where their files are."""
+"""Make extraction jobs from the annotations of a benchmark: its videos, queries, rate and file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extraction on many machines: the only module that knows Ray, whose Data pipeline runs the same stages."""
+"""Extract features on many machines with Ray Data, by the same stages as on one."""
 
 from __future__ import annotations
 

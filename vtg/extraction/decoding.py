@@ -1,4 +1,4 @@
-"""The frames of a job: knows how a file comes to this machine and which of its frames are wanted."""
+"""Fetch the file of a job and sample its frames."""
 
 from __future__ import annotations
 

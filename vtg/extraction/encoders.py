@@ -1,4 +1,4 @@
-"""The encoders of one machine: knows its GPUs and cores, and how they work side by side with the same result."""
+"""Encode frames on all GPUs or cores of one machine, with the same result on each."""
 
 from __future__ import annotations
 

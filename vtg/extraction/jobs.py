@@ -1,4 +1,4 @@
-"""What is to be extracted: knows what a job is, and which ids can name files."""
+"""What is extracted: a job is one video, or a span of one, or one query, with the id that names its file."""
 
 from __future__ import annotations
 

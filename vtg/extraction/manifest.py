@@ -1,4 +1,4 @@
-"""Manifests: the only module that knows their lines, as text or as JSON."""
+"""Read manifests: one video or query a line, as text or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in OUT: knows the layouts, the records of what was done, and what of it is whole."""
+"""Write extracted features in one of the layouts, with a record of each; tell which of them are whole."""
 
 from __future__ import annotations
 

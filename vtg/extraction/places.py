@@ -1,4 +1,4 @@
-"""Where features go: knows how a file appears whole in a folder, on this machine or elsewhere."""
+"""Write whole files to a folder of this machine or to an object store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of each video and query: knows the records beside the features, and the settings of an OUT."""
+"""Records of what became of each video and query, and the settings of an output folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that lie elsewhere: the only module that knows fsspec."""
+"""List and fetch remote files with fsspec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extraction: knows the order of operations from jobs to features and a report."""
+"""Run an extraction, from its sources to features and a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SOURCE can be: knows how a folder, a pattern, a manifest, annotations or a URL become jobs."""
+"""Make jobs from a folder, a pattern, a manifest, annotations or a URL."""
 
 from __future__ import annotations
 

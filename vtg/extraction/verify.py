@@ -1,4 +1,4 @@
-"""Looking at what was extracted: knows what a whole and sound file of features is."""
+"""Check extracted features: every file is there, whole and finite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of arrays: the only module that knows how ours are written whole or not at all, checked and mapped."""
+"""Write and map checked safetensors files of arrays; a file appears whole or not at all."""
 
 from __future__ import annotations
 

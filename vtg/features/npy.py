@@ -1,4 +1,4 @@
-"""The published layout: the only module that knows feature caches of one ``.npy`` file a video and one a query."""
+"""Read and write feature caches in the published layout: one `.npy` file a video and one a query."""
 
 from __future__ import annotations
 

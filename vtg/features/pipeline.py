@@ -1,4 +1,4 @@
-"""Decoding and encoding at the same time: the only module that runs the two side by side."""
+"""Decode and encode videos side by side."""
 
 from __future__ import annotations
 

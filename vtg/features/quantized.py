@@ -1,4 +1,4 @@
-"""Tokens as whole numbers: the only module that knows how int8 and a scale a token stand for them."""
+"""Quantise tokens to int8 with one scale a token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature store: the only module that knows how our own files of features lie on the disk."""
+"""The feature store: one memory-mapped file a video, named by content, encoder and rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Miniatures: frames so small that only where the picture changes shows; knows how much two of them differ."""
+"""Tiny thumbnails of frames, which show where the picture changes, and the difference of two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a head has made of a video before any query: the query-independent projection of its tokens."""
+"""The query-independent projection of a video that a head has made."""
 
 from __future__ import annotations
 

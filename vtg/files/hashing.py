@@ -1,4 +1,4 @@
-"""Names for contents: knows how a file is hashed."""
+"""Hash the content of files."""
 
 from __future__ import annotations
 

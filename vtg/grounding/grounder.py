@@ -1,4 +1,4 @@
-"""Grounding: knows the order of operations from a video and a sentence to moments and a saliency curve."""
+"""Ground sentences in a video: encode, ask the head or CLIP alone, and give moments and a saliency curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What grounding answers with: moments, a curve of saliency, and where the head looked."""
+"""Results of grounding: moments, saliency curve, attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long videos: knows where the overlapping windows lie that a head sees one at a time, and how their curves join."""
+"""Divide long videos into overlapping windows, and join the curves of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking a head: knows how videos fall into windows that are asked at once, and how their answers join."""
+"""Ask a head about videos in windows, and merge the moments and curves of these."""
 
 from __future__ import annotations
 

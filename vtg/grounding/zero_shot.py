@@ -1,4 +1,4 @@
-"""Grounding without training: the only module that turns similarities of embeddings into moments."""
+"""Find moments without training, from the similarities of CLIP embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results in the forms that editors and tables open: EDL, OpenTimelineIO, captions, CSV and JSON."""
+"""Export results for editors and spreadsheets: EDL, OpenTimelineIO, captions, CSV and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of a search: knows how moments of many videos, and what is said in them, become one list."""
+"""Results of a search: merge the moments of many videos, and what is said in them, into one list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Putting files into a library: knows which of them need work, and in which order rows and features are written."""
+"""Index files into a library: decide which need work, encode them, and write features before rows."""
 
 from __future__ import annotations
 

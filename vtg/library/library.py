@@ -1,4 +1,4 @@
-"""The library: knows the order of operations on many videos, from files to hits."""
+"""A library of videos: add, remove, refresh, search and ground."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions: knows what can be asked (a sentence, a picture, a stretch, sums of these) and how it is written."""
+"""Queries of a library: a sentence, a picture, a span of a video, or weighted sums of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parts of which videos are worth a look: knows how near frames become the windows that a head grounds in."""
+"""Choose the windows that a head grounds in, from the nearest frames of many videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an indexing run tells: where it is, and in the end what it did."""
+"""Progress and report of an indexing run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of a library's database: what they say, as Python and as Arrow know them."""
+"""Rows of a library's tables, as Python objects and as Arrow."""
 
 from __future__ import annotations
 

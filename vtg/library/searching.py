@@ -1,4 +1,4 @@
-"""Searching: knows the order of operations from a question about many videos to moments in them, best first."""
+"""Search a library: rank videos by their frames, ground in the best, and compare the moments found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A library's settings: knows where a library is and what it was made with."""
+"""A library's folder and settings: the model and storage that it was made with."""
 
 from __future__ import annotations
 

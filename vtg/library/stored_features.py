@@ -1,4 +1,4 @@
-"""What a library keeps of a video beside its rows: knows which files there are, and that they come and go together."""
+"""Features and projections of a library, which are written and removed together."""
 
 from __future__ import annotations
 

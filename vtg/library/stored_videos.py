@@ -1,4 +1,4 @@
-"""What a search reads of videos: opened one by one, those that are damaged passed over and told of."""
+"""Open the videos that a search reads one by one; damaged ones are skipped with a warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of a library: what is asked of them and put into them. Rows that make no sense are passed over."""
+"""Read and write the tables of a library; damaged rows are skipped."""
 
 from __future__ import annotations
 

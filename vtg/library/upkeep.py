@@ -1,4 +1,4 @@
-"""Keeping a library in step with the disk: knows how moved files are found again, and what a sound library is."""
+"""Find moved files, and check a library for problems."""
 
 from __future__ import annotations
 

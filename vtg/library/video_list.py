@@ -1,4 +1,4 @@
-"""The files of a library, found by path and by content; kept in step with their table instead of read anew."""
+"""The videos of a library by path and by content, kept in step with their table."""
 
 from __future__ import annotations
 

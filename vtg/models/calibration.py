@@ -1,4 +1,4 @@
-"""How sure an answer is: the only module that makes one probability of a head's score and CLIP's margin."""
+"""Calibrate the score of a head and CLIP's margin to one probability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry of known heads: what each is, whether it is on this disk, and how it gets here."""
+"""The published heads: what each is, whether it is on this disk, and its download."""
 
 from __future__ import annotations
 

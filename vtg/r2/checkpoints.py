@@ -1,4 +1,4 @@
-"""Heads on disk: reads published `.pth` checkpoints, reads and writes ours, and knows both sets of tensor names."""
+"""Read published `.pth` checkpoints; read and write heads as safetensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 0/1 knapsack, solved exactly; knows nothing of videos."""
+"""Solve the 0/1 knapsack problem exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Highlights and summaries: knows the order of operations from a video and a sentence, or none, to clips."""
+"""Choose the clips of highlights and summaries, for a sentence or for none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shot boundaries: the only module that knows how a video falls into shots."""
+"""Divide a video into shots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storyboards: knows how key frames are laid out on one picture."""
+"""Lay out key frames on one picture."""
 
 from __future__ import annotations
 

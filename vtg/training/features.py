@@ -1,4 +1,4 @@
-"""Where the features of a part of a data set lie, and whether all of them are there and of one CLIP."""
+"""Cached features for training, checked to be complete and of one CLIP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a few samples can be learnt by heart: the quickest way to know that data and recipe fit together."""
+"""Overfit check: can a head learn a few samples exactly? If not, data and recipe do not fit together."""
 
 from __future__ import annotations
 

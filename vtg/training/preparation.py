@@ -1,4 +1,4 @@
-"""From a recipe to everything that training needs: knows what must fit together before the first step."""
+"""Prepare training from a recipe: samples, features, head configuration and validation, checked against each other."""
 
 from __future__ import annotations
 

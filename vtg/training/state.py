@@ -1,4 +1,4 @@
-"""What a stopped training is gone on from: knows the file that holds a run's place, weights and random numbers."""
+"""Save and load the state from which a stopped training continues: epoch, weights, optimiser and random numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training: knows the order of operations from a recipe and cached features to a trained head."""
+"""Train a head on cached features by a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a head is while it is trained: the published figures of a part of the data set, from cached features."""
+"""Score a head during training by the published figures of a part of the data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words in pictures: the only module that knows fonts."""
+"""Draw text onto pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies for looking at: knows what browsers play, and makes short previews and light copies of what they do not."""
+"""Make previews that browsers play, and light copies of films that they do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine's memory: how much there is, and having what is free given back at once."""
+"""The machine's memory: its size, and giving free memory back to the system."""
 
 from __future__ import annotations
 

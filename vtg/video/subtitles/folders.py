@@ -1,4 +1,4 @@
-"""Which subtitle files belong to which video, by the habits of players: knows names and folders, and opens nothing.
+"""Match subtitle files to videos by name and folder, as players do.
 
 A file belongs to the video whose name it begins with; of several, to the one with the longest. What follows may only
 name a language (``film.en.srt``, ``film.pt-BR.srt``) or a purpose (``film.en.forced.srt``, ``film.sdh.srt``): what
