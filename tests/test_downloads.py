@@ -100,7 +100,7 @@ def test_a_whole_file_appears_under_its_name(server: Server, tmp_path: Path) -> 
 def test_anything_else_leaves_what_was_there(
     manner: str, announces: bool, reason: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "TIMEOUT", 0.3)
+    monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(downloads, "MOST_UNANNOUNCED", 5_000_000)
     server.manner, server.announces = manner, announces
     (tmp_path / "w.pt").write_bytes(b"before")

@@ -165,7 +165,7 @@ def test_large_libraries_are_searched_by_the_nearest_frames(
     library: Library, with_head: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vtg.library.searching.ALL_FRAMES", 1)
-    monkeypatch.setattr("vtg.library.searching.VIDEOS", 2)
+    monkeypatch.setattr("vtg.library.searching.MAX_ZERO_SHOT_VIDEOS", 2)
     monkeypatch.setattr("vtg.library.searching.MOST_WINDOWS", 2)
     query = library.encoder.encode_text("a red circle").embedding.numpy()
     best = {e.path: float((library.open_features(e.path).embedding @ query).max()) for e in library.videos()}

@@ -17,7 +17,7 @@ import pytest
 from vtg.errors import VtgError
 from vtg.models.registry import ModelEntry, find_model, load_head, pull, registry
 from vtg.models.registry import registry as models
-from vtg.weights.downloads import BLOCK
+from vtg.weights.downloads import BLOCK_BYTES
 
 HERE = Path(__file__).parent / "data" / "r2"
 CHECKPOINT = HERE / "head_tiny.pth"
@@ -206,9 +206,9 @@ def test_model_that_is_not_here_says_how_to_get_it(hub):
 
 @pytest.mark.parametrize("cuts", [1, 2])
 def test_broken_download_goes_on_where_it_stopped(hub, tmp_path, cuts):
-    hub.cut_after, hub.cuts_left = BLOCK, cuts
+    hub.cut_after, hub.cuts_left = BLOCK_BYTES, cuts
     pull("r2-tiny")
-    ranges = [None, f"bytes={BLOCK}-", f"bytes={2 * BLOCK}-"]
+    ranges = [None, f"bytes={BLOCK_BYTES}-", f"bytes={2 * BLOCK_BYTES}-"]
     assert [requested for method, _, requested in hub.requests if method == "GET"] == ranges[: cuts + 1]
     assert hub.body_bytes == len(hub.content)
     assert load_head("r2-tiny").config.hidden_width == 32

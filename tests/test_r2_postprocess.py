@@ -82,7 +82,7 @@ def test_repeats_found_all_at_once_are_those_found_one_after_the_other(monkeypat
     start = rng.uniform(0, 50, 60)
     windows = np.stack((start, start + rng.uniform(1, 30, 60), np.sort(rng.uniform(0, 1, 60))[::-1]), axis=1)
     at_once = suppress(windows, "normal", threshold=0.5)
-    monkeypatch.setattr("vtg.timespans.FEW", 0)
+    monkeypatch.setattr("vtg.timespans.MAX_WINDOWS_AT_ONCE", 0)
     one_by_one = suppress(windows, "normal", threshold=0.5)
     kept = one_by_one[:, 2] > 0
     assert 5 < kept.sum() < 55

@@ -90,15 +90,15 @@ def test_a_change_that_the_picture_does_not_show_is_no_cut() -> None:
 def test_windows_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(3)
     signal = made_of_shots(random.integers(1, 40, 60).tolist(), seed=3).astype(float)
-    monkeypatch.setattr(shots, "WINDOW", len(signal) + 1)
+    monkeypatch.setattr(shots, "WINDOW_FRAMES", len(signal) + 1)
     whole = change_points(signal, 0.2)
-    monkeypatch.setattr(shots, "WINDOW", 100)
+    monkeypatch.setattr(shots, "WINDOW_FRAMES", 100)
     assert change_points(signal, 0.2).tolist() == whole.tolist()
     assert len(whole) > 50
 
 
 def test_a_shot_longer_than_a_window_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shots, "WINDOW", 50)
+    monkeypatch.setattr(shots, "WINDOW_FRAMES", 50)
     assert shot_edges(made_of_shots([333, 20, 90])).tolist() == [0, 333, 353, 443]
 
 

@@ -16,7 +16,9 @@ __all__ = ["DROP_RATES", "TimeSpan", "TimecodeCount", "format_time", "interval_i
 WRITTEN_TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)")
 WRITTEN_TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.,])(\d+)")
 DROP_RATES = (30, 60, 120)  # nominal; of 29.97, 59.94 and 119.88 frames a second: no other rate drops numbers
-FEW = 100  # windows, up to which the overlaps of all pairs are quicker than one row of them after the other
+MAX_WINDOWS_AT_ONCE = (
+    100  # windows, up to which the overlaps of all pairs are quicker than one row of them after the other
+)
 MINUTES = 60
 DAY_HOURS = 24
 
@@ -118,7 +120,7 @@ def suppress(
     import numpy as np
 
     windows = np.array(windows)
-    if kind == "normal" and len(windows) <= FEW and (np.diff(windows[:, 2]) <= 0).all():
+    if kind == "normal" and len(windows) <= MAX_WINDOWS_AT_ONCE and (np.diff(windows[:, 2]) <= 0).all():
         return _suppress_duplicates(windows, threshold)[:at_most]
     start, end, score = columns = windows.reshape(-1, 3).T.copy()
     length = end - start

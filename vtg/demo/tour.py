@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Tour", "run_tour"]
 
-VIDEOS = 3
+DEMO_VIDEOS = 3
 SENTENCES_EACH = 4
 THUMBNAILS = 10  # along each video of the sheet
 SHEET_INCHES, STRIP_INCHES, CURVE_INCHES = 14.0, 1.2, 0.6
@@ -99,7 +99,7 @@ def run_tour(folder: Path, progress: Progress = lambda label, done, total: None)
     videos = make_videos(
         folder / "videos",
         split="demo",
-        count=VIDEOS,
+        count=DEMO_VIDEOS,
         sentences=SENTENCES_EACH,
         progress=lambda done, total: progress("rendering", done, total),
     )

@@ -22,9 +22,9 @@ __all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "stretch_key"]
 
 FORMAT = 1  # of what lies in OUT beside the features; a later one is refused
 SETTINGS = "extraction/settings.json"
-VIDEOS = "extraction/videos"
-QUERIES = "extraction/queries"
-SEGMENTS = "extraction/segments"
+VIDEO_RECORDS = "extraction/videos"
+QUERY_RECORDS = "extraction/queries"
+SEGMENT_RECORDS = "extraction/segments"
 SEGMENT_SUFFIX = ".safetensors"
 FAILURES = "failures.jsonl"
 LONGEST_HEADER = 1 << 20  # bytes: a damaged file may say that its header is longer than memory
@@ -56,7 +56,7 @@ class Output:
         if found is None and any(name.endswith(".npy") for name in self.place.sizes(self.settings.videos)):
             raise VtgError(f"{self.out}: has features that were not extracted by vtg; choose another OUT")
         if found is not None and replace(found, clip=self.settings.clip) != self.settings:  # copies of weights are one
-            is_empty = not (self.place.sizes(VIDEOS) or self.place.sizes(QUERIES))
+            is_empty = not (self.place.sizes(VIDEO_RECORDS) or self.place.sizes(QUERY_RECORDS))
             mend = f"nothing is in it yet: remove {SETTINGS} there, or choose" if is_empty else "choose"
             raise VtgError(f"{self.out}: {found.difference(self.settings)}; {mend} another OUT")
 
@@ -82,19 +82,19 @@ class Output:
 
     def video_records(self) -> dict[str, VideoRecord]:
         """The records of all videos, by id."""
-        contents = self.place.read(_json_files(self.place, VIDEOS)).values()
+        contents = self.place.read(_json_files(self.place, VIDEO_RECORDS)).values()
         records = [from_json(VideoRecord, content) for content in contents]
         return {record.id: record for record in records if record}
 
     def query_records(self) -> dict[str, QueryRecord]:
         """The records of all queries, by id."""
-        contents = self.place.read(_json_files(self.place, QUERIES)).values()
+        contents = self.place.read(_json_files(self.place, QUERY_RECORDS)).values()
         records = [from_json(QueryRecord, content) for content in contents]
         return {record.id: record for record in records if record}
 
     def has_done(self, job: VideoJob, source_bytes: int) -> bool:
         """Whether the features that a job asks for are there."""
-        name = f"{VIDEOS}/{job.id}.json"
+        name = f"{VIDEO_RECORDS}/{job.id}.json"
         record = from_json(VideoRecord, self.place.read([name]).get(name))
         if record is None or record.failure or not record.is_of(job, source_bytes):
             return False
@@ -191,11 +191,11 @@ class Output:
         file_bytes = written.stat().st_size
         record = QueryRecord(job.id, job.text, file, file_bytes, writer.sha256, header_sha256(written), writer.shape)
         self.place.publish(file)
-        self.place.write(f"{QUERIES}/{job.id}.json", to_json(record))
+        self.place.write(f"{QUERY_RECORDS}/{job.id}.json", to_json(record))
         return record
 
     def _write_record(self, record: VideoRecord) -> None:
-        self.place.write(f"{VIDEOS}/{record.id}.json", to_json(record))
+        self.place.write(f"{VIDEO_RECORDS}/{record.id}.json", to_json(record))
 
     def write_segment(self, job: VideoJob, first: int, chunk: EncodedChunk) -> None:
         """Keep a stretch of a long video until all of it is there; ``first`` is the number of its first frame."""
@@ -248,14 +248,16 @@ class Output:
     def _unfinished_of(self, name: str) -> str:
         """The claim that whoever writes an unfinished file has; "" for a finished one."""
         final = name.removesuffix(PART).rpartition(".")[0] if name.endswith(PART) else name
-        if final.startswith(f"{SEGMENTS}/"):
-            return _video_claim(final.removeprefix(f"{SEGMENTS}/").removesuffix(SEGMENT_SUFFIX).rpartition(".")[0])
+        if final.startswith(f"{SEGMENT_RECORDS}/"):
+            return _video_claim(
+                final.removeprefix(f"{SEGMENT_RECORDS}/").removesuffix(SEGMENT_SUFFIX).rpartition(".")[0]
+            )
         if final == name:
             return ""
-        for folder, suffix in ((self.settings.videos, ".npy"), (VIDEOS, ".json")):
+        for folder, suffix in ((self.settings.videos, ".npy"), (VIDEO_RECORDS, ".json")):
             if final.startswith(f"{folder}/"):
                 return _video_claim(final.removeprefix(f"{folder}/").removesuffix(suffix))
-        for folder, suffix in ((self.settings.queries, ".npy"), (QUERIES, ".json")):
+        for folder, suffix in ((self.settings.queries, ".npy"), (QUERY_RECORDS, ".json")):
             if final.startswith(f"{folder}/"):
                 return query_claim(final.removeprefix(f"{folder}/").removesuffix(suffix))
         return final
@@ -314,7 +316,7 @@ def _video_claim(video: str) -> str:
 
 def _segment(video: str, first: int) -> str:
     # Not in a folder of the video's own: an id may be the beginning of another one, "a" of "a/b".
-    return f"{SEGMENTS}/{video}.{first:08d}{SEGMENT_SUFFIX}"
+    return f"{SEGMENT_RECORDS}/{video}.{first:08d}{SEGMENT_SUFFIX}"
 
 
 def _no_frames(job: VideoJob) -> VideoError:

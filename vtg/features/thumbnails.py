@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["SIDE", "make_miniatures", "picture_changes"]
+__all__ = ["SIDE_PIXELS", "make_miniatures", "picture_changes"]
 
-SIDE = 8  # pixels: what moves within a shot changes few of them much, a cut changes nearly all
+SIDE_PIXELS = 8  # pixels: what moves within a shot changes few of them much, a cut changes nearly all
 LEAST_CONTRAST = 0.02  # of the full range: below it, what differs is noise of the encoder
 
 
@@ -19,17 +19,19 @@ def make_miniatures(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         frames: [N, H, W, 3] RGB, of any size.
 
     Returns:
-        [N, SIDE, SIDE, 3] RGB.
+        [N, SIDE_PIXELS, SIDE_PIXELS, 3] RGB.
     """
-    small = [np.asarray(Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BOX)) for frame in frames]
-    return np.stack(small) if small else np.zeros((0, SIDE, SIDE, 3), np.uint8)
+    small = [
+        np.asarray(Image.fromarray(frame).resize((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.BOX)) for frame in frames
+    ]
+    return np.stack(small) if small else np.zeros((0, SIDE_PIXELS, SIDE_PIXELS, 3), np.uint8)
 
 
 def picture_changes(miniatures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """How much the picture changes from each frame to the next, whatever it shows and however dark it is.
 
     Args:
-        miniatures: [T, SIDE, SIDE, 3].
+        miniatures: [T, SIDE_PIXELS, SIDE_PIXELS, 3].
 
     Returns:
         [T - 1]: mean distance of the colours in units of the two pictures' contrast (standard deviation of each colour

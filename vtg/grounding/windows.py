@@ -27,7 +27,7 @@ __all__ = ["check_askable", "ground_each_with_head", "ground_with_head", "moment
 
 MOST_MOMENTS = 50  # of one query in one video, as many as the published heads keep
 GIVEN_BACK_EVERY = 8  # windows: more often costs time, as what was given back has to be asked for again
-QUERIES = 64  # asked of all windows at once: beyond this they take memory and no less time
+MAX_QUERIES_AT_ONCE = 64  # asked of all windows at once: beyond this they take memory and no less time
 
 
 def ground_with_head(
@@ -94,8 +94,8 @@ def ground_each_with_head(
         head.check_query(text)
     predictor = predictor or Predictor(head)
     groundings: list[list[Grounding]] = [[] for _ in videos]
-    for first in range(0, len(queries), QUERIES):
-        part = slice(first, first + QUERIES)
+    for first in range(0, len(queries), MAX_QUERIES_AT_ONCE):
+        part = slice(first, first + MAX_QUERIES_AT_ONCE)
         for found, own, answers in zip(groundings, windows, _predictions(predictor, windows, texts[part]), strict=True):
             found += _groundings(own, answers, queries[part], texts[part], most)
     return groundings

@@ -21,9 +21,9 @@ SMOOTHING_FRAMES = (0.0, 0.7, 1.5, 3.0)  # standard deviations: short events nee
 LEVELS = np.linspace(0.15, 0.85, 15)  # thresholds of proposals, from the curve's floor (0) to its peak (1)
 FLOOR_QUANTILE = 0.3  # of a video, at least this much shows no event: up to here lies its background
 PEAK_FRAMES = 3  # whose mean is the curve's peak: a single frame may be an accident
-DEEPEST = 8.0  # logits below the peak, odds of 1 to 3000: a frame beyond is not less of an event than one there
+MAX_LOGITS_BELOW_PEAK = 8.0  # odds of 1 to 3000: a frame beyond is not less of an event than one there
 EVIDENCE_LEVEL = 0.7  # from floor to peak; a frame above speaks for an event, one below against
-OVERLAP = 0.5  # IoU beyond which the weaker of two proposals goes
+DUPLICATE_IOU = 0.5  # IoU beyond which the weaker of two proposals goes
 MOST_MOMENTS = 50
 
 
@@ -61,7 +61,7 @@ def propose_moments(margin: np.ndarray, fps: float, duration: float) -> np.ndarr
     Returns:
         [N, 3]: start s, end s, score 0…1, best first, at most 50.
     """
-    curve = np.maximum(margin, _peak(margin) - DEEPEST)
+    curve = np.maximum(margin, _peak(margin) - MAX_LOGITS_BELOW_PEAK)
     stretches = _stretches(curve)
     evidence = _evidence(curve, stretches)
     best_start, best_end = stretches[evidence.argmax()]
@@ -70,7 +70,7 @@ def propose_moments(margin: np.ndarray, fps: float, duration: float) -> np.ndarr
     windows = np.column_stack([stretches / fps, scores])
     windows[:, :2] = windows[:, :2].clip(0.0, duration)
     windows = windows[(windows[:, 1] > windows[:, 0]) & (windows[:, 2] > 0)]
-    kept = suppress(windows, "normal", OVERLAP, at_most=MOST_MOMENTS)
+    kept = suppress(windows, "normal", DUPLICATE_IOU, at_most=MOST_MOMENTS)
     return kept[kept[:, 2] > 0]
 
 

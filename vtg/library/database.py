@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Database", "delete_rows", "one_of"]
 
-ATTEMPTS = 8  # at a write that another process's commit came before
+MAX_ATTEMPTS = 8  # at a write that another process's commit came before
 PAUSE_SECONDS = 0.05  # before the second attempt, twice as long before each later one
 LONGEST_REASON = 200  # characters of what LanceDB says
 FAILURES = (RuntimeError, OSError, ValueError, KeyError, TypeError, ArithmeticError)
@@ -128,7 +128,7 @@ class Database:
                     except (RuntimeError, OSError, ValueError):
                         # LanceDB has no error of its own for conflicts. A step that fails has committed nothing: where
                         # the version is another one all the same, another process's commit came before it.
-                        if attempt == ATTEMPTS or table.version == before:
+                        if attempt == MAX_ATTEMPTS or table.version == before:
                             raise
                         time.sleep(PAUSE_SECONDS * 2**attempt)
 

@@ -97,7 +97,7 @@ class DamagedRow:
     what: str
 
 
-LATEST = 7_258_118_400_000_000  # microseconds since 1970, in the year 2200
+LATEST_MICROSECONDS = 7_258_118_400_000_000  # microseconds since 1970, in the year 2200
 _NAME = re.compile("[0-9A-Za-z_-]{0,128}")  # of a content or an encoder
 _COLUMNS: dict[str, type] = {
     "path": str,
@@ -150,7 +150,7 @@ def video_entries(rows: Any) -> tuple[list[VideoEntry], list[DamagedRow]]:
 
 def _moment(microseconds: int | None) -> datetime | None:
     """When a file was added; None for what cannot be."""
-    if microseconds is None or not 0 <= microseconds < LATEST:
+    if microseconds is None or not 0 <= microseconds < LATEST_MICROSECONDS:
         return None
     return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=microseconds)
 

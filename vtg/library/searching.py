@@ -34,10 +34,10 @@ FEWEST_WINDOWS, MOST_WINDOWS = 8, 200
 SECOND_LOOK = 3  # times as many windows are looked at before it is said that nothing was found
 WINDOWS_PER_VIDEO = 3
 NEAR_FRAMES = (1024, 4096)  # that videos and windows are chosen by: more where these lie in too few
-VIDEOS = 20  # that are grounded by embeddings alone where there are too many to look at all
+MAX_ZERO_SHOT_VIDEOS = 20  # that are grounded by embeddings alone where there are too many to look at all
 ALL_FRAMES = 20_000  # up to here all videos are looked at
-OVERLAP = 0.5  # IoU of moments found in two windows, beyond which they are one
-RARE = 3.0  # standard deviations above the library's usual frame: as likely as not what a picture or a sum asks for
+DUPLICATE_IOU = 0.5  # IoU of moments found in two windows, beyond which they are one
+RARE_DEVIATIONS = 3.0  # above the library's usual frame: as likely as not what a picture or a sum asks for
 EVIDENCE_MOMENTS = 5  # of a video, of which some may be nothing, and the best of the others counts
 SAID_LINES = 1_000  # that are looked at for one question
 
@@ -282,8 +282,9 @@ class Searcher:
         videos: list[str] = []
         for count in NEAR_FRAMES:
             near = self._tables.nearest_frames(embedding, count, selection.keys)
-            videos = [video for video in dict.fromkeys(near.videos) if video in selection.entries][:VIDEOS]
-            if len(videos) == VIDEOS or len(near.videos) < count:
+            known = [video for video in dict.fromkeys(near.videos) if video in selection.entries]
+            videos = known[:MAX_ZERO_SHOT_VIDEOS]
+            if len(videos) == MAX_ZERO_SHOT_VIDEOS or len(near.videos) < count:
                 break
         return videos
 
@@ -302,7 +303,7 @@ class Searcher:
             assert features.embedding is not None
             with np.errstate(all="ignore"):  # of damaged features
                 curve = np.asarray(features.embedding @ question)
-            curve = (curve - usual.mean()) / max(float(usual.std()), 1e-6) - RARE
+            curve = (curve - usual.mean()) / max(float(usual.std()), 1e-6) - RARE_DEVIATIONS
             if not np.isfinite(curve).all():
                 self._stored.tell_of_values(features)
                 continue
@@ -346,7 +347,7 @@ def _best_of(groundings: Sequence[tuple[Grounding, float]]) -> list[_Found]:
     found = [one for grounding, offset in groundings for one in _found(grounding, offset)]
     if len(groundings) > 1:
         windows = np.array([[one.hit.moment.start, one.hit.moment.end, one.hit.moment.score] for one in found])
-        kept = {tuple(row) for row in suppress(windows.reshape(-1, 3), "normal", OVERLAP).tolist()}
+        kept = {tuple(row) for row in suppress(windows.reshape(-1, 3), "normal", DUPLICATE_IOU).tolist()}
         found = [one for one in found if (one.hit.moment.start, one.hit.moment.end, one.hit.moment.score) in kept]
     return sorted(found, key=lambda one: -one.hit.moment.score)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LibraryFeatures"]
 
-FRAMES = 64  # of stored layers projected at a time
+PROJECTED_FRAMES = 64  # of stored layers projected at a time
 
 
 class LibraryFeatures(FeatureStore):
@@ -142,8 +142,8 @@ class LibraryFeatures(FeatureStore):
         assert layers is not None  # as the file says
         # Where it cannot be kept, the question is asked of the layers.
         with contextlib.suppress(OSError), self.projections.write(wanted, self._head) as writer:
-            for first in range(0, len(layers), FRAMES):
-                writer.append(layers[first : first + FRAMES])
+            for first in range(0, len(layers), PROJECTED_FRAMES):
+                writer.append(layers[first : first + PROJECTED_FRAMES])
 
     def verify(self, key: FeatureKey) -> None:
         """Read the files of a video whole and compare them with their checksums.

@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["Calibration", "choose_threshold", "fit_calibration"]
 
 LARGEST_LOGIT = 12.0  # a score of exactly 0 or 1 says no more than this
-STEPS = 50  # of Newton's method, which needs about ten
+NEWTON_STEPS = 50  # of Newton's method, which needs about ten
 DAMPING = 1e-3  # of each weight, so that examples that a line parts leave it finite
 
 
@@ -84,7 +84,7 @@ def fit_calibration(evidence: np.ndarray, present: np.ndarray) -> Calibration:
     # Both kinds count the same, however many there are of each: how often people ask for what is not there, who knows.
     share = np.where(present, 0.5 / present.sum(), 0.5 / (~present).sum()) * len(present)
     weights = np.zeros(inputs.shape[1])
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         chance = 0.5 * (1.0 + np.tanh(0.5 * (inputs @ weights)))
         slope = inputs.T @ (share * (chance - present)) + DAMPING * weights
         bend = (inputs.T * (share * chance * (1.0 - chance))) @ inputs + DAMPING * np.eye(len(weights))

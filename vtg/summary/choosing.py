@@ -16,7 +16,7 @@ __all__ = ["Clip", "as_shares", "choose_highlights", "choose_summary", "edge_tim
 
 SNAP_SHARE = 0.25  # of a highlight's length: a shot boundary this near to its end becomes its end
 SHORTEST_SHARE = 0.5  # of the length asked for: less room than this holds no highlight
-PLACES = 9  # of a highlight around its peak that are compared
+COMPARED_PLACES = 9  # of a highlight around its peak that are compared
 LONGEST_PIECE = 10.0  # seconds; a longer shot enters a summary in pieces
 PIECES_IN_BUDGET = 3  # at least as many pieces as this fit into any budget
 SHORTEST_PIECE = 4.0  # seconds; no shorter piece is made of a longer shot
@@ -26,7 +26,7 @@ SURROUNDING_SECONDS = 6.0  # standard deviation of "around"
 LEAST_WORTH = 1e-3  # of a frame that answers nothing, so that a budget is used up
 SHORTEST_CLIP = 1.0  # seconds; what is left of a budget below this opens no clip of its own
 CRUMB_SHARE = 0.5  # of the mean over all that is chosen: a short piece of a shot that holds less only fills a gap
-NOTHING = 1e-6  # seconds
+NEGLIGIBLE_SECONDS = 1e-6  # seconds
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,13 @@ def choose_summary(scores: np.ndarray, edges: np.ndarray, fps: float, duration: 
     curve = _Curve(as_shares(scores), fps, duration)
     if budget >= duration:
         return [curve.clip(0.0, duration)]
-    frames = int(budget * fps + NOTHING)
+    frames = int(budget * fps + NEGLIGIBLE_SECONDS)
     pieces = _pieces(edges, curve, frames)
     worth = np.concatenate([[0.0], np.cumsum(_worth(curve))])
     values = worth[pieces[1:]] - worth[pieces[:-1]]
     lengths = np.diff(pieces)
     # The last interval may reach beyond a whole number of frames: it then counts as one more.
-    lengths[-1] = max(1, int(np.ceil(duration * fps - pieces[-2] - NOTHING)))
+    lengths[-1] = max(1, int(np.ceil(duration * fps - pieces[-2] - NEGLIGIBLE_SECONDS)))
     times = edge_times(pieces, fps, duration)
     chosen = best_within(values, lengths, frames)
     shots = edge_times(edges, fps, duration)
@@ -144,11 +144,11 @@ class _Curve:
 
     def frame(self, time: float) -> int:
         """The frame that stands for a time and what comes after it."""
-        return int(np.clip(np.floor(time * self.fps + NOTHING), 0, len(self.shares) - 1))
+        return int(np.clip(np.floor(time * self.fps + NEGLIGIBLE_SECONDS), 0, len(self.shares) - 1))
 
     def frame_before(self, time: float) -> int:
         """The frame that stands for what comes before a time."""
-        return int(np.clip(np.ceil(time * self.fps - NOTHING) - 1, 0, len(self.shares) - 1))
+        return int(np.clip(np.ceil(time * self.fps - NEGLIGIBLE_SECONDS) - 1, 0, len(self.shares) - 1))
 
     def between(self, start: float, end: float) -> np.ndarray:
         """The curve in a stretch, one value a frame."""
@@ -170,7 +170,7 @@ class _Curve:
         begin, end = self.interval(frame)
         length = min(seconds, room[1] - room[0])
         earliest, latest = sorted((end - length, begin))
-        starts = np.clip(np.linspace(earliest, latest, PLACES), room[0], room[1] - length)
+        starts = np.clip(np.linspace(earliest, latest, COMPARED_PLACES), room[0], room[1] - length)
         held = self.integral(starts + length) - self.integral(starts)
         # Of equally good places the one that has the peak nearest to its middle.
         off_centre = np.abs(starts + length / 2 - (begin + end) / 2)
@@ -202,7 +202,7 @@ def _without(stretch: tuple[float, float], start: float, end: float) -> list[tup
     """What is left of a stretch when a part of it is taken."""
     if end <= stretch[0] or start >= stretch[1]:
         return [stretch]
-    return [part for part in ((stretch[0], start), (end, stretch[1])) if part[1] - part[0] > NOTHING]
+    return [part for part in ((stretch[0], start), (end, stretch[1])) if part[1] - part[0] > NEGLIGIBLE_SECONDS]
 
 
 def _pieces(edges: np.ndarray, curve: _Curve, budget: int) -> np.ndarray:
@@ -233,7 +233,7 @@ def _joined(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Spans in order, those that touch as one."""
     joined: list[tuple[float, float]] = []
     for start, end in sorted(spans):
-        if joined and start - joined[-1][1] < NOTHING:
+        if joined and start - joined[-1][1] < NEGLIGIBLE_SECONDS:
             joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
         else:
             joined.append((start, end))
@@ -247,7 +247,7 @@ def _without_crumbs(spans: list[tuple[float, float]], curve: _Curve, shots: np.n
     least = CRUMB_SHARE * float(np.concatenate([curve.between(*span) for span in spans]).mean())
 
     def is_crumb(start: float, end: float) -> bool:
-        is_whole = np.abs(shots - start).min() < NOTHING and np.abs(shots - end).min() < NOTHING
+        is_whole = np.abs(shots - start).min() < NEGLIGIBLE_SECONDS and np.abs(shots - end).min() < NEGLIGIBLE_SECONDS
         return end - start < SHORTEST_PIECE and not is_whole and float(curve.between(start, end).mean()) < least
 
     return [span for span in spans if not is_crumb(*span)]
@@ -257,7 +257,7 @@ def _used_up(
     spans: list[tuple[float, float]], curve: _Curve, shots: np.ndarray, budget: float
 ) -> list[tuple[float, float]]:
     """The spans with what they leave of the budget put to use."""
-    while (left := budget - sum(end - start for start, end in spans)) > NOTHING:
+    while (left := budget - sum(end - start for start, end in spans)) > NEGLIGIBLE_SECONDS:
         growth = _best_growth(spans, curve, shots, left)
         if growth is None and (left >= SHORTEST_CLIP or not spans):
             growth = _best_opening(spans, curve, shots, left)
@@ -274,12 +274,14 @@ def _best_growth(
     growths = []
     bounds = [0.0, *(time for span in spans for time in span), curve.duration]
     for i, (start, end) in enumerate(spans):
-        shot_start = shots[np.searchsorted(shots, start + NOTHING) - 1]
-        shot_end = shots[np.searchsorted(shots, end - NOTHING)]
+        shot_start = shots[np.searchsorted(shots, start + NEGLIGIBLE_SECONDS) - 1]
+        shot_end = shots[np.searchsorted(shots, end - NEGLIGIBLE_SECONDS)]
         before = (max(float(shot_start), bounds[2 * i], start - left), start)
         after = (end, min(float(shot_end), bounds[2 * i + 3], end + left))
         growths += [(curve.frame_before(start), before), (curve.frame(end), after)]
-    possible = [(curve.shares[frame], stretch) for frame, stretch in growths if stretch[1] - stretch[0] > NOTHING]
+    possible = [
+        (curve.shares[frame], stretch) for frame, stretch in growths if stretch[1] - stretch[0] > NEGLIGIBLE_SECONDS
+    ]
     return max(possible)[1] if possible else None
 
 

@@ -9,7 +9,7 @@ from vtg.features.thumbnails import picture_changes
 
 __all__ = ["change_points", "frame_embedding", "shot_edges", "video_shots"]
 
-WINDOW = 240  # frames looked at together: the cost of a long still stretch grows with the square of this
+WINDOW_FRAMES = 240  # frames looked at together: the cost of a long still stretch grows with the square of this
 CUT_SHARE = 0.7  # of the mean squared distance between any two frames of the video: a cut changes the picture so much
 LEAST_CUT = 0.2  # squared distance between unit vectors: frames nearer than this show one shot in any video
 PENALTY_SHARE = 0.3  # of a cut's change; below a half, so that a single frame between two cuts is a shot
@@ -69,15 +69,15 @@ def change_points(signal: np.ndarray, penalty: float, shortest: int = 1) -> np.n
     """
     edges, begin, total = [0], 0, len(signal)
     while begin < total:
-        window = signal[begin : begin + WINDOW]
+        window = signal[begin : begin + WINDOW_FRAMES]
         found = [begin + edge for edge in _segment(window, penalty, shortest)]
         if begin + len(window) == total:
             edges += [edge for edge in found if edge > edges[-1]]
             break
         # What comes after might move an edge near the end of the window.
-        steady = [edge for edge in found if edges[-1] < edge <= begin + WINDOW // 2]
+        steady = [edge for edge in found if edges[-1] < edge <= begin + WINDOW_FRAMES // 2]
         edges += steady
-        begin = steady[-1] if steady else begin + WINDOW // 2
+        begin = steady[-1] if steady else begin + WINDOW_FRAMES // 2
     if edges[-1] != total:
         edges.append(total)
     return np.array(edges)

@@ -19,9 +19,9 @@ from vtg.video.captions import font, wrapped
 __all__ = ["draw_storyboard", "write_storyboard"]
 
 MOST_FRAMES = 60  # the best-scored clips; more would be too small to see
-WIDTH = 320  # pixels of a key frame
-GAP = 12  # pixels between key frames and around them
-LETTERS = 16  # pixels
+FRAME_WIDTH_PIXELS = 320  # pixels of a key frame
+GAP_PIXELS = 12  # pixels between key frames and around them
+LETTER_PIXELS = 16  # pixels
 CAPTION_LINES = 2
 PAPER, INK, EMPTY = (250, 250, 248), (30, 33, 40), (20, 20, 22)
 
@@ -59,7 +59,7 @@ def write_storyboard(
     frames, texts = [], []
     for done, i in enumerate(sorted(best)):
         progress(done, len(best))
-        frames.append(thumbnail(plan.video, min(plan.clips[i].peak, plan.duration), 2 * WIDTH))
+        frames.append(thumbnail(plan.video, min(plan.clips[i].peak, plan.duration), 2 * FRAME_WIDTH_PIXELS))
         texts.append(captions[i])
     board = Image.fromarray(draw_storyboard(frames, texts))
     with write_whole(target) as part:
@@ -81,17 +81,22 @@ def draw_storyboard(frames: Sequence[np.ndarray], captions: Sequence[str]) -> np
     columns = min(len(frames), max(2, math.ceil(math.sqrt(len(frames)))))
     rows = math.ceil(len(frames) / columns)
     # As high as the first frame's shape asks, but an upright video does not make a tower of it.
-    height = min(round(WIDTH * frames[0].shape[0] / frames[0].shape[1]), WIDTH)
-    letters, line = font(LETTERS), round(1.3 * LETTERS)
-    cell = height + CAPTION_LINES * line + GAP
-    board = Image.new("RGB", (columns * (WIDTH + GAP) + GAP, rows * cell + GAP), PAPER)
+    height = min(round(FRAME_WIDTH_PIXELS * frames[0].shape[0] / frames[0].shape[1]), FRAME_WIDTH_PIXELS)
+    letters, line = font(LETTER_PIXELS), round(1.3 * LETTER_PIXELS)
+    cell = height + CAPTION_LINES * line + GAP_PIXELS
+    board = Image.new(
+        "RGB", (columns * (FRAME_WIDTH_PIXELS + GAP_PIXELS) + GAP_PIXELS, rows * cell + GAP_PIXELS), PAPER
+    )
     draw = ImageDraw.Draw(board)
     for number, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
-        left, top = GAP + number % columns * (WIDTH + GAP), GAP + number // columns * cell
+        left, top = (
+            GAP_PIXELS + number % columns * (FRAME_WIDTH_PIXELS + GAP_PIXELS),
+            GAP_PIXELS + number // columns * cell,
+        )
         picture = Image.fromarray(frame)
-        picture.thumbnail((WIDTH, height), Image.Resampling.LANCZOS)
-        draw.rectangle((left, top, left + WIDTH - 1, top + height - 1), fill=EMPTY)
-        board.paste(picture, (left + (WIDTH - picture.width) // 2, top + (height - picture.height) // 2))
-        for row, text in enumerate(wrapped(caption, WIDTH, letters, CAPTION_LINES)):
+        picture.thumbnail((FRAME_WIDTH_PIXELS, height), Image.Resampling.LANCZOS)
+        draw.rectangle((left, top, left + FRAME_WIDTH_PIXELS - 1, top + height - 1), fill=EMPTY)
+        board.paste(picture, (left + (FRAME_WIDTH_PIXELS - picture.width) // 2, top + (height - picture.height) // 2))
+        for row, text in enumerate(wrapped(caption, FRAME_WIDTH_PIXELS, letters, CAPTION_LINES)):
             draw.text((left, top + height + 4 + row * line), text, fill=INK, font=letters)
     return np.asarray(board)

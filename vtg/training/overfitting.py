@@ -18,7 +18,7 @@ from vtg.training.preparation import Prepared
 
 __all__ = ["CheckResult", "overfit"]
 
-SAMPLES = 8
+CHECKED_SAMPLES = 8
 MOST_STEPS = 400
 STEPS_BETWEEN_LOOKS = 20
 LEARNT_IOU = 0.7  # of a query's first window with a true one
@@ -113,8 +113,8 @@ def _chosen(samples: Sequence[TrainingSample]) -> tuple[TrainingSample, ...]:
     """A few samples from all over the data set, true somewhere, of different videos as far as there are."""
     samples = [sample for sample in samples if len(sample.positives)]
     first_of_video = list({sample.sample.video_id: sample for sample in reversed(samples)}.values())[::-1]
-    pool = first_of_video if len(first_of_video) >= SAMPLES else list(samples)
-    places = np.linspace(0, len(pool) - 1, min(SAMPLES, len(pool))).round().astype(int)
+    pool = first_of_video if len(first_of_video) >= CHECKED_SAMPLES else list(samples)
+    places = np.linspace(0, len(pool) - 1, min(CHECKED_SAMPLES, len(pool))).round().astype(int)
     return tuple(pool[place] for place in places)
 
 

@@ -21,7 +21,7 @@ from vtg.video.process import ffmpeg_binary, run
 from vtg.video.seeking import RUN_ON, file_time, list_packets, times_shown
 from vtg.video.writing import (
     AAC,
-    TOLERANCE,
+    TOLERANCE_SECONDS,
     Progress,
     Stretch,
     checked_range,
@@ -192,7 +192,7 @@ def _refused_codec(track: PictureTrack, beside: Path) -> str | None:
 
 def _keyframe_jump(track: PictureTrack, start: float, end: float) -> tuple[float, Fraction]:
     """Where in the file to jump to so that reading starts at the last keyframe up to `start`, and its time."""
-    latest = Fraction(start) + TOLERANCE
+    latest = Fraction(start) + TOLERANCE_SECONDS
     best = (0.0, Fraction(0))
     # Demuxers land on the keyframe before the time asked for by some rule of their own: a little later may do better.
     for offset in KEYFRAME_JUMPS:

@@ -24,7 +24,7 @@ from vtg.video.seeking import jump_before
 
 __all__ = ["Chunk", "sample_frames", "thumbnail"]
 
-CHUNK = 32  # frames yielded at a time
+CHUNK_FRAMES = 32  # frames yielded at a time
 LARGEST_DENOMINATOR = 1001000  # a rate is read as the fraction that ffmpeg reads it as: 29.97002997 is 30000/1001
 THUMBNAIL_INTERVAL = Fraction(1, 1000)  # seconds
 TOLERATED_SHORTFALL = Fraction(1)  # seconds without pictures at the end that are filled with the last one
@@ -158,7 +158,7 @@ def _decode(
     filters = f"{shaping},crop={size}:{size}:{left}:{top}"
     for decoder in decoders_of(track) if first < stop else ():
         try:
-            for whole in decoder.decode(track, rate, done, stop, width, height, CHUNK, threads):
+            for whole in decoder.decode(track, rate, done, stop, width, height, CHUNK_FRAMES, threads):
                 frames = np.ascontiguousarray(whole[:, top : top + size, left : left + size])
                 yield _times(done, len(frames), rate), frames
                 done += len(frames)
@@ -216,7 +216,7 @@ def _decode_with_ffmpeg(
         wanted = stop - first
         last: npt.NDArray[np.uint8] | None = None
         while wanted:
-            frames = np.empty((min(CHUNK, wanted), *shape, 3), np.uint8)
+            frames = np.empty((min(CHUNK_FRAMES, wanted), *shape, 3), np.uint8)
             read = pipe.output.readinto(frames.data.cast("B")) // frames[0].nbytes
             if read:
                 last = frames[read - 1].copy()

@@ -25,7 +25,7 @@ from vtg.video.seeking import jump_before, packets_about, times_shown
 __all__ = [
     "AAC",
     "SOUND_RATE",
-    "TOLERANCE",
+    "TOLERANCE_SECONDS",
     "Progress",
     "Stretch",
     "chapter_options",
@@ -48,8 +48,8 @@ __all__ = [
 Progress = Callable[[float], None]  # called with the share done, 0…1
 
 CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv")  # what H.264 with AAC can be written to
-TOLERANCE = Fraction(1, 1000)  # seconds; Matroska rounds times to this, and people type 3 digits
-OVERSHOOT = 1.0  # seconds by which an end may lie beyond the video and still mean "to the end"
+TOLERANCE_SECONDS = Fraction(1, 1000)  # seconds; Matroska rounds times to this, and people type 3 digits
+MAX_OVERSHOOT_SECONDS = 1.0  # seconds by which an end may lie beyond the video and still mean "to the end"
 LONGEST_LEAD = 1  # seconds by which a stretch may begin before the time asked for, to have its first picture whole
 MATROSKA_TICKS = 1000  # a second
 LEAST_TICKS = 10000  # a second, of a clock that can say where a stretch ends; also ffmpeg's own least for MP4
@@ -91,7 +91,7 @@ class Stretch:
         # Pictures that stand long lie in the file far from the sound that is heard with them.
         if track.info.audio and self.longest > LONGEST_LEAD:
             return []
-        return jump_before(track, self.first + TOLERANCE)
+        return jump_before(track, self.first + TOLERANCE_SECONDS)
 
     def trimmed(self, picture: Any, track: PictureTrack) -> Any:
         """The pictures of the stretch alone, the first at 0, of all pictures (ffmpeg-python stream)."""
@@ -115,8 +115,10 @@ def pictures_shown(track: PictureTrack, start: float, end: float) -> Stretch:
         rate = Fraction(track.info.fps).limit_denominator(1001)
         times = [number / rate for number in range(round(track.duration * rate))]
     begin = Fraction(start)
-    before = [time for time in times if time <= begin + TOLERANCE]
-    wanted = before[-1:] + [time for time in times if begin + TOLERANCE < time < Fraction(end) - TOLERANCE]
+    before = [time for time in times if time <= begin + TOLERANCE_SECONDS]
+    wanted = before[-1:] + [
+        time for time in times if begin + TOLERANCE_SECONDS < time < Fraction(end) - TOLERANCE_SECONDS
+    ]
     if not wanted:
         raise VideoError(track.info.path, f"holds no pictures between {start:.2f} s and {end:.2f} s")
     later = [time for time in times if time > wanted[-1]]
@@ -124,7 +126,7 @@ def pictures_shown(track: PictureTrack, start: float, end: float) -> Stretch:
     if wanted[0] >= begin - LONGEST_LEAD:
         begin = wanted[0]
     standing = [after - max(time, begin) for time, after in pairwise([*wanted, finish])]
-    is_steady = len(wanted) > 1 and max(standing) - min(standing[:-1]) <= 2 * TOLERANCE
+    is_steady = len(wanted) > 1 and max(standing) - min(standing[:-1]) <= 2 * TOLERANCE_SECONDS
     return Stretch(wanted[0], wanted[-1], begin, finish, max(standing), is_steady)
 
 
@@ -335,7 +337,7 @@ def checked_range(track: PictureTrack, start: float, end: float) -> float:
         raise VtgError(
             f"{path}: nothing lies between {start:g} s and {end:g} s: give a start of 0 or more, then an end"
         )
-    if start >= duration or end > duration + OVERSHOOT:
+    if start >= duration or end > duration + MAX_OVERSHOOT_SECONDS:
         raise VtgError(f"{path}: {start:g} s to {end:g} s is not in the video: it is {duration:.2f} s long")
     return min(end, duration)
 

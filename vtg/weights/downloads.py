@@ -14,7 +14,7 @@ from vtg.files.hashing import file_sha256
 from vtg.files.whole import write_whole
 
 __all__ = [
-    "BLOCK",
+    "BLOCK_BYTES",
     "Progress",
     "TooLongError",
     "announced_size",
@@ -27,11 +27,11 @@ __all__ = [
 
 Progress = Callable[[int, "int | None"], None]  # bytes done, bytes in all if known
 
-BLOCK = 1 << 16  # bytes read at once
-TIMEOUT = 30  # seconds without a byte until a connection counts as broken
+BLOCK_BYTES = 1 << 16  # bytes read at once
+TIMEOUT_SECONDS = 30  # seconds without a byte until a connection counts as broken
 PARTIAL_CONTENT = 206  # the HTTP status of an answer to a range
 MOST_UNANNOUNCED = 4 << 30  # bytes of a file whose size the server does not say
-TRIES = 5  # of a whole download; each goes on where the one before broke off
+MAX_ATTEMPTS = 5  # of a whole download; each goes on where the one before broke off
 SHA1_DIGITS, SHA256_DIGITS = 40, 64  # of the hub's names for the content of small and of large files
 
 
@@ -43,7 +43,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
     """Append to an open file what it lacks of a URL's content, block by block as it arrives.
 
     The hub client's own download functions write in blocks of 10 MB, so that a broken connection would cost nearly all
-    of a small file; here it costs less than a `BLOCK`.
+    of a small file; here it costs less than a `BLOCK_BYTES`.
 
     Args:
         url: of the content.
@@ -63,9 +63,9 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
     session = hub_utilities().get_session()
     if callable(getattr(session, "stream", None)):  # the client speaks through httpx from its version 1.0 on
-        answer = session.stream("GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True)
+        answer = session.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True)
     else:
-        answer = session.get(url, headers=headers, timeout=TIMEOUT, stream=True)
+        answer = session.get(url, headers=headers, timeout=TIMEOUT_SECONDS, stream=True)
     with answer as response:
         response.raise_for_status()
         if done and response.status_code != PARTIAL_CONTENT:  # a server that knows no ranges sends all of it
@@ -73,7 +73,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
         size = announced_size(response) if size is None else size
         most = MOST_UNANNOUNCED if size is None else size
         read = response.iter_bytes if hasattr(response, "iter_bytes") else response.iter_content
-        for block in read(BLOCK):
+        for block in read(BLOCK_BYTES):
             if file.tell() + len(block) > most:
                 _emptied(file)
                 raise TooLongError(f"the server sends more than the {most} bytes of the file")
@@ -110,13 +110,13 @@ def fetch_whole(url: str, path: Path, sha256: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as part:
-        for attempt in range(TRIES):
+        for attempt in range(MAX_ATTEMPTS):
             try:
                 with part.open("ab") as file:
                     append_rest(url, file, None)
                 break
             except Exception as error:  # of the HTTP library, which differs between versions of the client
-                if isinstance(error, TooLongError) or attempt == TRIES - 1:
+                if isinstance(error, TooLongError) or attempt == MAX_ATTEMPTS - 1:
                     raise VtgError(f"{url}: cannot be downloaded ({one_line(error)})") from None
         digest = file_sha256(part)
         if not digest.startswith(sha256):
