@@ -13,7 +13,7 @@ import torch
 import vtg
 from vtg.datasets import Sample
 from vtg.errors import VtgError
-from vtg.evaluation import PublishedSource, evaluate
+from vtg.evaluation import CacheGrounder, evaluate
 from vtg.features.store import PublishedFeatures, VideoFeatures
 from vtg.grounding.grounder import Grounding, ground_with_head
 from vtg.library.library import Library
@@ -73,16 +73,16 @@ def test_a_stopped_run_goes_on(folder: Path, tiny_head: Path, monkeypatch: pytes
     whole = folder / "whole.jsonl"
     evaluate(arguments[0], folder, whole, *arguments[3:])
     asked: list[str] = []
-    ground = PublishedSource.ground
+    ground = CacheGrounder.ground
 
-    def stop_before_c(self: PublishedSource, model: str, samples: list[Sample]) -> list[Grounding]:
+    def stop_before_c(self: CacheGrounder, model: str, samples: list[Sample]) -> list[Grounding]:
         if samples[0].video_id == "c" and not asked.count("c"):
             asked.append("c")
             raise KeyboardInterrupt
         asked.append(samples[0].video_id)
         return ground(self, model, samples)
 
-    monkeypatch.setattr(PublishedSource, "ground", stop_before_c)
+    monkeypatch.setattr(CacheGrounder, "ground", stop_before_c)
     with pytest.raises(KeyboardInterrupt):
         evaluate(*arguments)
     assert not (folder / "out.jsonl").exists()

@@ -11,7 +11,7 @@ import pytest
 from benchmark_sets import LAYERS, QUERY_WIDTH, TOKENS, VIDEO_WIDTH, write_benchmark, write_head
 
 from vtg.datasets import Sample
-from vtg.evaluation import PublishedSource, evaluate
+from vtg.evaluation import CacheGrounder, evaluate
 from vtg.features.store import PublishedFeatures
 from vtg.grounding.grounder import Grounding
 from vtg.recipes import load_recipe
@@ -30,18 +30,18 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def stop_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], list[str]]:
     """Stops every evaluation before a video, or none any more; gives the list of videos that are asked from then on."""
-    ground = PublishedSource.ground
+    ground = CacheGrounder.ground
 
     def stop(video: str | None) -> list[str]:
         asked: list[str] = []
 
-        def watched(self: PublishedSource, model: str, samples: list[Sample]) -> list[Grounding]:
+        def watched(self: CacheGrounder, model: str, samples: list[Sample]) -> list[Grounding]:
             if samples[0].video_id == video:
                 raise KeyboardInterrupt
             asked.append(samples[0].video_id)
             return ground(self, model, samples)
 
-        monkeypatch.setattr(PublishedSource, "ground", watched)
+        monkeypatch.setattr(CacheGrounder, "ground", watched)
         return asked
 
     return stop

@@ -16,7 +16,7 @@ from commands import Result, vtg_in_process
 
 import vtg
 from vtg.errors import VtgError
-from vtg.evaluation import Heads, LibrarySource, evaluate
+from vtg.evaluation import Heads, LibraryGrounder, LibrarySource, evaluate
 from vtg.evaluation.heads import evaluation_config
 from vtg.features.store import PublishedFeatures
 from vtg.library.library import Library
@@ -238,7 +238,7 @@ def test_a_library_is_asked_with_each_domains_own_head(
             parameter.add_(0.01)
     save_head(other, tmp_path / "other.safetensors")
     recipe = load_recipe(path)
-    source = LibrarySource(kept, recipe.data, Heads(recipe, device="cpu"), "cpu")
+    source = LibraryGrounder(LibrarySource(kept, recipe.data, "cpu"), Heads(recipe, device="cpu"))
     samples = recipe.data.samples("val")
     both = [source.ground(str(model), samples)[0] for model in (tiny_head, tmp_path / "other.safetensors")]
     assert np.abs(both[0].saliency.scores - both[1].saliency.scores).max() > 1e-3

@@ -14,9 +14,10 @@ import numpy as np
 from vtg.clip.specs import DEMO
 from vtg.datasets import QueryId, Sample, load_predictions
 from vtg.errors import VtgError
+from vtg.evaluation.grounding import SampleGrounder, sample_grounder
 from vtg.evaluation.heads import Heads, full_precision, head_digest
 from vtg.evaluation.scoring import Scores, score_predictions, with_summary_figures
-from vtg.evaluation.sources import FeatureSource, open_features, with_rate_of
+from vtg.evaluation.sources import open_features, with_rate_of
 from vtg.evaluation.unfinished import Identity, Unfinished
 from vtg.features.store import VideoFeatures
 from vtg.grounding.window_layout import WHOLE_FRAMES
@@ -92,12 +93,12 @@ def evaluate(
     models = _models(recipe, samples, model)
     recipe = with_rate_of(features, recipe)
     heads = Heads(recipe, like, device, pretrained)
-    source = open_features(features, recipe.data, heads, device, pretrained)
+    grounder = sample_grounder(open_features(features, recipe.data, device, pretrained), recipe.data, heads)
     identity = _identity(recipe, samples, models, heads)
-    checked = {sample.query_id: source.check(models[sample.query_id], sample) for sample in samples}
+    checked = {sample.query_id: grounder.check(models[sample.query_id], sample) for sample in samples}
     try:
         with Unfinished(out, identity, checked, note) as unfinished, full_precision():
-            _ground(samples, models, source, unfinished, progress)
+            _ground(samples, models, grounder, unfinished, progress)
             unfinished.finish()
     except OSError as error:
         reason = error.strerror or error
@@ -106,7 +107,7 @@ def evaluate(
     truth = any(sample.windows is not None or sample.ratings is not None for sample in samples)
     scores = score_predictions(load_predictions(out), samples, dataset, out.name, out, annotations) if truth else None
     if scores is not None and dataset == SUMMARISED:
-        scores = with_summary_figures(scores, lambda sample: _shots(source.video(sample)))
+        scores = with_summary_figures(scores, lambda sample: _shots(grounder.video(sample)))
     return Evaluation(out, scores)
 
 
@@ -147,7 +148,7 @@ def _digest(values: object) -> str:
 def _ground(
     samples: Sequence[Sample],
     models: Mapping[QueryId, str],
-    source: FeatureSource,
+    grounder: SampleGrounder,
     unfinished: Unfinished,
     progress: Progress,
 ) -> None:
@@ -158,7 +159,7 @@ def _ground(
             videos.setdefault(sample.video_id, []).append(sample)
     for queries in videos.values():
         progress(len(unfinished.done), len(samples))
-        groundings = source.ground(models[queries[0].query_id], queries)
+        groundings = grounder.ground(models[queries[0].query_id], queries)
         unfinished.add([_prediction(sample, own) for sample, own in zip(queries, groundings, strict=True)])
     progress(len(samples), len(samples))
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from vtg.datasets import Sample
 from vtg.errors import VtgError
+from vtg.evaluation.sources import FeatureSource
 from vtg.r2.targets import true_windows
 from vtg.recipes import DataRecipe
-from vtg.training.features import FeatureFiles, FeatureShape
+from vtg.training.features import FeatureShape
 
 __all__ = ["TrainingSample", "TrainingSet", "frame_saliency", "make_training_set", "positive_frames"]
 
@@ -54,7 +55,7 @@ class TrainingSet:
     """
 
     samples: tuple[TrainingSample, ...]
-    files: FeatureFiles
+    files: FeatureSource
     shape: FeatureShape
     fps: float | None
     left_out: int
@@ -62,7 +63,7 @@ class TrainingSet:
 
 def make_training_set(
     samples: Sequence[Sample],
-    files: FeatureFiles,
+    files: FeatureSource,
     data: DataRecipe,
     positive: str,
     moment_retrieval: bool,

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vtg.datasets import Sample
 from vtg.errors import VtgError
-from vtg.features.store import FeatureKey, read_npy
+from vtg.evaluation.sources import FeatureSource
 from vtg.r2.config import HeadConfig
 from vtg.recipes import DataRecipe
 
 if TYPE_CHECKING:
-    from vtg.library.library import Library
+    pass
 
-__all__ = ["FeatureFiles", "FeatureShape", "check_features", "open_feature_files"]
+__all__ = ["FeatureShape", "check_features"]
 
 ODD_FRAMES = 5  # so many frames more or less than duration · rate are usual: rates are rounded, videos cut off
 ODD_SHARE = 0.1  # of the frames; beyond both, the features were made at another rate
@@ -34,145 +31,8 @@ class FeatureShape:
     query_width: int
 
 
-class FeatureFiles(Protocol):
-    """The features of videos and queries, mapped from the disk.
-
-    Attributes:
-        clip: open_clip's name of the CLIP that made them and its weights, where the files say.
-        fps: frames a second, where the files say.
-    """
-
-    clip: tuple[str | None, str] | None
-    fps: float | None
-
-    def video(self, video_id: str) -> np.ndarray:
-        """One video's [T, K, P, Cv]."""
-
-    def query(self, sample: Sample) -> np.ndarray:
-        """One query's [L, K, Cq]."""
-
-    def video_name(self, video_id: str) -> str:
-        """What to call a video's features in an error."""
-
-    def query_name(self, sample: Sample) -> str:
-        """What to call a query's features in an error."""
-
-
-class PublishedFiles:
-    """The published layout: one `.npy` a video, one a query.
-
-    Args:
-        data: the recipe's, with `folder` where the features are.
-    """
-
-    clip: tuple[str | None, str] | None = None
-    fps: float | None = None
-
-    def __init__(self, data: DataRecipe) -> None:
-        self._data = data
-
-    def video(self, video_id: str) -> np.ndarray:
-        """One video's [T, K, P, Cv], mapped.
-
-        Raises:
-            VtgError: the file is missing or damaged.
-        """
-        return read_npy(self._data.video_feature_file(video_id), dimensions=4)
-
-    def query(self, sample: Sample) -> np.ndarray:
-        """One query's [L, K, Cq], mapped.
-
-        Raises:
-            VtgError: the file is missing or damaged.
-        """
-        return read_npy(self._data.query_feature_file(sample.query_id, sample.video_id), dimensions=3)
-
-    def video_name(self, video_id: str) -> str:
-        """The file."""
-        return str(self._data.video_feature_file(video_id))
-
-    def query_name(self, sample: Sample) -> str:
-        """The file."""
-        return str(self._data.query_feature_file(sample.query_id, sample.video_id))
-
-
-class LibraryFiles:
-    """A library's features; its CLIP encodes the queries, each distinct text once.
-
-    Args:
-        library: its files are named by video id.
-        samples: whose queries will be asked for.
-    """
-
-    def __init__(self, library: Library, samples: Sequence[Sample]) -> None:
-        self._library = library
-        self._keys = {Path(entry.path).stem: entry.video for entry in library.videos() if entry.state == "indexed"}
-        texts = list(dict.fromkeys(sample.query for sample in samples))
-        encoded = library.encoder.encode_texts(texts)
-        self._queries = {
-            text: features.layers.half().cpu().numpy() for text, features in zip(texts, encoded, strict=True)
-        }
-        encoder = library.model.encoder
-        self.clip: tuple[str | None, str] | None = (encoder.clip, encoder.pretrained)
-        self.fps: float | None = library.model.fps
-
-    def video(self, video_id: str) -> np.ndarray:
-        """One video's [T, K, P, Cv], mapped.
-
-        Raises:
-            VtgError: the library has no such video, or its file is damaged.
-        """
-        if video_id not in self._keys:
-            raise VtgError(f"{self._library.folder}: has no video {video_id}; index it first")
-        key = FeatureKey(self._keys[video_id], self._library.fingerprint, self._library.model.fps)
-        layers = self._library.features.open(key).layers
-        if layers is None:
-            raise VtgError(f"{self._library.folder}: does not keep layers; index its videos again with --keep-layers")
-        return layers if isinstance(layers, np.ndarray) else layers[:]
-
-    def query(self, sample: Sample) -> np.ndarray:
-        """One query's [L, K, Cq]."""
-        return self._queries[sample.query]
-
-    def video_name(self, video_id: str) -> str:
-        """The library and the video."""
-        return f"{self._library.folder}: video {video_id}"
-
-    def query_name(self, sample: Sample) -> str:
-        """The library and the query."""
-        return f"{self._library.folder}: query {sample.query_id}"
-
-
-def open_feature_files(
-    folder: Path, data: DataRecipe, samples: Sequence[Sample], device: str | None, pretrained: str | None = None
-) -> FeatureFiles:
-    """Features in the published layout, or a library.
-
-    Args:
-        folder: of either.
-        data: the recipe's.
-        samples: whose features will be asked for.
-        device: that a library's CLIP runs on; None takes the best there is.
-        pretrained: weights of a library's CLIP, where they have to be named by the user.
-
-    Raises:
-        VtgError: the folder is neither, or the library has another rate than the recipe.
-    """
-    if (folder / "library.json").is_file():
-        from vtg.library.library import Library
-        from vtg.library.named_files import name_weights
-
-        model = None if pretrained is None else name_weights(folder, None, pretrained, None)
-        library = Library(folder, model, device)
-        data.check_rate(folder, library.model.fps)
-        return LibraryFiles(library, samples)
-    if not (folder / data.video_features).is_dir():
-        raise VtgError(f"{folder}: has neither {data.video_features}/ nor a library; check --features")
-    return PublishedFiles(replace(data, folder=folder))
-
-
 def check_features(
-    files: FeatureFiles,
+    files: FeatureSource,
     samples: Sequence[Sample],
     data: DataRecipe,
     model: HeadConfig,

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from vtg.datasets import RATED_DATASETS
 from vtg.errors import VtgError
+from vtg.evaluation.sources import FeatureSource, open_features
 from vtg.r2 import HeadConfig
 from vtg.recipes import Recipe
 from vtg.training.data import TrainingSet, make_training_set
-from vtg.training.features import FeatureFiles, FeatureShape, check_features, open_feature_files
+from vtg.training.features import FeatureShape, check_features
 from vtg.training.validation import Validation
 
 __all__ = ["Prepared", "Sources", "prepare"]
@@ -78,10 +79,12 @@ def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Prog
     folder = sources.features or recipe.data.folder
     validation_folder, named = sources.validation_features or folder, sources.pretrained
     if validation_folder == folder:
-        files = held_out_files = open_feature_files(folder, data, samples + held_out, device, named)
+        files = held_out_files = open_features(folder, data, device, named)
     else:
-        files = open_feature_files(folder, data, samples, device, named)
-        held_out_files = open_feature_files(validation_folder, data, held_out, device, named)
+        files = open_features(folder, data, device, named)
+        held_out_files = open_features(validation_folder, data, device, named)
+    files.remember_queries(samples)
+    held_out_files.remember_queries(held_out)
     if model.moment_retrieval and data.fps is None:
         if files.fps is None:
             raise VtgError(f"recipe {recipe.name}: has no rate; say how many frames a second: --set data.fps=RATE")
@@ -98,7 +101,7 @@ def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Prog
     return Prepared(recipe, head_config(recipe, checked[0], files), training_set, validation)
 
 
-def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureFiles) -> HeadConfig:
+def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureSource) -> HeadConfig:
     """The head that a recipe trains on features of a shape.
 
     Raises:

@@ -11,11 +11,10 @@ import torch
 
 from vtg.datasets import Prediction, Sample
 from vtg.errors import VtgError
+from vtg.evaluation.grounding import ground_samples
 from vtg.evaluation.scoring import score_predictions
-from vtg.features.store import VideoFeatures
-from vtg.grounding.grounder import ground_with_head
+from vtg.evaluation.sources import FeatureSource
 from vtg.recipes import Recipe
-from vtg.training.features import FeatureFiles
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,7 +36,7 @@ class Validation:
         VtgError: the recipe's metric is not one of the part's figures.
     """
 
-    def __init__(self, recipe: Recipe, samples: Sequence[Sample], files: FeatureFiles) -> None:
+    def __init__(self, recipe: Recipe, samples: Sequence[Sample], files: FeatureSource) -> None:
         self._recipe = recipe
         self._samples = samples
         self._files = files
@@ -66,15 +65,7 @@ class Validation:
 
     def _ground(self, head: R2Head, queries: Sequence[Sample]) -> list[Prediction]:
         """The predictions for the queries of one video."""
-        first, kept = queries[0], head.config.layers
-        layers = self._files.video(first.video_id)
-        fps = self._recipe.data.fps or len(layers) / first.duration
-        video = VideoFeatures(fps, first.duration, layers[:, layers.shape[1] - kept :], name=first.video_id)
-        texts = []
-        for sample in queries:
-            text = self._files.query(sample)
-            texts.append(torch.from_numpy(np.array(text[:, text.shape[1] - kept :])))
-        groundings = ground_with_head(head, video, [sample.query for sample in queries], texts, whole=True)
+        groundings = ground_samples(head, self._files, queries, self._recipe.data.fps)
         predictions = []
         for sample, grounding in zip(queries, groundings, strict=True):
             windows = [[moment.start, moment.end, moment.score] for moment in grounding.moments]
