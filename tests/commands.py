@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vtg.cli.main import main as cli
+from vtg.cli import main as cli
 
 __all__ = ["Result", "vtg_in_process"]
 

@@ -31,8 +31,8 @@ END_SECONDS = 1.0  # in which all children have ended after their parent
 # `vtg` with a line in a file for each step of indexing: the time, how many files are done, and the file at work.
 FOLLOWED = """
 import contextlib, sys, time
-from vtg.cli.main import main as cli
-from vtg.cli.main import options as cli_library
+from vtg.cli import main as cli
+from vtg.cli import options as cli_library
 log = open(sys.argv.pop(1), "w", buffering=1)
 @contextlib.contextmanager
 def follow(what):

@@ -17,7 +17,7 @@ import fsspec
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from vtg.clip.encoder import catalogue as clip_downloads
+from vtg.clip import catalogue as clip_downloads
 from vtg.errors import VideoError, VtgError
 from vtg.extraction.remote import fetched, read_remote
 from vtg.weights import downloads

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from vtg.clip import precision as clip_precision
 from vtg.clip.encoder import ClipEncoder
-from vtg.clip.encoder import precision as clip_precision
 from vtg.errors import VtgError
 from vtg.features.arrays import read_header
 from vtg.features.store import FeatureKey, FeatureStore

@@ -64,7 +64,7 @@ def test_what_a_recipe_states_counts_and_the_rest_is_the_heads(tmp_path: Path) -
     based = tmp_path / "based.toml"
     based.write_text('base = "charades"\n', encoding="utf-8")
     assert config(load_recipe(based))[:3] == (1.0, 0.1, "linear")
-    with pytest.raises(VtgError, match=r"recipe tacos: step_seconds 1365\.3 must not exceed window_seconds 30"):
+    with pytest.raises(VtgError, match=r"model.step_seconds 1365\.3 must not exceed window_seconds 30"):
         config(load_recipe("tacos", ["model.window_seconds=30"]))
 
 

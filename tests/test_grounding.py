@@ -16,8 +16,8 @@ import vtg
 from vtg.clip.encoder import ClipEncoder
 from vtg.errors import VtgError
 from vtg.features.store import VideoFeatures
+from vtg.grounding import grounder as vtg_grounding
 from vtg.grounding.grounder import Grounder, Grounding, Moment
-from vtg.grounding.grounder import grounder as vtg_grounding
 from vtg.grounding.window_layout import join_curves, window_starts
 from vtg.r2 import HeadConfig, R2Head, attention_map, postprocess_windows
 

@@ -41,7 +41,7 @@ def run_commands(library: Path, films: Path, seed: int, log: Path) -> None:
 
 def run_all(library: Path, films: Path, log: Path) -> None:
     """Runs in a process of its own: every command, one after the other, what each says and its status in files."""
-    from vtg.cli.main import main as cli
+    from vtg.cli import main as cli
 
     for number, command in enumerate(COMMANDS):
         words = [str(films) if word == "FILMS" else word for word in command]

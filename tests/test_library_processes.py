@@ -28,7 +28,7 @@ def open_library(folder: Path, weights: Path) -> Library:
 
 def index_slowly(folder: Path, weights: Path, films: Path, log: Path, seconds: float) -> None:
     """Runs in a process of its own: notes every video that is decoded, and takes its time."""
-    from vtg.features.store import pipeline
+    from vtg.features import pipeline
 
     original = pipeline.sample_frames
 

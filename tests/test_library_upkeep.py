@@ -13,7 +13,7 @@ import pytest
 
 from vtg.errors import VtgError
 from vtg.library.library import IndexReport, Library
-from vtg.library.upkeep import watch
+from vtg.library.watching import watch
 from vtg.models.specs import model_spec
 
 

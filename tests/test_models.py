@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from vtg.errors import VtgError
+from vtg.models import registry as models
 from vtg.models.registry import ModelEntry, find_model, load_head, pull, registry
-from vtg.models.registry import registry as models
 from vtg.weights.downloads import BLOCK_BYTES
 
 HERE = Path(__file__).parent / "data" / "r2"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vtg.cli.main import main as cli
+from vtg.cli import main as cli
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

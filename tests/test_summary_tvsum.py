@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-from vtg.cli.main import main as cli
+from vtg.cli import main as cli
 from vtg.datasets import Prediction, Sample, load_samples
 from vtg.evaluation.scoring import score_predictions, with_summary_figures
 from vtg.features.npy import PublishedFeatures

@@ -81,7 +81,7 @@ def command(*words: object) -> Callable[[], int]:
     """A run of `vtg` with these words, in this process."""
 
     def run() -> int:
-        from vtg.cli.main import main as cli
+        from vtg.cli import main as cli
 
         sys.argv = ["vtg", *map(str, words)]
         try:

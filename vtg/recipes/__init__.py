@@ -15,7 +15,7 @@ from vtg.errors import VtgError
 from vtg.files.paths import check_regular
 from vtg.r2.config import HeadConfig
 from vtg.recipes.sections import DataRecipe, EvaluationRecipe, Recipe, TrainRecipe
-from vtg.recipes.values import changed_section, check_sections, keys_of, refuse_unknown
+from vtg.recipes.values import changed_section, check_sections, keys_of, refuse_unknown, section_values, with_values
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -122,6 +122,7 @@ def _changed(start: Recipe, content: Mapping[str, Any], source: str, beside: Pat
 
 def _with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     known = [f"{section}.{key}" for section, kind in _SECTIONS.items() for key in keys_of(kind)]
+    values: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
     for setting in settings:
         source = f"--set {setting}"
         key, equals, text = setting.partition("=")
@@ -134,9 +135,12 @@ def _with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_SECTIONS)} and what they have"
             raise VtgError(f"{source}: there is no {key}; {hint}")
         section, _, field = key.partition(".")
-        changed = changed_section(getattr(recipe, section), {field: _value(text.strip())}, section, source)
-        recipe = replace(recipe, **{section: changed}, stated=recipe.stated | {key})
-    check_sections(recipe.data, recipe.evaluation, recipe.train, f"--set {' --set '.join(settings)}")
+        values[section] |= section_values(_SECTIONS[section], {field: _value(text.strip())}, section, source)
+    source = " ".join(f"--set {setting}" for setting in settings)
+    stated = recipe.stated | {f"{section}.{field}" for section, own in values.items() for field in own}
+    changed = {section: with_values(getattr(recipe, section), own, section, source) for section, own in values.items()}
+    recipe = replace(recipe, **changed, stated=stated)
+    check_sections(recipe.data, recipe.evaluation, recipe.train, source)
     return recipe
 
 

@@ -13,7 +13,7 @@ from vtg.errors import VtgError
 from vtg.r2.config import SUPPRESSIONS, HeadConfig
 from vtg.recipes.sections import MODEL_KEYS, POSITIVES, PRECISIONS, DataRecipe, EvaluationRecipe, TrainRecipe
 
-__all__ = ["changed_section", "check_sections", "keys_of", "refuse_unknown"]
+__all__ = ["changed_section", "check_sections", "keys_of", "refuse_unknown", "section_values", "with_values"]
 
 NOTHING = "none"  # TOML has no null: this text stands for it where a field may be without a value
 AT_LEAST_ONE = ("batch", "accumulate", "epochs", "repeats", "queries_per_video", "validate_every")
@@ -38,11 +38,34 @@ def changed_section(section: Section, content: object, name: str, source: str) -
     Raises:
         VtgError: not a table, an unknown key, or a value that cannot be.
     """
+    return with_values(section, section_values(type(section), content, name, source), name, source)
+
+
+def section_values(kind: type, content: object, name: str, source: str) -> dict[str, Any]:
+    """The values of a TOML table, in the types of a section's fields.
+
+    Args:
+        kind: the section's data class.
+        content: the table.
+        name: of the section.
+        source: the file, for errors.
+
+    Raises:
+        VtgError: not a table, an unknown key, or a value of the wrong type.
+    """
     if not isinstance(content, dict):
         raise VtgError(f"{source}: {name} must be a section, [{name}], not {shown(content)}")
-    refuse_unknown(content, keys_of(type(section)), f"{name}.", source)
-    kinds = {field.name: str(field.type) for field in fields(section)}
-    values = {key: _converted(value, kinds[key], f"{name}.{key}", source) for key, value in content.items()}
+    refuse_unknown(content, keys_of(kind), f"{name}.", source)
+    kinds = {field.name: str(field.type) for field in fields(kind)}
+    return {key: _converted(value, kinds[key], f"{name}.{key}", source) for key, value in content.items()}
+
+
+def with_values(section: Section, values: Mapping[str, Any], name: str, source: str) -> Section:
+    """A section with some values changed at once, as some are only right together.
+
+    Raises:
+        VtgError: a value that cannot be.
+    """
     try:
         return replace(section, **values)
     except ValueError as error:
