@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +31,12 @@ class TrainingLog:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.path = folder / "log.jsonl"
         kept = [line for line in read_log(self.path) if line["step"] <= step] if step else []
         with write_whole(self.path) as beside:
             beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = self.path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._events = _EventFile(folder / "tensorboard", step)
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -79,10 +79,53 @@ class TrainingLog:
         self._write({"step": step, "epoch": epoch, "figures": dict(figures), "best": is_best})
         for name, value in figures.items():
             self._events.add_scalar(f"validation/{name}", value, step)
+        self._events.flush()
 
     def _write(self, record: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+
+
+class _EventFile:
+    """A file of scalars for TensorBoard, written in this thread.
+
+    TensorBoard's own writer has a thread, in which an error becomes a traceback on the terminal.
+
+    Args:
+        folder: where TensorBoard looks for it.
+        step: that the run begins after; what a run before it wrote of later steps is dropped.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        # The name that TensorBoard knows; the latest file counts where two tell of the same step.
+        self._file = (folder / f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{os.getpid()}.vtg").open("ab")
+        self._records = RecordWriter(self._file)
+        self._add(file_version="brain.Event:2")
+        if step:
+            self._add(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """Write a value."""
+        from torch.utils.tensorboard.summary import scalar
+
+        self._add(step=step, summary=scalar(tag, value))
+
+    def flush(self) -> None:
+        """Show TensorBoard what was written."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+
+    def _add(self, **fields: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._records.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,8 +162,6 @@ def _why_not_opened(path: Path, error: Exception) -> str:
 def _is_still_picture(path: Path) -> bool:
     from vtg.video.pictures import PictureError, opened_picture
 
-    # What it thinks of a file that is no picture is nothing for the terminal.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         with opened_picture(path):
             return True
