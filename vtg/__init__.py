@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from vtg.lazy import lazy_names
@@ -30,11 +29,6 @@ __all__ = [
     "load",
     "load_head",
 ]
-
-# Idle threads of torch would spin for their next work and take the cores from the decoder beside them: they sleep
-# instead. torch reads this when it is loaded, so it counts where vtg is imported first.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -1,3 +1,5 @@
 """Benchmarks: each module measures one thing against what it should beat, in one run."""
 
-import vtg  # noqa: F401 - before torch, whose threads it tells to sleep while they wait
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded

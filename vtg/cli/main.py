@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -64,8 +65,17 @@ app = typer.Typer(
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
+# Of libraries that read these as they are loaded, which is after this module.
+ENVIRONMENT = {
+    "LANCE_LOG": "error",  # or LanceDB tells people about every table that it makes
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads of torch would take the cores from the decoder beside them
+}
+
+
 def main() -> None:
     """Run the command line; a user's mistake becomes one line and exit status 1."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     prepare_outputs()
     try:
         status = end_output(_run())

@@ -38,9 +38,9 @@ def local_path(path: str) -> str:
     """A ``file://`` URL as the path that it means; anything else as it is."""
     for prefix in ("file://", "local://"):
         if path.startswith(prefix):
-            from fsspec.implementations.local import LocalFileSystem
+            from fsspec.core import url_to_fs
 
-            return str(LocalFileSystem._strip_protocol(path))
+            return str(url_to_fs(path)[1])
     return path
 
 

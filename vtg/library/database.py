@@ -70,7 +70,6 @@ class Database:
 
     @cached_property
     def _database(self) -> Any:
-        os.environ.setdefault("LANCE_LOG", "error")  # or it tells people about every table that it makes
         import lancedb
 
         return lancedb.connect(str(self._folder), read_consistency_interval=timedelta(0))

@@ -93,7 +93,7 @@ def open_container(path: str | os.PathLike[str]) -> InputContainer:
         path: the file. No other file is opened, whatever this one says.
 
     Returns:
-        The container; messages of the libraries do not reach the terminal.
+        The container.
 
     Raises:
         VideoError: missing, not readable, not a video, or a playlist or manifest that names other files.
@@ -101,7 +101,6 @@ def open_container(path: str | os.PathLike[str]) -> InputContainer:
     import av
 
     check_readable(path)
-    av.logging.set_level(None)  # other libraries turn the messages on
     options = {
         "format_whitelist": _format_names(),
         "protocol_whitelist": PROTOCOLS,
