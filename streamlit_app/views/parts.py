@@ -154,6 +154,13 @@ def show_job(job: Job, cancel: Callable[[Job], None] | None, dismiss: Callable[[
             st.button("Dismiss", key=f"dismiss-{job.kind}-{job.number}", on_click=dismiss, args=(job,))
 
 
+def _clip(backend: Backend, video: str, path: str, moment: Moment) -> tuple[str, str] | None:
+    """Address and name of a moment's clip; None where it is too long for one."""
+    if moment.seconds > LONGEST_CLIP:
+        return None
+    return media_url(backend, "clip", video, moment.start, moment.end), clip_name(path, moment.start, moment.end)
+
+
 def show_player(
     backend: Backend,
     key: str,
@@ -205,12 +212,7 @@ def show_player(
             play=play,
             note=note,
             jump=jump,
-            clip=(
-                media_url(backend, "clip", video, moment.start, moment.end),
-                clip_name(entry.path, moment.start, moment.end),
-            )
-            if clip and moment.seconds <= LONGEST_CLIP
-            else None,
+            clip=_clip(backend, video, entry.path, moment) if clip else None,
             replay=clip,
             last=copy.job is not None and copy.job.state == FAILED,
         )

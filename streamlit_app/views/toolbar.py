@@ -77,20 +77,7 @@ def show_toolbar(backend: Backend, state: SearchState, before: SearchState) -> S
                 st.session_state["search.min"] = usual
         label = f"Filters · {before.filters}" if before.filters else "Filters"
         with st.popover(label, icon=":material/tune:"):
-            names = place_names(backend.indexed(), backend.shown.path)
-            if "search.places" in st.session_state:
-                st.session_state["search.places"] = [
-                    place for place in st.session_state["search.places"] if place in names
-                ]
-            places = st.multiselect(
-                "Look in",
-                list(names),
-                visit.initial("search.places", [place for place in before.places if place in names]),
-                key="search.places",
-                on_change=visit.acted,
-                format_func=names.__getitem__,
-                placeholder="all videos",
-            )
+            places = _places(backend, before)
             least = st.slider(
                 "Score at least",
                 0.0,
@@ -127,6 +114,22 @@ def show_toolbar(backend: Backend, state: SearchState, before: SearchState) -> S
         longest=longest,
         grouped=grouped,
         why=why and head,
+    )
+
+
+def _places(backend: Backend, state: SearchState) -> list[str]:
+    """The folders and files to look in; none for all."""
+    names = place_names(backend.indexed(), backend.shown.path)
+    if "search.places" in st.session_state:
+        st.session_state["search.places"] = [place for place in st.session_state["search.places"] if place in names]
+    return st.multiselect(
+        "Look in",
+        list(names),
+        visit.initial("search.places", [place for place in state.places if place in names]),
+        key="search.places",
+        on_change=visit.acted,
+        format_func=names.__getitem__,
+        placeholder="all videos",
     )
 
 

@@ -71,17 +71,8 @@ def show() -> None:
         label_visibility="collapsed",
     )
     if chosen is None:
-        gone = bool(named) and named not in names
-        if not gone:
-            visit.keep(PAGE, replace(state, video="", at=None))
-        with empty_state(
-            "movie",
-            "This video is not here any more" if gone else "Choose a video",
-            "It was removed from the library; choose another."
-            if gone
-            else "See what it holds for several questions at once, its highlights, and a short version of it.",
-        ):
-            return
+        _show_none(state, gone=bool(named) and named not in names)
+        return
     queries = st.multiselect(
         "Questions",
         list(dict.fromkeys([*st.session_state.get("video.queries", state.queries), *backend.examples])),
@@ -118,6 +109,20 @@ def show() -> None:
     with errors_shown():
         if show_loading(backend):
             st.fragment(_part)(names[chosen], state.queries)
+
+
+def _show_none(state: VideoState, gone: bool) -> None:
+    """What is shown while no video is chosen, or after the chosen one has gone."""
+    if not gone:
+        visit.keep(PAGE, replace(state, video="", at=None))
+    title = "This video is not here any more" if gone else "Choose a video"
+    what = (
+        "It was removed from the library; choose another."
+        if gone
+        else "See what it holds for several questions at once, its highlights, and a short version of it."
+    )
+    with empty_state("movie", title, what):
+        pass
 
 
 def _fill(state: VideoState) -> None:

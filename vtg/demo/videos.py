@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +102,15 @@ def make_videos(
     }
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(round(scene.duration * frame_rate) for scene in scenes.values())
+    tell = progress or (lambda done, total: None)
     done = 0
     videos = []
     for name, scene in scenes.items():
         path = folder / f"{name}.mp4"
-        before = done
-
-        def report(written: int, before: int = before) -> None:
-            if progress is not None:
-                progress(before + written, total)
-
         if not path.exists():
-            write_video(scene, path, width, height, frame_rate, progress=report)
+            write_video(scene, path, width, height, frame_rate, partial(_tell_more, tell, done, total))
         done += round(scene.duration * frame_rate)
-        report(done - before)
+        tell(done, total)
         videos.append(DemoVideo(path, scene, tuple(_ask(scene, sentences))))
     write_annotations(videos, folder / "annotations.jsonl")
     return videos
@@ -139,6 +135,10 @@ def make_sample(split: str, index: int, *, sentences: int = 8, width: int = 320,
     name = f"{split}_{index:05d}"
     fields = tuple(annotate(scene, name, sentence, number) for number, sentence in enumerate(asked))
     return DemoSample(scene, frames, asked, fields)
+
+
+def _tell_more(tell: Callable[[int, int], None], before: int, total: int, written: int) -> None:
+    tell(before + written, total)
 
 
 def annotate(scene: Scene, video_id: str, sentence: Sentence, query_id: int) -> dict[str, Any]:

@@ -103,12 +103,19 @@ def evaluate(
     except OSError as error:
         reason = error.strerror or error
         raise VtgError(f"{error.filename or out}: {reason}; make room, then the same command goes on") from error
-    dataset = recipe.data.dataset
-    truth = any(sample.windows is not None or sample.ratings is not None for sample in samples)
-    scores = score_predictions(load_predictions(out), samples, dataset, out.name, out, annotations) if truth else None
-    if scores is not None and dataset == SUMMARISED:
+    return Evaluation(out, _scores(recipe.data.dataset, samples, out, annotations, grounder))
+
+
+def _scores(
+    dataset: str, samples: Sequence[Sample], out: Path, annotations: Path | None, grounder: SampleGrounder
+) -> Scores | None:
+    """The figures of a file of predictions; None where the annotations have no truth."""
+    if not any(sample.windows is not None or sample.ratings is not None for sample in samples):
+        return None
+    scores = score_predictions(load_predictions(out), samples, dataset, out.name, out, annotations)
+    if dataset == SUMMARISED:
         scores = with_summary_figures(scores, lambda sample: _shots(grounder.video(sample)))
-    return Evaluation(out, scores)
+    return scores
 
 
 def _shots(video: VideoFeatures) -> np.ndarray:

@@ -140,6 +140,27 @@ def extract(
     problems = (*work.problems, *missing_files(work, sizes))
     settings = OutputSettings(encoder.fingerprint, str(encoder), layout, work.video_folder, work.query_folder)
     output = Output(out, settings)
+    _check(output, problems, skip_wrong)
+    there = {source: size for source, size in sizes.items() if size is not None}
+    part = work.shard(*shard)
+    part = replace(part, videos=tuple(job for job in part.videos if job.source in there))
+    report = ExtractionReport(problems=problems)
+    try:
+        plan = make_plan(part, output, there, retry_failed)
+        # Before OUT is begun: a CLIP or a device that cannot be had leaves nothing behind.
+        steps = _steps(plan, output, encoder, device, workers, ray) if plan.videos or plan.queries else None
+        _carry_out(plan, steps, output, report, progress)
+    except OSError as error:
+        place, reason = error.filename or out, error.strerror or " ".join(str(error).split())
+        raise VtgError(f"{place}: {reason}; what is finished is kept, the same command goes on from there") from error
+    finally:
+        output.place.claims.close()
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _check(output: Output, problems: tuple[str, ...], skip_wrong: bool) -> None:
+    """Refuse an output of something else, and wrong work, in one error."""
     try:
         output.check()
     except VtgError as error:
@@ -148,31 +169,25 @@ def extract(
         raise
     if problems and not skip_wrong:
         raise WrongWorkError(problems)
-    there = {source: size for source, size in sizes.items() if size is not None}
-    part = work.shard(*shard)
-    part = replace(part, videos=tuple(job for job in part.videos if job.source in there))
-    report = ExtractionReport(problems=problems)
-    try:
-        plan = make_plan(part, output, there, retry_failed)
-        report.finished = plan.finished_videos + plan.finished_queries
-        report.failed.extend(plan.failed)
-        # Before OUT is begun: a CLIP or a device that cannot be had leaves nothing behind.
-        steps = _steps(plan, output, encoder, device, workers, ray) if plan.videos or plan.queries else None
-        output.begin()
-        output.sweep()
-        if steps is not None:
-            _follow(steps, plan, report, progress)
-            output.sweep()
-            output.write_failures(output.video_records().values())
-        else:
-            output.write_failures(plan.records)
-    except OSError as error:
-        place, reason = error.filename or out, error.strerror or " ".join(str(error).split())
-        raise VtgError(f"{place}: {reason}; what is finished is kept, the same command goes on from there") from error
-    finally:
-        output.place.claims.close()
-    report.seconds = time.monotonic() - began
-    return report
+
+
+def _carry_out(
+    plan: Plan,
+    steps: Generator[Step, None, None] | None,
+    output: Output,
+    report: ExtractionReport,
+    progress: Callable[[ExtractionProgress], None],
+) -> None:
+    report.finished = plan.finished_videos + plan.finished_queries
+    report.failed.extend(plan.failed)
+    output.begin()
+    output.sweep()
+    if steps is None:
+        output.write_failures(plan.records)
+        return
+    _follow(steps, plan, report, progress)
+    output.sweep()
+    output.write_failures(output.video_records().values())
 
 
 def _steps(

@@ -225,26 +225,9 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
     duration = listing.duration(first, rate)
     orientation, colours, tagged = orientation_of(frame), Colours.of_pictures(frame), Colours.of_pictures(context)
     sar = rational(stream.sample_aspect_ratio) or Fraction(1)
-    width, height = frame.width, frame.height
-    check_shape(path, width * sar, height)
-    if orientation.swaps_sides:
-        width, height, sar = height, width, 1 / sar
-    audio = next(iter(container.streams.audio), None)
-    info = VideoInfo(
-        path=path,
-        duration=float(duration),
-        fps=float(rate),
-        width=max(1, round(width * sar)),
-        height=height,
-        rotation=orientation.rotation,
-        codec=context.codec.canonical_name,
-        audio=None if audio is None else _codec_name(audio),
-        title=_title(container),
-        mirrored=orientation.mirrored,
-        timecode=_timecode(container, stream),
-    )
+    check_shape(path, frame.width * sar, frame.height)
     return PictureTrack(
-        info=info,
+        info=_info(path, container, stream, duration, rate, orientation, _shown_size(frame, sar, orientation)),
         clock=listing.clock,
         first=first,
         duration=duration,
@@ -266,6 +249,40 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
         coded_width=frame.width,
         coded_height=frame.height,
         pixel_bits=frame.format.padded_bits_per_pixel,
+    )
+
+
+def _shown_size(frame: VideoFrame, sar: Fraction, orientation: Orientation) -> tuple[int, int]:
+    """Width and height of a picture as it is shown: upright, and with square pixels."""
+    width, height = frame.width, frame.height
+    if orientation.swaps_sides:
+        width, height, sar = height, width, 1 / sar
+    return max(1, round(width * sar)), height
+
+
+def _info(
+    path: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    duration: Fraction,
+    rate: Fraction,
+    orientation: Orientation,
+    size: tuple[int, int],
+) -> VideoInfo:
+    """What is public of a video."""
+    audio = next(iter(container.streams.audio), None)
+    return VideoInfo(
+        path=path,
+        duration=float(duration),
+        fps=float(rate),
+        width=size[0],
+        height=size[1],
+        rotation=orientation.rotation,
+        codec=stream.codec_context.codec.canonical_name,
+        audio=None if audio is None else _codec_name(audio),
+        title=_title(container),
+        mirrored=orientation.mirrored,
+        timecode=_timecode(container, stream),
     )
 
 
