@@ -73,17 +73,7 @@ def show() -> None:
     if chosen is None:
         _show_none(state, gone=bool(named) and named not in names)
         return
-    queries = st.multiselect(
-        "Questions",
-        list(dict.fromkeys([*st.session_state.get("video.queries", state.queries), *backend.examples])),
-        visit.initial("video.queries", list(state.queries)),
-        key="video.queries",
-        on_change=visit.acted,
-        accept_new_options=True,
-        max_selections=MOST_QUERIES,
-        placeholder="Ask several questions of this video",
-        help="Each gets a curve; highlights and summary answer the first.",
-    )
+    asked = _asked(backend, state)
     part = st.segmented_control(
         "Part",
         PARTS,
@@ -94,7 +84,6 @@ def show() -> None:
         label_visibility="collapsed",
         required=True,
     )
-    asked = list(dict.fromkeys(query.strip() for query in queries if query.strip()))
     state = replace(
         state,
         video=chosen,
@@ -109,6 +98,22 @@ def show() -> None:
     with errors_shown():
         if show_loading(backend):
             st.fragment(_part)(names[chosen], state.queries)
+
+
+def _asked(backend: Backend, state: VideoState) -> list[str]:
+    """The questions of the visitor, each once."""
+    queries = st.multiselect(
+        "Questions",
+        list(dict.fromkeys([*st.session_state.get("video.queries", state.queries), *backend.examples])),
+        visit.initial("video.queries", list(state.queries)),
+        key="video.queries",
+        on_change=visit.acted,
+        accept_new_options=True,
+        max_selections=MOST_QUERIES,
+        placeholder="Ask several questions of this video",
+        help="Each gets a curve; highlights and summary answer the first.",
+    )
+    return list(dict.fromkeys(query.strip() for query in queries if query.strip()))
 
 
 def _show_none(state: VideoState, gone: bool) -> None:
