@@ -168,12 +168,12 @@ def test_unknown_name_offers_the_nearest():
 
 
 def test_bundled_head_is_found_in_the_package(monkeypatch):
-    entry = ModelEntry("demo", "demo", "moments and highlights", 0.5, bundled="models.toml")
-    assert entry.present and entry.path == Path(models.__file__).parent / "models.toml"
+    entry = ModelEntry("demo", "demo", "moments and highlights", 0.5, bundled="models/registry.toml")
+    assert entry.present and entry.path == Path(models.__file__).with_name("registry.toml")
     monkeypatch.setattr(models, "registry", lambda: {"demo": entry})
     assert pull("demo") == entry.path
     monkeypatch.setattr(
-        models, "registry", lambda: {"demo": dataclasses.replace(entry, bundled="demo/none.safetensors")}
+        models, "registry", lambda: {"demo": dataclasses.replace(entry, bundled="weights/none.safetensors")}
     )
     with pytest.raises(VtgError, match="install vtg again"):
         pull("demo")
