@@ -43,6 +43,7 @@ def unseen(tests_folder: Path, encoder: ClipEncoder) -> TestSet:
     return make_test_set(tests_folder, encoder, 1, 6, 1, lambda label, done, total: None)
 
 
+@pytest.mark.slow
 def test_a_smoke_run_rebuilds_both_files_from_nothing(tmp_path: Path):
     command = [sys.executable, str(ROOT / "tools" / "make_demo.py"), "--smoke", "--out", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=560, check=False)

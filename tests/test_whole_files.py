@@ -10,10 +10,19 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vtg.errors import VtgError
-from vtg.files.whole import WORKING_FOLDER, check_name, fitted_name, working_folder, write_whole
+from vtg.files.whole import (
+    WORKING_FOLDER,
+    WholeFileWriter,
+    check_name,
+    fitted_name,
+    remove_abandoned_parts,
+    working_folder,
+    write_whole,
+)
 
 WRITER = """
 import sys, time
@@ -147,3 +156,15 @@ def test_a_disk_that_is_full_is_told_of_the_final_file(tmp_path: Path) -> None:
 def test_what_cannot_be_read_keeps_its_own_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), write_whole(tmp_path / "out.txt"):
         (tmp_path / "source.txt").read_bytes()
+
+
+def test_an_array_that_is_about_to_get_its_name_is_not_taken_for_abandoned(tmp_path: Path) -> None:
+    writer = WholeFileWriter(tmp_path / "a.bin", 4)
+    writer.open()
+    try:
+        writer.write(np.arange(4, dtype=np.uint8))
+        writer.complete(b"head", check=lambda part: remove_abandoned_parts(tmp_path))
+    finally:
+        writer.__exit__(None, None, None)
+    assert (tmp_path / "a.bin").read_bytes() == b"head\0\1\2\3"
+    assert names(tmp_path) == ["a.bin"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import struct
@@ -55,11 +54,12 @@ def fill(library: Library, like: Path, paths: list[Path]) -> None:
     stored = library.features.open(library._feature_key(entry.video))
     assert stored.embedding is not None
     tables, entries, frames = library._tables, [], []
-    own = [path for path in library.folder.rglob(f"{entry.video}*") if path.is_file()]
+    own = {path: path.read_bytes() for path in library.folder.rglob(f"{entry.video}*") if path.is_file()}
     for path in paths:
         key, status = content_key(path), path.stat()
-        for file in own:
-            os.link(file, file.with_name(file.name.replace(entry.video, key)))
+        for file, content in own.items():  # which says inside, too, whose it is
+            copy = file.with_name(file.name.replace(entry.video, key))
+            copy.write_bytes(content.replace(entry.video.encode(), key.encode()))
         entries.append(replace(entry, path=str(path), video=key, size=status.st_size, modified=status.st_mtime_ns))
         frames.append((key, stored.times, stored.embedding))
     rows = pa.concat_tables([frame_rows(*one) for one in frames])

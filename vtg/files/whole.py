@@ -196,7 +196,7 @@ def check_name(path: str | os.PathLike[str]) -> None:
 def remove_abandoned_parts(folder: Path) -> None:
     """Removes the files in a folder that a `WholeFileWriter` was at when its process was killed.
 
-    Where the file system has no locks, those that have not grown for an hour.
+    Where the file system has no locks, and on Windows, those that have not grown for an hour.
     """
     for part in folder.glob(f"*{PART}"):
         with contextlib.suppress(OSError):  # another process has just finished or removed it
@@ -204,7 +204,8 @@ def remove_abandoned_parts(folder: Path) -> None:
             try:
                 locked = lock_handle(handle)
                 is_old = os.fstat(handle).st_mtime < time.time() - ABANDONED_SECONDS
-                is_abandoned = locked or (locked is None and is_old)
+                # Where an open file cannot get its name, it is not locked in the moment before that.
+                is_abandoned = locked is not False and (is_old or (locked is True and CAN_REMOVE_OPEN_FILES))
                 if is_abandoned and CAN_REMOVE_OPEN_FILES:
                     part.unlink()
             finally:
@@ -270,7 +271,9 @@ class WholeFileWriter:
             self._file.write(header)
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._file.close()
+            if not CAN_REMOVE_OPEN_FILES:  # nor rename them
+                self._file.close()
+        # Still locked: as soon as it is not, another process may take it for abandoned.
         check(self._part)
         self._part.replace(self._path)
 

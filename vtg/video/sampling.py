@@ -197,17 +197,16 @@ def _decode_with_ffmpeg(
     # rounding, and the samples from there to the first are dropped.
     step = math.lcm(rate.denominator, track.clock.numerator)
     begin = math.floor(first / rate / step) * step
-    filters = ",".join(
-        [
-            f"setpts=PTS-{origin}",
-            # Once more in any case: older versions forget for how long the last picture is shown.
-            f"tpad=stop_mode=clone:stop={-1 if hold else 1}",
-            f"fps=fps={rate.numerator}/{rate.denominator}:round=near:start_time={begin}",
-            f"trim=start_frame={first - begin * rate}",
-            "setpts=N",
-            shaping,
-        ]
-    )
+    choosing = [
+        f"setpts=PTS-{origin}",
+        # Once more in any case: older versions forget for how long the last picture is shown.
+        f"tpad=stop_mode=clone:stop={-1 if hold else 1}",
+        f"fps=fps={rate.numerator}/{rate.denominator}:round=near:start_time={begin}",
+        f"trim=start_frame={first - begin * rate}",
+        "setpts=N",
+    ]
+    # Whatever is fewer is scaled: the samples, or the pictures that stand for several of them.
+    filters = ",".join([shaping, *choosing] if rate > track.info.fps else [*choosing, shaping])
     threads = child_threads(track.coded_width, track.coded_height, track.pixel_bits)
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", *clock, *jump, "-reinit_filter", "0"]
     command += ["-threads", str(threads), *input_options(), "-i", absolute(track.info.path), "-map", "0:V:0"]
