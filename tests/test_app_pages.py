@@ -20,6 +20,7 @@ from streamlit.testing.v1 import AppTest
 
 import streamlit_app
 from streamlit_app import backend as backend_room
+from streamlit_app import components
 from streamlit_app.asked import read_picture
 from streamlit_app.backend import READY, Backend, Options
 from streamlit_app.exports import FORMS
@@ -44,6 +45,12 @@ def wait_for(ready: Callable[[], bool]) -> None:
 def main_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the program back what Streamlit puts a page in the place of: processes of later tests would run the page."""
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture(autouse=True)
+def components_of_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register the components at each run of a page: older versions of Streamlit have a runtime for each in tests."""
+    monkeypatch.setattr(components, "_component", components._component.__wrapped__)
 
 
 @pytest.fixture(scope="module")
