@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 
 from vtg.errors import VtgError
-from vtg.features.arrays import ArrayFileWriter, read_header
+from vtg.features.arrays import HEADER_BYTES, arrays_header, read_header
 from vtg.features.store import FeatureKey, VideoFeatures
+from vtg.files.whole import WholeFileWriter
 from vtg.grounding.projections import ProjectionKey, ProjectionStore, head_fingerprint, quantized_windows
 from vtg.grounding.windows import ground_with_head
 from vtg.library.library import Library
@@ -97,7 +98,7 @@ def test_projections_of_older_versions_are_converted_and_answer_the_same(
         def refuse(*_: object) -> None:
             raise PermissionError("read-only")
 
-        monkeypatch.setattr(ArrayFileWriter, "__enter__", refuse)
+        monkeypatch.setattr(WholeFileWriter, "__enter__", refuse)
     stored = store.open(OWN)
     assert [key.precision for key in store] == ["int8" if writable else precision]
     for key in store:
@@ -239,10 +240,9 @@ def as_older(library: Library, precision: str) -> None:
     stored = library.features.projections.open(key)
     assert stored.scale is not None
     values = (stored.values * stored.scale.astype(np.float32)[..., None]).astype(precision)
-    with ArrayFileWriter(library.features.projections.path(replace(key, precision=precision))) as file:
+    with WholeFileWriter(library.features.projections.path(replace(key, precision=precision)), HEADER_BYTES) as file:
         file.write(values)
-        del metadata["sha256"]
-        file.finish(metadata, {"values": (values.dtype.str, values.shape)})
+        file.complete(arrays_header(metadata, {"values": (values.dtype.str, values.shape)}, file.sha256))
     path.unlink()
 
 

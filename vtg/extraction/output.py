@@ -12,10 +12,11 @@ import numpy as np
 
 from vtg.errors import VideoError, VtgError
 from vtg.extraction.jobs import QueryJob, VideoJob
-from vtg.extraction.places import PART, Place, open_place
+from vtg.extraction.places import Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
 from vtg.features.npy import NPY_HEADER_BYTES, NpyWriter
 from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore
+from vtg.files.whole import PART
 from vtg.text import json_text, read_json
 
 __all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "stretch_key"]

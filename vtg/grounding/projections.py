@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtg.errors import VtgError
-from vtg.features.arrays import ArrayFileWriter, map_arrays, read_header, verify
+from vtg.features.arrays import HEADER_BYTES, arrays_header, map_arrays, read_header, verify
 from vtg.features.token_cache import StoredProjection
 from vtg.files.hashing import file_sha256
-from vtg.files.whole import remove_abandoned_parts
+from vtg.files.whole import WholeFileWriter, remove_abandoned_parts
 from vtg.grounding.window_layout import window_frames, window_starts
 from vtg.weights.memory import give_memory_back
 
@@ -262,7 +262,7 @@ class _WindowsFile:
 
     def __init__(self, path: Path, key: ProjectionKey) -> None:
         self._key = key
-        self._file = ArrayFileWriter(path)
+        self._file = WholeFileWriter(path, HEADER_BYTES)
         self._scales: list[np.ndarray] = []
         self._shape: tuple[int, ...] = ()
 
@@ -291,7 +291,8 @@ class _WindowsFile:
             "frames": str(frames),
             "step": str(step),
         }
-        self._file.finish(metadata, {"values": ("|i1", (len(scale), *self._shape)), "scale": ("<f2", scale.shape)})
+        arrays = {"values": ("|i1", (len(scale), *self._shape)), "scale": ("<f2", scale.shape)}
+        self._file.complete(arrays_header(metadata, arrays, self._file.sha256), read_header)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
