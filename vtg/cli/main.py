@@ -67,7 +67,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 # Of libraries that read these as they are loaded, which is after this module.
 ENVIRONMENT = {
-    "LANCE_LOG": "error",  # or LanceDB tells people about every table that it makes
+    "LANCEDB_LOG": "error",  # LanceDB warns of every conflict of two processes, which vtg resolves by trying again
     "OMP_WAIT_POLICY": "PASSIVE",  # idle threads of torch would take the cores from the decoder beside them
 }
 
