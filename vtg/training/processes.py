@@ -37,7 +37,8 @@ def make_accelerator(recipe: TrainRecipe, device: str | None, some_unused: bool)
     from accelerate.state import AcceleratorState
 
     precision = {"float32": "no"}.get(recipe.precision, recipe.precision)
-    # A training before this one in the same process may have had another precision, or another device.
+    # A training before this one in the same process may have had another precision, or another device. accelerate has
+    # no public way to begin anew: an Accelerator of another precision is refused until the state is cleared.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     try:
         accelerator = Accelerator(

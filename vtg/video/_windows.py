@@ -96,6 +96,10 @@ if sys.platform == "win32":
             raise ctypes.WinError(ctypes.get_last_error())
         return int(job)
 
+    def _handle(process: subprocess.Popen[bytes]) -> int:
+        """The system's handle of a process. Python offers none publicly; one opened by the id could lack rights."""
+        return int(process._handle)  # type: ignore[attr-defined]
+
     def adopt(process: subprocess.Popen[bytes], memory: int) -> None:
         """Puts a process that has just been started under the limits.
 
@@ -106,9 +110,8 @@ if sys.platform == "win32":
         Raises:
             OSError: the system refuses; the process is ended.
         """
-        handle = int(process._handle)  # type: ignore[attr-defined]
         try:
-            if not _kernel().AssignProcessToJobObject(_job(memory), handle):
+            if not _kernel().AssignProcessToJobObject(_job(memory), _handle(process)):
                 raise ctypes.WinError(ctypes.get_last_error())
         except OSError:
             if process.poll() is None:
@@ -119,8 +122,7 @@ if sys.platform == "win32":
     def bytes_read(process: subprocess.Popen[bytes]) -> int | None:
         """Bytes that a process has read so far; None where that cannot be told."""
         transfers = _Transfers()
-        handle = int(process._handle)  # type: ignore[attr-defined]
-        known = _kernel().GetProcessIoCounters(handle, ctypes.byref(transfers))
+        known = _kernel().GetProcessIoCounters(_handle(process), ctypes.byref(transfers))
         return int(transfers.ReadTransferCount) if known else None
 
     def resident_bytes() -> int | None:
