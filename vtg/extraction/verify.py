@@ -13,11 +13,11 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.extraction.output import Output, header_sha256
-from vtg.extraction.places import PART
 from vtg.extraction.records import QueryRecord, VideoRecord
 from vtg.features.npy import NPY_HEADER_BYTES, read_npy
 from vtg.features.store import FeatureKey, FeatureStore
 from vtg.files.hashing import file_sha256
+from vtg.files.whole import PART
 
 __all__ = ["VerificationReport", "verify"]
 
