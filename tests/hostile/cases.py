@@ -100,8 +100,7 @@ def function(*calls: Callable[[], object]) -> Callable[[], int]:
     """
 
     def run() -> int:
-        from vtg.cli_manners import complain
-
+        from vtg.cli.console import complain
         from vtg.errors import VtgError
 
         refusals: list[str] = []
