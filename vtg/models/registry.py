@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
 from vtg.files.paths import cache_folder
-from vtg.weights.downloads import Progress, TooLongError, append_rest, hub_utilities, one_line
+from vtg.weights.downloads import Progress, TooLongError, fetch_url, hub_utilities, one_line
 
 if TYPE_CHECKING:
     from vtg.r2.head import R2Head
@@ -213,7 +213,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
 
 
 def download(entry: ModelEntry, partial: Path, progress: Progress | None) -> None:
-    """Fetches a published file, going on from what `partial` already holds, as long as each try brings bytes.
+    """Fetches a published file, going on from what `partial` already holds.
 
     Raises:
         VtgError: it could not be fetched whole; `partial` keeps what arrived.
@@ -222,20 +222,14 @@ def download(entry: ModelEntry, partial: Path, progress: Progress | None) -> Non
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None  # read now: the client reads it on its import
     url = hf_hub_url(str(entry.repository), str(entry.file), revision=entry.revision, endpoint=endpoint)
-    done = partial.stat().st_size if partial.exists() else 0
-    while True:
-        try:
-            size = get_hf_file_metadata(url).size
-            if size is not None and size > MOST_BYTES:
-                raise TooLongError(f"{size} bytes are announced, more than any head has")
-            with partial.open("ab") as file:
-                append_rest(url, file, size, progress)
-            return
-        except Exception as error:  # of the client, of its HTTP library (it differs between versions), or of the disk
-            before, done = done, partial.stat().st_size if partial.exists() else 0
-            if done <= before or isinstance(error, TooLongError):
-                line = f"{entry.name}: {url} failed ({one_line(error)}); pull it again, it goes on where it stopped"
-                raise VtgError(line) from error
+    try:
+        size = get_hf_file_metadata(url).size
+        if size is not None and size > MOST_BYTES:
+            raise TooLongError(f"{size} bytes are announced, more than any head has")
+        fetch_url(url, partial, size, progress)
+    except Exception as error:  # of the client, of its HTTP library (it differs between versions), or of the disk
+        line = f"{entry.name}: {url} failed ({one_line(error)}); pull it again, it goes on where it stopped"
+        raise VtgError(line) from error
 
 
 def check_hash(entry: ModelEntry, path: Path) -> None:

@@ -1,4 +1,9 @@
-"""Fetch files over HTTP and from the Hugging Face hub: never more than was announced, and checked by their hash."""
+"""Fetch files over HTTP and from the Hugging Face hub: never more than was announced, and checked by their hash.
+
+`fetch_from_hub` leaves CLIP weights to the hub's client, which keeps them in its cache. `fetch_url` fetches plain URLs,
+and the published heads, through the client's HTTP session: the client's own download has no limit to what a server may
+send and no report of progress before its version 1, and from version 2 on drops what a broken download has received.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +25,7 @@ __all__ = [
     "announced_size",
     "append_rest",
     "fetch_from_hub",
+    "fetch_url",
     "fetch_whole",
     "hub_utilities",
     "one_line",
@@ -31,12 +37,43 @@ BLOCK_BYTES = 1 << 16  # bytes read at once
 TIMEOUT_SECONDS = 30  # seconds without a byte until a connection counts as broken
 PARTIAL_CONTENT = 206  # the HTTP status of an answer to a range
 MOST_UNANNOUNCED = 4 << 30  # bytes of a file whose size the server does not say
-MAX_ATTEMPTS = 5  # of a whole download; each goes on where the one before broke off
 SHA1_DIGITS, SHA256_DIGITS = 40, 64  # of the hub's names for the content of small and of large files
 
 
 class TooLongError(OSError):
     """A server that sends more than it announced."""
+
+
+def fetch_url(url: str, path: Path, size: int | None = None, progress: Progress | None = None) -> None:
+    """Fetch a URL into a file, going on from what it holds; tries again as long as each try brings bytes.
+
+    Args:
+        url: of the content.
+        path: the file; after an error it keeps what arrived, for a later call.
+        size: of the whole content, bytes; None for what the server says, and then the first try begins anew.
+        progress: called after each block.
+
+    Raises:
+        TooLongError: the server sends more than `size`; nothing is kept.
+        Exception: of the HTTP library, which differs between versions of the hub's client, or of the disk.
+    """
+
+    def note(done: int, announced: int | None) -> None:
+        nonlocal size
+        size = announced  # with it the next try goes on
+        if progress:
+            progress(done, announced)
+
+    done = path.stat().st_size if path.exists() else 0
+    while True:
+        try:
+            with path.open("ab") as file:
+                append_rest(url, file, size, note)
+            return
+        except Exception as error:
+            before, done = done, path.stat().st_size if path.exists() else 0
+            if done <= before or isinstance(error, TooLongError):
+                raise
 
 
 def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress | None = None) -> None:
@@ -110,14 +147,10 @@ def fetch_whole(url: str, path: Path, sha256: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as part:
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                with part.open("ab") as file:
-                    append_rest(url, file, None)
-                break
-            except Exception as error:  # of the HTTP library, which differs between versions of the client
-                if isinstance(error, TooLongError) or attempt == MAX_ATTEMPTS - 1:
-                    raise VtgError(f"{url}: cannot be downloaded ({one_line(error)})") from None
+        try:
+            fetch_url(url, part)
+        except Exception as error:
+            raise VtgError(f"{url}: cannot be downloaded ({one_line(error)})") from None
         digest = file_sha256(part)
         if not digest.startswith(sha256):
             raise VtgError(f"{url}: the download is another file (SHA-256 {digest[:8]}…, not {sha256[:8]}…); try again")
