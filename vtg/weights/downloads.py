@@ -1,8 +1,9 @@
 """Fetch files over HTTP and from the Hugging Face hub: never more than was announced, and checked by their hash.
 
 `fetch_from_hub` leaves CLIP weights to the hub's client, which keeps them in its cache. `fetch_url` fetches plain URLs,
-and the published heads, through the client's HTTP session: the client's own download has no limit to what a server may
-send and no report of progress before its version 1, and from version 2 on drops what a broken download has received.
+and the published heads, through the client's HTTP session. The client's own download does not serve for these: up to
+version 1.0 it limits nothing that a server sends and reports no progress, and from version 2.0 on it drops what a
+download that was stopped has received.
 """
 
 from __future__ import annotations
