@@ -23,7 +23,6 @@ __all__ = [
     "BLOCK_BYTES",
     "Progress",
     "TooLongError",
-    "announced_size",
     "append_rest",
     "fetch_from_hub",
     "fetch_url",
@@ -108,7 +107,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
         response.raise_for_status()
         if done and response.status_code != PARTIAL_CONTENT:  # a server that knows no ranges sends all of it
             _emptied(file)
-        size = announced_size(response) if size is None else size
+        size = _announced_size(response) if size is None else size
         most = MOST_UNANNOUNCED if size is None else size
         read = response.iter_bytes if hasattr(response, "iter_bytes") else response.iter_content
         for block in read(BLOCK_BYTES):
@@ -128,7 +127,7 @@ def _emptied(file: BinaryIO) -> int:
     return file.seek(0)
 
 
-def announced_size(response: Any) -> int | None:
+def _announced_size(response: Any) -> int | None:
     """Bytes of a whole answer by its header; None where it does not say, or says it of compressed bytes."""
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() and not response.headers.get("Content-Encoding") else None
