@@ -143,9 +143,7 @@ def encode_stretch(
     write(output, [track.info.path], out, float(lasting), progress, chapters)
 
 
-def _copy_part(
-    track: PictureTrack, start: float, end: float, beside: Path, progress: Reporter
-) -> tuple[float, float]:
+def _copy_part(track: PictureTrack, start: float, end: float, beside: Path, progress: Reporter) -> tuple[float, float]:
     import ffmpeg
 
     if not track.dated:

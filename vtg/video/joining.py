@@ -110,9 +110,7 @@ class _Part:
     frames: int = 0
 
 
-def concat(
-    paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], progress: Reporter = silent
-) -> Path:
+def concat(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], progress: Reporter = silent) -> Path:
     """Joins videos one after the other into one file (H.264, and AAC if any has sound).
 
     All get the size of the largest (black bars where the shape differs) and the highest picture rate, at most 60;

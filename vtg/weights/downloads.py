@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,10 +11,10 @@ from typing import Any, BinaryIO
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
 from vtg.files.whole import write_whole
+from vtg.progress import Progress, Reporter, silent
 
 __all__ = [
     "BLOCK_BYTES",
-    "Progress",
     "TooLongError",
     "announced_size",
     "append_rest",
@@ -24,8 +23,6 @@ __all__ = [
     "hub_utilities",
     "one_line",
 ]
-
-Progress = Callable[[int, "int | None"], None]  # bytes done, bytes in all if known
 
 BLOCK_BYTES = 1 << 16  # bytes read at once
 TIMEOUT_SECONDS = 30  # seconds without a byte until a connection counts as broken
@@ -39,7 +36,7 @@ class TooLongError(OSError):
     """A server that sends more than it announced."""
 
 
-def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress | None = None) -> None:
+def append_rest(url: str, file: BinaryIO, size: int | None, progress: Reporter = silent) -> None:
     """Append to an open file what it lacks of a URL's content, block by block as it arrives.
 
     The hub client's own download functions write in blocks of 10 MB, so that a broken connection would cost nearly all
@@ -49,7 +46,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
         url: of the content.
         file: open for appending; what it holds counts as the beginning, and is dropped where the server sends all.
         size: of the whole content, bytes; None for what the server says.
-        progress: called after each block.
+        progress: told of each block.
 
     Raises:
         TooLongError: the server sends more than `size`; nothing is kept.
@@ -78,8 +75,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
                 _emptied(file)
                 raise TooLongError(f"the server sends more than the {most} bytes of the file")
             file.write(block)
-            if progress:
-                progress(file.tell(), size)
+            progress(Progress("downloading", file.tell(), size, "bytes"))
     if size is not None and file.tell() < size:
         raise ConnectionError(f"the connection closed after {file.tell()} of {size} bytes")
 
