@@ -79,7 +79,7 @@ def _follow(backend: Backend, job: Job) -> Reporter:
     def tell(state: Progress) -> None:
         job.share = state.share
         name = state.path.name if state.path else ""
-        job.note = f"{state.done} of {state.total} done · {one_line(name)}"
+        job.note = f"{state.done:.0f} of {state.total:.0f} done · {one_line(name)}"
         backend.look_again()
 
     return tell

@@ -157,7 +157,8 @@ def progress_bar(label: str, line_seconds: float | None = None) -> Iterator[Repo
 
     Args:
         label: shown until the first report.
-        line_seconds: without a terminal, as in the log of a job, a line is printed after so many; None for none.
+        line_seconds: seconds between two lines that are printed instead where there is no terminal, as in the log of a
+            job; None prints none.
     """
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -206,7 +207,7 @@ def _line_printer(seconds: float) -> Reporter:
         if now - printed > seconds and state.total is not None:
             printed = now
             left = (now - begun) / state.done * (state.total - state.done) if state.done else None
-            parts = [f"{state.done:g} of {state.total:g} done", *([state.detail] if state.detail else [])]
+            parts = [f"{state.done:.0f} of {state.total:.0f} done", *([state.detail] if state.detail else [])]
             parts += [] if left is None else [f"{format_time(left)} left"]
             messages.print(", ".join(parts), markup=False)
 

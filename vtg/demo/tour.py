@@ -111,7 +111,7 @@ def run_tour(folder: Path, progress: Reporter = silent) -> Tour:
             grounding = library.ground(video.path, sentence.text)
             answers.append(_answer(video.path, grounding, truth(video.scene, sentence).windows))
             groundings.append(grounding)
-    progress(Progress("drawing", 0.0))
+    progress(Progress("drawing", 0, 1, "pictures"))
     sheet = folder / "sheet.png"
     draw_sheet(sheet, answers, groundings)
     return Tour(answers, library.folder, sheet)
