@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.progress import Progress
 
 __all__ = ["CANCELLED", "DONE", "FAILED", "RUNNING", "WAITING", "Cancelled", "Job", "Worker"]
 
@@ -66,15 +67,19 @@ class Job:
         """Ask it to end; it does at its next step."""
         self._stop.set()
 
-    def report(self, share: float, note: str = "") -> None:
-        """Tell how far the work is.
+    def report(self, state: Progress, note: str = "") -> None:
+        """Take the progress of the work: a `Reporter` of vtg.
+
+        Args:
+            state: of the work as a whole.
+            note: for people; "" for what the state says is being done.
 
         Raises:
             Cancelled: somebody has asked it to end.
         """
         if self.stopping:
             raise Cancelled
-        self.share, self.note = min(1.0, max(0.0, share)), note
+        self.share, self.note = min(1.0, max(0.0, state.share)), note or state.step
 
 
 class Worker:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VtgError
-from vtg.library.library import IndexProgress, IndexReport, Library
+from vtg.library.library import IndexReport, Library
 from vtg.library.settings import default_library_path
+from vtg.progress import Progress, Reporter, part_of
 from vtg.text import one_line
 
 from .backend import Backend
@@ -74,11 +75,11 @@ def add_videos(
     return backend.worker.submit("index", title, work, give_up)
 
 
-def _follow(backend: Backend, job: Job) -> Callable[[IndexProgress], None]:
-    def tell(step: IndexProgress) -> None:
-        share = step.seconds_done / step.seconds if step.seconds else 0.0
-        job.share = (step.videos_done + share) / step.videos
-        job.note = f"{step.videos_done} of {step.videos} done · {one_line(step.path.name)}"
+def _follow(backend: Backend, job: Job) -> Reporter:
+    def tell(state: Progress) -> None:
+        job.share = state.share
+        name = state.path.name if state.path else ""
+        job.note = f"{state.done:.0f} of {state.total:.0f} done · {one_line(name)}"
         backend.look_again()
 
     return tell
@@ -96,14 +97,10 @@ def start_demo(backend: Backend) -> Job:
             folder.with_name(f"{folder.name}-videos"),
             count=DEMO_VIDEOS,
             seconds=DEMO_SECONDS,
-            progress=lambda done, total: job.report(RENDERING_SHARE * done / total, "rendering the videos"),
+            progress=part_of(job.report, 0.0, RENDERING_SHARE),
         )
         library = Library(folder, "demo", backend.options.device)
-
-        def tell(step: IndexProgress) -> None:
-            job.report(RENDERING_SHARE + (1 - RENDERING_SHARE) * step.videos_done / step.videos, "indexing them")
-
-        library.add([video.path for video in videos], tell)
+        library.add([video.path for video in videos], part_of(job.report, RENDERING_SHARE, 1.0))
         backend.open(library)
 
     return backend.worker.submit("demo", "Demo videos", work)
@@ -115,10 +112,7 @@ def pull_model(backend: Backend, name: str) -> Job:
     def work(job: Job) -> None:
         from vtg.models.registry import pull
 
-        def tell(done: int, total: int | None) -> None:
-            job.report(done / total if total else 0.0, f"{done / 1e6:.1f} MB")
-
-        pull(name, tell)
+        pull(name, lambda state: job.report(state, f"{state.done / 1e6:.1f} MB"))
         backend.warm_up()
 
     return backend.worker.submit("pull", name, work)
@@ -138,11 +132,7 @@ def make_film(backend: Backend, plan: Plan, name: str) -> Job:
     spans = sorted((clip.start, clip.end) for clip in plan.clips)
 
     def work(job: Job) -> tuple[Path, str]:
-        def look(done: int, total: int) -> None:
-            job.report(SHARPENING_SHARE * done / max(1, total), "looking for cuts")
-
-        def write(share: float) -> None:
-            job.report(SHARPENING_SHARE + (1 - SHARPENING_SHARE) * share, "writing")
+        look, write = part_of(job.report, 0.0, SHARPENING_SHARE), part_of(job.report, SHARPENING_SHARE, 1.0)
 
         def make(out: Path) -> None:
             write_reel(sorted(reel_spans(sharpen(plan, look)), key=lambda span: span.start), out, progress=write)

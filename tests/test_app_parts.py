@@ -31,6 +31,7 @@ from vtg.errors import VtgError
 from vtg.grounding.grounder import Grounding, Moment, Saliency
 from vtg.library.export import results_document
 from vtg.library.library import Hit, Stretch
+from vtg.progress import Progress
 
 if TYPE_CHECKING:
     import altair as alt
@@ -113,7 +114,7 @@ class TestJobs:
         def work(job: Job) -> None:
             begun.set()
             while True:
-                job.report(0.5, "half")
+                job.report(Progress("half", 0.5))
                 threading.Event().wait(0.005)
 
         running, waiting = worker.submit("a", "runs", work), worker.submit("a", "waits", work)

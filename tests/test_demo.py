@@ -38,6 +38,7 @@ from vtg.demo.scenes import SPLIT_SIZE, SPLITS
 from vtg.demo.sentences import KINDS, choose_sentences, holds, part_codes
 from vtg.demo.world import COLOURS, PLACES, SHAPES, SIZES, Action, Backdrop
 from vtg.errors import VtgError
+from vtg.progress import Progress
 
 SEEDS = range(3_500_000, 3_500_003)
 GREY = Backdrop(0.0, 60.0, "gradient", ((90, 96, 104), (98, 100, 110)), (0.5,) * 24)
@@ -47,7 +48,7 @@ GREY = Backdrop(0.0, 60.0, "gradient", ((90, 96, 104), (98, 100, 110)), (0.5,) *
 def videos(tmp_path_factory: pytest.TempPathFactory):
     """Two short test videos at half size, and the progress that was reported."""
     folder = tmp_path_factory.mktemp("demo")
-    reported: list[tuple[int, int]] = []
+    reported: list[tuple[float, float | None]] = []
     made = make_videos(
         folder,
         "test",
@@ -55,7 +56,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory):
         seconds=24,
         width=160,
         height=120,
-        progress=lambda done, total: reported.append((done, total)),
+        progress=lambda state: reported.append((state.done, state.total)),
     )
     return folder, made, reported
 
@@ -242,8 +243,8 @@ def test_a_video_that_cannot_be_written_leaves_nothing(tmp_path: Path):
 
 
 def test_interrupted_rendering_leaves_no_file(tmp_path: Path):
-    def stop(written: int) -> None:
-        if written == 20:
+    def stop(state: Progress) -> None:
+        if state.done == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -354,9 +354,9 @@ def test_wrong_work_is_left_out_when_asked_and_refused_otherwise(tmp_path: Path,
 def test_progress_tells_of_every_job_and_frame(tmp_path: Path, run: Run) -> None:
     states = []
     run(tmp_path, progress=states.append)
-    assert (states[0].jobs_done, states[0].jobs) == (0, 7)
-    assert (states[-1].jobs_done, states[-1].frames) == (7, 104)
-    frames = [state.frames for state in states]
+    assert (states[0].done, states[0].total) == (0, 7)
+    frames = [int(state.detail.split(" frames, ")[0]) for state in states]
+    assert (states[-1].done, frames[-1]) == (7, 104)
     assert frames == sorted(frames)
 
 

@@ -16,8 +16,9 @@ import vtg
 from vtg.errors import VideoError, VtgError
 from vtg.features.store import FeatureStore
 from vtg.library.indexing import Indexer
-from vtg.library.library import IndexProgress, Library
+from vtg.library.library import Library
 from vtg.models.specs import model_spec
+from vtg.progress import Progress
 from vtg.video.process import ffmpeg_binary
 
 
@@ -133,9 +134,9 @@ def test_a_copy_of_a_file_that_is_removed_meanwhile_is_encoded(library: Library,
     (folder / "a.mp4").rename(tmp_path / "a.mp4")
     shutil.copy(tmp_path / "a.mp4", folder / "copy.mp4")
     other = Library(library.folder, device="cpu")
-    steps: list[IndexProgress] = []
+    steps: list[Progress] = []
 
-    def remove(step: IndexProgress) -> None:
+    def remove(step: Progress) -> None:
         steps.append(step)
         if len(steps) == 2:  # the first is told before a file is looked at; by now the copy need not be encoded
             assert Path(step.path).name == "copy.mp4"
@@ -210,8 +211,8 @@ def test_what_failed_is_tried_again_when_asked_or_changed(
 
 
 def test_an_interrupted_run_keeps_what_was_finished(library: Library, folder: Path) -> None:
-    def stop_at_the_second(step: IndexProgress) -> None:
-        if step.videos_done == 1:
+    def stop_at_the_second(step: Progress) -> None:
+        if step.done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -281,8 +282,8 @@ def test_an_encoder_that_cannot_be_had_leaves_no_library(tmp_path: Path, folder:
 
 
 def test_a_run_that_is_stopped_keeps_what_was_finished(library: Library, folder: Path) -> None:
-    steps: list[IndexProgress] = []
-    report = library.add([folder], steps.append, stop=lambda: bool(steps) and steps[-1].videos_done == 1)
+    steps: list[Progress] = []
+    report = library.add([folder], steps.append, stop=lambda: bool(steps) and steps[-1].done == 1)
     assert report.stopped
     assert names(report.added) == ["a.mp4"]
     assert names([entry.path for entry in library.videos()]) == ["a.mp4"]

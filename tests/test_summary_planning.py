@@ -141,9 +141,9 @@ def test_what_moves_inwards_pays_for_what_moves_outwards(film: Path) -> None:
 
 
 def test_clips_that_end_elsewhere_or_would_meet_stay(film: Path) -> None:
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[float, float | None]] = []
     inside = plan_of([clip(3.0, 5.0)], (0.0, 2.0, 6.0, 9.0, 12.0), None, str(film))
-    assert sharpen(inside, lambda done, total: calls.append((done, total))).clips == inside.clips
+    assert sharpen(inside, lambda state: calls.append((state.done, state.total))).clips == inside.clips
     assert calls[-1] == (2, 2)
     meeting = plan_of([clip(0.0, 2.0), clip(2.2, 4.0)], (0.0, 2.0, 6.0, 12.0), None, str(film))
     assert sharpen(meeting).clips == meeting.clips

@@ -11,6 +11,7 @@ import pytest
 from timecode import Codecs, beeps, ffmpeg, read_codes, render, turned
 
 from vtg.errors import VideoError, VtgError
+from vtg.progress import Progress
 from vtg.video import Reel, Span, joining, probe, probing, sample_frames, write_reel
 from vtg.video.captions import caption_picture, font, wrapped
 from vtg.video.cuts import CutFinder, strongest_cut
@@ -47,7 +48,7 @@ def sound_seconds(path: Path) -> float:
 def test_every_stretch_is_exact_to_the_frame(talkie: Path, tmp_path: Path) -> None:
     shares: list[float] = []
     spans = [Span(talkie, 1.2, 2.4), Span(talkie, 7.0, 7.04), Span(talkie, 0.0, 1.0), Span(talkie, 11.0, 12.0)]
-    reel = write_reel(spans, tmp_path / "reel.mp4", progress=shares.append)
+    reel = write_reel(spans, tmp_path / "reel.mp4", progress=lambda state: shares.append(state.share))
     assert codes_of(reel.path) == [*range(30, 60), 175, *range(25), *range(275, 300)]
     assert reel == Reel(tmp_path / "reel.mp4", (0.0, 1.2, 1.24, 2.24), 3.24)
     assert probe(reel.path).duration == pytest.approx(3.24, abs=1e-3)
@@ -195,7 +196,7 @@ def test_a_reel_that_fails_leaves_the_old_file_alone(talkie: Path, tmp_path: Pat
     out = tmp_path / "reel.mp4"
     out.write_bytes(b"precious")
 
-    def stop(share: float) -> None:
+    def stop(state: Progress) -> None:
         raise RuntimeError("stopped by the user")
 
     with pytest.raises(RuntimeError):

@@ -18,6 +18,7 @@ import pytest
 from timecode import Codecs, beeps, ffmpeg, ffmpeg_pick, read_code, read_codes, render, turned
 
 from vtg.errors import VideoError, VtgError
+from vtg.progress import Progress
 from vtg.video import concat, cut, probe, probing, sample_frames, sampling, thumbnail, with_pyav
 from vtg.video.process import ffmpeg_binary
 from vtg.video.samples import DecodingError
@@ -655,7 +656,7 @@ def test_a_clip_holds_exactly_what_was_asked_for(
     start: float, end: float, first: int, last: int, talkie: Path, tmp_path: Path
 ) -> None:
     shares: list[float] = []
-    clip = cut(talkie, start, end, tmp_path / "clip.mp4", progress=shares.append)
+    clip = cut(talkie, start, end, tmp_path / "clip.mp4", progress=lambda state: shares.append(state.share))
     assert codes_of(clip.path) == list(range(first, last + 1))
     assert clip.start == pytest.approx(first / 25) and clip.end == pytest.approx(min(end, (last + 1) / 25))
     assert probe(clip.path).audio == "aac"
@@ -741,7 +742,7 @@ def test_a_failed_clip_leaves_the_old_file_alone(plain: Path, tmp_path: Path) ->
     out = tmp_path / "clip.mp4"
     out.write_bytes(b"precious")
 
-    def stop(share: float) -> None:
+    def stop(state: Progress) -> None:
         raise RuntimeError("stopped by the user")
 
     with pytest.raises(RuntimeError):
@@ -752,7 +753,7 @@ def test_a_failed_clip_leaves_the_old_file_alone(plain: Path, tmp_path: Path) ->
 def test_different_clips_are_joined(talkie: Path, folder: Path, tmp_path: Path) -> None:
     silent = render(folder / "silent.mkv", 36, rate="12", size=(48, 64), encode=Codecs["vp9"], first=1000)
     shares: list[float] = []
-    out = concat([talkie, silent, talkie], tmp_path / "joined.mp4", progress=shares.append)
+    out = concat([talkie, silent, talkie], tmp_path / "joined.mp4", progress=lambda state: shares.append(state.share))
     info = probe(out)
     assert (info.width, info.height, info.fps, info.audio) == (96, 72, 25.0, "aac")
     assert info.duration == pytest.approx(15.0, abs=0.05)

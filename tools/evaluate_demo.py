@@ -142,7 +142,7 @@ def _measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             arguments.videos,
             first=arguments.first,
             sentences=arguments.sentences,
-            progress=lambda done, total: bars.update(rendering, completed=done, total=total),
+            progress=lambda state: bars.update(rendering, completed=state.done, total=state.total),
         )
         asking = bars.add_task("asking", total=len(videos))
         begin = time.monotonic()

@@ -263,10 +263,10 @@ def _measure(arguments: argparse.Namespace, bars: Progress) -> dict[str, Any]:
             arguments.folder,
             "test",
             arguments.videos,
-            progress=lambda done, total: bars.update(task, completed=done, total=total),
+            progress=lambda state: bars.update(task, completed=state.done, total=state.total),
         )
     task = bars.add_task("indexing", total=len(videos))
-    library.add(videos, lambda step: bars.update(task, completed=step.videos_done))
+    library.add(videos, lambda state: bars.update(task, completed=state.done))
     asked = draw_sentences(scenes, arguments.present, arguments.absent, arguments.seed)
     task = bars.add_task("asking", total=len(asked))
     return asdict(evaluate(library, videos, scenes, asked, lambda: bars.advance(task)))

@@ -153,7 +153,7 @@ def drill_head(
     head: R2Head | None = None
     for number, phase in enumerate(drill.phases):
         recipe = demo_recipe({"model.layers": phase.layers, "train.seed": seed})
-        prepared = prepare(recipe, sources, "cpu", lambda what, done, total: None)
+        prepared = prepare(recipe, sources, "cpu")
         begun = R2Head(prepared.config)
         if head is None:
             start_from_clip(begun, clip, prepared.training_set, first=look_around(begun))

@@ -126,7 +126,7 @@ def train_head(
     recipe = demo_recipe({**settings, "train.seed": seed})
     with Progress(console=console, transient=True) as bars:
         bar = bars.add_task(f"training {out.stem}", total=training.steps)
-        prepared = prepare(recipe, sources, "cpu", lambda what, done, total: None)
+        prepared = prepare(recipe, sources, "cpu")
         torch.manual_seed(seed)
         head = R2Head(prepared.config)
         start_from_clip(head, clip, prepared.training_set)

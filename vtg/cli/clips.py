@@ -86,8 +86,8 @@ def highlights(
     plan = find_highlights(target.grounder, target.open_features(video), query, top, length)
     written: list[Path] = []
     if out is not None:
-        with progress_bar("looking for cuts") as step:
-            plan = sharpen(plan, lambda done, total: step("looking for cuts", done, total))
+        with progress_bar("looking for cuts") as show:
+            plan = sharpen(plan, show)
         written = (
             _write_clips(plan, out, captions, fade, force) if into_folder else _write_reel(plan, out, captions, fade)
         )
@@ -152,15 +152,13 @@ def summarize(
     )
     written: list[Path] = []
     chosen: list[str] = []
-    with progress_bar("looking for cuts") as step:
+    with progress_bar("looking for cuts") as show:
         if out is not None:
-            plan = sharpen(plan, lambda done, total: step("looking for cuts", done, total))
+            plan = sharpen(plan, show)
         chosen = best_labels(target.grounder, features, plan, labels) if labels else []
         if storyboard is not None:
             texts = [clip_caption(*pair) for pair in zip(plan.clips, chosen or [""] * len(plan.clips), strict=True)]
-            written.append(
-                write_storyboard(plan, texts, storyboard, lambda done, total: step("key frames", done, total))
-            )
+            written.append(write_storyboard(plan, texts, storyboard, show))
     if srt is not None:
         write_text(srt, subtitles(plan, chosen))
         written.append(srt)
@@ -198,9 +196,9 @@ def _write_reel(plan: Plan, out: Path, captions: bool, fade: float, labels: list
 
     if not plan.clips:
         raise VtgError(f"{plan.video}: there is nothing to write")
-    with progress_bar("writing") as step:
+    with progress_bar("writing") as show:
         spans = sorted(reel_spans(plan, labels or [], captions), key=lambda each: each.start)
-        reel = write_reel(spans, out, fade, lambda share: step(f"{out.name}, %", 100 * share, 100))
+        reel = write_reel(spans, out, fade, lambda state: show(replace(state, path=out)))
     return [reel.path]
 
 

@@ -10,12 +10,15 @@ import os
 import shlex
 import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from vtg.progress import Progress, Reporter, silent
 from vtg.text import READABLE, json_text, one_line
 from vtg.timespans import format_time
 
@@ -40,6 +43,7 @@ __all__ = [
 LONGEST_COMPLAINT = 1600  # characters of one line of complaint; of a longer one the middle is left out
 # What a shell reports of a program that ended because nobody reads its output any more (`vtg search … | head -1`).
 READER_GONE = 128 + getattr(signal, "SIGPIPE", 13)
+SHOWN_UNITS = {"bytes": ("kB", 1e-3), "share": ("%", 1e2)}  # and factors; other units are counted as they are
 
 
 class _Answers(Console):
@@ -147,37 +151,67 @@ def hint_at_dashes(error: Any, words: list[str]) -> None:
         error.message = f"{error.message}; {hint}" if error.message else hint.capitalize()
 
 
-class progress_bar:  # noqa: N801 - used as a statement, as its name reads
-    """A line on standard error that follows long work, and goes when the work is done."""
+@contextlib.contextmanager
+def progress_bar(label: str, line_seconds: float | None = None) -> Iterator[Reporter]:
+    """A bar on standard error that follows long work, and goes when the work is done.
 
-    def __init__(self, label: str) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    Args:
+        label: shown until the first report.
+        line_seconds: seconds between two lines that are printed instead where there is no terminal, as in the log of a
+            job; None prints none.
+    """
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
-        self._label = label
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[count]}"),
-            TimeRemainingColumn(),
-            console=messages,
-            transient=True,
-            disable=not messages.is_terminal,
+    bar = Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeRemainingColumn(),
+        console=messages,
+        transient=True,
+        disable=not messages.is_terminal,
+    )
+    print_line = silent if line_seconds is None or messages.is_terminal else _line_printer(line_seconds)
+
+    def show(state: Progress) -> None:
+        name, factor = SHOWN_UNITS.get(state.unit, ("", 1.0))
+        text = state.detail or (state.path.name if state.path else state.step)
+        done, total = factor * (state.done + state.current), state.total and factor * state.total
+        bar.update(
+            task,
+            description=one_line(f"{text}, {name}" if name else text),
+            completed=done,
+            total=total,
+            count=f"{int(done)}" if total is None else f"{int(done)}/{int(total)}",
         )
+        print_line(state)
 
-    def __enter__(self) -> Any:
-        self._bar.start()
-        task = self._bar.add_task(self._label, total=None, count="")
+    try:
+        with bar:
+            task = bar.add_task(label, total=None, count="")
+            yield show
+    except KeyboardInterrupt:
+        raise Interrupted from None
 
-        def step(label: str, done: float, total: float) -> None:
-            count = f"{int(done)}/{int(total)}"
-            self._bar.update(task, description=one_line(label), completed=done, total=total, count=count)
 
-        return step
+def _line_printer(seconds: float) -> Reporter:
+    """A reporter that prints a line every so many seconds."""
+    printed = time.monotonic()
+    begun: float | None = None
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bar.stop()
-        if kind is KeyboardInterrupt:
-            raise Interrupted from None
+    def show(state: Progress) -> None:
+        nonlocal printed, begun
+        now = time.monotonic()
+        begun = now if begun is None else begun
+        if now - printed > seconds and state.total is not None:
+            printed = now
+            left = (now - begun) / state.done * (state.total - state.done) if state.done else None
+            parts = [f"{state.done:.0f} of {state.total:.0f} done", *([state.detail] if state.detail else [])]
+            parts += [] if left is None else [f"{format_time(left)} left"]
+            messages.print(", ".join(parts), markup=False)
+
+    return show
 
 
 def span(start: float, end: float) -> str:

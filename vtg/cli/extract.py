@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +13,7 @@ from vtg.cli.options import DecoderOption
 from vtg.timespans import format_time
 
 if TYPE_CHECKING:
-    from vtg.extraction import ExtractionProgress, ExtractionReport
+    from vtg.extraction import ExtractionReport
     from vtg.extraction.records import Layout
 
 __all__ = ["add_extract_command"]
@@ -107,7 +105,7 @@ def extract(
 
     part, form = _shard(shard), _layout(layout)
     spec = model_spec(model, clip, pretrained, fps)
-    with progress_bar("looking") as step:
+    with progress_bar("looking", LINE_SECONDS) as show:
         work = read_source(source, fps, spec.fps, videos, dataset, split)
         if form == "store" and work.queries:
             messages.print("a store keeps videos only: the queries are left out")
@@ -123,7 +121,7 @@ def extract(
                 retry_failed=retry_failed,
                 skip_wrong=skip_wrong,
                 ray="" if ray == OWN_CLUSTER else ray,
-                progress=_teller(step),
+                progress=show,
             )
         except WrongWorkError as error:
             for problem in error.problems:
@@ -139,8 +137,8 @@ def extract(
 def _verify(out: str, as_json: bool) -> None:
     from vtg.extraction.verify import verify
 
-    with progress_bar("checking") as step:
-        report = verify(out, lambda done, total: step("files", done, total))
+    with progress_bar("checking") as show:
+        report = verify(out, show)
     for file, reason in report.problems:
         complain(f"{file}: {reason}")
     if as_json:
@@ -169,22 +167,6 @@ def _layout(text: str) -> Layout:
         if layout == text:
             return layout
     raise typer.BadParameter(f"{text!r} is not one of {', '.join(LAYOUTS)}", param_hint="--layout")
-
-
-def _teller(step: Callable[[str, float, float], None]) -> Callable[[ExtractionProgress], None]:
-    """Shows progress: as a bar on a terminal, elsewhere as a line now and then."""
-    last = time.monotonic()
-
-    def tell(state: ExtractionProgress) -> None:
-        nonlocal last
-        speed = f"{state.frames} frames, {state.frames_per_second:.1f}/s"
-        step(speed, state.jobs_done, state.jobs)
-        if not messages.is_terminal and time.monotonic() - last > LINE_SECONDS:
-            last = time.monotonic()
-            left = "" if state.seconds_left is None else f", {format_time(state.seconds_left)} left"
-            messages.print(f"{state.jobs_done} of {state.jobs} done, {speed}{left}", markup=False)
-
-    return tell
 
 
 def _print_summary(report: ExtractionReport, out: str) -> None:

@@ -12,7 +12,6 @@ from vtg.cli.options import (
     DeviceOption,
     LibraryOption,
     PretrainedOption,
-    follow_indexing,
     open_library,
     print_problems,
 )
@@ -119,8 +118,8 @@ def verify(
 ) -> None:
     """Check that files, features and database belong together; exit status 1 where they do not."""
     target = _existing(library)
-    with progress_bar("checking") as step:
-        problems = target.verify(checksums, lambda done, total: step("checking", done, total))
+    with progress_bar("checking") as show:
+        problems = target.verify(checksums, show)
     if as_json:
         found = [{"where": problem.where, "what": problem.what} for problem in problems]
         print_json({"library": str(target.folder), "problems": found})
@@ -157,7 +156,7 @@ def refresh(
 ) -> None:
     """Follow the disk: changed files are indexed again, moved ones found, vanished ones forgotten."""
     target = _existing(library, device, pretrained)
-    with follow_indexing() as show:
+    with progress_bar("looking") as show:
         report = target.refresh(show, look_in or [])
     if as_json:
         print_json({"library": str(target.folder), **_changes(report)})
@@ -183,7 +182,7 @@ def watch(
         raise VtgError(f"{missing[0]}: no such folder")
     target = open_library(library, None, None, pretrained, None, device)
     messages.print(f"watching {', '.join(map(str, folders))}; stop with Ctrl-C", markup=False, soft_wrap=True)
-    with follow_indexing() as show:
+    with progress_bar("looking") as show:
         watch_folders(target, folders, every, lambda report: _tell(target, report), show)
 
 

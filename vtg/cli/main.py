@@ -236,8 +236,8 @@ def pull(
     """Download a published head, check it, and keep it; a download that broke off goes on."""
     from vtg.models.registry import pull as pull_model
 
-    with progress_bar("downloading") as step:
-        path = pull_model(name, lambda done, total: step(f"{name}, kB", done / 1000, (total or done) / 1000))
+    with progress_bar("downloading") as show:
+        path = pull_model(name, show)
     if as_json:
         print_json({"name": name, "path": str(path)})
     else:
@@ -254,8 +254,8 @@ def demo(
     """Render small videos, index them, ask for moments, and show what was found beside what is true."""
     from vtg.demo.tour import run_tour
 
-    with progress_bar("rendering") as step:
-        tour = run_tour(out, lambda stage, done, total: step(stage, done, total))
+    with progress_bar("rendering") as show:
+        tour = run_tour(out, show)
     if as_json:
         print_json(tour.to_dict())
         return

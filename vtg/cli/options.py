@@ -1,10 +1,8 @@
-"""Options that commands on a library share, and indexing with progress."""
+"""Options that commands on a library share, opening a library, and indexing with a progress bar."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +13,7 @@ from vtg.cli.console import complain, progress_bar
 from vtg.errors import VtgError
 
 if TYPE_CHECKING:
-    from vtg.library.library import IndexProgress, IndexReport, Library
+    from vtg.library.library import IndexReport, Library
     from vtg.models.specs import ModelSpec
 
 __all__ = [
@@ -31,7 +29,6 @@ __all__ = [
     "PretrainedOption",
     "asked_model",
     "ensure_indexed",
-    "follow_indexing",
     "index_files",
     "open_library",
     "print_problems",
@@ -143,20 +140,8 @@ def asked_model(
 
 def index_files(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:
     """Adds files to a library, with progress; see `Library.add`."""
-    with follow_indexing() as show:
+    with progress_bar("looking") as show:
         return library.add(paths, show, retry_failed)
-
-
-@contextmanager
-def follow_indexing() -> Iterator[Callable[[IndexProgress], None]]:
-    """A line on standard error that follows the steps of indexing."""
-    with progress_bar("looking") as step:
-
-        def show(state: IndexProgress) -> None:
-            share = state.seconds_done / state.seconds if state.seconds else 0.0
-            step(f"{state.path.name}", state.videos_done + share, state.videos)
-
-        yield show
 
 
 def ensure_indexed(library: Library, video: Path) -> None:

@@ -92,9 +92,9 @@ def evaluate(
 
     chosen = load_recipe(recipe, settings or ())
     part = split or chosen.evaluation.split
-    with progress_bar("evaluating") as step:
+    with progress_bar("evaluating") as show:
         if chosen.name == "demo" and features is None:
-            features, annotations = prepare_demo(chosen, part, step, device)
+            features, annotations = prepare_demo(chosen, part, show, device)
         target = out or Path(f"{chosen.name}-{Path(model or default_model(chosen)).stem}-{part}.jsonl")
         result = run(
             chosen,
@@ -103,7 +103,7 @@ def evaluate(
             annotations,
             model,
             split,
-            lambda done, total: step("queries", done, total),
+            show,
             like=like,
             device=device,
             pretrained=pretrained,

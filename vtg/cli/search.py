@@ -21,6 +21,7 @@ from vtg.cli.options import (
 )
 from vtg.errors import VtgError
 from vtg.files.whole import fitted_name, write_whole
+from vtg.progress import Progress
 from vtg.text import one_line
 from vtg.timespans import format_time
 
@@ -195,9 +196,9 @@ def _cut_clips(hits: list[Hit], folder: Path, force: bool) -> None:
         if path.exists() and not force:
             raise VtgError(f"{path}: is there already; name another folder, or replace it with --force")
     folder.mkdir(parents=True, exist_ok=True)
-    with progress_bar("cutting") as step:
+    with progress_bar("cutting") as show:
         for done, (path, hit) in enumerate(zip(targets, hits, strict=True)):
-            step(path.name, done, len(targets))
+            show(Progress("cutting", done, len(targets), "clips", path=path))
             cut(hit.video, hit.moment.start, hit.moment.end, path)
     messages.print(f"{folder}: {len(hits)} clips", markup=False, soft_wrap=True)
 

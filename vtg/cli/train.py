@@ -22,6 +22,7 @@ from vtg.cli.console import (
     print_json,
     progress_bar,
 )
+from vtg.progress import Progress, Reporter
 
 if TYPE_CHECKING:
     from vtg.recipes import Recipe
@@ -102,12 +103,12 @@ def _demo_sources(recipe: Recipe, sources: Sources, device: str | None) -> Sourc
     """Make the demo data set where there is none, and say where it lies."""
     from vtg.demo.benchmark import prepare_demo
 
-    with progress_bar("preparing") as step:
-        features, annotations = prepare_demo(recipe, recipe.train.split, step, device)
+    with progress_bar("preparing") as show:
+        features, annotations = prepare_demo(recipe, recipe.train.split, show, device)
         sources = replace(sources, features=features, annotations=annotations)
         if recipe.train.validation is None:
             return sources
-        features, annotations = prepare_demo(recipe, recipe.train.validation, step, device)
+        features, annotations = prepare_demo(recipe, recipe.train.validation, show, device)
         return replace(sources, validation_features=features, validation_annotations=annotations)
 
 
@@ -123,7 +124,7 @@ def _train(
             markup=False,
             soft_wrap=True,
         )
-    with progress_bar(recipe.name) as step:
+    with progress_bar(recipe.name) as show:
         return run(
             recipe,
             sources,
@@ -131,12 +132,12 @@ def _train(
             resume=resume,
             plot=plot,
             device=device,
-            progress=step,
-            report=_reporter(step),
+            progress=show,
+            report=_reporter(show),
         )
 
 
-def _reporter(step: Callable[[str, float, float], None]) -> Callable[[TrainingStep], None]:
+def _reporter(show: Reporter) -> Callable[[TrainingStep], None]:
     """Shows every batch in the progress line; where there is none, a line an epoch."""
     epoch = 0
 
@@ -146,7 +147,7 @@ def _reporter(step: Callable[[str, float, float], None]) -> Callable[[TrainingSt
         figure = "" if state.figure is None else f", {state.metric} {state.figure:g}"
         total = sum(state.losses.values())
         line = f"{state.recipe} {state.epoch}/{state.epochs}: loss {total:.3f} ({parts}), rate {state.rate:.1e}{figure}"
-        step(line, state.batches, state.all_batches)
+        show(Progress("training", state.batches, state.all_batches, "batches", detail=line))
         if state.epoch != epoch and not messages.is_terminal:
             messages.print(line, markup=False, soft_wrap=True)
         epoch = state.epoch
@@ -159,8 +160,8 @@ def _check(recipes: list[Recipe], sources: Sources, device: str | None, as_json:
 
     results: list[CheckResult] = []
     for recipe in recipes:
-        with progress_bar(f"checking {recipe.name}") as step:
-            results.append(run(recipe, sources, device, step))
+        with progress_bar(f"checking {recipe.name}") as show:
+            results.append(run(recipe, sources, device, show))
     if as_json:
         documents = [result.to_dict() for result in results]
         print_json(documents[0] if len(documents) == 1 else {"checks": documents})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from vtg.library.settings import Storage
+from vtg.progress import Reporter, silent
 from vtg.recipes import Recipe
 
 __all__ = ["prepare_demo"]
@@ -15,14 +15,14 @@ DEMO_SENTENCES = 8  # asked about each
 
 
 def prepare_demo(
-    recipe: Recipe, split: str, progress: Callable[[str, float, float], None], device: str | None = None
+    recipe: Recipe, split: str, progress: Reporter = silent, device: str | None = None
 ) -> tuple[Path, Path]:
     """Make the demo data set, as far as it is not there: videos, annotations, and a library of them.
 
     Args:
         recipe: the demo's.
         split: "train", "val" or "test".
-        progress: told of every step: what, how much, of how much.
+        progress: told of every frame that is rendered, and of every step of indexing.
         device: that the videos are encoded on; None takes the best there is.
 
     Returns:
@@ -40,10 +40,10 @@ def prepare_demo(
         split,
         DEMO_VIDEOS,
         sentences=DEMO_SENTENCES,
-        progress=lambda done, total: progress("rendering", done, total),
+        progress=progress,
     )
     kept = Storage("float16", keep_layers=True)
     library = Library(folder / "library", "demo", device, storage=kept, encoding="float32")
     paths = [video.path for video in videos]
-    library.add(paths, lambda step: progress("indexing", step.videos_done, step.videos))
+    library.add(paths, progress)
     return library.folder, folder / "annotations.jsonl"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,13 @@ import numpy as np
 from vtg.demo.sentences import truth
 from vtg.demo.videos import make_videos
 from vtg.files.whole import write_whole
+from vtg.progress import Progress, Reporter, silent
 from vtg.timespans import format_time, interval_iou
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from vtg.grounding.grounder import Grounding
-    from vtg.library.library import IndexProgress
 
 __all__ = ["Answer", "Tour", "run_tour"]
 
@@ -26,7 +26,6 @@ DEMO_VIDEOS = 3
 SENTENCES_EACH = 4
 THUMBNAILS = 10  # along each video of the sheet
 SHEET_INCHES, STRIP_INCHES, CURVE_INCHES = 14.0, 1.2, 0.6
-Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,12 @@ class Tour:
         }
 
 
-def run_tour(folder: Path, progress: Progress = lambda label, done, total: None) -> Tour:
+def run_tour(folder: Path, progress: Reporter = silent) -> Tour:
     """Render videos, index them as any file, ask, and draw the sheet.
 
     Args:
         folder: for the videos, the library and the sheet; what is there from before is used again.
-        progress: told of every step: what, how much, of how much.
+        progress: told of every step.
 
     Raises:
         VtgError: the folder cannot be written to, or holds a library of another model.
@@ -101,23 +100,18 @@ def run_tour(folder: Path, progress: Progress = lambda label, done, total: None)
         split="demo",
         count=DEMO_VIDEOS,
         sentences=SENTENCES_EACH,
-        progress=lambda done, total: progress("rendering", done, total),
+        progress=progress,
     )
     library = Library(folder / "library", "demo")
-
-    def show(step: IndexProgress) -> None:
-        share = step.seconds_done / step.seconds if step.seconds else 0.0
-        progress("indexing", step.videos_done + share, step.videos)
-
-    library.add([video.path for video in videos], show)
+    library.add([video.path for video in videos], progress)
     answers, groundings = [], []
     for number, video in enumerate(videos):
-        progress("asking", number, len(videos))
+        progress(Progress("asking", number, len(videos), "videos"))
         for sentence in video.sentences:
             grounding = library.ground(video.path, sentence.text)
             answers.append(_answer(video.path, grounding, truth(video.scene, sentence).windows))
             groundings.append(grounding)
-    progress("drawing", 0, 1)
+    progress(Progress("drawing", 0, 1, "pictures"))
     sheet = folder / "sheet.png"
     draw_sheet(sheet, answers, groundings)
     return Tour(answers, library.folder, sheet)

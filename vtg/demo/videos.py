@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from vtg.demo.scenes import make_scene, split_seed
 from vtg.demo.sentences import Sentence, choose_sentences, truth
 from vtg.errors import VtgError
 from vtg.files.whole import write_whole
+from vtg.progress import Progress, Reporter, silent
 from vtg.video.process import feed, ffmpeg_binary
 
 __all__ = ["DemoSample", "DemoVideo", "annotate", "make_sample", "make_videos", "write_annotations", "write_video"]
@@ -68,7 +69,7 @@ def make_videos(
     width: int = 320,
     height: int = 240,
     frame_rate: int = _FRAME_RATE,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Reporter = silent,
 ) -> list[DemoVideo]:
     """Renders videos of a split, and `annotations.jsonl` beside them.
 
@@ -86,7 +87,7 @@ def make_videos(
         width: pixels, even.
         height: pixels, even.
         frame_rate: frames a second.
-        progress: called with the number of frames written so far and in all.
+        progress: told of every frame that is written.
 
     Returns:
         The videos in order.
@@ -102,15 +103,14 @@ def make_videos(
     }
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(round(scene.duration * frame_rate) for scene in scenes.values())
-    tell = progress or (lambda done, total: None)
     done = 0
     videos = []
     for name, scene in scenes.items():
         path = folder / f"{name}.mp4"
         if not path.exists():
-            write_video(scene, path, width, height, frame_rate, partial(_tell_more, tell, done, total))
+            write_video(scene, path, width, height, frame_rate, partial(_report_more, progress, done, total))
         done += round(scene.duration * frame_rate)
-        tell(done, total)
+        progress(Progress("rendering", done, total, "frames"))
         videos.append(DemoVideo(path, scene, tuple(_ask(scene, sentences))))
     write_annotations(videos, folder / "annotations.jsonl")
     return videos
@@ -137,8 +137,8 @@ def make_sample(split: str, index: int, *, sentences: int = 8, width: int = 320,
     return DemoSample(scene, frames, asked, fields)
 
 
-def _tell_more(tell: Callable[[int, int], None], before: int, total: int, written: int) -> None:
-    tell(before + written, total)
+def _report_more(progress: Reporter, before: int, total: int, state: Progress) -> None:
+    progress(replace(state, done=before + state.done, total=total))
 
 
 def annotate(scene: Scene, video_id: str, sentence: Sentence, query_id: int) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def write_video(
     width: int = 320,
     height: int = 240,
     frame_rate: int = _FRAME_RATE,
-    progress: Callable[[int], None] | None = None,
+    progress: Reporter = silent,
 ) -> None:
     """Renders a scene into an MP4 file (H.264, 4:2:0), which appears only when it is whole.
 
@@ -184,7 +184,7 @@ def write_video(
         width: pixels, even.
         height: pixels, even.
         frame_rate: frames a second.
-        progress: called with the number of frames written so far.
+        progress: told of every frame that is written.
 
     Raises:
         VtgError: odd sizes, or ffmpeg fails.
@@ -195,13 +195,11 @@ def write_video(
         _encode(_frames(scene, width, height, frame_rate, progress), beside, width, height, frame_rate)
 
 
-def _frames(
-    scene: Scene, width: int, height: int, frame_rate: int, progress: Callable[[int], None] | None
-) -> Iterator[bytes]:
-    for index in range(round(scene.duration * frame_rate)):
+def _frames(scene: Scene, width: int, height: int, frame_rate: int, progress: Reporter) -> Iterator[bytes]:
+    count = round(scene.duration * frame_rate)
+    for index in range(count):
         yield scene.frame(index / frame_rate, width, height).tobytes()
-        if progress is not None:
-            progress(index + 1)
+        progress(Progress("rendering", index + 1, count, "frames"))
 
 
 def _encode(frames: Iterator[bytes], path: Path, width: int, height: int, frame_rate: int) -> None:

@@ -21,6 +21,7 @@ from vtg.evaluation.sources import open_features, with_rate_of
 from vtg.evaluation.unfinished import Identity, Unfinished
 from vtg.features.store import VideoFeatures
 from vtg.grounding.window_layout import WHOLE_FRAMES
+from vtg.progress import Progress, Reporter, silent
 from vtg.recipes import Recipe, load_recipe
 from vtg.summary.choosing import edge_times
 from vtg.summary.shots import video_shots
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "default_model", "evaluate"]
 
 SUMMARISED = "tvsum"  # the data set whose figures include those of summaries
-
-Progress = Callable[[int, int], None]  # queries done, queries in all
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def evaluate(
     annotations: Path | None = None,
     model: str | None = None,
     split: str | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Reporter = silent,
     *,
     like: str | None = None,
     device: str | None = None,
@@ -157,7 +156,7 @@ def _ground(
     models: Mapping[QueryId, str],
     grounder: SampleGrounder,
     unfinished: Unfinished,
-    progress: Progress,
+    progress: Reporter,
 ) -> None:
     """Make the predictions that are not there yet, video by video."""
     videos: dict[str, list[Sample]] = {}
@@ -165,10 +164,10 @@ def _ground(
         if sample.query_id not in unfinished.done:
             videos.setdefault(sample.video_id, []).append(sample)
     for queries in videos.values():
-        progress(len(unfinished.done), len(samples))
+        progress(Progress("evaluating", len(unfinished.done), len(samples), "queries"))
         groundings = grounder.ground(models[queries[0].query_id], queries)
         unfinished.add([_prediction(sample, own) for sample, own in zip(queries, groundings, strict=True)])
-    progress(len(samples), len(samples))
+    progress(Progress("evaluating", len(samples), len(samples), "queries"))
 
 
 def _prediction(sample: Sample, grounding: Grounding) -> dict[str, Any]:

@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from vtg.library.hits import Hit
     from vtg.library.library import Library
     from vtg.library.query import Part, Question, Stretch
-    from vtg.library.reports import IndexProgress, IndexReport
+    from vtg.library.reports import IndexReport
 
 __all__ = [
     "Hit",
-    "IndexProgress",
     "IndexReport",
     "Library",
     "Part",
@@ -32,7 +31,6 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Hit": "hits",
-        "IndexProgress": "reports",
         "IndexReport": "reports",
         "Library": "library",
         "Part": "query",

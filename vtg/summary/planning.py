@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.features.store import VideoFeatures
+from vtg.progress import Progress, Reporter, silent
 from vtg.summary.choosing import Clip, as_shares, choose_highlights, choose_summary, edge_times, moved
 from vtg.summary.shots import video_shots
 
@@ -161,7 +162,7 @@ def best_labels(
     return chosen
 
 
-def sharpen(plan: Plan, progress: Callable[[int, int], None] = lambda done, total: None) -> Plan:
+def sharpen(plan: Plan, progress: Reporter = silent) -> Plan:
     """Move the ends of clips that lie on shot boundaries to the very picture at which the shot changes.
 
     Boundaries are known to half a sampled interval; a clip that is off by that shows a flash of the next shot. The
@@ -170,7 +171,7 @@ def sharpen(plan: Plan, progress: Callable[[int, int], None] = lambda done, tota
 
     Args:
         plan: of a file.
-        progress: called with the ends done and their number.
+        progress: told of every end of a clip.
 
     Raises:
         VideoError: the file cannot be read.
@@ -182,13 +183,13 @@ def sharpen(plan: Plan, progress: Callable[[int, int], None] = lambda done, tota
     wanted: dict[tuple[int, bool], float] = {}
     ends = [(i, is_end) for i in range(len(plan.clips)) for is_end in (False, True)]
     for done, (i, is_end) in enumerate(ends):
-        progress(done, len(ends))
+        progress(Progress("looking for cuts", done, len(ends), "ends"))
         time = plan.clips[i].end if is_end else plan.clips[i].start
         if len(inner) and np.abs(inner - time).min() < 1e-3:
             cut = finder.near(time, SEARCH_SHARE * plan.interval)
             if cut is not None:
                 wanted[i, is_end] = cut
-    progress(len(ends), len(ends))
+    progress(Progress("looking for cuts", len(ends), len(ends), "ends"))
     clips = list(plan.clips)
     left = np.inf if plan.budget is None else plan.budget - plan.seconds
     # Inwards first: it sets free what moving outwards takes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from vtg.errors import VtgError
 from vtg.files.whole import check_name, write_whole
+from vtg.progress import Progress, Reporter, silent
 from vtg.summary.planning import Plan
 from vtg.video import thumbnail
 from vtg.video.captions import font, wrapped
@@ -30,7 +31,7 @@ def write_storyboard(
     plan: Plan,
     captions: Sequence[str],
     out: str | os.PathLike[str],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Reporter = silent,
 ) -> Path:
     """Draws the key frame of each clip of a plan, at its peak, with its caption; at most 60, the best-scored.
 
@@ -38,7 +39,7 @@ def write_storyboard(
         plan: of a file.
         captions: one a clip.
         out: the PNG to write; it appears whole or not at all.
-        progress: called with the key frames done and their number.
+        progress: told of every key frame.
 
     Returns:
         The file.
@@ -58,13 +59,13 @@ def write_storyboard(
     best = sorted(range(len(plan.clips)), key=lambda i: -plan.clips[i].score)[:MOST_FRAMES]
     frames, texts = [], []
     for done, i in enumerate(sorted(best)):
-        progress(done, len(best))
+        progress(Progress("drawing key frames", done, len(best), "frames"))
         frames.append(thumbnail(plan.video, min(plan.clips[i].peak, plan.duration), 2 * FRAME_WIDTH_PIXELS))
         texts.append(captions[i])
     board = Image.fromarray(draw_storyboard(frames, texts))
     with write_whole(target) as part:
         board.save(part, format="png")
-    progress(len(best), len(best))
+    progress(Progress("drawing key frames", len(best), len(best), "frames"))
     return target
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vtg.datasets import Sample
 from vtg.errors import VtgError
 from vtg.evaluation.sources import FeatureSource
+from vtg.progress import Progress, Reporter
 from vtg.r2.config import HeadConfig
 from vtg.recipes import DataRecipe
 
@@ -36,7 +37,7 @@ def check_features(
     samples: Sequence[Sample],
     data: DataRecipe,
     model: HeadConfig,
-    progress: Callable[[int, int], None],
+    progress: Reporter,
 ) -> tuple[FeatureShape, list[int], list[int]]:
     """Looks at the header of every file, before anything is trained.
 
@@ -45,7 +46,7 @@ def check_features(
         samples: that need them.
         data: the recipe's: features of another rate than its `fps` are refused.
         model: the recipe's: features of fewer layers, or of another CLIP than it names, are refused.
-        progress: told of samples done, and how many there are.
+        progress: told of every sample.
 
     Returns:
         The shape that all features share; T of each sample's video; L of each sample's query.
@@ -73,7 +74,7 @@ def check_features(
         if done == 0:
             _check_recipe(name, shape, model, wanted)
         tokens.append(text[0])
-        progress(done + 1, len(samples))
+        progress(Progress("checking", done + 1, len(samples), "samples"))
     if 2 * len(odd) > len(lengths):
         raise VtgError(f"{odd[0]}, which is not the recipe's {data.fps:g} a second; --set data.fps=RATE, or check ids")
     assert shape is not None  # a part has samples

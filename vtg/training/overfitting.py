@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from vtg.progress import Progress, Reporter
 from vtg.r2 import R2Head, TrainingBatch, training_losses
 from vtg.r2.targets import true_windows
 from vtg.timespans import interval_iou
@@ -67,7 +68,7 @@ class CheckResult:
         return {**asdict(self), "fits": self.fits, "verdict": self.verdict}
 
 
-def overfit(prepared: Prepared, device: torch.device, progress: Callable[[str, float, float], None]) -> CheckResult:
+def overfit(prepared: Prepared, device: torch.device, progress: Reporter) -> CheckResult:
     """Trains on a few samples, without dropout, until the head knows them or it has taken too long.
 
     A sample is known when its first window has an IoU of at least 0.7 with a true one; for a highlight-only head, when
@@ -105,7 +106,8 @@ def overfit(prepared: Prepared, device: torch.device, progress: Callable[[str, f
             totals.append(loss.item())
             if len(totals) % STEPS_BETWEEN_LOOKS == 0:
                 learnt = _learnt(head, batch, chosen)
-            progress(f"loss {totals[-1]:.3f}, {learnt} of {len(chosen)} samples known", len(totals), MOST_STEPS)
+            detail = f"loss {totals[-1]:.3f}, {learnt} of {len(chosen)} samples known"
+            progress(Progress("overfit check", len(totals), MOST_STEPS, "steps", detail=detail))
     return CheckResult(prepared.recipe.name, len(chosen), learnt, len(totals), totals[0], totals[-1])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vtg.datasets import RATED_DATASETS
 from vtg.errors import VtgError
 from vtg.evaluation.sources import FeatureSource, open_features
+from vtg.progress import Reporter, silent
 from vtg.r2 import HeadConfig
 from vtg.recipes import Recipe
 from vtg.training.data import TrainingSet, make_training_set
@@ -16,8 +16,6 @@ from vtg.training.features import FeatureShape, check_features
 from vtg.training.validation import Validation
 
 __all__ = ["Prepared", "Sources", "prepare"]
-
-Progress = Callable[[str, float, float], None]  # what, how much, of how much
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,14 @@ class Prepared:
     validation: Validation | None
 
 
-def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Progress) -> Prepared:
+def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Reporter = silent) -> Prepared:
     """Reads annotations, looks at every feature file, and works out the targets.
 
     Args:
         recipe: a recipe on its own, without members.
         sources: where its data set lies.
         device: that a library's CLIP encodes the queries on; None takes the best there is.
-        progress: told of long work.
+        progress: told of every sample that is checked.
 
     Raises:
         VtgError: annotations or features are missing, damaged, or do not fit each other or the recipe.
@@ -90,11 +88,11 @@ def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Prog
             raise VtgError(f"recipe {recipe.name}: has no rate; say how many frames a second: --set data.fps=RATE")
         data = replace(data, fps=files.fps)
     recipe = replace(recipe, data=data)
-    checked = check_features(files, samples, data, model, lambda done, total: progress("checking", done, total))
+    checked = check_features(files, samples, data, model, progress)
     training_set = make_training_set(samples, files, data, train.positive, model.moment_retrieval, checked)
     validation = None
     if held_out:
-        shape, *_ = check_features(held_out_files, held_out, data, model, lambda done, total: None)
+        shape, *_ = check_features(held_out_files, held_out, data, model, progress)
         if shape != checked[0]:
             raise VtgError(f"{validation_folder}: {shape}, but {folder}: {checked[0]}; extract both with one CLIP")
         validation = Validation(recipe, held_out, held_out_files)

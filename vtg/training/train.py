@@ -15,12 +15,13 @@ import torch
 
 from vtg.errors import VtgError
 from vtg.files.whole import write_whole
+from vtg.progress import Reporter, silent
 from vtg.r2 import R2Head, TrainingBatch, save_head, training_losses
 from vtg.recipes import Recipe, TrainRecipe, load_recipe
 from vtg.training.batches import BatchPlan, Share, plan_epoch, read_batches
 from vtg.training.log import TrainingLog, draw_curves
 from vtg.training.overfitting import CheckResult, overfit
-from vtg.training.preparation import Prepared, Progress, Sources, prepare
+from vtg.training.preparation import Prepared, Sources, prepare
 from vtg.training.processes import any_interrupted, batch_size, interrupts, make_accelerator
 from vtg.training.state import Place, read_state, recipe_values, restore, save_state
 
@@ -97,7 +98,7 @@ def train(
     resume: bool = False,
     plot: bool = False,
     device: str | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Reporter = silent,
     report: Callable[[TrainingStep], None] = lambda step: None,
 ) -> TrainingResult:
     """Trains one head, validates it after every epoch, and keeps the best and the last.
@@ -112,7 +113,7 @@ def train(
         resume: go on with the training that is in `out`.
         plot: draw `curves.png` at the end.
         device: "cuda", "mps" or "cpu"; None takes what accelerate does.
-        progress: told of long work before the first step.
+        progress: told of the checks before the first step.
         report: told of every batch.
 
     Raises:
@@ -148,7 +149,7 @@ def check(
     recipe: Recipe,
     sources: Sources,
     device: str | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Reporter = silent,
 ) -> CheckResult:
     """Sees whether a few samples can be learnt by heart: the quickest way to know that data and recipe fit together.
 
@@ -156,7 +157,7 @@ def check(
         recipe: a recipe on its own.
         sources: where its data set lies.
         device: "cuda", "mps" or "cpu"; None takes what accelerate does.
-        progress: told of long work.
+        progress: told of every sample that is checked, then of every step.
 
     Raises:
         VtgError: data, features or recipe do not fit together.

@@ -11,12 +11,10 @@ if TYPE_CHECKING:
     from vtg.video.joining import Reel, Span, concat, write_reel
     from vtg.video.probing import VideoInfo, probe
     from vtg.video.sampling import Chunk, sample_frames, thumbnail
-    from vtg.video.writing import Progress
 
 __all__ = [
     "Chunk",
     "Cut",
-    "Progress",
     "Reel",
     "Span",
     "VideoInfo",
@@ -33,7 +31,6 @@ __getattr__, __dir__ = lazy_names(
     {
         "Chunk": "sampling",
         "Cut": "editing",
-        "Progress": "writing",
         "Reel": "joining",
         "Span": "joining",
         "VideoInfo": "probing",

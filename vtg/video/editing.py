@@ -11,6 +11,7 @@ from typing import Any
 
 from vtg.errors import VideoError, VtgError
 from vtg.files.whole import write_whole
+from vtg.progress import Reporter, silent
 from vtg.text import to_utf8
 from vtg.video.chapters import chapters_between, read_chapters
 from vtg.video.colour import resize_for_encoding
@@ -22,7 +23,6 @@ from vtg.video.seeking import RUN_ON, file_time, list_packets, times_shown
 from vtg.video.writing import (
     AAC,
     TOLERANCE_SECONDS,
-    Progress,
     Stretch,
     checked_range,
     copying,
@@ -59,7 +59,7 @@ def cut(
     end: float,
     out: str | os.PathLike[str],
     copy: bool = False,
-    progress: Progress | None = None,
+    progress: Reporter = silent,
 ) -> Cut:
     """Writes the part of a video between two times, with its sound.
 
@@ -75,7 +75,7 @@ def cut(
         end: the same; up to 1 s beyond the end of the video means the end.
         out: file to write: .mp4, .m4v, .mov or .mkv.
         copy: copy instead of re-encoding.
-        progress: called now and then with the share done.
+        progress: told now and then of the share that is written.
 
     Returns:
         The file and the times that it really holds: of its first picture, and of the end of its last.
@@ -94,7 +94,7 @@ def cut(
 
 
 def _encode_part(
-    track: PictureTrack, start: float, end: float, beside: Path, progress: Progress | None
+    track: PictureTrack, start: float, end: float, beside: Path, progress: Reporter
 ) -> tuple[float, float]:
     stretch = pictures_shown(track, start, end)
     size = even(track.info.width), even(track.info.height)
@@ -110,7 +110,7 @@ def encode_stretch(
     steps: Sequence[Step],
     picture_options: Mapping[str, Any],
     sound_options: Mapping[str, Any],
-    progress: Progress | None = None,
+    progress: Reporter = silent,
 ) -> None:
     """Encodes a stretch of a video with its sound and its chapters.
 
@@ -121,7 +121,7 @@ def encode_stretch(
         steps: filters that give the pictures their size.
         picture_options: that choose the codec of the pictures.
         sound_options: the same of the sound.
-        progress: called now and then with the share done.
+        progress: told now and then of the share that is written.
 
     Raises:
         VideoError: it cannot be decoded or written.
@@ -143,9 +143,7 @@ def encode_stretch(
     write(output, [track.info.path], out, float(lasting), progress, chapters)
 
 
-def _copy_part(
-    track: PictureTrack, start: float, end: float, beside: Path, progress: Progress | None
-) -> tuple[float, float]:
+def _copy_part(track: PictureTrack, start: float, end: float, beside: Path, progress: Reporter) -> tuple[float, float]:
     import ffmpeg
 
     if not track.dated:

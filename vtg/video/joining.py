@@ -13,6 +13,7 @@ from typing import Any
 
 from vtg.errors import VtgError
 from vtg.files.whole import write_whole
+from vtg.progress import Progress, Reporter, part_of, silent
 from vtg.text import to_utf8
 from vtg.video.captions import caption_picture
 from vtg.video.chapters import Chapter
@@ -23,7 +24,6 @@ from vtg.video.process import ffmpeg_binary, run
 from vtg.video.writing import (
     AAC,
     SOUND_RATE,
-    Progress,
     Stretch,
     chapter_options,
     check_written,
@@ -34,7 +34,6 @@ from vtg.video.writing import (
     h264,
     layout,
     pictures_shown,
-    scaled,
     sound_of,
     writable,
     write,
@@ -111,9 +110,7 @@ class _Part:
     frames: int = 0
 
 
-def concat(
-    paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], progress: Progress | None = None
-) -> Path:
+def concat(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], progress: Reporter = silent) -> Path:
     """Joins videos one after the other into one file (H.264, and AAC if any has sound).
 
     All get the size of the largest (black bars where the shape differs) and the highest picture rate, at most 60;
@@ -122,7 +119,7 @@ def concat(
     Args:
         paths: the videos, in order.
         out: file to write: .mp4, .m4v, .mov or .mkv.
-        progress: called now and then with the share done.
+        progress: told now and then of the share that is written.
 
     Returns:
         The file written.
@@ -140,7 +137,7 @@ def concat(
 
 
 def write_reel(
-    spans: Sequence[Span], out: str | os.PathLike[str], fade: float = 0.0, progress: Progress | None = None
+    spans: Sequence[Span], out: str | os.PathLike[str], fade: float = 0.0, progress: Reporter = silent
 ) -> Reel:
     """Cuts stretches out of videos and joins them into one file (H.264, and AAC if any video has sound).
 
@@ -152,7 +149,7 @@ def write_reel(
         spans: the stretches, in order, of one video or several.
         out: file to write: .mp4, .m4v, .mov or .mkv.
         fade: seconds over which each stretch comes out of black and goes back; at most half of it.
-        progress: called now and then with the share done.
+        progress: told now and then of the share that is written.
 
     Returns:
         The file, and where in it each stretch begins.
@@ -189,7 +186,7 @@ def _common_form(tracks: Sequence[PictureTrack]) -> _Form:
 
 
 def _write_joined(
-    parts: Sequence[_Part], form: _Form, target: Path, chapters: Sequence[str], progress: Progress | None
+    parts: Sequence[_Part], form: _Form, target: Path, chapters: Sequence[str], progress: Reporter
 ) -> tuple[tuple[float, ...], float]:
     """Writes all parts into one file; gives where each begins, and how long all are, seconds."""
     counted = _with_frames(parts, form.rate)
@@ -202,12 +199,11 @@ def _write_joined(
             file = beside.with_name(f"{number:05d}.nut")
             edges.append(edges[-1] + part.frames)
             begin, end = (ENCODING_SHARE * edge / total for edge in edges[-2:])
-            _encode_joinable(part, form, file, scaled(progress, begin, end))
+            _encode_joinable(part, form, file, part_of(progress, begin, end))
             written.append((file, part.frames / form.rate))
         starts = tuple(float(edge / form.rate) for edge in edges)
         _join(written, form.sound, _chapter_list(starts, chapters), beside, parts[0].track.info.path)
-    if progress is not None:
-        progress(1.0)
+    progress(Progress("writing", 1.0))
     return starts[:-1], starts[-1]
 
 
@@ -222,7 +218,7 @@ def _with_frames(parts: Sequence[_Part], rate: Fraction) -> list[_Part]:
     return counted
 
 
-def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Progress | None) -> None:
+def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Reporter) -> None:
     """Writes one part in the form that all share."""
     import ffmpeg
 

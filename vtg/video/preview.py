@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from vtg.errors import VtgError
 from vtg.files.whole import write_whole
+from vtg.progress import Reporter, silent
 from vtg.video.chapters import read_chapters
 from vtg.video.colour import resize_for_encoding
 from vtg.video.containers import absolute, input_options
@@ -22,7 +22,7 @@ from vtg.video.process import ffmpeg_binary, run
 from vtg.video.samples import DecodingError
 from vtg.video.seeking import file_time
 from vtg.video.with_pyav import picture_near
-from vtg.video.writing import chapter_options, check_written, even, own_times, pictures_shown
+from vtg.video.writing import chapter_options, check_written, even, own_times, pictures_shown, progress_reader
 
 __all__ = ["browsers_play", "write_poster", "write_preview", "write_proxy"]
 
@@ -144,7 +144,7 @@ def write_preview(
 def write_proxy(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    progress: Callable[[float], None] | None = None,
+    progress: Reporter = silent,
     recode: bool = False,
 ) -> Path:
     """Writes a copy of a whole video that every browser plays and seeks in: H.264 and AAC in MP4.
@@ -155,7 +155,7 @@ def write_proxy(
     Args:
         path: the video.
         out: file to write.
-        progress: called now and then with the share done, 0…1; an exception of its own ends the work.
+        progress: told now and then of the share that is written; an exception of its own ends the work.
         recode: code H.264 again too, for what a browser refused.
 
     Returns:
@@ -205,13 +205,8 @@ def _write(
     writing: list[str],
     out: Path,
     seconds: float,
-    progress: Callable[[float], None] | None,
+    progress: Reporter,
 ) -> None:
-    def on_line(line: str) -> None:
-        key, _, value = line.partition("=")
-        if progress is not None and key == "out_time_us" and value.isdigit() and seconds > 0:
-            progress(min(1.0, int(value) / 1e6 / seconds))
-
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-progress", "pipe:1", "-y"]
     with write_whole(out) as beside:
         listing, chapters = chapter_options(read_chapters(track), beside)
@@ -219,5 +214,5 @@ def _write(
         command += ["-threads", str(threads), *reading, *input_options(), "-i", absolute(track.info.path), *listing]
         command += ["-map", "0:V:0", *writing, *chapters]
         command += ["-sn", "-dn", "-map_metadata:g", "-1", "-movflags", "+faststart", "-f", "mp4", absolute(beside)]
-        status, _, said = run(command, on_line)
+        status, _, said = run(command, progress_reader(progress, seconds))
         check_written(beside, track.info.path, status, said)

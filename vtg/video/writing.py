@@ -14,6 +14,7 @@ from typing import Any
 
 from vtg.errors import VideoError, VtgError
 from vtg.files.whole import check_name
+from vtg.progress import Progress, Reporter
 from vtg.text import from_utf8
 from vtg.video.chapters import Chapter, chapters_text
 from vtg.video.containers import input_options, open_container, reading_errors
@@ -26,7 +27,6 @@ __all__ = [
     "AAC",
     "SOUND_RATE",
     "TOLERANCE_SECONDS",
-    "Progress",
     "Stretch",
     "chapter_options",
     "check_written",
@@ -39,13 +39,11 @@ __all__ = [
     "layout",
     "own_times",
     "pictures_shown",
-    "scaled",
+    "progress_reader",
     "sound_of",
     "writable",
     "write",
 ]
-
-Progress = Callable[[float], None]  # called with the share done, 0…1
 
 CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv")  # what H.264 with AAC can be written to
 TOLERANCE_SECONDS = Fraction(1, 1000)  # seconds; Matroska rounds times to this, and people type 3 digits
@@ -243,7 +241,7 @@ def write(
     sources: Sequence[str | os.PathLike[str]],
     out: Path,
     seconds: float,
-    progress: Progress | None,
+    progress: Reporter,
     chapters: Sequence[Chapter] = (),
 ) -> None:
     """Runs an ffmpeg-python output node to its end.
@@ -253,7 +251,7 @@ def write(
         sources: files that it reads; the first is named where it fails.
         out: the file that it writes, in a working folder.
         seconds: how long that will be, for progress.
-        progress: called now and then with the share done.
+        progress: told now and then of the share that is written.
         chapters: of the file; only where it has one input. Those of the sources are left out.
 
     Raises:
@@ -269,8 +267,7 @@ def write(
     command[behind_inputs:behind_inputs] = listing
     place = command.index(str(out))
     command[place:place] = mapping
-    report = None if progress is None else _follow(progress, seconds)
-    status, _, said = run(command, report or (lambda line: None))
+    status, _, said = run(command, progress_reader(progress, seconds))
     check_written(out, sources[0], status, said)
 
 
@@ -309,21 +306,22 @@ def _has_pictures(out: Path) -> bool:
         return False
 
 
-def _follow(progress: Progress, seconds: float) -> Callable[[str], None]:
+def progress_reader(progress: Reporter, seconds: float) -> Callable[[str], None]:
+    """What takes the lines that ffmpeg writes for -progress, and reports the share of the output that is written.
+
+    Args:
+        progress: the reporter.
+        seconds: how long the output will be.
+    """
+
     def on_line(line: str) -> None:
         key, _, value = line.partition("=")
         if key == "out_time_us" and value.isdigit() and seconds > 0:
-            progress(min(1.0, int(value) / 1e6 / seconds))
+            progress(Progress("writing", min(1.0, int(value) / 1e6 / seconds)))
         elif key == "progress" and value == "end":
-            progress(1.0)
+            progress(Progress("writing", 1.0))
 
     return on_line
-
-
-def scaled(progress: Progress | None, begin: float, end: float) -> Progress | None:
-    """Progress of a part of the work, which takes the whole from the share `begin` to the share `end`."""
-    # Not beyond the end by a rounding: what comes next begins exactly there.
-    return None if progress is None else lambda part: progress(min(end, begin + (end - begin) * part))
 
 
 def checked_range(track: PictureTrack, start: float, end: float) -> float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,10 +17,10 @@ from typing import Any, BinaryIO
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
 from vtg.files.whole import write_whole
+from vtg.progress import Progress, Reporter, silent
 
 __all__ = [
     "BLOCK_BYTES",
-    "Progress",
     "TooLongError",
     "append_rest",
     "fetch_from_hub",
@@ -30,8 +29,6 @@ __all__ = [
     "hub_utilities",
     "one_line",
 ]
-
-Progress = Callable[[int, "int | None"], None]  # bytes done, bytes in all if known
 
 BLOCK_BYTES = 1 << 16  # bytes read at once
 TIMEOUT_SECONDS = 30  # seconds without a byte until a connection counts as broken
@@ -44,7 +41,7 @@ class TooLongError(OSError):
     """A server that sends more than it announced."""
 
 
-def fetch_url(url: str, path: Path, size: int | None = None, progress: Progress | None = None) -> None:
+def fetch_url(url: str, path: Path, size: int | None = None, progress: Reporter = silent) -> None:
     """Fetch a URL into a file, going on from what it holds; tries again as long as each try brings bytes.
 
     Args:
@@ -58,11 +55,10 @@ def fetch_url(url: str, path: Path, size: int | None = None, progress: Progress 
         Exception: of the HTTP library, which differs between versions of the hub's client, or of the disk.
     """
 
-    def note(done: int, announced: int | None) -> None:
+    def note(state: Progress) -> None:
         nonlocal size
-        size = announced  # with it the next try goes on
-        if progress:
-            progress(done, announced)
+        size = None if state.total is None else int(state.total)  # with it the next try goes on
+        progress(state)
 
     done = path.stat().st_size if path.exists() else 0
     while True:
@@ -76,7 +72,7 @@ def fetch_url(url: str, path: Path, size: int | None = None, progress: Progress 
                 raise
 
 
-def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress | None = None) -> None:
+def append_rest(url: str, file: BinaryIO, size: int | None, progress: Reporter = silent) -> None:
     """Append to an open file what it lacks of a URL's content, block by block as it arrives.
 
     The hub client's own download functions write in blocks of 10 MB, so that a broken connection would cost nearly all
@@ -86,7 +82,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
         url: of the content.
         file: open for appending; what it holds counts as the beginning, and is dropped where the server sends all.
         size: of the whole content, bytes; None for what the server says.
-        progress: called after each block.
+        progress: told of each block.
 
     Raises:
         TooLongError: the server sends more than `size`; nothing is kept.
@@ -115,8 +111,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
                 _emptied(file)
                 raise TooLongError(f"the server sends more than the {most} bytes of the file")
             file.write(block)
-            if progress:
-                progress(file.tell(), size)
+            progress(Progress("downloading", file.tell(), size, "bytes"))
     if size is not None and file.tell() < size:
         raise ConnectionError(f"the connection closed after {file.tell()} of {size} bytes")
 
