@@ -251,7 +251,7 @@ def test_a_head_without_spatial_pooling_sees_class_tokens_alone(recipe: Path, tm
     assert torch.equal(head.predict(noisy, query).windows, expected)
     many = head.predict_batch([video], [query, query[:2]])
     torch.testing.assert_close(many[0].windows, expected, atol=1e-5, rtol=0)
-    with pytest.raises(VtgError, match="looks at no patches"):
+    with pytest.raises(VtgError, match="has no attention maps"):
         head.attention(video, query)
 
 
