@@ -163,12 +163,12 @@ class LibraryGrounder:
         Raises:
             VtgError: the video is not in the library, or the model cannot be asked by what is kept of it.
         """
-        from vtg.grounding.windows import check_askable
+        from vtg.grounding.windows import check_groundable
 
         grounder, features = self._grounder(model), self._features(model, sample)
         used = ""
         if grounder.head is not None:
-            check_askable(grounder.head, features, whole=True)
+            check_groundable(grounder.head, features, whole=True)
             if features.layers is None and features.projection is not None:
                 used = f"projection {features.projection.values.dtype} of {self._stores[model].head_fingerprint}"
         header = read_header(self._source.library.features.path(self._source.key(sample.video_id)))

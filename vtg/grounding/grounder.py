@@ -17,7 +17,7 @@ from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
 from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures
 from vtg.grounding.results import Grounding, Moment, Saliency
-from vtg.grounding.windows import MOST_MOMENTS, check_askable, ground_each_with_head, ground_with_head, moments_of
+from vtg.grounding.windows import MOST_MOMENTS, check_groundable, ground_each_with_head, ground_with_head, moments_of
 from vtg.grounding.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin, relevance
 from vtg.models.specs import model_spec
 
@@ -156,7 +156,7 @@ class Grounder:
             For each video one grounding a sentence.
 
         Raises:
-            VtgError: `check_askable` refuses a video.
+            VtgError: `check_groundable` refuses a video.
         """
         if not queries:
             return [[] for _ in videos]
@@ -172,7 +172,7 @@ class Grounder:
             for video in videos
         ]
 
-    def check_askable(self, video: VideoFeatures) -> None:
+    def check_groundable(self, video: VideoFeatures) -> None:
         """Whether this model can be asked about a video from what is stored of it.
 
         Raises:
@@ -180,7 +180,7 @@ class Grounder:
         """
         self._check_encoder(video)
         if self.head is not None:
-            check_askable(self.head, video)
+            check_groundable(self.head, video)
 
     def _check_encoder(self, video: VideoFeatures) -> None:
         if video.encoder and video.encoder != self.encoder.fingerprint:

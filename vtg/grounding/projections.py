@@ -19,7 +19,7 @@ from vtg.features.token_cache import StoredProjection
 from vtg.files.hashing import file_sha256
 from vtg.files.whole import remove_abandoned_parts
 from vtg.grounding.window_layout import window_frames, window_starts
-from vtg.weights.memory import give_memory_back
+from vtg.weights.memory import trim_memory
 
 if TYPE_CHECKING:
     from vtg.r2 import R2Head, VideoProjection
@@ -239,7 +239,7 @@ class ProjectionWriter:
             self._file.append(self._head.project([window]).quantized())
         self._starts.append(start)
         if len(self._starts) % WINDOWS_BETWEEN_TRIMS == 0:
-            give_memory_back()
+            trim_memory()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

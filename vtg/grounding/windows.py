@@ -15,7 +15,7 @@ from vtg.grounding.results import Grounding, Moment, Saliency
 from vtg.grounding.window_layout import central_window, join_curves, whole_frames, window_frames, window_starts
 from vtg.r2.attention import attention_map
 from vtg.r2.postprocess import postprocess_windows
-from vtg.weights.memory import give_memory_back
+from vtg.weights.memory import trim_memory
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vtg.r2 import Predictor, R2Head, VideoProjection
     from vtg.r2.predictor import WindowPredictions
 
-__all__ = ["check_askable", "ground_each_with_head", "ground_with_head", "moments_of"]
+__all__ = ["check_groundable", "ground_each_with_head", "ground_with_head", "moments_of"]
 
 MOST_MOMENTS = 50  # of one query in one video, as many as the published heads keep
 GIVEN_BACK_EVERY = 8  # windows: more often costs time, as what was given back has to be asked for again
@@ -56,7 +56,7 @@ def ground_with_head(
         One grounding a query, in their order.
 
     Raises:
-        VtgError: `check_askable` refuses the video, or its layers are of another shape than the head reads.
+        VtgError: `check_groundable` refuses the video, or its layers are of another shape than the head reads.
     """
     return ground_each_with_head(head, [video], queries, texts, predictor, whole=whole)[0]
 
@@ -85,7 +85,7 @@ def ground_each_with_head(
         For each video one grounding a query, in their order.
 
     Raises:
-        VtgError: `check_askable` refuses a video.
+        VtgError: `check_groundable` refuses a video.
     """
     from vtg.r2 import Predictor
 
@@ -101,7 +101,7 @@ def ground_each_with_head(
     return groundings
 
 
-def check_askable(head: R2Head, video: VideoFeatures, whole: bool = False) -> None:
+def check_groundable(head: R2Head, video: VideoFeatures, whole: bool = False) -> None:
     """Whether a head can be asked about a video from what is stored of it.
 
     Args:
@@ -181,7 +181,7 @@ class _Windows:
                 projection = self.head.project([self._layers(window)])
             yield projection
             if window % GIVEN_BACK_EVERY == GIVEN_BACK_EVERY - 1:
-                give_memory_back()
+                trim_memory()
 
     def attention(self, text: torch.Tensor, frame: int) -> torch.Tensor:
         """Where the head looks at a frame, in the window that has it nearest to its middle: [K, 1, L, P - 1]."""

@@ -122,7 +122,7 @@ class Searcher:
         needed: bool = True,
     ) -> list[Hit]:
         candidates = {candidate.video: candidate for candidate in chosen}
-        opened = self._stored.opened(candidates, selection, self._grounder.check_askable, needed)
+        opened = self._stored.opened(candidates, selection, self._grounder.check_groundable, needed)
         videos = [(features, candidates[video]) for video, features in opened]
         found = self._ground(videos, sentence, text, most)
         return [
