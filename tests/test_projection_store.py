@@ -28,7 +28,7 @@ from vtg.timespans import interval_iou
 KEY = FeatureKey("a" * 32, "b" * 16, 0.5)
 OWN = ProjectionKey(KEY.video, KEY.encoder, KEY.fps, "c" * 16)
 HERE = Path(__file__).parent / "data"
-OLDER = HERE / "older_projections"  # as the version before int8 became the only one wrote them, of "tiny.t3"
+FLOAT_PRECISIONS = HERE / "older_projections"  # as the version before int8 became the only one wrote them, of "tiny.t3"
 DIMENSIONS = (4, 5, 64)  # K, P, C of `tiny_head`
 
 
@@ -88,7 +88,7 @@ def test_projections_of_older_versions_are_converted_and_answer_the_same(
     tmp_path: Path, precision: str, writable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = replace(OWN, precision=precision)
-    shutil.copy(OLDER / older.file_name, tmp_path)
+    shutil.copy(FLOAT_PRECISIONS / older.file_name, tmp_path)
     store = ProjectionStore(tmp_path)
     assert OWN in store
     store.verify(older)
@@ -117,7 +117,7 @@ def test_projections_of_older_versions_are_converted_and_answer_the_same(
 
 def test_damage_in_a_projection_of_an_older_version_is_not_converted(tmp_path: Path) -> None:
     older = replace(OWN, precision="float16")
-    whole = (OLDER / older.file_name).read_bytes()
+    whole = (FLOAT_PRECISIONS / older.file_name).read_bytes()
     (tmp_path / older.file_name).write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
     with pytest.raises(VtgError, match="checksum"):
         ProjectionStore(tmp_path).open(OWN)
