@@ -210,8 +210,8 @@ def test_a_library_is_asked_whole_from_its_layers_or_says_that_it_needs_them(
     refused = run(recipe, "--features", alone, "--model", tiny_head, "--out", out, "--device", "cpu")
     assert refused.status == 1 and not out.exists() and not list(tmp_path.glob("*.part"))
     assert refused.err == (
-        "vtg: holiday: evaluation needs the whole video, and only a projection of 20 s windows is stored; index it again "
-        "with --keep-layers\n"
+        "vtg: holiday: evaluation needs the whole video, and only a projection of 20 s windows is stored; index it "
+        "again with --keep-layers\n"
     )
 
 

@@ -165,9 +165,7 @@ class TestFit:
 
     def test_a_head_of_another_size_is_refused(self, tiny_clip: Path) -> None:
         encoder = ClipEncoder(pretrained=tiny_clip, device="cpu")
-        with pytest.raises(
-            VtgError, match="4 layers of 50 tokens, 768 and 512 wide, and this CLIP has 4 layers of 5"
-        ):
+        with pytest.raises(VtgError, match="4 layers of 50 tokens, 768 and 512 wide, and this CLIP has 4 layers of 5"):
             Grounder(encoder, R2Head(HeadConfig()))
 
     def test_a_tower_without_a_class_token_is_refused(

@@ -267,10 +267,10 @@ def test_check_learns_a_few_samples_and_says_when_it_cannot(recipe: Path, monkey
     result = check(load_recipe(recipe, ["train.rate=2e-3"]), Sources())
     assert result.fits and result.samples == result.learnt == 8 and result.steps < 400
     assert "fit together" in result.verdict and result.last_loss < result.first_loss
-    monkeypatch.setattr("vtg.training.overfitting.MOST_STEPS", 20)
+    monkeypatch.setattr("vtg.training.overfitting.MAX_STEPS", 20)
     result = check(load_recipe(recipe, ["train.rate=0"]), Sources())
     assert not result.fits and result.steps == 20
-    assert "not learnt by heart" in result.verdict and "\n" not in result.verdict
+    assert "overfit check failed" in result.verdict and "\n" not in result.verdict
 
 
 def remove(name: str) -> object:
@@ -315,11 +315,11 @@ def test_what_does_not_fit_stops_before_the_first_step(
 
 
 def test_a_folder_is_not_trained_into_twice(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(VtgError, match="holds no training to go on with"):
+    with pytest.raises(VtgError, match="contains no training to resume"):
         run(recipe, tmp_path / "out", resume=True)
     run(recipe, tmp_path / "out", "train.epochs=1", "train.validation=none")
     assert not (tmp_path / "out" / "best.safetensors").exists()
-    with pytest.raises(VtgError, match="holds a training already; go on with it with --resume"):
+    with pytest.raises(VtgError, match="contains a training already; continue it with --resume"):
         run(recipe, tmp_path / "out")
     with pytest.raises(VtgError, match=r"was trained with train\.rate = 0\.001, not 0\.002"):
         run(recipe, tmp_path / "out", "train.rate=2e-3", "train.validation=none", resume=True)
@@ -333,7 +333,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(recipe: Path, tmp_path: Path
     video = np.array(published.video("train0"))
     video[2] = np.inf
     published.write_video("train0", video)
-    with pytest.raises(VtgError, match="the loss is no longer a number; look for infinite features"):
+    with pytest.raises(VtgError, match="the loss is not finite; check the features for infinite values"):
         run(recipe, tmp_path / "out")
 
 

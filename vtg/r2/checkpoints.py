@@ -140,7 +140,7 @@ def read_tensors(path: Path | str, settings: Mapping[str, Any] | None = None) ->
     """
     path = Path(path)
     if not path.is_file():
-        raise VtgError(f"{path}: no such checkpoint file; check the path")
+        raise VtgError(f"{path}: no such checkpoint file")
     ours = path.suffix == ".safetensors"
     try:
         with open_weights(path) as file:

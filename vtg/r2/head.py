@@ -277,7 +277,7 @@ class R2Head(nn.Module):
             matches = len(found) == 3 and all(want in ("P", have) for want, have in zip(wanted, found, strict=True))
             if not matches:
                 raise VtgError(
-                    f"frame features are {list(video.shape)}, but this head needs [T, {', '.join(map(str, wanted))}]"
+                    f"frame features are {list(video.shape)}, but this head reads [T, {', '.join(map(str, wanted))}]"
                     f": use features of the CLIP that it was trained on ({self.config.clip_model or 'unknown'})"
                 )
             if len(video) == 0:
@@ -297,7 +297,7 @@ class R2Head(nn.Module):
         wanted = (self.config.layers, self.config.query_width)
         if query.dim() != 3 or tuple(query.shape[1:]) != wanted or len(query) == 0:
             raise VtgError(
-                f"query features are {list(query.shape)}, but this head needs [L, {wanted[0]}, {wanted[1]}]"
+                f"query features are {list(query.shape)}, but this head reads [L, {wanted[0]}, {wanted[1]}]"
                 f": use features of the CLIP that it was trained on ({self.config.clip_model or 'unknown'})"
             )
 
