@@ -364,6 +364,6 @@ def test_interrupting_the_command_says_how_to_go_on(recipe: Path, tmp_path: Path
     process.send_signal(signal.SIGINT)
     last = process.stderr.read().strip().splitlines()[-1]
     assert process.wait(timeout=60) == 130
-    assert last.startswith("stopped and saved; go on with: vtg train") and last.endswith("--resume")
+    assert last.startswith("stopped and saved; resume with: vtg train") and last.endswith("--resume")
     going_on = run(recipe, tmp_path / "out", "train.epochs=2", resume=True)
     assert isinstance(load_recipe(recipe), Recipe) and going_on.epochs >= 2
