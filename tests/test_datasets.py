@@ -300,7 +300,7 @@ def test_odd_windows_are_kept_and_reported(tmp_path: Path, window: list[float]) 
     annotations = read_annotations(write(tmp_path / "a.jsonl", [{**LINE, "relevant_windows": [window]}]))
     np.testing.assert_array_equal(annotations.samples[0].windows, [window])
     (problem,) = annotations.problems
-    assert problem.is_mended
+    assert problem.is_repaired
     assert str(problem).startswith(f"{annotations.path}:1: query 5: window [{window[0]}, {window[1]}] ")
 
 

@@ -195,7 +195,7 @@ def test_a_reversed_true_window_is_reported_with_its_line(tmp_path: Path) -> Non
 
 def test_annotations_without_truth_are_reported(tmp_path: Path) -> None:
     bare = {key: MOMENTS[key] for key in ("qid", "query", "duration", "vid")}
-    assert "has no truth for what it predicts" in failure(tmp_path, [PREDICTION], [bare])
+    assert "has no ground truth for these predictions" in failure(tmp_path, [PREDICTION], [bare])
 
 
 def test_lines_that_are_not_json_are_reported(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def evaluate(
             like=like,
             device=device,
             pretrained=pretrained,
-            note=lambda line: messages.print(line, markup=False, soft_wrap=True),
+            warn=lambda line: messages.print(line, markup=False, soft_wrap=True),
         )
     if result.scores is None:
         messages.print("no ground truth: predictions are not scored", markup=False)

@@ -51,7 +51,7 @@ def samples_of(annotations: Annotations) -> list[Sample]:
     Raises:
         VtgError: the first problem, and how many more there are; or there is no sample.
     """
-    fatal = [problem for problem in annotations.problems if not problem.is_mended]
+    fatal = [problem for problem in annotations.problems if not problem.is_repaired]
     if fatal:
         more = f" (and {len(fatal) - 1} more like it)" if len(fatal) > 1 else ""
         raise VtgError(f"{fatal[0]}{more}; mend the file or leave the line out")
@@ -154,4 +154,4 @@ def _odd_windows(path: Path, sample: Sample) -> Iterator[Problem]:
         elif start < 0 or start >= sample.duration:
             reason = f"window [{start:g}, {end:g}] starts outside the video of {sample.duration:g} s"
         if reason:
-            yield Problem(path, sample.line, f"query {sample.query_id}: {reason}", is_mended=True)
+            yield Problem(path, sample.line, f"query {sample.query_id}: {reason}", is_repaired=True)

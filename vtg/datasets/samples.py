@@ -56,13 +56,13 @@ class Problem:
         path: the file.
         line: from 1; 0 where the file has no lines or the whole of it is meant.
         reason: what is wrong, with the query's id where it has one.
-        is_mended: whether training copes with it (a reversed window is turned round), so that the sample is kept.
+        is_repaired: whether training copes with it (a reversed window is turned round), so that the sample is kept.
     """
 
     path: Path
     line: int
     reason: str
-    is_mended: bool = False
+    is_repaired: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.reason}" if self.line else f"{self.path}: {self.reason}"

@@ -83,8 +83,8 @@ def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Prog
     else:
         files = open_features(folder, data, device, named)
         held_out_files = open_features(validation_folder, data, device, named)
-    files.remember_queries(samples)
-    held_out_files.remember_queries(held_out)
+    files.cache_queries(samples)
+    held_out_files.cache_queries(held_out)
     if model.moment_retrieval and data.fps is None:
         if files.fps is None:
             raise VtgError(
