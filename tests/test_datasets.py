@@ -291,7 +291,7 @@ def test_a_wrong_video_is_reported_by_its_id(tmp_path: Path, dataset: str, entry
 
 
 def test_a_repeated_query_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(VtgError, match=r":2: query 5: the id is there twice, first on line 1"):
+    with pytest.raises(VtgError, match=r":2: query 5: duplicate id, first on line 1"):
         load_samples(write(tmp_path / "a.jsonl", [LINE, LINE]))
 
 
@@ -307,7 +307,7 @@ def test_odd_windows_are_kept_and_reported(tmp_path: Path, window: list[float]) 
 def test_broken_files_are_reported_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     for content, reason in (
-        ("", "no annotations in it"),
+        ("", "contains no annotations"),
         ("not json", ":1: not valid JSON"),
         ("[1]\n", ":1: expected a JSON object, found list"),
         ('{"a": 1}', "not the annotations of a known data set"),
@@ -325,7 +325,7 @@ def test_the_wrong_data_set_is_refused(tmp_path: Path) -> None:
         VtgError, match="holds annotations of tvsum, not of youtube; give the other file or --dataset tvsum"
     ):
         load_samples(path, "youtube")
-    with pytest.raises(VtgError, match="there is no data set 'nothing'"):
+    with pytest.raises(VtgError, match="unknown data set 'nothing'"):
         load_samples(path, "nothing")
 
 

@@ -131,8 +131,7 @@ def test_predictions_of_features_that_have_changed_are_made_anew(
     count = 2 if changed == "video" else 1
     (line,) = run(folder)
     assert line == (
-        f"{folder / 'out.jsonl.part'}: {count} of its 4 predictions are of other features; "
-        "they are computed again"
+        f"{folder / 'out.jsonl.part'}: {count} of its 4 predictions are of other features; they are computed again"
     )
     assert asked == ["v0", "v2"]
     run(folder, "whole.jsonl")

@@ -160,7 +160,7 @@ def test_a_wrong_prediction_is_reported_with_its_line_and_query(tmp_path: Path, 
 def test_how_many_more_lines_are_wrong_is_said(tmp_path: Path) -> None:
     wrong = {"qid": 1, "pred_relevant_windows": []}
     assert failure(tmp_path, [wrong, {**wrong, "qid": 2}, {**wrong, "qid": 3}], [MOMENTS]).endswith(
-        "(and 2 more wrong)"
+        "(and 2 more invalid)"
     )
 
 
@@ -210,7 +210,7 @@ def test_lines_that_are_not_json_are_reported(tmp_path: Path) -> None:
 def test_an_empty_prediction_file_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "preds.jsonl"
     path.write_bytes(content)
-    with pytest.raises(VtgError, match="no predictions in it"):
+    with pytest.raises(VtgError, match="contains no predictions"):
         score_files([path], write(tmp_path / "truth.jsonl", MOMENTS))
 
 
@@ -228,7 +228,7 @@ def test_files_that_are_not_there_and_unknown_data_sets_are_reported(tmp_path: P
     truth = write(tmp_path / "truth.jsonl", MOMENTS)
     with pytest.raises(VtgError, match="there is no such file"):
         score_files([tmp_path / "nothing.jsonl"], truth)
-    with pytest.raises(VtgError, match="there is no data set 'qvh'"):
+    with pytest.raises(VtgError, match="unknown data set 'qvh'"):
         score_files([write(tmp_path / "preds.jsonl", PREDICTION)], truth, dataset="qvh")
     with pytest.raises(VtgError, match="holds queries with windows, not of tvsum"):
         score_files([tmp_path / "preds.jsonl"], truth, dataset="tvsum")
