@@ -144,7 +144,7 @@ def test_interrupting_says_how_to_go_on(run: Callable[..., Result], monkeypatch:
     monkeypatch.setattr("vtg.library.library.Library.add", interrupted)
     result = run("index", "anything")
     assert result.status == 130
-    assert "goes on" in result.err
+    assert "run the same command to continue" in result.err
 
 
 def test_explaining_writes_a_picture_a_moment(

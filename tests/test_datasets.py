@@ -250,7 +250,7 @@ def test_the_real_files_are_read_without_a_problem(shared: Path, file: str, coun
         ({"relevant_windows": [[1, 2, 3]]}, "query 5: relevant_windows[0] has 3 numbers instead of 2"),
         ({"relevant_windows": [[1, "2"]]}, "query 5: relevant_windows[0][1] must be a number, not '2'"),
         ({"relevant_windows": {"a": 1}}, "query 5: relevant_windows must be a list of lists"),
-        ({"saliency_scores": None}, "query 5: relevant_clip_ids and saliency_scores belong together"),
+        ({"saliency_scores": None}, "query 5: relevant_clip_ids and saliency_scores must be given together"),
         ({"relevant_clip_ids": [1]}, "query 5: 1 relevant_clip_ids but 2 saliency_scores"),
         ({"relevant_clip_ids": [1, 4]}, "query 5: clip 4 is not one of the 4 clips of a video of 9.5 s"),
         ({"relevant_clip_ids": [-1, 1]}, "query 5: clip -1 is not one of the 4 clips"),

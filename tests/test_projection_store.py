@@ -204,7 +204,7 @@ class TestLibraryFeatures:
         assert head_fingerprint(str(other_path)) != head_fingerprint(str(tiny_head))
         features = LibraryFeatures(tmp_path, Storage(), str(other_path), lambda: other)
         assert KEY not in features  # so that indexing with this head encodes it again
-        with pytest.raises(VtgError, match="index it again with this model, or once with --keep-layers") as caught:
+        with pytest.raises(VtgError, match="index it again with this model, or with --keep-layers") as caught:
             ground_with_head(other, features.open(KEY, "a.mp4"), ["a"], [torch.zeros(3, 4, 64)])
         assert "\n" not in str(caught.value)
         self.fill(features)
