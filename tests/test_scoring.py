@@ -329,7 +329,7 @@ def test_every_brief_figure_is_the_mean_of_its_queries() -> None:
 def test_files_that_predict_different_things_are_not_compared(tmp_path: Path) -> None:
     one = write(tmp_path / "one.jsonl", PREDICTION)
     other = write(tmp_path / "other.jsonl", {"qid": 1, "pred_relevant_windows": [[2, 8, 0.9]]})
-    with pytest.raises(VtgError, match="score them one by one"):
+    with pytest.raises(VtgError, match="score them separately"):
         score_files([one, other], write(tmp_path / "truth.jsonl", MOMENTS))
 
 

@@ -298,7 +298,7 @@ def rewrite(name: str, *shape: int) -> object:
         (None, ["model.clip_model=ViT-B-32-quickgelu"], r"5 tokens a frame, 16 wide.*has 50, 768 and 512"),
         (None, ["evaluation.metric=MR-full-R1@0.55"], r"MR-full-R1@0\.55.*did you mean MR-full-R1@0\.5\?"),
         (None, ["data.fps=2"], r"frames for .*which is not the recipe's 2 a second"),
-        (None, ["data.fps=none"], r"has no rate"),
+        (None, ["data.fps=none"], r"has no sampling rate"),
         (None, ["model.hidden_width=33"], r"--set model.hidden_width=33: model\.hidden_width 33 must be even"),
         (None, ["train.validation=test"], r"has no part 'test'; it has train, val"),
     ],
