@@ -449,7 +449,7 @@ class TestHeads:
         assert hit.moment.start - 2 < time < hit.moment.end
         assert picture.shape == (64, 64, 3)
         bare = Library(with_head.folder, library.model, device="cpu")
-        with pytest.raises(VtgError, match="looks at no patches"):
+        with pytest.raises(VtgError, match="has no attention maps"):
             bare.explain("a red circle", hit)
 
 

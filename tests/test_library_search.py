@@ -250,7 +250,7 @@ class TestCalibration:
         assert found[present].mean() > 0.9
         assert found[~present].mean() < 0.1
         assert 0 < fitted.threshold < 1
-        with pytest.raises(ValueError, match="sentences that are not"):
+        with pytest.raises(ValueError, match="queries that do not"):
             fit_calibration(evidence, np.ones(400, bool))
 
     def test_the_threshold_errs_as_often_on_both_sides(self) -> None:

@@ -29,7 +29,7 @@ from vtg.timespans import interval_iou
 KEY = FeatureKey("a" * 32, "b" * 16, 0.5)
 OWN = ProjectionKey(KEY.video, KEY.encoder, KEY.fps, "c" * 16)
 HERE = Path(__file__).parent / "data"
-OLDER = HERE / "older_projections"  # as the version before int8 became the only one wrote them, of "tiny.t3"
+FLOAT_PRECISIONS = HERE / "older_projections"  # as the version before int8 became the only one wrote them, of "tiny.t3"
 DIMENSIONS = (4, 5, 64)  # K, P, C of `tiny_head`
 
 
@@ -89,7 +89,7 @@ def test_projections_of_older_versions_are_converted_and_answer_the_same(
     tmp_path: Path, precision: str, writable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = replace(OWN, precision=precision)
-    shutil.copy(OLDER / older.file_name, tmp_path)
+    shutil.copy(FLOAT_PRECISIONS / older.file_name, tmp_path)
     store = ProjectionStore(tmp_path)
     assert OWN in store
     store.verify(older)
@@ -118,7 +118,7 @@ def test_projections_of_older_versions_are_converted_and_answer_the_same(
 
 def test_damage_in_a_projection_of_an_older_version_is_not_converted(tmp_path: Path) -> None:
     older = replace(OWN, precision="float16")
-    whole = (OLDER / older.file_name).read_bytes()
+    whole = (FLOAT_PRECISIONS / older.file_name).read_bytes()
     (tmp_path / older.file_name).write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
     with pytest.raises(VtgError, match="checksum"):
         ProjectionStore(tmp_path).open(OWN)
@@ -205,7 +205,7 @@ class TestLibraryFeatures:
         assert head_fingerprint(str(other_path)) != head_fingerprint(str(tiny_head))
         features = LibraryFeatures(tmp_path, Storage(), str(other_path), lambda: other)
         assert KEY not in features  # so that indexing with this head encodes it again
-        with pytest.raises(VtgError, match="index it again with this model, or once with --keep-layers") as caught:
+        with pytest.raises(VtgError, match="index it again with this model, or with --keep-layers") as caught:
             ground_with_head(other, features.open(KEY, "a.mp4"), ["a"], [torch.zeros(3, 4, 64)])
         assert "\n" not in str(caught.value)
         self.fill(features)

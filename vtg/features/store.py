@@ -320,9 +320,9 @@ class FeatureWriter:
     def _write_compact(self, layers: np.ndarray) -> None:
         import torch
 
-        from vtg.features.quantized import compact_tokens
+        from vtg.features.quantized import quantize_tokens
 
-        values, scale = compact_tokens(torch.from_numpy(np.array(layers)))
+        values, scale = quantize_tokens(torch.from_numpy(np.array(layers)))
         self._file.write(values.numpy())
         self._scales.append(scale.numpy())
 
