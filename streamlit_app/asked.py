@@ -54,14 +54,14 @@ def read_picture(name: str, encoded: str) -> Picture:
     Raises:
         VtgError: it is none, or too large.
     """
-    from vtg.video.pictures import PictureError, opened_picture
+    from vtg.video.pictures import PictureError, open_picture
 
     shown = plain_name(name[-MOST_READ:])[-LONGEST_NAME:].strip(" .") or "picture"
     if len(encoded) > LARGEST_PICTURE * 4 / 3:
         raise VtgError(f"{shown}: is too large; choose a smaller picture")
     try:
         content = base64.b64decode(encoded, validate=True)
-        with opened_picture(io.BytesIO(content), formats=list(KINDS)) as image:
+        with open_picture(io.BytesIO(content), formats=list(KINDS)) as image:
             kind, sides = str(image.format), image.size
             image.verify()
     except (binascii.Error, PictureError):

@@ -178,7 +178,7 @@ def playable(backend: Backend, video: str, refused: bool = False) -> Copy:
 
     def work(job: Job) -> None:
         def make(out: Path) -> None:
-            write_proxy(path, out, job.report, recode=refused)
+            write_proxy(path, out, job.report, reencode=refused)
 
         backend.made.get(".mp4", kind, video, make=make)
 

@@ -48,7 +48,7 @@ def test_the_guard_notices_what_decoding_takes_and_costs_small_pictures_nothing(
 ) -> None:
     guard = MemoryGuard(3840, 2160, 4, 24)
     guard.check()
-    taken = np.ones(limits.DECODING_MEMORY // 8 + (10 << 20))
+    taken = np.ones(limits.MAX_DECODING_MEMORY // 8 + (10 << 20))
     with pytest.raises(MemoryError, match="300 MB"):
         guard.check()
     del taken

@@ -71,11 +71,11 @@ def test_subtitles_belong_to_the_video_of_their_name(tmp_path: Path) -> None:
     for name in ("film.srt", "Film.en.VTT", "film 2.srt", "film.part.en.srt", "other.srt", "film.txt"):
         (tmp_path / name).write_text("")
     folders = SubtitleFolders()
-    assert [path.name for path in folders.beside(tmp_path / "film.mp4")] == ["Film.en.VTT", "film.srt"]
-    name = folders.name(tmp_path / "film.mp4")
+    assert [path.name for path in folders.subtitle_files(tmp_path / "film.mp4")] == ["Film.en.VTT", "film.srt"]
+    name = folders.fingerprint(tmp_path / "film.mp4")
     (tmp_path / "film.srt").write_text("more")
-    assert SubtitleFolders().name(tmp_path / "film.mp4") != name
-    assert SubtitleFolders().name(tmp_path / "nothing.mp4")
+    assert SubtitleFolders().fingerprint(tmp_path / "film.mp4") != name
+    assert SubtitleFolders().fingerprint(tmp_path / "nothing.mp4")
 
 
 def said(text: str, rate: float | None = None) -> list[tuple[float, float, str]]:

@@ -18,7 +18,7 @@ import pytest
 from timecode import Codecs, beeps, ffmpeg, ffmpeg_pick, read_code, read_codes, render, turned
 
 from vtg.errors import VideoError, VtgError
-from vtg.video import concat, cut, probe, probing, sample_frames, sampling, thumbnail, with_pyav
+from vtg.video import concat, cut, probe, probing, sample_frames, sampling, thumbnail, pyav_decoder
 from vtg.video.process import ffmpeg_binary
 from vtg.video.samples import DecodingError
 
@@ -50,7 +50,7 @@ def expected(count: int, rate: Fraction, fps: float) -> list[int]:
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to decode must give the same, and neither may lean on the other."""
     if request.param == "ffmpeg":
-        monkeypatch.setattr(with_pyav, "can_decode", lambda track: False)
+        monkeypatch.setattr(pyav_decoder, "can_decode", lambda track: False)
     else:
         forbid_ffmpeg(monkeypatch)
     return str(request.param)
@@ -100,7 +100,7 @@ def test_every_sample_is_the_right_picture(codec: str, fps: float, coded: dict[s
     assert codes == expected(100, Fraction(25), fps)
     assert codes == ffmpeg_pick(path, fps)
     assert times == pytest.approx([i / fps for i in range(len(codes))])
-    assert with_pyav.can_decode(probing.survey(path)) == (engine == "pyav")
+    assert pyav_decoder.can_decode(probing.survey(path)) == (engine == "pyav")
 
 
 @pytest.mark.parametrize("rate", ["30000/1001", "12", "60"])
@@ -150,23 +150,23 @@ def test_part_of_a_video_lies_on_the_same_grid(name: str, coded: dict[str, Path]
 def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Counts, from here on, packets that a decoder gets, pictures that it gives, and how often it starts anew."""
     counts = {"packets": 0, "pictures": 0, "restarts": 0}
-    decode, taken, restart = with_pyav._Decoder.decode, with_pyav._Decoder._taken, with_pyav._Decoder.restart
+    decode, taken, restart = pyav_decoder._Decoder.decode, pyav_decoder._Decoder._expected_frames, pyav_decoder._Decoder.restart
 
-    def counted_decode(self: with_pyav._Decoder, *arguments: object) -> object:
+    def counted_decode(self: pyav_decoder._Decoder, *arguments: object) -> object:
         counts["packets"] += 1
         return decode(self, *arguments)
 
-    def counted_taken(self: with_pyav._Decoder, pictures: list[object]) -> object:
+    def counted_taken(self: pyav_decoder._Decoder, pictures: list[object]) -> object:
         counts["pictures"] += len(pictures)
         return taken(self, pictures)
 
-    def counted_restart(self: with_pyav._Decoder) -> object:
+    def counted_restart(self: pyav_decoder._Decoder) -> object:
         counts["restarts"] += not self._is_fresh
         return restart(self)
 
-    monkeypatch.setattr(with_pyav._Decoder, "decode", counted_decode)
-    monkeypatch.setattr(with_pyav._Decoder, "_taken", counted_taken)
-    monkeypatch.setattr(with_pyav._Decoder, "restart", counted_restart)
+    monkeypatch.setattr(pyav_decoder._Decoder, "decode", counted_decode)
+    monkeypatch.setattr(pyav_decoder._Decoder, "_expected_frames", counted_taken)
+    monkeypatch.setattr(pyav_decoder._Decoder, "restart", counted_restart)
     return counts
 
 
@@ -220,7 +220,7 @@ def test_both_ways_to_decode_give_the_same_bytes(
     with monkeypatch.context() as only_pyav:
         forbid_ffmpeg(only_pyav)
         ours = np.concatenate([frames for _, frames in sample_frames(path, 3, 56)])
-    monkeypatch.setattr(with_pyav, "can_decode", lambda track: False)
+    monkeypatch.setattr(pyav_decoder, "can_decode", lambda track: False)
     theirs = np.concatenate([frames for _, frames in sample_frames(path, 3, 56)])
     assert np.abs(ours.astype(int) - theirs).max() <= 1  # 0, as measured, but releases of ffmpeg may round otherwise
 
@@ -252,7 +252,7 @@ def test_a_long_video_without_jumps_is_as_exact(folder: Path, monkeypatch: pytes
     path = render(folder / "long-open.mp4", 300, encode=open_groups)
     one_group = render(folder / "long-group.mp4", 300, encode=["-c:v", "libx264", "-g", "600"])
     monkeypatch.setattr(probing, "SMALL_FILE", 0)
-    monkeypatch.setattr(with_pyav, "HELD_BYTES", 2000)
+    monkeypatch.setattr(pyav_decoder, "MAX_PENDING_BYTES", 2000)
     for video in (path, one_group):
         assert probe(video).duration == 12
         assert sampled(video, 5)[1] == expected(300, Fraction(25), 5)
@@ -524,8 +524,8 @@ def test_what_pyav_cannot_go_on_with_ffmpeg_does(plain: Path, monkeypatch: pytes
         yield next(real(*arguments))
         raise DecodingError("lost a picture")
 
-    real = with_pyav.decode
-    monkeypatch.setattr(with_pyav, "decode", fails_half_way)
+    real = pyav_decoder.decode
+    monkeypatch.setattr(pyav_decoder, "decode", fails_half_way)
     assert sampled(plain, 25)[1] == list(range(100))
 
 

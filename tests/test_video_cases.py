@@ -17,7 +17,7 @@ import pytest
 from timecode import Codecs, ffmpeg, read_code, read_codes, render
 
 from vtg.errors import VideoError
-from vtg.video import Span, concat, cut, probe, sample_frames, thumbnail, with_pyav, write_reel
+from vtg.video import Span, concat, cut, probe, sample_frames, thumbnail, pyav_decoder, write_reel
 from vtg.video.preview import write_poster, write_preview, write_proxy
 from vtg.video.probing import survey
 from vtg.video.process import ffmpeg_binary
@@ -151,7 +151,7 @@ def test_a_mirrored_video_is_shown_as_players_do(decoder: None, tmp_path: Path) 
     for written in (clip, reel, preview):
         assert not probe(written).mirrored
         assert np.abs(thumbnail(written, 0.0, 96) - expected).mean() < 6
-    proxy = write_proxy(path, tmp_path / "proxy.mp4", recode=True)
+    proxy = write_proxy(path, tmp_path / "proxy.mp4", reencode=True)
     assert np.abs(thumbnail(proxy, 1.0, 96) - expected).mean() < 6
     from PIL import Image
 
@@ -263,7 +263,7 @@ def test_clips_of_joined_recordings_are_exact(ending: str, either_ffmpeg: None, 
     assert read_codes(sampled(clip.path, 25)) == every[80:120]
     reel = write_reel([Span(path, 5.0, 6.0), Span(path, 1.0, 2.0)], tmp_path / "reel.mp4")
     assert read_codes(sampled(reel.path, 25)) == every[125:150] + every[25:50]
-    with pytest.raises(VideoError, match="begin anew"):
+    with pytest.raises(VideoError, match="start again"):
         cut(path, 3.2, 4.8, tmp_path / "copied.mkv", copy=True)
     whole = concat([path], tmp_path / "whole.mp4")
     assert probe(whole).duration == pytest.approx(8.0, abs=0.1)
@@ -447,5 +447,5 @@ def test_a_decoder_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_threads_of_a_large_picture_are_few() -> None:
-    assert with_pyav.threads_for(survey(CASES / "huge-8k.mp4")) == 0
-    assert with_pyav.threads_for(survey(CASES / "chapters.mp4")) >= 1
+    assert pyav_decoder.threads_for(survey(CASES / "huge-8k.mp4")) == 0
+    assert pyav_decoder.threads_for(survey(CASES / "chapters.mp4")) >= 1

@@ -167,10 +167,10 @@ def embed_question(
 def _embed_picture(path: Path, encoder: ClipEncoder) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    from vtg.video.pictures import PictureError, opened_picture
+    from vtg.video.pictures import PictureError, open_picture
 
     try:
-        with opened_picture(path) as picture:
+        with open_picture(path) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB")
     except FileNotFoundError:
         raise VtgError(f"{path}: no such picture") from None

@@ -13,7 +13,7 @@ from vtg.summary.planning import Plan
 from vtg.text import caption_line
 from vtg.timespans import format_time
 from vtg.video import Span
-from vtg.video.subtitles import captions_in_turn
+from vtg.video.subtitles import sequential_captions
 
 __all__ = ["clip_caption", "plan_document", "reel_spans", "subtitles", "write_text"]
 
@@ -90,7 +90,7 @@ def subtitles(plan: Plan, labels: Sequence[str] = ()) -> str:
         labels: one a clip, or none.
     """
     labelled = zip(plan.clips, labels or [""] * len(plan.clips), strict=True)
-    return captions_in_turn((clip.seconds, clip_caption(clip, label)) for clip, label in labelled)
+    return sequential_captions((clip.seconds, clip_caption(clip, label)) for clip, label in labelled)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

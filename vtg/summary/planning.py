@@ -185,7 +185,7 @@ def sharpen(plan: Plan, progress: Callable[[int, int], None] = lambda done, tota
         progress(done, len(ends))
         time = plan.clips[i].end if is_end else plan.clips[i].start
         if len(inner) and np.abs(inner - time).min() < 1e-3:
-            cut = finder.near(time, SEARCH_SHARE * plan.interval)
+            cut = finder.find_near(time, SEARCH_SHARE * plan.interval)
             if cut is not None:
                 wanted[i, is_end] = cut
     progress(len(ends), len(ends))

@@ -14,7 +14,7 @@ from vtg.errors import VtgError
 from vtg.files.whole import check_name, write_whole
 from vtg.summary.planning import Plan
 from vtg.video import thumbnail
-from vtg.video.captions import font, wrapped
+from vtg.video.captions import font, wrap_text
 
 __all__ = ["draw_storyboard", "write_storyboard"]
 
@@ -97,6 +97,6 @@ def draw_storyboard(frames: Sequence[np.ndarray], captions: Sequence[str]) -> np
         picture.thumbnail((FRAME_WIDTH_PIXELS, height), Image.Resampling.LANCZOS)
         draw.rectangle((left, top, left + FRAME_WIDTH_PIXELS - 1, top + height - 1), fill=EMPTY)
         board.paste(picture, (left + (FRAME_WIDTH_PIXELS - picture.width) // 2, top + (height - picture.height) // 2))
-        for row, text in enumerate(wrapped(caption, FRAME_WIDTH_PIXELS, letters, CAPTION_LINES)):
+        for row, text in enumerate(wrap_text(caption, FRAME_WIDTH_PIXELS, letters, CAPTION_LINES)):
             draw.text((left, top + height + 4 + row * line), text, fill=INK, font=letters)
     return np.asarray(board)

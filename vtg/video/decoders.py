@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vtg.errors import VtgError
-from vtg.video import with_decord, with_pyav
-from vtg.video.probing import PictureTrack
+from vtg.video import decord_decoder, pyav_decoder
+from vtg.video.probing import VideoTrack
 
 __all__ = ["DECODERS", "DECODER_VARIABLE", "Decoder", "chosen_decoder", "decoders_of"]
 
@@ -24,12 +24,12 @@ DECODERS = ("pyav", "decord", "ffmpeg")
 class Decoder(Protocol):
     """Decodes in this process; what it cannot, the next one is asked, and at last the ffmpeg binary."""
 
-    def can_decode(self, track: PictureTrack) -> bool:
+    def can_decode(self, track: VideoTrack) -> bool:
         """Whether the decoder may try a video."""
 
     def decode(
         self,
-        track: PictureTrack,
+        track: VideoTrack,
         rate: Fraction,
         first: int,
         stop: int,
@@ -59,11 +59,11 @@ def chosen_decoder() -> str:
     return name
 
 
-def decoders_of(track: PictureTrack) -> list[Decoder]:
+def decoders_of(track: VideoTrack) -> list[Decoder]:
     """The decoders of this process that may try a video, the one to begin with first.
 
     Raises:
         VtgError: `VTG_DECODER` names none, or one that is not installed.
     """
-    order: dict[str, list[Decoder]] = {"pyav": [with_pyav], "decord": [with_decord, with_pyav], "ffmpeg": []}
+    order: dict[str, list[Decoder]] = {"pyav": [pyav_decoder], "decord": [decord_decoder, pyav_decoder], "ffmpeg": []}
     return [decoder for decoder in order[chosen_decoder()] if decoder.can_decode(track)]

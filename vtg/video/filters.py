@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Step", "filter_chain"]
+__all__ = ["Filter", "filter_chain"]
 
 
 @dataclass(frozen=True)
-class Step:
+class Filter:
     """A filter of ffmpeg with its options."""
 
     name: str
@@ -26,9 +26,9 @@ class Step:
         return stream.filter(self.name, **dict(self.options))
 
 
-def filter_chain(steps: Sequence[Step]) -> str:
+def filter_chain(filters: Sequence[Filter]) -> str:
     """Filters as the text that ffmpeg's options take."""
-    return ",".join(f"{step.name}={_escaped(step.arguments, ',;[]')}" for step in steps)
+    return ",".join(f"{step.name}={_escaped(step.arguments, ',;[]')}" for step in filters)
 
 
 def _escaped(text: str, signs: str) -> str:

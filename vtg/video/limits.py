@@ -1,7 +1,7 @@
 """Limits on what one video may cost: memory of a process, size of its pictures, decoding threads.
 
 A file claims what it likes, and a decoder allocates what is claimed. So pictures beyond `MAX_PIXELS` are refused, and
-libav decodes in this process only what fits into `DECODING_MEMORY`; `MemoryGuard` watches over files that make it keep
+libav decodes in this process only what fits into `MAX_DECODING_MEMORY`; `MemoryGuard` watches over files that make it keep
 more pictures than usual. Everything else is for the ffmpeg binary, whose memory the operating system limits (see
 `vtg.video.children`).
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from vtg.errors import VideoError
 
 __all__ = [
-    "DECODING_MEMORY",
+    "MAX_DECODING_MEMORY",
     "MAX_PIXELS",
     "MAX_PIXELS_AT_OPENING",
     "MAX_PROCESS_MEMORY",
@@ -32,20 +32,20 @@ __all__ = [
 ]
 
 MAX_PROCESS_MEMORY = 1_500_000_000  # bytes, of any one process
-DECODING_MEMORY = 300_000_000  # bytes, of decoding one video in this process; PyTorch, LanceDB and a model have 1.1 GB
-CHILD_DECODING_MEMORY = 1_000_000_000  # bytes, of decoding in an ffmpeg process; the rest is for filters and encoders
+MAX_DECODING_MEMORY = 300_000_000  # bytes, of decoding one video in this process; PyTorch, LanceDB and a model have 1.1 GB
+MAX_CHILD_DECODING_MEMORY = 1_000_000_000  # bytes, of decoding in an ffmpeg process; the rest is for filters and encoders
 MAX_PIXELS = 8192 * 8192  # of one picture as it is coded
 MAX_PIXELS_AT_OPENING = (
     4096 * 2304
 )  # beyond, `av.open` is not to decode what it looks at; header and parser tell enough
 MAX_THREADS = 4  # for one video; more do not make it faster
 
-HELD_PICTURES = (
+USUAL_BUFFERED_FRAMES = (
     6  # that a decoder usually holds at once; the levels of H.264 and HEVC allow as many of the largest size
 )
-MOST_HELD_PICTURES = 22  # the same for the worst file
-HELD_BY_THREAD = 2  # pictures more for each thread
-BITS_8_BIT_420 = 12  # a pixel, of 8-bit pictures with halved colour
+MAX_BUFFERED_FRAMES = 22  # the same for the worst file
+BUFFERED_FRAMES_PER_THREAD = 2  # pictures more for each thread
+BITS_PER_PIXEL_YUV420 = 12  # a pixel, of 8-bit pictures with halved colour
 
 
 def check_size(path: str | os.PathLike[str], width: int, height: int) -> None:
@@ -67,7 +67,7 @@ def check_size(path: str | os.PathLike[str], width: int, height: int) -> None:
         )
 
 
-def decoding_threads(width: int, height: int, bits: int = BITS_8_BIT_420) -> int:
+def decoding_threads(width: int, height: int, bits: int = BITS_PER_PIXEL_YUV420) -> int:
     """How many threads libav may use in this process for one video.
 
     Args:
@@ -76,13 +76,13 @@ def decoding_threads(width: int, height: int, bits: int = BITS_8_BIT_420) -> int
         bits: that a decoded pixel takes, padding included (`av.VideoFormat.padded_bits_per_pixel`).
 
     Returns:
-        At most one a core and `MAX_THREADS`; 0 where even one thread would need more than `DECODING_MEMORY`, so that
+        At most one a core and `MAX_THREADS`; 0 where even one thread would need more than `MAX_DECODING_MEMORY`, so that
         the ffmpeg binary has to decode.
     """
-    return min(_threads_within(DECODING_MEMORY, width, height, bits), os.cpu_count() or 1, MAX_THREADS)
+    return min(_threads_within(MAX_DECODING_MEMORY, width, height, bits), os.cpu_count() or 1, MAX_THREADS)
 
 
-def child_threads(width: int, height: int, bits: int = BITS_8_BIT_420) -> int:
+def child_threads(width: int, height: int, bits: int = BITS_PER_PIXEL_YUV420) -> int:
     """How many decoding threads an ffmpeg process gets (its option `-threads` before `-i`), from 1 to `MAX_THREADS`.
 
     Left to itself ffmpeg takes one a core, each with pictures of its own: 8192x8192 needs 350 MB with one thread and
@@ -93,11 +93,11 @@ def child_threads(width: int, height: int, bits: int = BITS_8_BIT_420) -> int:
         height: the same.
         bits: that a decoded pixel takes, padding included.
     """
-    return max(1, min(_threads_within(CHILD_DECODING_MEMORY, width, height, bits), os.cpu_count() or 1, MAX_THREADS))
+    return max(1, min(_threads_within(MAX_CHILD_DECODING_MEMORY, width, height, bits), os.cpu_count() or 1, MAX_THREADS))
 
 
 class MemoryGuard:
-    """Notices when decoding in this process takes more than `DECODING_MEMORY`; to be asked after each packet.
+    """Notices when decoding in this process takes more than `MAX_DECODING_MEMORY`; to be asked after each packet.
 
     Costs nothing for pictures so small that no file can make a decoder take that much. What other threads allocate in
     the meantime counts, too: a video is then left to the ffmpeg binary without need, which gives the same frames.
@@ -109,9 +109,9 @@ class MemoryGuard:
         bits: that a decoded pixel takes, padding included.
     """
 
-    def __init__(self, width: int, height: int, threads: int, bits: int = BITS_8_BIT_420) -> None:
-        most = _picture_bytes(width, height, bits) * (MOST_HELD_PICTURES + HELD_BY_THREAD * threads)
-        self._before = process_memory() if most > DECODING_MEMORY else None
+    def __init__(self, width: int, height: int, threads: int, bits: int = BITS_PER_PIXEL_YUV420) -> None:
+        most = _picture_bytes(width, height, bits) * (MAX_BUFFERED_FRAMES + BUFFERED_FRAMES_PER_THREAD * threads)
+        self._before = process_memory() if most > MAX_DECODING_MEMORY else None
 
     def check(self) -> None:
         """Compares the memory of this process with what it was at the beginning.
@@ -122,8 +122,8 @@ class MemoryGuard:
         if self._before is None:
             return
         now = process_memory()
-        if now is not None and now - self._before > DECODING_MEMORY:
-            raise MemoryError(f"decoding takes more than {DECODING_MEMORY // 10**6} MB")
+        if now is not None and now - self._before > MAX_DECODING_MEMORY:
+            raise MemoryError(f"decoding takes more than {MAX_DECODING_MEMORY // 10**6} MB")
 
 
 def process_memory() -> int | None:
@@ -143,7 +143,7 @@ def process_memory() -> int | None:
 
 
 def _threads_within(memory: int, width: int, height: int, bits: int) -> int:
-    return max(0, (memory // _picture_bytes(width, height, bits) - HELD_PICTURES) // HELD_BY_THREAD)
+    return max(0, (memory // _picture_bytes(width, height, bits) - USUAL_BUFFERED_FRAMES) // BUFFERED_FRAMES_PER_THREAD)
 
 
 def _picture_bytes(width: int, height: int, bits: int) -> int:

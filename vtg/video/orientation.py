@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from vtg.video.filters import Step
+from vtg.video.filters import Filter
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -34,22 +34,22 @@ class Orientation:
         return self.rotation in (90, 270)
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def filters(self) -> tuple[Filter, ...]:
         """The filters that do it."""
         return _STEPS[self]
 
 
 UPRIGHT = Orientation()
-_FLIP_DOWN, _FLIP_ACROSS = Step("vflip", ()), Step("hflip", ())
-_STEPS: dict[Orientation, tuple[Step, ...]] = {
+_VFLIP, _HFLIP = Filter("vflip", ()), Filter("hflip", ())
+_STEPS: dict[Orientation, tuple[Filter, ...]] = {
     UPRIGHT: (),
-    Orientation(0, True): (_FLIP_DOWN,),
-    Orientation(90): (Step("transpose", (("dir", "clock"),)),),
-    Orientation(90, True): (Step("transpose", (("dir", "cclock_flip"),)),),
-    Orientation(180): (_FLIP_ACROSS, _FLIP_DOWN),
-    Orientation(180, True): (_FLIP_ACROSS,),
-    Orientation(270): (Step("transpose", (("dir", "cclock"),)),),
-    Orientation(270, True): (Step("transpose", (("dir", "clock_flip"),)),),
+    Orientation(0, True): (_VFLIP,),
+    Orientation(90): (Filter("transpose", (("dir", "clock"),)),),
+    Orientation(90, True): (Filter("transpose", (("dir", "cclock_flip"),)),),
+    Orientation(180): (_HFLIP, _VFLIP),
+    Orientation(180, True): (_HFLIP,),
+    Orientation(270): (Filter("transpose", (("dir", "cclock"),)),),
+    Orientation(270, True): (Filter("transpose", (("dir", "clock_flip"),)),),
 }
 
 

@@ -18,9 +18,9 @@ __all__ = [
     "ContinuousTimes",
     "Packet",
     "PacketListing",
-    "coded_picture",
+    "coded_frame",
     "continuous_times",
-    "may_jump",
+    "may_restart_clock",
     "read_packets",
 ]
 
@@ -41,7 +41,7 @@ class Packet:
     shown: bool
 
 
-def coded_picture(packet: av.Packet) -> Packet:
+def coded_frame(packet: av.Packet) -> Packet:
     """What a packet of PyAV tells about its picture."""
     return Packet(packet.pts, packet.duration or 0, packet.is_keyframe, not packet.is_discard)
 
@@ -63,7 +63,7 @@ class ContinuousTimes:
         self._offset = 0
 
     @property
-    def has_jumped(self) -> bool:
+    def clock_restarted(self) -> bool:
         """Whether there was a jump."""
         return self._offset != 0
 
@@ -85,7 +85,7 @@ class ContinuousTimes:
                 packet.dts += self._offset
 
 
-def may_jump(container: InputContainer) -> bool:
+def may_restart_clock(container: InputContainer) -> bool:
     """Whether the clock of such a container may begin anew in the middle."""
     from av.format import Flags
 
@@ -95,7 +95,7 @@ def may_jump(container: InputContainer) -> bool:
 def continuous_times(container: InputContainer, stream: VideoStream) -> ContinuousTimes | None:
     """What continues the times of a picture track; None for containers with one clock."""
     clock = rational(stream.time_base)
-    if clock is None or not may_jump(container):
+    if clock is None or not may_restart_clock(container):
         return None
     rate = rational(stream.average_rate) or rational(stream.guessed_rate) or Fraction(25)
     return ContinuousTimes(clock, round(1 / rate / clock))
@@ -156,7 +156,7 @@ class PacketListing:
                 if index not in self._clocks:
                     self._clocks[index] = rational(packet.time_base) or Fraction(0)
         if is_picture:
-            self._add_picture(coded_picture(packet))
+            self._add_picture(coded_frame(packet))
 
     @property
     def end(self) -> Fraction:
@@ -186,6 +186,6 @@ class PacketListing:
         """
         if not self.dated or self.last is None:
             return max(1, self.count) / rate
-        time, lasting = self.last
+        time, duration = self.last
         # Matroska may leave a picture's duration out; then it lasts as long as an average one.
-        return (time - first) * self.clock + (lasting * self.clock if lasting > 0 else 1 / rate)
+        return (time - first) * self.clock + (duration * self.clock if duration > 0 else 1 / rate)

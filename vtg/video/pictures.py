@@ -13,17 +13,17 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-__all__ = ["PictureError", "opened_picture", "paint_attention"]
+__all__ = ["PictureError", "open_picture", "paint_attention"]
 
-LARGEST_PICTURE_PIXELS = 120_000_000  # as much as any camera makes: 360 MB in RGB, and copies of that
+MAX_PICTURE_PIXELS = 120_000_000  # as much as any camera makes: 360 MB in RGB, and copies of that
 # What Pillow's readers say of damaged pictures, as they are opened or as their pixels are read.
 READING_ERRORS = (
     *(OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error),
     *(EOFError, NotImplementedError, Image.DecompressionBombError),
 )
 # From nothing through red to yellow, the colours of heat, as (share of the strongest, red, green, blue).
-RAMP = np.array([(0.0, 30, 0, 60), (0.4, 200, 30, 60), (0.7, 250, 130, 20), (1.0, 255, 240, 120)], float)
-STRONGEST_OPACITY = 0.75  # so that what is looked at hardest can still be seen
+HEAT_COLOURS = np.array([(0.0, 30, 0, 60), (0.4, 200, 30, 60), (0.7, 250, 130, 20), (1.0, 255, 240, 120)], float)
+MAX_OPACITY = 0.75  # so that what is looked at hardest can still be seen
 
 
 class PictureError(Exception):
@@ -31,7 +31,7 @@ class PictureError(Exception):
 
 
 @contextlib.contextmanager
-def opened_picture(source: Path | IO[bytes], formats: list[str] | None = None) -> Iterator[Image.Image]:
+def open_picture(source: Path | IO[bytes], formats: list[str] | None = None) -> Iterator[Image.Image]:
     """Open a picture of anybody's for a ``with`` statement, in which its pixels may be read.
 
     Args:
@@ -46,7 +46,7 @@ def opened_picture(source: Path | IO[bytes], formats: list[str] | None = None) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, which is of no use here, and of a limit above ours
             with Image.open(source, formats=formats) as picture:
-                if picture.width * picture.height > LARGEST_PICTURE_PIXELS:
+                if picture.width * picture.height > MAX_PICTURE_PIXELS:
                     raise PictureError(f"has {picture.width}×{picture.height} pixels")
                 yield picture
     except FileNotFoundError:
@@ -69,6 +69,6 @@ def paint_attention(frame: np.ndarray, attention: np.ndarray) -> np.ndarray:
     share = attention / max(float(attention.max()), 1e-12)
     smooth = Image.fromarray(share.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     share = np.asarray(smooth).clip(0.0, 1.0)
-    colour = np.stack([np.interp(share, RAMP[:, 0], RAMP[:, channel]) for channel in (1, 2, 3)], axis=-1)
-    opacity = STRONGEST_OPACITY * share[..., None]
+    colour = np.stack([np.interp(share, HEAT_COLOURS[:, 0], HEAT_COLOURS[:, channel]) for channel in (1, 2, 3)], axis=-1)
+    opacity = MAX_OPACITY * share[..., None]
     return np.asarray((1 - opacity) * frame + opacity * colour).round().astype(np.uint8)

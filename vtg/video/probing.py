@@ -18,7 +18,7 @@ from vtg.video.containers import check_readable, open_container, rational, readi
 from vtg.video.damage import check_coded_rate, check_shape, check_times
 from vtg.video.limits import MAX_PIXELS, check_size
 from vtg.video.orientation import Orientation, orientation_of
-from vtg.video.packets import Packet, PacketListing, coded_picture, continuous_times, may_jump, read_packets
+from vtg.video.packets import Packet, PacketListing, coded_frame, continuous_times, may_restart_clock, read_packets
 
 if TYPE_CHECKING:
     import av
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["PictureTrack", "VideoInfo", "list_pictures", "picture_stream", "probe", "survey"]
+__all__ = ["VideoTrack", "VideoInfo", "list_all_packets", "video_stream", "probe", "survey"]
 
 SMALL_FILE = 64 << 20  # bytes; up to here every packet is listed, beyond only those near the end
 TAIL_WINDOWS = (10.0, 120.0)  # seconds before the declared end in which the last picture is looked for
@@ -68,7 +68,7 @@ class VideoInfo:
 
 
 @dataclass(frozen=True)
-class PictureTrack:
+class VideoTrack:
     """What sampling and writing must know beyond `VideoInfo`, exactly.
 
     Attributes:
@@ -80,7 +80,7 @@ class PictureTrack:
         packets: every coded picture in decoding order; None for files too large to list, and where the container does
             not date each picture.
         container: FFmpeg's name for the kind of file.
-        picture_tracks: how many there are; the first is the one meant.
+        video_streams: how many there are; the first is the one meant.
         square: pixels are as wide as high.
         dated: the container says when each picture is shown.
         seekable: times may be jumped to.
@@ -104,7 +104,7 @@ class PictureTrack:
     file_start: float
     packets: tuple[Packet, ...] | None
     container: str
-    picture_tracks: int
+    video_streams: int
     square: bool
     dated: bool
     seekable: bool
@@ -139,7 +139,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     return survey(path).info
 
 
-def survey(path: str | os.PathLike[str]) -> PictureTrack:
+def survey(path: str | os.PathLike[str]) -> VideoTrack:
     """Do what `probe` does and keep what sampling and writing need.
 
     Raises:
@@ -158,12 +158,12 @@ def survey(path: str | os.PathLike[str]) -> PictureTrack:
 
 
 @functools.lru_cache(maxsize=64)
-def _survey_large(path: Path, size: int, modified: int) -> PictureTrack:
+def _survey_large(path: Path, size: int, modified: int) -> VideoTrack:
     """Kept, as all of a transport stream has to be read for it."""
     return _survey_file(path)
 
 
-def _survey_file(path: Path) -> PictureTrack:
+def _survey_file(path: Path) -> VideoTrack:
     with open_container(path) as container:
         try:
             return _survey(path, container)
@@ -171,7 +171,7 @@ def _survey_file(path: Path) -> PictureTrack:
             raise VideoError(path, f"cannot be read ({error}): copy or download it again") from None
 
 
-def list_pictures(track: PictureTrack) -> Sequence[Packet]:
+def list_all_packets(track: VideoTrack) -> Sequence[Packet]:
     """Every coded picture of a video in decoding order; reads all of the file where that was not done before.
 
     Raises:
@@ -180,14 +180,14 @@ def list_pictures(track: PictureTrack) -> Sequence[Packet]:
     if track.packets is not None:
         return track.packets
     with open_container(track.info.path) as container:
-        stream, _ = picture_stream(container)
+        stream, _ = video_stream(container)
         if stream is None or stream.index != track.index or stream.time_base is None:
             raise VideoError(track.info.path, "has changed while it was read: try again")
         packets = read_packets(container, stream, continuous_times(container, stream))
-        return [coded_picture(packet) for packet in packets if packet.size]
+        return [coded_frame(packet) for packet in packets if packet.size]
 
 
-def picture_stream(container: InputContainer) -> tuple[VideoStream | None, int]:
+def video_stream(container: InputContainer) -> tuple[VideoStream | None, int]:
     """The first picture track, which is the one meant, and how many there are; covers and thumbnails are none."""
     from av.stream import Disposition
 
@@ -196,8 +196,8 @@ def picture_stream(container: InputContainer) -> tuple[VideoStream | None, int]:
     return (tracks[0] if tracks else None), len(tracks)
 
 
-def _survey(path: Path, container: InputContainer) -> PictureTrack:
-    stream, tracks = picture_stream(container)
+def _survey(path: Path, container: InputContainer) -> VideoTrack:
+    stream, tracks = video_stream(container)
     if stream is None:
         raise VideoError(path, "has no picture track (sound only): name a video")
     context = stream.codec_context
@@ -209,7 +209,7 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
     file_start = Fraction(container.start_time or 0, 1_000_000)
     # Everything that bears out when a file ends is read of small files, and of those whose clock may jump anywhere.
     is_small = path.stat().st_size <= SMALL_FILE
-    whole = is_small or declared is None or may_jump(container)
+    whole = is_small or declared is None or may_restart_clock(container)
     rate = _average_rate(stream)
 
     frame, listing, jumped = _read_beginning(container, stream, to_end=whole, keep=is_small)
@@ -226,7 +226,7 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
     orientation, colours, tagged = orientation_of(frame), Colours.of_pictures(frame), Colours.of_pictures(context)
     sar = rational(stream.sample_aspect_ratio) or Fraction(1)
     check_shape(path, frame.width * sar, frame.height)
-    return PictureTrack(
+    return VideoTrack(
         info=_info(path, container, stream, duration, rate, orientation, _shown_size(frame, sar, orientation)),
         clock=listing.clock,
         first=first,
@@ -234,7 +234,7 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
         file_start=float(file_start),
         packets=tuple(listing.packets) if listing.packets is not None and listing.dated else None,
         container=container.format.name,
-        picture_tracks=tracks,
+        video_streams=tracks,
         square=sar == 1,
         dated=listing.dated,
         seekable=listing.dated and declared is not None and not jumped,
@@ -307,7 +307,7 @@ def _read_beginning(
                 break
     except reading_errors():
         pass  # what cannot be read is as if the file ended there, which is told from its declared duration
-    return frame, listing, times is not None and times.has_jumped
+    return frame, listing, times is not None and times.clock_restarted
 
 
 def _first_picture(stream: VideoStream, packet: av.Packet) -> VideoFrame | None:

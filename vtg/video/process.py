@@ -30,18 +30,18 @@ __all__ = ["Pipe", "explain", "feed", "ffmpeg_binary", "run"]
 
 LOWEST_VERSION = (5, 1)  # of ffmpeg; stated in the README
 LOWEST_LIBAVUTIL = (57, 28)  # the library of that version, which tells the age of builds without a release's number
-VERSION_SECONDS = 10.0  # in which an ffmpeg must tell its version
-PROGRESS_SECONDS = 20.0  # without progress until a process is stopped
-BLIND_PROGRESS_SECONDS = 60.0  # the same where the system does not tell what a process reads (macOS)
-LOOK_SECONDS = 0.5  # between two looks at a process's progress
-REACHED = frozenset({"frame", "out_time_us", "total_size"})  # what in ffmpeg's progress reports tells how far it is
+VERSION_TIMEOUT_SECONDS = 10.0  # in which an ffmpeg must tell its version
+STALL_SECONDS = 20.0  # without progress until a process is stopped
+STALL_SECONDS_WITHOUT_IO_COUNTS = 60.0  # the same where the system does not tell what a process reads (macOS)
+POLL_SECONDS = 0.5  # between two looks at a process's progress
+PROGRESS_KEYS = frozenset({"frame", "out_time_us", "total_size"})  # what in ffmpeg's progress reports tells how far it is
 READ_BUFFER = 1 << 15  # bytes that ffmpeg reads of a file at a time
-MAX_OUTPUT = 64 << 20  # bytes of standard output that `run` gives back
-MAX_LINE = 1 << 16  # bytes; a longer line is taken for several
-MAX_HEADER = 1 << 20  # characters of standard error kept from its beginning
-KEPT_COMPLAINTS = 40  # lines of ffmpeg's standard error kept from its end, to explain a failure
+MAX_OUTPUT_BYTES = 64 << 20  # bytes of standard output that `run` gives back
+MAX_LINE_BYTES = 1 << 16  # bytes; a longer line is taken for several
+MAX_HEADER_CHARACTERS = 1 << 20  # characters of standard error kept from its beginning
+MAX_STDERR_LINES = 40  # lines of ffmpeg's standard error kept from its end, to explain a failure
 
-STOPPED = "stopped by vtg: "  # begins the line that tells why a process was stopped; what follows is for people
+STOP_PREFIX = "stopped by vtg: "  # begins the line that tells reason a process was stopped; what follows is for people
 OUT_OF_MEMORY = (
     f"needs more than {MAX_PROCESS_MEMORY / 1e9:.1f} GB of memory, which is the limit: "
     "it is damaged, or its pictures are too large; make a smaller copy"
@@ -79,7 +79,7 @@ def ffmpeg_binary() -> str:
     for find in (_ffmpeg_on_path, _bundled_ffmpeg):
         binary = find()
         if binary is not None:
-            fault = _fault(binary)
+            fault = _find_fault(binary)
             if fault is None:
                 return binary
             faults.append(f"{binary} {fault}")
@@ -102,10 +102,10 @@ def _bundled_ffmpeg() -> str | None:
         return None
 
 
-def _fault(binary: str) -> str | None:
+def _find_fault(binary: str) -> str | None:
     """Why an ffmpeg cannot be used; None if it can."""
     try:
-        status, output, _ = run([binary, "-version"], patience=VERSION_SECONDS)
+        status, output, _ = run([binary, "-version"], stall_seconds=VERSION_TIMEOUT_SECONDS)
     except VtgError:
         return "cannot be started"
     text = output.decode("utf-8", "replace")
@@ -124,47 +124,47 @@ def _fault(binary: str) -> str | None:
     return None if is_new else f"is version {version}, which is too old"
 
 
-def explain(complaints: str) -> str:
+def explain(error_output: str) -> str:
     """One line in words for what ffmpeg wrote on its standard error."""
-    lines = [line.strip() for line in complaints.splitlines() if line.strip()]
-    if lines and lines[-1].startswith(STOPPED):
-        return lines[-1].removeprefix(STOPPED)
-    lowered = complaints.lower()
-    for said, meaning in EXPLANATIONS:
-        if said in lowered:
+    lines = [line.strip() for line in error_output.splitlines() if line.strip()]
+    if lines and lines[-1].startswith(STOP_PREFIX):
+        return lines[-1].removeprefix(STOP_PREFIX)
+    lowered = error_output.lower()
+    for stderr, meaning in EXPLANATIONS:
+        if stderr in lowered:
             return meaning
     return f"cannot be read (ffmpeg: {lines[-1][:200]})" if lines else "cannot be read (ffmpeg gave no reason)"
 
 
 def run(
-    command: Sequence[str], on_line: Callable[[str], None] | None = None, patience: float | None = None
+    command: Sequence[str], on_line: Callable[[str], None] | None = None, stall_seconds: float | None = None
 ) -> tuple[int, bytes, str]:
     """Runs a command to its end; nothing it writes reaches the terminal.
 
     Args:
         command: the whole command line.
         on_line: called with each line of standard output as it comes, for progress.
-        patience: seconds without progress after which the command is stopped; see `Pipe`.
+        stall_seconds: seconds without progress after which the command is stopped; see `Pipe`.
 
     Returns:
         Exit status, standard output (empty if `on_line` took it) and standard error. A command that was stopped
         because it made no progress, or gave more than 64 MiB of output, has a status other than 0, and `explain` tells
-        why from its standard error.
+        reason from its standard error.
 
     Raises:
         VtgError: it cannot be started.
     """
-    with Pipe(command, patience) as pipe:
+    with Pipe(command, stall_seconds) as pipe:
         if on_line is not None:
-            while line := pipe.output.readline(MAX_LINE):
+            while line := pipe.output.readline(MAX_LINE_BYTES):
                 text = line.decode("utf-8", "replace").strip()
-                pipe.note_report(text)
+                pipe.record_progress(text)
                 on_line(text)
-            return pipe.finish(), b"", pipe.complaints()
-        output = pipe.output.read(MAX_OUTPUT)
+            return pipe.finish(), b"", pipe.error_output()
+        output = pipe.output.read(MAX_OUTPUT_BYTES)
         if pipe.output.read(1):
-            pipe.stop(f"cannot be read: ffmpeg finds more than {MAX_OUTPUT >> 20} MiB to tell of it; it is damaged")
-        return pipe.finish(), output, pipe.complaints(whole=True)
+            pipe.stop(f"cannot be read: ffmpeg finds more than {MAX_OUTPUT_BYTES >> 20} MiB to tell of it; it is damaged")
+        return pipe.finish(), output, pipe.error_output(whole=True)
 
 
 def feed(command: Sequence[str], chunks: Iterable[bytes]) -> tuple[int, str]:
@@ -184,7 +184,7 @@ def feed(command: Sequence[str], chunks: Iterable[bytes]) -> tuple[int, str]:
         for chunk in chunks:
             if not pipe.write(chunk):
                 break
-        return pipe.finish(), pipe.complaints()
+        return pipe.finish(), pipe.error_output()
 
 
 class Pipe:
@@ -195,7 +195,7 @@ class Pipe:
 
     Args:
         command: the whole command line.
-        patience: seconds without progress after which it is stopped; None: 20, or 60 where the system does not tell
+        stall_seconds: seconds without progress after which it is stopped; None: 20, or 60 where the system does not tell
             what it reads.
         is_fed: it gets its standard input by `write`; nothing is to be read from it.
 
@@ -206,27 +206,27 @@ class Pipe:
         VtgError: it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], patience: float | None = None, is_fed: bool = False) -> None:
+    def __init__(self, command: Sequence[str], stall_seconds: float | None = None, is_fed: bool = False) -> None:
         self._process = children.start(command, is_fed)
         assert self._process.stdout is not None and self._process.stderr is not None
-        self._patience = patience
+        self._stall_seconds = stall_seconds
         # Progress reports go on coming from an ffmpeg that is stuck: what they say counts, not that they come.
         self._reports = "-progress" in command
-        self._reached: dict[str, str] = {}
+        self._progress_values: dict[str, str] = {}
         self._out = Path(command[-1])
         self._received = 0
-        self._most_read = 0
-        self._is_waited_for = False
+        self._bytes_read = 0
+        self._is_waiting = False
         self._ended = threading.Event()
-        self._why_stopped: str | None = None
-        self.output = io.BufferedReader(_Waiting(self, self._process.stdout), 1 << 16)
+        self._stop_reason: str | None = None
+        self.output = io.BufferedReader(_MonitoredOutput(self, self._process.stdout), 1 << 16)
         self._header: list[str] = []
-        self._header_room = MAX_HEADER
-        self._complaints: deque[str] = deque(maxlen=KEPT_COMPLAINTS)
+        self._header_left = MAX_HEADER_CHARACTERS
+        self._stderr_lines: deque[str] = deque(maxlen=MAX_STDERR_LINES)
         # Someone must drain standard error all the time, or a chatty ffmpeg blocks on a full pipe.
-        self._listener = threading.Thread(target=self._listen, name="ffmpeg-stderr", daemon=True)
-        self._watchdog = threading.Thread(target=self._watch, name="ffmpeg-progress", daemon=True)
-        self._listener.start()
+        self._stderr_reader = threading.Thread(target=self._read_stderr, name="ffmpeg-stderr", daemon=True)
+        self._watchdog = threading.Thread(target=self._stop_when_stalled, name="ffmpeg-progress", daemon=True)
+        self._stderr_reader.start()
         self._watchdog.start()
 
     def __enter__(self) -> Pipe:
@@ -239,18 +239,18 @@ class Pipe:
             if stream is not None:
                 stream.close()
 
-    def note_report(self, line: str) -> None:
+    def record_progress(self, line: str) -> None:
         """Learns from a line of ffmpeg's progress reports how far it is."""
         key, _, value = line.partition("=")
-        if key in REACHED:
-            self._reached[key] = value
+        if key in PROGRESS_KEYS:
+            self._progress_values[key] = value
 
     def write(self, chunk: bytes) -> bool:
         """Gives the command input; False if it does not read any more."""
         assert self._process.stdin is not None
         rest = memoryview(chunk)
         try:
-            with self._waiting():
+            with self._count_as_waiting():
                 while rest:
                     written = self._process.stdin.write(rest)
                     self._received += written
@@ -264,55 +264,55 @@ class Pipe:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        with self._waiting():
+        with self._count_as_waiting():
             status = self._process.wait()
         self._ended.set()
         self._watchdog.join()
-        self._listener.join()
-        return 1 if self._why_stopped and not status else status
+        self._stderr_reader.join()
+        return 1 if self._stop_reason and not status else status
 
-    def stop(self, why: str) -> None:
+    def stop(self, reason: str) -> None:
         """Ends the command, which then counts as failed.
 
         Args:
-            why: in words that follow "path: ".
+            reason: in words that follow "path: ".
         """
-        self._why_stopped = why
+        self._stop_reason = reason
         children.kill(self._process)
 
-    def complaints(self, whole: bool = False) -> str:
+    def error_output(self, whole: bool = False) -> str:
         """What the command wrote on its standard error: the last lines; or its beginning, too, up to 1 MiB."""
-        said = "".join([*(self._header if whole else ()), *self._complaints])
-        return said if self._why_stopped is None else f"{said}\n{STOPPED}{self._why_stopped}\n"
+        stderr = "".join([*(self._header if whole else ()), *self._stderr_lines])
+        return stderr if self._stop_reason is None else f"{stderr}\n{STOP_PREFIX}{self._stop_reason}\n"
 
     @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
-        self._is_waited_for = True
+    def _count_as_waiting(self) -> Iterator[None]:
+        self._is_waiting = True
         try:
             yield
         finally:
-            self._is_waited_for = False
+            self._is_waiting = False
 
-    def _listen(self) -> None:
+    def _read_stderr(self) -> None:
         lines = io.BufferedReader(cast(io.FileIO, self._process.stderr))
-        while line := lines.readline(MAX_LINE):
-            if len(self._complaints) == KEPT_COMPLAINTS and self._header_room > 0:
-                self._header.append(self._complaints[0])
-                self._header_room -= len(self._complaints[0])
-            self._complaints.append(line.decode("utf-8", "replace"))
+        while line := lines.readline(MAX_LINE_BYTES):
+            if len(self._stderr_lines) == MAX_STDERR_LINES and self._header_left > 0:
+                self._header.append(self._stderr_lines[0])
+                self._header_left -= len(self._stderr_lines[0])
+            self._stderr_lines.append(line.decode("utf-8", "replace"))
 
-    def _watch(self) -> None:
+    def _stop_when_stalled(self) -> None:
         """Stops the command when it makes no progress."""
         before, since = None, time.monotonic()
-        while not self._ended.wait(LOOK_SECONDS):
-            reached = self._progress() if self._is_waited_for else None
+        while not self._ended.wait(POLL_SECONDS):
+            reached = self._progress() if self._is_waiting else None
             if reached is None or reached != before:
                 before, since = reached, time.monotonic()
                 continue
-            patience = self._patience or (BLIND_PROGRESS_SECONDS if reached[0] is None else PROGRESS_SECONDS)
-            if time.monotonic() - since > patience:
+            stall_seconds = self._stall_seconds or (STALL_SECONDS_WITHOUT_IO_COUNTS if reached[0] is None else STALL_SECONDS)
+            if time.monotonic() - since > stall_seconds:
                 self.stop(
-                    f"ffmpeg made no progress for {patience:.0f} s and was stopped: "
+                    f"ffmpeg made no progress for {stall_seconds:.0f} s and was stopped: "
                     "the file is damaged, or a disk does not respond"
                 )
                 return
@@ -324,15 +324,15 @@ class Pipe:
             out = (written.st_size, written.st_mtime_ns)
         except (OSError, ValueError):  # "pipe:1"; or not yet there
             out = None
-        given = tuple(self._reached.values()) if self._reports else self._received
+        given = tuple(self._progress_values.values()) if self._reports else self._received
         read = children.bytes_read(self._process)
         # By whole buffers of ffmpeg: a script that waits in a loop starts programs that read a little, too.
-        if read is not None and read >= self._most_read + READ_BUFFER:
-            self._most_read = read
-        return None if read is None else self._most_read, given, out
+        if read is not None and read >= self._bytes_read + READ_BUFFER:
+            self._bytes_read = read
+        return None if read is None else self._bytes_read, given, out
 
 
-class _Waiting(io.RawIOBase):
+class _MonitoredOutput(io.RawIOBase):
     """The standard output of a command; somebody waits for it while it is read."""
 
     def __init__(self, pipe: Pipe, output: IO[bytes]) -> None:
@@ -343,7 +343,7 @@ class _Waiting(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        with self._pipe._waiting():
+        with self._pipe._count_as_waiting():
             count = self._raw.readinto(buffer)
         self._pipe._received += count
         return count

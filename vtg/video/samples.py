@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from vtg.video.probing import PictureTrack
+from vtg.video.probing import VideoTrack
 
 __all__ = ["DecodingError", "Samples"]
 
@@ -18,7 +18,7 @@ class DecodingError(Exception):
 class Samples:
     """The samples first…stop-1 of a video, `rate` a second."""
 
-    track: PictureTrack
+    track: VideoTrack
     rate: Fraction
     first: int
     stop: int

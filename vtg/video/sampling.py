@@ -17,17 +17,17 @@ from vtg.video.containers import absolute, input_options
 from vtg.video.decoders import decoders_of
 from vtg.video.filters import filter_chain
 from vtg.video.limits import child_threads
-from vtg.video.probing import PictureTrack, VideoInfo, survey
+from vtg.video.probing import VideoTrack, VideoInfo, survey
 from vtg.video.process import Pipe, explain, ffmpeg_binary
 from vtg.video.samples import DecodingError
 from vtg.video.seeking import jump_before
 
 __all__ = ["Chunk", "sample_frames", "thumbnail"]
 
-CHUNK_FRAMES = 32  # frames yielded at a time
-LARGEST_DENOMINATOR = 1001000  # a rate is read as the fraction that ffmpeg reads it as: 29.97002997 is 30000/1001
+FRAMES_PER_CHUNK = 32  # frames yielded at a time
+MAX_DENOMINATOR = 1001000  # a rate is read as the fraction that ffmpeg reads it as: 29.97002997 is 30000/1001
 THUMBNAIL_INTERVAL = Fraction(1, 1000)  # seconds
-TOLERATED_SHORTFALL = Fraction(1)  # seconds without pictures at the end that are filled with the last one
+TOLERATED_SHORTFALL_SECONDS = Fraction(1)  # seconds without pictures at the end that are filled with the last one
 
 Chunk = tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]
 
@@ -39,7 +39,7 @@ def sample_frames(
     start: float = 0.0,
     end: float | None = None,
     *,
-    track: PictureTrack | None = None,
+    track: VideoTrack | None = None,
     threads: int | None = None,
 ) -> Iterator[Chunk]:
     """Decodes one frame for each interval of 1/fps seconds, small and square.
@@ -123,7 +123,7 @@ def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArr
 
 def as_rate(fps: float) -> Fraction:
     """Samples a second as the fraction that ffmpeg would read."""
-    return Fraction(fps).limit_denominator(LARGEST_DENOMINATOR) or Fraction(1, LARGEST_DENOMINATOR)
+    return Fraction(fps).limit_denominator(MAX_DENOMINATOR) or Fraction(1, MAX_DENOMINATOR)
 
 
 def sample_range(duration: Fraction, rate: Fraction, start: float, end: float | None) -> tuple[int, int]:
@@ -148,7 +148,7 @@ def fitted_size(info: VideoInfo, size: int) -> tuple[int, int]:
 
 
 def _decode(
-    track: PictureTrack, rate: Fraction, size: int, first: int, stop: int, threads: int | None
+    track: VideoTrack, rate: Fraction, size: int, first: int, stop: int, threads: int | None
 ) -> Iterator[Chunk]:
     """Chunks of the samples first…stop-1."""
     done = first
@@ -158,7 +158,7 @@ def _decode(
     filters = f"{shaping},crop={size}:{size}:{left}:{top}"
     for decoder in decoders_of(track) if first < stop else ():
         try:
-            for whole in decoder.decode(track, rate, done, stop, width, height, CHUNK_FRAMES, threads):
+            for whole in decoder.decode(track, rate, done, stop, width, height, FRAMES_PER_CHUNK, threads):
                 frames = np.ascontiguousarray(whole[:, top : top + size, left : left + size])
                 yield _times(done, len(frames), rate), frames
                 done += len(frames)
@@ -177,7 +177,7 @@ def _times(first: int, count: int, rate: Fraction) -> npt.NDArray[np.float64]:
 
 
 def _decode_with_ffmpeg(
-    track: PictureTrack,
+    track: VideoTrack,
     rate: Fraction,
     first: int,
     stop: int,
@@ -215,7 +215,7 @@ def _decode_with_ffmpeg(
         wanted = stop - first
         last: npt.NDArray[np.uint8] | None = None
         while wanted:
-            frames = np.empty((min(CHUNK_FRAMES, wanted), *shape, 3), np.uint8)
+            frames = np.empty((min(FRAMES_PER_CHUNK, wanted), *shape, 3), np.uint8)
             read = pipe.output.readinto(frames.data.cast("B")) // frames[0].nbytes
             if read:
                 last = frames[read - 1].copy()
@@ -225,16 +225,16 @@ def _decode_with_ffmpeg(
                 break
         if wanted:
             pipe.finish()
-            if last is None or wanted > max(Fraction(1), TOLERATED_SHORTFALL * rate):
-                raise _stopped_early(track, stop - wanted, rate, pipe.complaints())
+            if last is None or wanted > max(Fraction(1), TOLERATED_SHORTFALL_SECONDS * rate):
+                raise _truncated_error(track, stop - wanted, rate, pipe.error_output())
             for _ in range(wanted):
                 yield last[None].copy()
 
 
-def _stopped_early(track: PictureTrack, done: int, rate: Fraction, complaints: str) -> VideoError:
+def _truncated_error(track: VideoTrack, done: int, rate: Fraction, error_output: str) -> VideoError:
     reached = f"{float(done / rate):.1f} s"
     if done == 0:
-        return VideoError(track.info.path, explain(complaints))
+        return VideoError(track.info.path, explain(error_output))
     return VideoError(
         track.info.path,
         f"is damaged: of its {float(track.duration):.1f} s only {reached} can be decoded; copy or download it again",

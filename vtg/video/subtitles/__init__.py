@@ -3,6 +3,6 @@
 from vtg.video.subtitles.folders import SubtitleFolders
 from vtg.video.subtitles.formats import parse_subtitles
 from vtg.video.subtitles.reading import said_lines
-from vtg.video.subtitles.writing import captions_in_turn
+from vtg.video.subtitles.writing import sequential_captions
 
-__all__ = ["SubtitleFolders", "captions_in_turn", "parse_subtitles", "said_lines"]
+__all__ = ["SubtitleFolders", "sequential_captions", "parse_subtitles", "said_lines"]

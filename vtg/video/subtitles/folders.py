@@ -68,7 +68,7 @@ class SubtitleFolders:
         self._within = within
         self._folders: dict[Path, _Folder] = {}
 
-    def beside(self, video: Path) -> list[Path]:
+    def subtitle_files(self, video: Path) -> list[Path]:
         """The subtitle files of a video, sorted."""
         folder = self._look(video.parent)
         own = frozenset((_comparable(video.name), _comparable(video.stem)))
@@ -82,10 +82,10 @@ class SubtitleFolders:
                 found += [path for _, path in self._look(inner.folders[place]).subtitles]
         return sorted(set(found))
 
-    def name(self, video: Path) -> str:
+    def fingerprint(self, video: Path) -> str:
         """Names what there is to read for a video, so that a change of it is seen; never empty."""
         names = [READ_AS]
-        for path in self.beside(video):
+        for path in self.subtitle_files(video):
             try:
                 status = path.stat()
             except OSError:

@@ -17,7 +17,7 @@ from vtg.video.subtitles.cleaning import (
 )
 from vtg.video.subtitles.encodings import decode_text
 from vtg.video.subtitles.language_models import language_codes
-from vtg.video.subtitles.lines import SaidLine
+from vtg.video.subtitles.lines import TranscriptLine
 from vtg.video.subtitles.markup import plain_lines
 from vtg.video.subtitles.speech import Cue, merge_repeats, spoken
 
@@ -49,7 +49,7 @@ def format_of(text: str) -> str:
     return "srt"
 
 
-def parse_subtitles(text: str, video: str | os.PathLike[str], rate: float | None = None) -> list[SaidLine]:
+def parse_subtitles(text: str, video: str | os.PathLike[str], rate: float | None = None) -> list[TranscriptLine]:
     """Read what is said from the text of a subtitle file, without markup.
 
     Args:
@@ -61,7 +61,7 @@ def parse_subtitles(text: str, video: str | os.PathLike[str], rate: float | None
         TooManyCuesError: it is no subtitle file.
     """
     said = merge_repeats(spoken(read_cues(text, rate)))
-    return [SaidLine(os.fspath(video), one.start, one.end, one.words) for one in said]
+    return [TranscriptLine(os.fspath(video), one.start, one.end, one.words) for one in said]
 
 
 def read_cues(text: str, rate: float | None = None) -> list[Cue]:

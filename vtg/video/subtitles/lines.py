@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SaidLine"]
+__all__ = ["TranscriptLine"]
 
 
 @dataclass(frozen=True)
-class SaidLine:
+class TranscriptLine:
     """Words that are said in a video.
 
     Attributes:

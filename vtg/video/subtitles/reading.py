@@ -12,11 +12,11 @@ from vtg.video.subtitles.cleaning import MAX_CUES, TooManyCuesError, same_line_e
 from vtg.video.subtitles.encodings import UnknownEncodingError, decode_text
 from vtg.video.subtitles.folders import SubtitleFolders, language_of
 from vtg.video.subtitles.formats import format_of, read_cues, read_packets
-from vtg.video.subtitles.lines import SaidLine
+from vtg.video.subtitles.lines import TranscriptLine
 from vtg.video.subtitles.speech import Cue, Speech, merge_repeats, spoken
 
 if TYPE_CHECKING:
-    from vtg.video.probing import PictureTrack
+    from vtg.video.probing import VideoTrack
 
 __all__ = ["MAX_FILE_BYTES", "said_lines"]
 
@@ -30,7 +30,7 @@ class _UnreadableError(Exception):
 
 def said_lines(
     video: Path, folders: SubtitleFolders, warn: Callable[[str], None] = lambda message: None
-) -> list[SaidLine]:
+) -> list[TranscriptLine]:
     """All that is said in a video, in the order of time, counted from its first picture as frames are.
 
     Args:
@@ -41,7 +41,7 @@ def said_lines(
     from vtg.video.subtitle_tracks import subtitle_tracks
 
     tracks = subtitle_tracks(video)
-    files = folders.beside(video)
+    files = folders.subtitle_files(video)
     if not tracks and not files:
         return []
     pictures = _survey(video)
@@ -65,13 +65,13 @@ def said_lines(
             said += _moved(spoken(cues), first - begin)
     end = float(pictures.duration) if pictures else float("inf")
     return [
-        SaidLine(str(video), max(0.0, one.start), min(one.end, end), one.words)
+        TranscriptLine(str(video), max(0.0, one.start), min(one.end, end), one.words)
         for one in merge_repeats(said)
         if one.end > 0 and one.start < end
     ]
 
 
-def _survey(video: Path) -> PictureTrack | None:
+def _survey(video: Path) -> VideoTrack | None:
     from vtg.video.probing import survey
 
     with contextlib.suppress(VideoError):

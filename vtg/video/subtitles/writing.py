@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["captions_in_turn"]
+__all__ = ["sequential_captions"]
 
 
-def captions_in_turn(captions: Iterable[tuple[float, str]]) -> str:
+def sequential_captions(captions: Iterable[tuple[float, str]]) -> str:
     """Writes captions (SRT) that follow each other from 0 on.
 
     Args:

@@ -25,49 +25,49 @@ import numpy.typing as npt
 from vtg.video.colour import Colours, resize_to_rgb
 from vtg.video.containers import open_container, rational, reading_errors
 from vtg.video.damage import check_coded_rate
-from vtg.video.filters import Step
+from vtg.video.filters import Filter
 from vtg.video.limits import MAX_PIXELS, MemoryGuard, decoding_threads
 from vtg.video.orientation import UPRIGHT, orientation_of
 from vtg.video.packets import ContinuousTimes, continuous_times, read_packets
-from vtg.video.probing import PictureTrack, picture_stream
+from vtg.video.probing import VideoTrack, video_stream
 from vtg.video.samples import DecodingError, Samples
-from vtg.video.seeking import RUN_UPS
+from vtg.video.seeking import SEEK_MARGINS_SECONDS
 
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["DATED_PICTURES", "can_decode", "decode", "picture_near", "threads_for"]
+__all__ = ["ONE_FRAME_CODECS", "can_decode", "decode", "frame_near", "threads_for"]
 
-DATED_PICTURES = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one picture with its own time
+ONE_FRAME_CODECS = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one picture with its own time
 INDEXED = re.compile(r"\b(mp4|matroska)\b")  # containers that date every packet, and in which a jump finds a keyframe
 SEQUENTIAL = re.compile(r"\bmpegts\b")  # containers that date every packet, and are read on until there is a keyframe
-LOOK_AHEAD = 32  # packets; no codec lets a picture be overtaken by more than 16 others
+MAX_REORDERED_PACKETS = 32  # packets; no codec lets a picture be overtaken by more than 16 others
 SECTION_PACKETS = 64  # read at a time
-MOST_PACKETS = 1024  # read without finding a place at which what comes before is shown before what comes after
-SHORTEST_JUMP = 12  # packets; to start anew for fewer costs more than decoding them
-HELD_BYTES = 16 << 20  # of packets kept undecoded because the next keyframe may make them unnecessary
-TOLERATED_SHORTFALL = Fraction(1)  # seconds by which packets may end before the duration known
+MAX_SECTION_PACKETS = 1024  # read without finding a place at which what comes before is shown before what comes after
+MIN_SKIPPED_PACKETS = 12  # packets; to start anew for fewer costs more than decoding them
+MAX_PENDING_BYTES = 16 << 20  # of packets kept undecoded because the next keyframe may make them unnecessary
+TOLERATED_SHORTFALL_SECONDS = Fraction(1)  # seconds by which packets may end before the duration known
 
 
-def can_decode(track: PictureTrack) -> bool:
+def can_decode(track: VideoTrack) -> bool:
     """Whether PyAV may try: a codec and a container in which a picture is known by the time of its packet."""
-    if not track.dated or track.info.codec not in DATED_PICTURES or not threads_for(track):
+    if not track.dated or track.info.codec not in ONE_FRAME_CODECS or not threads_for(track):
         return False
     if SEQUENTIAL.search(track.container):
         return track.seekable or track.joined
     return track.seekable and INDEXED.search(track.container) is not None
 
 
-def threads_for(track: PictureTrack, most: int | None = None) -> int:
+def threads_for(track: VideoTrack, most: int | None = None) -> int:
     """How many threads may decode a video in this process; 0 where its pictures are too large for that."""
     threads = decoding_threads(track.coded_width, track.coded_height, track.pixel_bits)
     return threads if most is None else min(threads, most)
 
 
 def decode(
-    track: PictureTrack,
+    track: VideoTrack,
     rate: Fraction,
     first: int,
     stop: int,
@@ -94,9 +94,9 @@ def decode(
     wanted = Samples(track, rate, first, stop)
     try:
         with open_container(track.info.path) as container:
-            stream = _picture_stream(container, track)
-            steps = [*track.orientation.steps, *resize_to_rgb(track.colours, width, height)]
-            decoder = _Decoder(stream, track, steps, threads_for(track, threads))
+            stream = _open_stream(container, track)
+            filters = [*track.orientation.filters, *resize_to_rgb(track.colours, width, height)]
+            decoder = _Decoder(stream, track, filters, threads_for(track, threads))
             frames = _frames(wanted, _sections(_packets(container, stream, wanted)), decoder)
             while batch := list(itertools.islice(frames, chunk)):
                 yield np.stack(batch)
@@ -104,7 +104,7 @@ def decode(
         raise DecodingError(str(error)) from error
 
 
-def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDArray[np.uint8]:
+def frame_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDArray[np.uint8]:
     """The picture shown about a time, quickly: one that others refer to may stand in for one that none does.
 
     Args:
@@ -123,12 +123,12 @@ def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.ND
 
     try:
         with open_container(path) as container:
-            stream, _ = picture_stream(container)
+            stream, _ = video_stream(container)
             clock = None if stream is None else rational(stream.time_base)
             if stream is None or stream.codec_context is None or clock is None:
                 raise DecodingError("has no picture track that can be decoded")
             context = stream.codec_context
-            dated = INDEXED.search(container.format.name) and context.codec.canonical_name in DATED_PICTURES
+            dated = INDEXED.search(container.format.name) and context.codec.canonical_name in ONE_FRAME_CODECS
             if not dated or rational(stream.sample_aspect_ratio) not in (None, 1):
                 raise DecodingError("cannot be jumped in, or has no square pixels")
             check_coded_rate(path, rational(context.framerate))
@@ -154,7 +154,7 @@ def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.ND
             if not colours.is_mapped:
                 shown = found.reformat(width, height, format="rgb24", interpolation="BICUBIC")
             else:
-                fitting = _fitting(stream, resize_to_rgb(colours, width, height))
+                fitting = _graph(stream, resize_to_rgb(colours, width, height))
                 fitting.push(found)
                 shown = fitting.pull()
             frame: npt.NDArray[np.uint8] = shown.to_ndarray()
@@ -174,8 +174,8 @@ class _Coded:
     is_shown: bool
 
 
-def _picture_stream(container: InputContainer, track: PictureTrack) -> VideoStream:
-    stream, _ = picture_stream(container)
+def _open_stream(container: InputContainer, track: VideoTrack) -> VideoStream:
+    stream, _ = video_stream(container)
     if stream is None or stream.index != track.index or rational(stream.time_base) != track.clock:
         raise DecodingError("has other tracks than before")
     return stream
@@ -186,9 +186,9 @@ def _packets(container: InputContainer, stream: VideoStream, wanted: Samples) ->
     if wanted.first == 0 or not wanted.track.seekable:
         return _read(container, stream, continuous_times(container, stream))
     middle = wanted.middle(wanted.first)
-    for run_up in RUN_UPS:
+    for margin in SEEK_MARGINS_SECONDS:
         # Not just before: some demuxers find keyframes by decoding time, which runs ahead of the time shown.
-        at = math.floor(middle - Fraction(run_up) / wanted.track.clock)
+        at = math.floor(middle - Fraction(margin) / wanted.track.clock)
         if at <= wanted.track.first:
             break
         container.seek(at, stream=stream)
@@ -242,9 +242,9 @@ def _sections(packets: Iterator[_Coded]) -> Iterator[_Section]:
         if bound is not None and times and earliest[0] < bound:
             raise DecodingError("keeps its pictures in an order that is not understood")
         clean = [0, *(number for number in range(1, len(times)) if latest[number - 1] < earliest[number])]
-        end = len(window) if ended else max(number for number in clean if number <= max(0, len(window) - LOOK_AHEAD))
+        end = len(window) if ended else max(number for number in clean if number <= max(0, len(window) - MAX_REORDERED_PACKETS))
         if end == 0 and not ended:
-            if len(window) > MOST_PACKETS:
+            if len(window) > MAX_SECTION_PACKETS:
                 raise DecodingError("shows pictures very late")
             continue
         bound = None if ended else earliest[end]
@@ -265,12 +265,12 @@ def _frames(wanted: Samples, sections: Iterator[_Section], decoder: _Decoder) ->
         sample += sum(sampled.values())
         decoder.expect(sampled)
         for number, packet in enumerate(section.packets):
-            if number in section.entries and len(held) >= SHORTEST_JUMP:
+            if number in section.entries and len(held) >= MIN_SKIPPED_PACKETS:
                 held, held_bytes = [], 0
                 yield from decoder.restart()
             held.append(packet)
             held_bytes += packet.packet.size
-            if packet.time in sampled or held_bytes > HELD_BYTES:
+            if packet.time in sampled or held_bytes > MAX_PENDING_BYTES:
                 for needed in held:
                     yield from decoder.decode(needed.packet, needed.time in sampled)
                 held, held_bytes = [], 0
@@ -284,7 +284,7 @@ def _sampled(wanted: Samples, sample: int, section: _Section) -> dict[int, int]:
     track = wanted.track
     if section.bound is None:
         end = max((packet.end for packet in section.packets), default=track.first)
-        if (end - track.first) * track.clock + TOLERATED_SHORTFALL < track.duration:
+        if (end - track.first) * track.clock + TOLERATED_SHORTFALL_SECONDS < track.duration:
             raise DecodingError("ends early")
     shown = sorted(packet.time for packet in section.packets if packet.is_shown and packet.time >= track.first)
     sampled: dict[int, int] = {}
@@ -303,11 +303,11 @@ class _Decoder:
     Args:
         stream: whose packets they are.
         track: what is known about it.
-        steps: filters that make a frame of a picture.
+        filters: filters that make a frame of a picture.
         threads: for decoding.
     """
 
-    def __init__(self, stream: VideoStream, track: PictureTrack, steps: Sequence[Step], threads: int) -> None:
+    def __init__(self, stream: VideoStream, track: VideoTrack, filters: Sequence[Filter], threads: int) -> None:
         self._stream = stream
         self._context = stream.codec_context
         self._context.thread_count = threads
@@ -316,9 +316,9 @@ class _Decoder:
         self._context.options = {"max_pixels": str(MAX_PIXELS)}
         self._context.open(strict=False)
         self._memory = MemoryGuard(track.coded_width, track.coded_height, threads, track.pixel_bits)
-        self._steps = steps
-        self._fitting: Any = None
-        self._kind: tuple[int, int, str] | None = None
+        self._steps = filters
+        self._graph: Any = None
+        self._frame_format: tuple[int, int, str] | None = None
         self._expected: deque[tuple[int, int]] = deque()
         self._newest: int | None = None
         self._is_fresh = True
@@ -331,13 +331,13 @@ class _Decoder:
         """Gives the frames that are ready after one more packet."""
         self._is_fresh = False
         self._context.skip_frame = "DEFAULT" if is_sampled else "NONREF"
-        yield from self._taken(self._context.decode(packet))
+        yield from self._expected_frames(self._context.decode(packet))
         self._memory.check()
 
     def restart(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Gives what is left inside and forgets what was decoded: the next packet is a keyframe's."""
         if not self._is_fresh:
-            yield from self._taken(self._context.decode(None))
+            yield from self._expected_frames(self._context.decode(None))
             self._context.flush_buffers()
             self._is_fresh = True
 
@@ -351,7 +351,7 @@ class _Decoder:
         if self._expected:
             raise DecodingError("lost a picture")
 
-    def _taken(self, pictures: list[av.VideoFrame]) -> Iterator[npt.NDArray[np.uint8]]:
+    def _expected_frames(self, pictures: list[av.VideoFrame]) -> Iterator[npt.NDArray[np.uint8]]:
         for picture in pictures:
             if picture.pts is None or (self._newest is not None and picture.pts <= self._newest):
                 raise DecodingError("pictures come out of order")
@@ -360,21 +360,21 @@ class _Decoder:
                 expected, often = self._expected.popleft()
                 if picture.pts > expected:
                     raise DecodingError("lost a picture")
-                yield from itertools.repeat(self._fitted(picture), often)
+                yield from itertools.repeat(self._convert(picture), often)
 
-    def _fitted(self, picture: av.VideoFrame) -> npt.NDArray[np.uint8]:
-        kind = (picture.width, picture.height, picture.format.name)
-        if self._fitting is None:
-            self._kind = kind
-            self._fitting = _fitting(self._stream, self._steps)
-        if kind != self._kind:
-            raise DecodingError("pictures change their size or kind on the way")
-        self._fitting.push(picture)
-        frame: npt.NDArray[np.uint8] = self._fitting.pull().to_ndarray()
+    def _convert(self, picture: av.VideoFrame) -> npt.NDArray[np.uint8]:
+        frame_format = (picture.width, picture.height, picture.format.name)
+        if self._graph is None:
+            self._frame_format = frame_format
+            self._graph = _graph(self._stream, self._steps)
+        if frame_format != self._frame_format:
+            raise DecodingError("pictures change their size or format on the way")
+        self._graph.push(picture)
+        frame: npt.NDArray[np.uint8] = self._graph.pull().to_ndarray()
         return frame
 
 
-def _fitting(stream: VideoStream, steps: Sequence[Step]) -> Any:
+def _graph(stream: VideoStream, filters: Sequence[Filter]) -> Any:
     """The filters of ffmpeg, which turn, resize and map to the very pixels that the ffmpeg binary gives."""
     from av.filter import Graph
 
@@ -382,7 +382,7 @@ def _fitting(stream: VideoStream, steps: Sequence[Step]) -> Any:
     graph.threads = 1  # frames are small
     graph.link_nodes(
         graph.add_buffer(template=stream),
-        *(graph.add(step.name, step.arguments) for step in steps),
+        *(graph.add(step.name, step.arguments) for step in filters),
         graph.add("buffersink"),
     ).configure()
     return graph

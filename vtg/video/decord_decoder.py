@@ -14,32 +14,32 @@ import numpy.typing as npt
 from vtg.video.containers import absolute
 from vtg.video.orientation import UPRIGHT
 from vtg.video.packets import Packet
-from vtg.video.probing import PictureTrack, list_pictures
+from vtg.video.probing import VideoTrack, list_all_packets
 from vtg.video.samples import DecodingError, Samples
-from vtg.video.with_pyav import DATED_PICTURES, threads_for
+from vtg.video.pyav_decoder import ONE_FRAME_CODECS, threads_for
 
 __all__ = ["can_decode", "decode"]
 
 CONTAINERS = re.compile(r"\b(mp4|matroska)\b")
 
 
-def can_decode(track: PictureTrack) -> bool:
+def can_decode(track: VideoTrack) -> bool:
     """Whether decord may try: it is as exact as the others with upright 8-bit pictures in MP4 and Matroska."""
     return (
         CONTAINERS.search(track.container) is not None
-        and track.info.codec in DATED_PICTURES
+        and track.info.codec in ONE_FRAME_CODECS
         and track.dated
         and track.seekable
         and track.depth == 8
         and track.orientation == UPRIGHT
         and not track.colours.is_mapped
-        and track.picture_tracks == 1
+        and track.video_streams == 1
         and threads_for(track) > 0
     )
 
 
 def decode(
-    track: PictureTrack,
+    track: VideoTrack,
     rate: Fraction,
     first: int,
     stop: int,
@@ -57,7 +57,7 @@ def decode(
         DecodingError: decord cannot decode it, or counts other pictures; what was yielded before is right.
     """
     samples = Samples(track, rate, first, stop)
-    packets = list_pictures(track)
+    packets = list_all_packets(track)
     if _has_leading_pictures(packets) or not all(packet.shown for packet in packets):
         raise DecodingError("has pictures that are hidden, or shown before their keyframe: decord loses count")
     times = sorted(packet.pts for packet in packets if packet.pts is not None)
@@ -85,7 +85,7 @@ def _has_leading_pictures(packets: Sequence[Packet]) -> bool:
     return False
 
 
-def _reader(track: PictureTrack, width: int, height: int, threads: int) -> Any:
+def _reader(track: VideoTrack, width: int, height: int, threads: int) -> Any:
     import torch
 
     # The first product of torch must come before decord is loaded: the libraries that decord brings have crashed it.
