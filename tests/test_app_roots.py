@@ -60,7 +60,9 @@ class TestRoots:
         assert find_videos([films], within)[0] == [(films / "a.mp4").resolve()]
         assert len(find_videos([films])[0]) == 2
         assert find_videos([films / "b.mp4"], within)[1], "it is named as what may not be read"
-        assert SubtitleFolders().subtitle_files(films / "a.mp4") and not SubtitleFolders(within).subtitle_files(films / "a.mp4")
+        assert SubtitleFolders().subtitle_files(films / "a.mp4") and not SubtitleFolders(within).subtitle_files(
+            films / "a.mp4"
+        )
         assert roots.lead_out(films / "b.mp4") and not roots.lead_out(films / "a.mp4")
         assert not roots.lead_out(others / "b.mp4"), "what its owner has added from elsewhere"
 

@@ -12,7 +12,7 @@ from timecode import Codecs, beeps, ffmpeg, read_codes, render, turned
 
 from vtg.errors import VideoError, VtgError
 from vtg.video import Reel, Span, joining, probe, probing, sample_frames, write_reel
-from vtg.video.captions import render_caption, font, wrap_text
+from vtg.video.captions import font, render_caption, wrap_text
 from vtg.video.cuts import CutFinder, strongest_cut
 from vtg.video.process import ffmpeg_binary
 

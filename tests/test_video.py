@@ -18,7 +18,7 @@ import pytest
 from timecode import Codecs, beeps, ffmpeg, ffmpeg_pick, read_code, read_codes, render, turned
 
 from vtg.errors import VideoError, VtgError
-from vtg.video import concat, cut, probe, probing, sample_frames, sampling, thumbnail, pyav_decoder
+from vtg.video import concat, cut, probe, probing, pyav_decoder, sample_frames, sampling, thumbnail
 from vtg.video.process import ffmpeg_binary
 from vtg.video.samples import DecodingError
 
@@ -150,7 +150,11 @@ def test_part_of_a_video_lies_on_the_same_grid(name: str, coded: dict[str, Path]
 def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Counts, from here on, packets that a decoder gets, pictures that it gives, and how often it starts anew."""
     counts = {"packets": 0, "pictures": 0, "restarts": 0}
-    decode, taken, restart = pyav_decoder._Decoder.decode, pyav_decoder._Decoder._expected_frames, pyav_decoder._Decoder.restart
+    decode, taken, restart = (
+        pyav_decoder._Decoder.decode,
+        pyav_decoder._Decoder._expected_frames,
+        pyav_decoder._Decoder.restart,
+    )
 
     def counted_decode(self: pyav_decoder._Decoder, *arguments: object) -> object:
         counts["packets"] += 1
@@ -579,7 +583,7 @@ def _broken(name: str, folder: Path, plain: Path) -> Path:
         ("no index", "is cut short"),
         ("data ends early", "is cut short"),
         ("matroska ends early", "is cut short"),
-        ("sound only", "has no picture track"),
+        ("sound only", "has no video stream"),
         ("still picture", "is a still picture"),
     ],
 )

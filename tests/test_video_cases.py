@@ -17,7 +17,7 @@ import pytest
 from timecode import Codecs, ffmpeg, read_code, read_codes, render
 
 from vtg.errors import VideoError
-from vtg.video import Span, concat, cut, probe, sample_frames, thumbnail, pyav_decoder, write_reel
+from vtg.video import Span, concat, cut, probe, pyav_decoder, sample_frames, thumbnail, write_reel
 from vtg.video.preview import write_poster, write_preview, write_proxy
 from vtg.video.probing import survey
 from vtg.video.process import ffmpeg_binary

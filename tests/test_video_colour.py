@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from timecode import ffmpeg
 
-from vtg.video import Span, concat, cut, probing, sample_frames, thumbnail, pyav_decoder, write_reel
+from vtg.video import Span, concat, cut, probing, pyav_decoder, sample_frames, thumbnail, write_reel
 from vtg.video.colour import MATRIX_NAMES, Colours, resize_for_encoding, resize_to_rgb, sdr_values
 from vtg.video.filters import filter_chain
 from vtg.video.preview import write_poster, write_preview, write_proxy

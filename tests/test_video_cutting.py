@@ -212,10 +212,10 @@ def test_longer_names_are_refused_in_one_line(film: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "options", "ending", "said"),
     [
-        ("vp8.webm", ["-c:v", "libvpx", "-deadline", "realtime"], ".mov", "vp8 pictures cannot be copied into .mov"),
-        ("vp8.webm", ["-c:v", "libvpx", "-deadline", "realtime"], ".mp4", "vp8 pictures cannot be copied into .mp4"),
-        ("wma.mkv", [*Codecs["h264"], "-c:a", "wmav2"], ".mp4", "wmav2 sound cannot be copied into .mp4"),
-        ("raw.avi", ["-c:v", "huffyuv", "-pix_fmt", "rgb24"], ".m4v", "huffyuv pictures cannot be copied into .m4v"),
+        ("vp8.webm", ["-c:v", "libvpx", "-deadline", "realtime"], ".mov", "vp8 video cannot be copied into .mov"),
+        ("vp8.webm", ["-c:v", "libvpx", "-deadline", "realtime"], ".mp4", "vp8 video cannot be copied into .mp4"),
+        ("wma.mkv", [*Codecs["h264"], "-c:a", "wmav2"], ".mp4", "wmav2 audio cannot be copied into .mp4"),
+        ("raw.avi", ["-c:v", "huffyuv", "-pix_fmt", "rgb24"], ".m4v", "huffyuv video cannot be copied into .m4v"),
     ],
 )
 def test_a_container_that_cannot_hold_a_codec_is_named(
@@ -256,5 +256,5 @@ def test_a_stretch_without_a_picture_that_can_be_decoded_is_refused(film: Path, 
     subprocess.run(
         [ffmpeg_binary(), "-v", "error", "-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac", str(sound)], check=True
     )
-    with pytest.raises(VideoError, match=f"{film.name}: has no picture there"):
+    with pytest.raises(VideoError, match=f"{film.name}: has no frame in this range"):
         check_output(sound, film, 0, "")

@@ -15,7 +15,7 @@ from commands import vtg_in_process
 from timecode import Codecs, ffmpeg, render
 
 from vtg.errors import VtgError
-from vtg.video import sample_frames, thumbnail, decord_decoder, pyav_decoder
+from vtg.video import decord_decoder, pyav_decoder, sample_frames, thumbnail
 from vtg.video.probing import survey
 from vtg.video.samples import DecodingError
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["render_caption", "font", "wrap_text"]
+__all__ = ["font", "render_caption", "wrap_text"]
 
 FONT_SHARE = 0.05  # font size as a share of the frame's height
 MIN_FONT_PIXELS = 10
@@ -61,8 +61,12 @@ def render_caption(text: str, width: int, height: int) -> npt.NDArray[np.uint8]:
     lines = wrap_text(text, max(1, width - 2 * margin), text_font)
     step = round(1.25 * size)
     widest = max(text_font.getlength(line) for line in lines)
-    picture = Image.new("RGBA", (min(width, round(widest) + 2 * margin), step * len(lines) + 2 * margin), BACKGROUND_RGBA)
+    picture = Image.new(
+        "RGBA", (min(width, round(widest) + 2 * margin), step * len(lines) + 2 * margin), BACKGROUND_RGBA
+    )
     draw = ImageDraw.Draw(picture)
     for number, line in enumerate(lines):
-        draw.text((picture.width / 2, margin + (number + 0.5) * step), line, fill=TEXT_RGBA, font=text_font, anchor="mm")
+        draw.text(
+            (picture.width / 2, margin + (number + 0.5) * step), line, fill=TEXT_RGBA, font=text_font, anchor="mm"
+        )
     return np.asarray(picture)

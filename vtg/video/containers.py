@@ -34,7 +34,20 @@ CONTAINER_FORMATS = (
     *("h264", "hevc", "vvc", "m4v", "h263", "av1", "obu", "ivf", "vc1", "vc1test", "mjpeg", "dirac", "cavsvideo"),
     *("nut", "wtv", "gxf", "lxf", "nsv", "nuv", "pva", "ty", "kux", "dhav", "amv", "film_cpk", "yuv4mpegpipe"),
     *("gif", "apng", "webp", "jpegxl_anim", "smk", "bink", "roq", "flic", "ifv", "mjpeg_2000", "smjpeg", "vivo"),
-    *("mp3", "aac", "wav", "w64", "flac", "ac3", "aiff", "caf", "amr", "ape", "wv", "tta"),  # audio only: opened to say so
+    *(
+        "mp3",
+        "aac",
+        "wav",
+        "w64",
+        "flac",
+        "ac3",
+        "aiff",
+        "caf",
+        "amr",
+        "ape",
+        "wv",
+        "tta",
+    ),  # audio only: opened to say so
 )
 PROTOCOLS = "file"
 HEAD_BYTES = 4096  # read of a file that cannot be opened, to say what it is
@@ -130,7 +143,7 @@ def tag_text(value: str) -> str:
 
 
 def reading_errors() -> tuple[type[Exception], ...]:
-    """The exceptions that PyAV raises for damaged files: its own errors, and those for impossible streams and values."""
+    """The exceptions that PyAV raises for damaged files: its own, and those for impossible streams and values."""
     import av
 
     return (av.FFmpegError, OSError, ValueError, IndexError, OverflowError, MemoryError)

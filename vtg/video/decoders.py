@@ -1,4 +1,4 @@
-"""What decodes a video: PyAV, decord or the ffmpeg binary, as `VTG_DECODER` says; all give the same frames."""
+"""Choose the decoder of a video: PyAV, decord or the ffmpeg binary (`VTG_DECODER`); all give the same frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DECODERS = ("pyav", "decord", "ffmpeg")
 
 
 class Decoder(Protocol):
-    """Decodes in this process; what it cannot, the next one is asked, and at last the ffmpeg binary."""
+    """Decodes in this process; where it fails, the next decoder is used, and last the ffmpeg binary."""
 
     def can_decode(self, track: VideoTrack) -> bool:
         """Whether the decoder may try a video."""
@@ -41,7 +41,7 @@ class Decoder(Protocol):
         """Yield the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
 
         Raises:
-            DecodingError: a picture cannot be decoded; what was yielded before is right.
+            DecodingError: a frame cannot be decoded; the frames yielded before are correct.
         """
 
 
@@ -49,7 +49,7 @@ def chosen_decoder() -> str:
     """The decoder that `VTG_DECODER` names, or "pyav".
 
     Raises:
-        VtgError: it names none, or one that is not installed.
+        VtgError: it names an unknown decoder, or one that is not installed.
     """
     name = os.environ.get(DECODER_VARIABLE, "").strip().lower() or "pyav"
     if name not in DECODERS:
@@ -60,10 +60,10 @@ def chosen_decoder() -> str:
 
 
 def decoders_of(track: VideoTrack) -> list[Decoder]:
-    """The decoders of this process that may try a video, the one to begin with first.
+    """The in-process decoders for a video, in the order in which to try them.
 
     Raises:
-        VtgError: `VTG_DECODER` names none, or one that is not installed.
+        VtgError: `VTG_DECODER` names an unknown decoder, or one that is not installed.
     """
     order: dict[str, list[Decoder]] = {"pyav": [pyav_decoder], "decord": [decord_decoder, pyav_decoder], "ffmpeg": []}
     return [decoder for decoder in order[chosen_decoder()] if decoder.can_decode(track)]

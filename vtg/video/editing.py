@@ -1,4 +1,4 @@
-"""Cuts one clip out of a video; what is written is whole and in sync, or not there at all."""
+"""Cut a clip out of a video, re-encoded to the exact frame or remuxed from a keyframe (copy)."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from vtg.video.containers import absolute, input_options
 from vtg.video.filters import Filter
 from vtg.video.probing import VideoTrack, survey
 from vtg.video.process import ffmpeg_binary, run
-from vtg.video.seeking import EXTRA_SECONDS, time_in_file, list_packets, presentation_times
+from vtg.video.seeking import EXTRA_SECONDS, list_packets, presentation_times, time_in_file
 from vtg.video.writing import (
     AAC,
     TOLERANCE_SECONDS,
-    Progress,
     FrameRange,
+    Progress,
+    audio_filters,
     checked_range,
     copying,
     decoded_origin,
     decoding,
     even,
+    frame_range,
     h264,
     layout,
     own_times,
-    frame_range,
-    audio_filters,
     writable,
     write,
 )
 
 __all__ = ["Cut", "cut", "encode_range"]
 
-KEYFRAME_OFFSETS_SECONDS = (0.0, 0.15, 0.3)  # seconds after the time wanted
-NO_TIMECODE = {"metadata": "timecode=", "metadata:s:v:0": "timecode="}  # the source's is not that of its part
+KEYFRAME_OFFSETS_SECONDS = (0.0, 0.15, 0.3)  # tried after the wanted time
+NO_TIMECODE = {"metadata": "timecode=", "metadata:s:v:0": "timecode="}  # that of the source does not apply to a part
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A clip that was written: the file, and what it holds of the video it was cut from, seconds."""
+    """A clip that was written: the file, and its time range in the source video, seconds."""
 
     path: Path
     start: float
@@ -61,27 +61,27 @@ def cut(
     copy: bool = False,
     progress: Progress | None = None,
 ) -> Cut:
-    """Writes the part of a video between two times, with its sound.
+    """Write the part of a video between two times, with its audio.
 
-    Re-encoded (H.264 and AAC), the clip starts with the picture shown at `start` and holds every picture shown before
-    `end`, upright, with square pixels and in the colours of SDR. One that has stood for more than a second by then is
-    shown from `start` on. Copied, nothing is re-encoded, so it is as fast as the disk, but it can only start at the
-    keyframe at or before `start` and may hold a few pictures beyond `end`. Chapters are those of the part; a timecode,
-    which would be that of the video's start, is left out.
+    Re-encoded (H.264 and AAC), the clip starts with the frame shown at `start` and holds every frame shown before
+    `end`, upright, with square pixels and in SDR colours. A frame that has been shown for more than a second by then
+    starts at `start`. With `copy` the streams are remuxed, which is as fast as the disk, but the clip can only start at
+    the keyframe at or before `start` and may hold a few frames after `end`. Chapters are clipped to the part; the
+    timecode, which would be that of the start of the video, is left out.
 
     Args:
         path: the video.
-        start: seconds from the first picture.
-        end: the same; up to 1 s beyond the end of the video means the end.
+        start: seconds from the first frame.
+        end: seconds from the first frame; up to 1 s beyond the end of the video means the end.
         out: file to write: .mp4, .m4v, .mov or .mkv.
-        copy: copy instead of re-encoding.
-        progress: called now and then with the share done.
+        copy: remux instead of re-encoding.
+        progress: called with the share done, 0…1.
 
     Returns:
-        The file and the times that it really holds: of its first picture, and of the end of its last.
+        The file and its exact time range: the time of the first frame, and the end of the last.
 
     Raises:
-        VtgError: the times lie outside the video or the wrong way round, or `out` cannot be written.
+        VtgError: the times lie outside the video or are in the wrong order, or `out` cannot be written.
         VideoError: `path` cannot be read.
     """
     target = writable(out, [path])
@@ -112,16 +112,16 @@ def encode_range(
     sound_options: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> None:
-    """Encodes a span of a video with its sound and its chapters.
+    """Encode a frame range of a video with its audio and chapters.
 
     Args:
         track: the video.
-        span: of it.
+        span: the frame range.
         out: file to write, in a working folder.
-        filters: filters that give the pictures their size.
-        picture_options: that choose the codec of the pictures.
-        sound_options: the same of the sound.
-        progress: called now and then with the share done.
+        filters: that resize and convert the frames.
+        picture_options: of the video encoder.
+        sound_options: of the audio encoder.
+        progress: called with the share done, 0…1.
 
     Raises:
         VideoError: it cannot be decoded or written.
@@ -156,7 +156,7 @@ def _copy_part(
     reach = time_in_file(track, end) - at
     held = presentation_times(track, list_packets(track.info.path, at, reach))
     if not held:
-        raise VideoError(track.info.path, "has no pictures there that can be copied: encode again (without --copy)")
+        raise VideoError(track.info.path, "has no frames in this range that can be copied: re-encode (without --copy)")
     beyond = presentation_times(track, track.packets or list_packets(track.info.path, at, reach + EXTRA_SECONDS))
     finish = next((time for time in beyond if time > held[-1]), track.duration)
     source = ffmpeg.input(to_utf8(absolute(track.info.path)), **copying(at, reach))
@@ -172,15 +172,15 @@ def _copy_part(
             raise
         raise VtgError(
             f"{track.info.path}: its {refused} cannot be copied into {partial.suffix}: "
-            f"{'copy to .mkv, or ' if partial.suffix.lower() != '.mkv' else ''}encode again (without --copy)"
+            f"{'copy to .mkv, or ' if partial.suffix.lower() != '.mkv' else ''}re-encode (without --copy)"
         ) from None
     return float(start_time), float(finish)
 
 
 def _refused_codec(track: VideoTrack, partial: Path) -> str | None:
-    """The codec that a container cannot hold: tried out, because versions of ffmpeg differ; None: it can hold all."""
+    """The codec that the output container cannot hold, by trial, because versions of ffmpeg differ; None: none."""
     info = track.info
-    for name, stream in ((f"{info.codec} pictures", "0:V:0"), (f"{info.audio} sound", "0:a:0" if info.audio else None)):
+    for name, stream in ((f"{info.codec} video", "0:V:0"), (f"{info.audio} audio", "0:a:0" if info.audio else None)):
         if stream is not None:
             command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", "-y", *input_options()]
             command += ["-i", absolute(info.path)]
@@ -191,10 +191,10 @@ def _refused_codec(track: VideoTrack, partial: Path) -> str | None:
 
 
 def _seek_to_keyframe(track: VideoTrack, start: float, end: float) -> tuple[float, Fraction]:
-    """Where in the file to jump to so that reading starts at the last keyframe up to `start`, and its time."""
+    """The seek time, in the file, that reads from the last keyframe up to `start`; and the time of that keyframe."""
     latest = Fraction(start) + TOLERANCE_SECONDS
     best = (0.0, Fraction(0))
-    # Demuxers land on the keyframe before the time asked for by some rule of their own: a little later may do better.
+    # Demuxers differ in which keyframe they seek to: a slightly later time may give a closer one.
     for offset in KEYFRAME_OFFSETS_SECONDS:
         at = time_in_file(track, start) + offset
         if at >= time_in_file(track, end):

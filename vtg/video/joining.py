@@ -1,4 +1,4 @@
-"""Joins videos, and stretches of videos, into one file: of one form, exact to the frame, its sound without drift."""
+"""Join videos, or spans of videos, into one file: exact to the frame, with audio in sync."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from vtg.video.process import ffmpeg_binary, run
 from vtg.video.writing import (
     AAC,
     AUDIO_RATE_HZ,
-    Progress,
     FrameRange,
+    Progress,
+    audio_filters,
     chapter_options,
     check_output,
     checked_range,
     decoded_origin,
     decoding,
     even,
+    frame_range,
     h264,
     layout,
-    frame_range,
     scaled,
-    audio_filters,
     writable,
     write,
 )
 
 __all__ = ["Reel", "Span", "concat", "write_reel"]
 
-MAX_FRAME_RATE = 60  # pictures a second
-MIN_REEL_FRAME_RATE = 10  # the same; slower videos show each picture several times, so that a reel is as long as asked
-ENCODING_SHARE = 0.95  # of the time that writing takes; the rest is joining
-AUDIO_FADE_SECONDS = 0.008  # seconds over which the sound of a span comes and goes: a hard edge is audio as a click
-MAX_HOLD_SECONDS = 1  # seconds for which a part's last picture may stand in for missing ones, beyond its own time
-CAPTION_MARGIN = 0.04  # of the picture's height, around a caption
+MAX_FRAME_RATE = 60  # frames a second
+MIN_REEL_FRAME_RATE = 10  # frames a second; slower videos repeat frames, so that the reel has the requested length
+ENCODING_SHARE = 0.95  # of the progress; the rest is joining
+AUDIO_FADE_SECONDS = 0.008  # at the edges of a span: a hard edge would be heard as a click
+MAX_HOLD_SECONDS = 1  # for which the last frame of a part may replace missing ones, beyond its own duration
+CAPTION_MARGIN_SHARE = 0.04  # of the frame's height, around a caption
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Span:
 
     Attributes:
         path: the video.
-        start: seconds from its first picture.
-        end: the same; up to 1 s beyond the end of the video means the end.
-        caption: shown over all of it; none where empty.
-        chapter: title of the chapter that it belongs to; those beside each other with the same title are one chapter.
+        start: seconds from its first frame.
+        end: seconds from its first frame; up to 1 s beyond the end of the video means the end.
+        caption: shown during the whole span; "" for none.
+        chapter: title of its chapter; neighbouring spans with the same title form one chapter.
     """
 
     path: str | os.PathLike[str]
@@ -75,7 +75,7 @@ class Reel:
 
     Attributes:
         path: the file.
-        starts: where in it each span begins, seconds.
+        starts: time in the file at which each span starts, seconds.
         duration: of the file, seconds.
     """
 
@@ -86,9 +86,9 @@ class Reel:
 
 @dataclass(frozen=True)
 class _Form:
-    """What all parts of a joined file share: size in pixels, pictures a second, sound or none, fades in seconds.
+    """The common format of all parts: size in pixels, frames a second, audio or none, fades in seconds.
 
-    `to_bt709`: colours differ, so that all are brought to those of HD.
+    `to_bt709`: colours differ between the parts, so that all are converted to BT.709.
     """
 
     width: int
@@ -102,10 +102,10 @@ class _Form:
 
 @dataclass(frozen=True)
 class _Part:
-    """One part on its way: the whole of a track, or a span of it."""
+    """One part of the output: a whole video, or a span of it."""
 
     track: VideoTrack
-    duration: Fraction  # seconds wanted
+    duration: Fraction  # wanted, seconds
     span: FrameRange | None = None
     caption: str = ""
     frames: int = 0
@@ -114,15 +114,15 @@ class _Part:
 def concat(
     paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], progress: Progress | None = None
 ) -> Path:
-    """Joins videos one after the other into one file (H.264, and AAC if any has sound).
+    """Join videos in sequence into one file (H.264, and AAC if any of them has audio).
 
-    All get the size of the largest (black bars where the shape differs) and the highest picture rate, at most 60;
-    silence stands in for missing sound.
+    All get the size of the largest (black bars where the aspect ratio differs) and the highest frame rate, at most 60;
+    missing audio becomes silence.
 
     Args:
         paths: the videos, in order.
         out: file to write: .mp4, .m4v, .mov or .mkv.
-        progress: called now and then with the share done.
+        progress: called with the share done, 0…1.
 
     Returns:
         The file written.
@@ -142,29 +142,29 @@ def concat(
 def write_reel(
     spans: Sequence[Span], out: str | os.PathLike[str], fade: float = 0.0, progress: Progress | None = None
 ) -> Reel:
-    """Cuts stretches out of videos and joins them into one file (H.264, and AAC if any video has sound).
+    """Cut spans out of videos and join them into one file (H.264, and AAC if any video has audio).
 
-    Each span starts with the picture shown at its start; of each video only what lies between a span and the
-    keyframe before it is decoded. Form and sound are those of `concat`, with at least 10 pictures a second; the file is
-    as long as the stretches together, to half a picture.
+    Each span starts with the frame shown at its start; decoding starts at the keyframe before it. Size and audio are
+    those of `concat`, with at least 10 frames a second; the duration of the file is the sum of the spans, to half a
+    frame.
 
     Args:
-        spans: the stretches, in order, of one video or several.
+        spans: in order, of one video or several.
         out: file to write: .mp4, .m4v, .mov or .mkv.
-        fade: seconds over which each span comes out of black and goes back; at most half of it.
-        progress: called now and then with the share done.
+        fade: seconds over which each span fades in from black and out to black; at most half of its length.
+        progress: called with the share done, 0…1.
 
     Returns:
-        The file, and where in it each span begins.
+        The file, and the time in it at which each span starts.
 
     Raises:
-        VtgError: no stretches, times outside a video or the wrong way round, or `out` cannot be written.
+        VtgError: no spans, times outside a video or in the wrong order, or `out` cannot be written.
         VideoError: a video cannot be read.
     """
     if not spans:
-        raise VtgError("there is nothing to write: give at least one span of a video")
+        raise VtgError("there are no spans to join: give at least one")
     if not fade >= 0:
-        raise VtgError(f"a fade of {fade:g} s cannot be made: give 0 or more")
+        raise VtgError(f"a fade of {fade:g} s is not possible: give 0 or more")
     tracks = {os.fspath(path): survey(path) for path in dict.fromkeys(span.path for span in spans)}
     target = writable(out, list(tracks))
     parts = [_part(tracks[os.fspath(span.path)], span) for span in spans]
@@ -191,12 +191,12 @@ def _common_form(tracks: Sequence[VideoTrack]) -> _Form:
 def _write_joined(
     parts: Sequence[_Part], form: _Form, target: Path, chapters: Sequence[str], progress: Progress | None
 ) -> tuple[tuple[float, ...], float]:
-    """Writes all parts into one file; gives where each begins, and how long all are, seconds."""
+    """Write all parts into one file; return the start of each part and the total duration, seconds."""
     counted = _with_frames(parts, form.rate)
     total = sum(part.frames for part in counted)
     edges = [0]
     with write_whole(target) as partial:
-        # One part is decoded at a time, and sound stays uncompressed until the end: joined AAC has gaps at the seams.
+        # One part is encoded at a time, and audio stays uncompressed until the end: joined AAC has gaps at the seams.
         written: list[tuple[Path, Fraction]] = []
         for number, part in enumerate(counted):
             file = partial.with_name(f"{number:05d}.nut")
@@ -212,7 +212,7 @@ def _write_joined(
 
 
 def _with_frames(parts: Sequence[_Part], rate: Fraction) -> list[_Part]:
-    """How many pictures each part gets: rounded on the common clock, so that what rounding leaves does not add up."""
+    """Set the number of frames of each part, rounded on the common time axis, so that rounding does not accumulate."""
     counted, until, shown = [], Fraction(0), 0
     for part in parts:
         until += part.duration
@@ -223,7 +223,7 @@ def _with_frames(parts: Sequence[_Part], rate: Fraction) -> list[_Part]:
 
 
 def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Progress | None) -> None:
-    """Writes one part in the form that all share."""
+    """Write one part in the common format."""
     import ffmpeg
 
     track, duration = part.track, part.frames / form.rate
@@ -235,7 +235,7 @@ def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Progress | N
     if part.caption:
         picture = _captioned(picture, part.caption, form, out.with_suffix(".png"))
     streams = [picture]
-    # In front of each keyframe, because parts of differently tagged sources differ in their headers.
+    # Headers before each keyframe, because those of differently tagged sources differ.
     options = h264(form.width, form.height, ["repeat-headers=1"])
     if form.sound:
         streams.append(_audio(source, part, form, duration))
@@ -244,7 +244,7 @@ def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Progress | N
 
 
 def _stretch(picture: Any, part: _Part, rate: Fraction) -> Any:
-    """The pictures of a part at the common rate, from time 0 on, exactly as many as it gets."""
+    """The frames of a part at the common rate, starting at time 0, exactly `part.frames` of them."""
     track = part.track
     if part.span is None:
         begun = picture.filter("setpts", "PTS-STARTPTS")
@@ -254,15 +254,15 @@ def _stretch(picture: Any, part: _Part, rate: Fraction) -> Any:
         frame_durations = part.span.longest
     return (
         begun.filter("fps", f"{rate.numerator}/{rate.denominator}")
-        # The last one stays: older versions forget how long it stands, and rounding may ask for one more.
+        # Repeat the last frame: older versions lose its duration, and rounding may need one more.
         .filter("tpad", stop_mode="clone", stop_duration=f"{float(frame_durations + MAX_HOLD_SECONDS):.6f}")
-        # Here and not as an option of the output, which would end the sound some samples early.
+        # Not as an option of the output, which would cut off some audio samples.
         .filter("trim", end_frame=part.frames)
     )
 
 
 def _convert(picture: Any, part: _Part, form: _Form) -> Any:
-    """The picture at the common size: its shape kept, black bars around it."""
+    """Frames at the common size, with the aspect ratio kept and black bars around them."""
     info = part.track.info
     shrink = min(Fraction(form.width, info.width), Fraction(form.height, info.height))
     inner = even(int(info.width * shrink)), even(int(info.height * shrink))
@@ -292,13 +292,13 @@ def _captioned(picture: Any, caption: str, form: _Form, file: Path) -> Any:
     import ffmpeg
     from PIL import Image
 
-    margin = round(CAPTION_MARGIN * form.height)
+    margin = round(CAPTION_MARGIN_SHARE * form.height)
     Image.fromarray(render_caption(caption, form.width - 2 * margin, form.height)).save(file)
     return ffmpeg.filter([picture, ffmpeg.input(to_utf8(str(file)))], "overlay", "(W-w)/2", f"H-h-{margin}")
 
 
 def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapter]:
-    """One for all parts beside each other with the same title; none where no part has a title."""
+    """One chapter for all neighbouring parts with the same title; none where no part has a title."""
     if not any(titles):
         return []
     firsts = [i for i, title in enumerate(titles) if i == 0 or title != titles[i - 1]]
@@ -311,9 +311,9 @@ def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapte
 def _join(
     parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], partial: Path, source: Path
 ) -> None:
-    """Joins parts that were written; `source` is named where that fails."""
+    """Join the encoded parts; an error names `source`."""
     listing = partial.with_name("list.txt")
-    # Stated lengths, because those found in the parts are rounded and would leave gaps between the pictures.
+    # Explicit durations, because those found in the parts are rounded and would leave gaps between frames.
     lines = [f"file {part.name}\nduration {float(duration):.6f}\n" for part, duration in parts]
     listing.write_text("".join(lines), encoding="utf-8")
     titles, chapter_mapping = chapter_options(chapters, partial)

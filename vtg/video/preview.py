@@ -1,4 +1,4 @@
-"""Make previews that browsers play, and light copies of films that they do not."""
+"""Write posters, short previews, and browser-playable copies of videos."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vtg.video.containers import absolute, input_options
 from vtg.video.editing import cut, encode_range
 from vtg.video.filters import Filter, filter_chain
 from vtg.video.limits import child_threads
-from vtg.video.probing import VideoTrack, VideoInfo, survey
+from vtg.video.probing import VideoInfo, VideoTrack, survey
 from vtg.video.process import ffmpeg_binary, run
+from vtg.video.pyav_decoder import frame_near
 from vtg.video.samples import DecodingError
 from vtg.video.seeking import time_in_file
-from vtg.video.pyav_decoder import frame_near
-from vtg.video.writing import chapter_options, check_output, even, own_times, frame_range
+from vtg.video.writing import chapter_options, check_output, even, frame_range, own_times
 
 __all__ = ["browsers_play", "write_poster", "write_preview", "write_proxy"]
 
@@ -30,18 +30,22 @@ JPEG_QUALITY = 88
 POSTER_SIDE_PIXELS = 480  # pixels, the longer side of a poster
 PREVIEW_SIDE_PIXELS = 640  # pixels, the longer side of a preview
 PROXY_SIDE_PIXELS = 960  # pixels, the longer side of a proxy
-KEYFRAME_INTERVAL_SECONDS = 2  # between keyframes of a proxy: a jump decodes at most this much
-MP4_AUDIO_CODECS = {"aac", "mp3", "opus", "flac"}  # what browsers play beside pictures in MP4
+KEYFRAME_INTERVAL_SECONDS = 2  # of a proxy: a seek decodes at most this much
+MP4_AUDIO_CODECS = {"aac", "mp3", "opus", "flac"}  # audio that browsers play in MP4
 WEBM_AUDIO_CODECS = {"vorbis", "opus"}
-SEEKABLE_CONTAINERS = ("mov", "matroska", "flv")  # demuxers that find the keyframe before a time, and date each picture
+SEEKABLE_CONTAINERS = (
+    "mov",
+    "matroska",
+    "flv",
+)  # demuxers that seek to the keyframe before a time, and have a timestamp for each frame
 H264_OPTIONS = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
 AUDIO_OPTIONS = ["-c:a", "aac", "-b:a", "96k", "-ac", "2"]
 
 
 def browsers_play(path: str | os.PathLike[str]) -> bool:
-    """Whether the browsers of today play a file as it is, by its container and codecs.
+    """Whether current browsers play a file as it is, by its container and codecs.
 
-    A picture format that the codec's name does not tell (ten-bit H.264) may still be refused.
+    A browser may still refuse a pixel format that the codec's name does not show (10-bit H.264).
 
     Args:
         path: the video.
@@ -61,22 +65,22 @@ def browsers_play(path: str | os.PathLike[str]) -> bool:
 def write_poster(
     path: str | os.PathLike[str], time: float, out: str | os.PathLike[str], side: int = POSTER_SIDE_PIXELS
 ) -> Path:
-    """Writes the picture shown about a time as a JPEG.
+    """Write the frame shown at about a time as a JPEG.
 
-    Quicker than `vtg.video.thumbnail`, which is exact: times count from where the file begins, which in some files is
-    a little before its first picture.
+    Faster than `vtg.video.thumbnail`, which is exact: times count from the start of the file, which in some files is
+    slightly before the first frame.
 
     Args:
         path: the video.
         time: seconds.
         out: file to write.
-        side: the longer side at most, pixels.
+        side: maximum of the longer side, pixels.
 
     Returns:
         The file written.
 
     Raises:
-        VtgError: the time lies behind the end.
+        VtgError: the time lies after the end.
         VideoError: `path` cannot be read.
     """
     target = Path(out)
@@ -85,7 +89,7 @@ def write_poster(
         with write_whole(target) as partial:
             _write_jpeg(picture, partial)
         return target
-    # Files that cannot be jumped in like that, and times beyond the last picture.
+    # For files that cannot be sought in this way, and for times beyond the last frame.
     from vtg.video.sampling import thumbnail
 
     track = survey(path)
@@ -106,16 +110,16 @@ def _write_jpeg(picture: np.ndarray, out: Path) -> None:
 def write_preview(
     path: str | os.PathLike[str], start: float, end: float, out: str | os.PathLike[str], side: int = PREVIEW_SIDE_PIXELS
 ) -> Path:
-    """Writes the part of a video between two times as a small MP4 (H.264, AAC): quick to make and to load.
+    """Write the part of a video between two times as a small MP4 (H.264, AAC): quick to make and to load.
 
-    Of a file that cannot be jumped in well (a transport stream) it is as large as the video.
+    For files without exact seeking (transport streams) it has the size of the video.
 
     Args:
         path: the video.
-        start: seconds from the first picture.
-        end: the same; beyond the end of the video means the end.
+        start: seconds from the first frame.
+        end: seconds from the first frame; beyond the end of the video means the end.
         out: file to write.
-        side: the longer side at most, pixels.
+        side: maximum of the longer side, pixels.
 
     Returns:
         The file written.
@@ -147,16 +151,16 @@ def write_proxy(
     progress: Callable[[float], None] | None = None,
     reencode: bool = False,
 ) -> Path:
-    """Writes a copy of a whole video that every browser plays and seeks in: H.264 and AAC in MP4.
+    """Write a copy of a whole video that every browser plays and seeks in: H.264 and AAC in MP4.
 
-    Its time 0 is the first picture. Pictures that are H.264 already are copied, which takes as long as reading the
-    file; others are coded again, small.
+    Its time 0 is the first frame. H.264 is remuxed, which takes as long as reading the file; other codecs are
+    re-encoded at a small size.
 
     Args:
         path: the video.
         out: file to write.
-        progress: called now and then with the share done, 0…1; an exception of its own ends the work.
-        reencode: code H.264 again too, for what a browser refused.
+        progress: called with the share done, 0…1; an exception that it raises ends the work.
+        reencode: re-encode H.264 as well, for files that a browser refused.
 
     Returns:
         The file written.
@@ -184,13 +188,13 @@ def _seeks_exactly(track: VideoTrack) -> bool:
 
 
 def _resize_filters(track: VideoTrack, side: int) -> list[Filter]:
-    """Filters that make the pictures small."""
+    """Filters that resize frames to fit into a square."""
     width, height = (even(pixels) for pixels in _fitted_size(track.info, side))
     return resize_for_encoding(track.colours, width, height, flags="bilinear")
 
 
 def _fitted_size(info: VideoInfo, side: int) -> tuple[int, int]:
-    """The size with the longer side at most at `side`, pixels."""
+    """The size in pixels, with the longer side at most `side`."""
     shrink = min(1.0, side / max(info.width, info.height))
     return max(1, round(info.width * shrink)), max(1, round(info.height * shrink))
 

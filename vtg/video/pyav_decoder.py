@@ -1,9 +1,9 @@
-"""Decodes with PyAV, the libraries of ffmpeg in this process, and only what is needed for the pictures asked for.
+"""Decode with PyAV, FFmpeg's libraries in this process, and only the frames needed for the samples.
 
-Packets tell when their pictures are shown before anything is decoded. So it is known which of them are sampled; the
-ones that are not, and that no other refers to, are skipped, and so is everything between a sampled picture and the
-next keyframe that can be started from. Each picture handed over is checked to be the one shown last before its time:
-what is lost or comes out of order ends its turn, and is never replaced by another picture.
+Packets give the presentation times of their frames before anything is decoded, so it is known which frames are sampled.
+Unsampled frames that no other refers to are skipped, and so is everything between a sampled frame and the next keyframe
+from which decoding can start. Each frame is checked to be the expected one: a missing or reordered frame is an error,
+after which the next decoder continues.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 
 __all__ = ["ONE_FRAME_CODECS", "can_decode", "decode", "frame_near", "threads_for"]
 
-ONE_FRAME_CODECS = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one picture with its own time
-INDEXED = re.compile(r"\b(mp4|matroska)\b")  # containers that date every packet, and in which a jump finds a keyframe
-SEQUENTIAL = re.compile(r"\bmpegts\b")  # containers that date every packet, and are read on until there is a keyframe
-MAX_REORDERED_PACKETS = 32  # packets; no codec lets a picture be overtaken by more than 16 others
+ONE_FRAME_CODECS = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one frame with a timestamp
+INDEXED = re.compile(r"\b(mp4|matroska)\b")  # every packet has a timestamp, and a seek finds a keyframe
+SEQUENTIAL = re.compile(r"\bmpegts\b")  # every packet has a timestamp; after a seek, read on to a keyframe
+MAX_REORDERED_PACKETS = 32  # no codec reorders a frame by more than 16 others
 SECTION_PACKETS = 64  # read at a time
-MAX_SECTION_PACKETS = 1024  # read without finding a place at which what comes before is shown before what comes after
-MIN_SKIPPED_PACKETS = 12  # packets; to start anew for fewer costs more than decoding them
+MAX_SECTION_PACKETS = 1024  # read without a place at which all earlier frames are shown before all later ones
+MIN_SKIPPED_PACKETS = 12  # restarting the decoder for fewer is slower than decoding them
 MAX_PENDING_BYTES = 16 << 20  # of packets kept undecoded because the next keyframe may make them unnecessary
-TOLERATED_SHORTFALL_SECONDS = Fraction(1)  # seconds by which packets may end before the duration known
+TOLERATED_SHORTFALL_SECONDS = Fraction(1)  # by which packets may end before the known duration
 
 
 def can_decode(track: VideoTrack) -> bool:
-    """Whether PyAV may try: a codec and a container in which a picture is known by the time of its packet."""
+    """Whether PyAV can decode exactly: codec and container give each frame the timestamp of its packet."""
     if not track.dated or track.info.codec not in ONE_FRAME_CODECS or not threads_for(track):
         return False
     if SEQUENTIAL.search(track.container):
@@ -61,7 +61,7 @@ def can_decode(track: VideoTrack) -> bool:
 
 
 def threads_for(track: VideoTrack, most: int | None = None) -> int:
-    """How many threads may decode a video in this process; 0 where its pictures are too large for that."""
+    """Number of threads for decoding a video in this process; 0 where its frames are too large for that."""
     threads = decoding_threads(track.coded_width, track.coded_height, track.pixel_bits)
     return threads if most is None else min(threads, most)
 
@@ -76,7 +76,7 @@ def decode(
     chunk: int,
     threads: int | None = None,
 ) -> Generator[npt.NDArray[np.uint8], None, None]:
-    """Yields the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
+    """Yield the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
 
     Args:
         track: the video.
@@ -84,12 +84,12 @@ def decode(
         first: the first sample.
         stop: the one after the last.
         width: of a frame, pixels.
-        height: the same.
+        height: of a frame, pixels.
         chunk: frames yielded at a time.
-        threads: for decoding; None: one a core, at most 4. Frames do not depend on it.
+        threads: for decoding; None: one per core, at most 4. Frames do not depend on it.
 
     Raises:
-        DecodingError: a picture cannot be decoded, or is not there; what was yielded before is right.
+        DecodingError: a frame cannot be decoded, or is missing; the frames yielded before are correct.
     """
     wanted = Samples(track, rate, first, stop)
     try:
@@ -105,18 +105,18 @@ def decode(
 
 
 def frame_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDArray[np.uint8]:
-    """The picture shown about a time, quickly: one that others refer to may stand in for one that none does.
+    """Decode the frame shown at about a time, quickly; non-reference frames are skipped.
 
     Args:
         path: the video.
-        time: seconds from where the file begins.
-        side: the longer side at most, pixels.
+        time: seconds from the start of the file.
+        side: maximum of the longer side, pixels.
 
     Returns:
         [H, W, 3] uint8 RGB.
 
     Raises:
-        DecodingError: it cannot be had in this way; the ffmpeg binary may know another.
+        DecodingError: not possible for this file; use the ffmpeg binary.
         VideoError: it cannot be opened, or is damaged.
     """
     import av
@@ -126,14 +126,14 @@ def frame_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDAr
             stream, _ = video_stream(container)
             clock = None if stream is None else rational(stream.time_base)
             if stream is None or stream.codec_context is None or clock is None:
-                raise DecodingError("has no picture track that can be decoded")
+                raise DecodingError("has no video stream that can be decoded")
             context = stream.codec_context
             dated = INDEXED.search(container.format.name) and context.codec.canonical_name in ONE_FRAME_CODECS
             if not dated or rational(stream.sample_aspect_ratio) not in (None, 1):
-                raise DecodingError("cannot be jumped in, or has no square pixels")
+                raise DecodingError("cannot be sought, or has no square pixels")
             check_coded_rate(path, rational(context.framerate))
             if not decoding_threads(context.width, context.height):
-                raise DecodingError("has pictures too large to be decoded in this process")
+                raise DecodingError("has frames too large to be decoded in this process")
             context.skip_frame = "NONREF"
             context.thread_count = 1
             at = math.floor((Fraction(time) + Fraction(container.start_time or 0, av.time_base)) / clock)
@@ -141,13 +141,13 @@ def frame_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDAr
             found = None
             for picture in container.decode(stream):
                 if picture.pts is None or orientation_of(picture) != UPRIGHT:
-                    raise DecodingError("shows its pictures turned, or at no time")
+                    raise DecodingError("has rotated frames, or frames without timestamps")
                 if picture.pts > at and found is not None:
                     break
                 found = picture
             else:
                 if found is None or found.pts + (found.duration or 0) < at:
-                    raise DecodingError("has no picture there")
+                    raise DecodingError("has no frame at this time")
             scale = min(1.0, side / max(found.width, found.height))
             width, height = (max(1, round(length * scale)) for length in (found.width, found.height))
             colours = Colours.of_pictures(found)
@@ -165,7 +165,7 @@ def frame_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDAr
 
 @dataclass(frozen=True, slots=True)
 class _Coded:
-    """A coded picture: when it is shown and when that ends, in ticks; whether it is a keyframe, and shown at all."""
+    """A coded frame: start and end of its presentation, ticks; whether it is a keyframe, and whether it is shown."""
 
     packet: av.Packet
     time: int
@@ -177,17 +177,17 @@ class _Coded:
 def _open_stream(container: InputContainer, track: VideoTrack) -> VideoStream:
     stream, _ = video_stream(container)
     if stream is None or stream.index != track.index or rational(stream.time_base) != track.clock:
-        raise DecodingError("has other tracks than before")
+        raise DecodingError("has changed: its streams are different")
     return stream
 
 
 def _packets(container: InputContainer, stream: VideoStream, wanted: Samples) -> Iterator[_Coded]:
-    """The coded pictures in decoding order, from a keyframe shown before the first sample on."""
+    """The coded frames in decoding order, from a keyframe shown before the first sample on."""
     if wanted.first == 0 or not wanted.track.seekable:
         return _read(container, stream, continuous_times(container, stream))
     middle = wanted.middle(wanted.first)
     for margin in SEEK_MARGINS_SECONDS:
-        # Not just before: some demuxers find keyframes by decoding time, which runs ahead of the time shown.
+        # Well before: some demuxers find keyframes by decoding time, which is ahead of presentation time.
         at = math.floor(middle - Fraction(margin) / wanted.track.clock)
         if at <= wanted.track.first:
             break
@@ -208,19 +208,19 @@ def _read(container: InputContainer, stream: VideoStream, times: ContinuousTimes
         if packet.size == 0:
             return  # the end
         if packet.pts is None:
-            raise DecodingError("does not tell when each picture is shown")
+            raise DecodingError("has frames without timestamps")
         end = packet.pts + (packet.duration or 0)
         yield _Coded(packet, packet.pts, end, packet.is_keyframe, not packet.is_discard)
 
 
 @dataclass(frozen=True)
 class _Section:
-    """Coded pictures next to each other, all shown before those that come later.
+    """Consecutive coded frames, all shown before the frames that follow.
 
     Attributes:
         packets: in decoding order.
-        entries: numbers of the keyframes that decoding can start from: all later pictures are shown later.
-        bound: when the next section begins to be shown, in ticks; None if there is none.
+        entries: indices of the keyframes from which decoding can start: all later frames are shown later.
+        bound: presentation time of the next section, ticks; None if there is none.
     """
 
     packets: list[_Coded]
@@ -240,12 +240,16 @@ def _sections(packets: Iterator[_Coded]) -> Iterator[_Section]:
         earliest = list(itertools.accumulate(reversed(times), min))[::-1]  # of a packet and all after it
         latest = list(itertools.accumulate(times, max))  # of a packet and all before it
         if bound is not None and times and earliest[0] < bound:
-            raise DecodingError("keeps its pictures in an order that is not understood")
+            raise DecodingError("has an unsupported order of frames")
         clean = [0, *(number for number in range(1, len(times)) if latest[number - 1] < earliest[number])]
-        end = len(window) if ended else max(number for number in clean if number <= max(0, len(window) - MAX_REORDERED_PACKETS))
+        end = (
+            len(window)
+            if ended
+            else max(number for number in clean if number <= max(0, len(window) - MAX_REORDERED_PACKETS))
+        )
         if end == 0 and not ended:
             if len(window) > MAX_SECTION_PACKETS:
-                raise DecodingError("shows pictures very late")
+                raise DecodingError("reorders frames over too long a distance")
             continue
         bound = None if ended else earliest[end]
         entries = frozenset(
@@ -256,8 +260,8 @@ def _sections(packets: Iterator[_Coded]) -> Iterator[_Section]:
 
 
 def _frames(wanted: Samples, sections: Iterator[_Section], decoder: _Decoder) -> Iterator[npt.NDArray[np.uint8]]:
-    """One frame a sample."""
-    held: list[_Coded] = []  # what comes after the last sampled picture: needed only for one that may refer to it
+    """Yield one frame per sample."""
+    held: list[_Coded] = []  # packets after the last sampled frame: needed only for frames that may refer to them
     held_bytes = 0
     sample = wanted.first
     for section in sections:
@@ -280,7 +284,7 @@ def _frames(wanted: Samples, sections: Iterator[_Section], decoder: _Decoder) ->
 
 
 def _sampled(wanted: Samples, sample: int, section: _Section) -> dict[int, int]:
-    """When those pictures of a section are shown that are sampled, in ticks, ascending, and how often each is."""
+    """Presentation times (ticks, ascending) of the sampled frames of a section, and how often each is sampled."""
     track = wanted.track
     if section.bound is None:
         end = max((packet.end for packet in section.packets), default=track.first)
@@ -291,19 +295,19 @@ def _sampled(wanted: Samples, sample: int, section: _Section) -> dict[int, int]:
     while sample < wanted.stop and (section.bound is None or wanted.middle(sample) <= section.bound):
         picture = bisect.bisect_left(shown, wanted.middle(sample)) - 1
         if picture < 0:
-            raise DecodingError("has no picture where one is expected")
+            raise DecodingError("has no frame where one is expected")
         sampled[shown[picture]] = sampled.get(shown[picture], 0) + 1
         sample += 1
     return sampled
 
 
 class _Decoder:
-    """Turns packets into frames: gives those expected, each as often as it is sampled, and no other.
+    """Decodes packets; yields the expected frames only, each as often as it is sampled.
 
     Args:
-        stream: whose packets they are.
-        track: what is known about it.
-        filters: filters that make a frame of a picture.
+        stream: of the packets.
+        track: its properties.
+        filters: that convert and resize the frames.
         threads: for decoding.
     """
 
@@ -324,42 +328,42 @@ class _Decoder:
         self._is_fresh = True
 
     def expect(self, sampled: dict[int, int]) -> None:
-        """Tells of pictures to come: when they are shown, in ticks, ascending, and how often each is sampled."""
+        """Add expected frames: presentation times (ticks, ascending), and how often each is sampled."""
         self._expected.extend(sampled.items())
 
     def decode(self, packet: av.Packet, is_sampled: bool) -> Iterator[npt.NDArray[np.uint8]]:
-        """Gives the frames that are ready after one more packet."""
+        """Decode a packet and yield the expected frames that are ready."""
         self._is_fresh = False
         self._context.skip_frame = "DEFAULT" if is_sampled else "NONREF"
         yield from self._expected_frames(self._context.decode(packet))
         self._memory.check()
 
     def restart(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Gives what is left inside and forgets what was decoded: the next packet is a keyframe's."""
+        """Yield the buffered frames and reset the decoder; the next packet must be a keyframe."""
         if not self._is_fresh:
             yield from self._expected_frames(self._context.decode(None))
             self._context.flush_buffers()
             self._is_fresh = True
 
     def finish(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Gives what is left inside.
+        """Yield the buffered frames.
 
         Raises:
-            DecodingError: something that was expected did not come.
+            DecodingError: an expected frame is missing.
         """
         yield from self.restart()
         if self._expected:
-            raise DecodingError("lost a picture")
+            raise DecodingError("an expected frame is missing")
 
     def _expected_frames(self, pictures: list[av.VideoFrame]) -> Iterator[npt.NDArray[np.uint8]]:
         for picture in pictures:
             if picture.pts is None or (self._newest is not None and picture.pts <= self._newest):
-                raise DecodingError("pictures come out of order")
+                raise DecodingError("frames are out of order")
             self._newest = picture.pts
             if self._expected and picture.pts >= self._expected[0][0]:
                 expected, often = self._expected.popleft()
                 if picture.pts > expected:
-                    raise DecodingError("lost a picture")
+                    raise DecodingError("an expected frame is missing")
                 yield from itertools.repeat(self._convert(picture), often)
 
     def _convert(self, picture: av.VideoFrame) -> npt.NDArray[np.uint8]:
@@ -368,14 +372,14 @@ class _Decoder:
             self._frame_format = frame_format
             self._graph = _graph(self._stream, self._steps)
         if frame_format != self._frame_format:
-            raise DecodingError("pictures change their size or format on the way")
+            raise DecodingError("frames change their size or format")
         self._graph.push(picture)
         frame: npt.NDArray[np.uint8] = self._graph.pull().to_ndarray()
         return frame
 
 
 def _graph(stream: VideoStream, filters: Sequence[Filter]) -> Any:
-    """The filters of ffmpeg, which turn, resize and map to the very pixels that the ffmpeg binary gives."""
+    """A graph of FFmpeg filters that gives exactly the pixels of the ffmpeg binary."""
     from av.filter import Graph
 
     graph = Graph()

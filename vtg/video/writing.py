@@ -1,4 +1,4 @@
-"""What all ways to write a clip share: codecs and containers, sound of an exact length, one run of ffmpeg."""
+"""Shared parts of writing video files: encoder options, frame ranges, audio of exact length, running ffmpeg."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ __all__ = [
     "AAC",
     "AUDIO_RATE_HZ",
     "TOLERANCE_SECONDS",
-    "Progress",
     "FrameRange",
+    "Progress",
+    "audio_filters",
     "chapter_options",
     "check_output",
     "checked_range",
@@ -35,44 +36,43 @@ __all__ = [
     "decoded_origin",
     "decoding",
     "even",
+    "frame_range",
     "h264",
     "layout",
     "own_times",
-    "frame_range",
     "scaled",
-    "audio_filters",
     "writable",
     "write",
 ]
 
 Progress = Callable[[float], None]  # called with the share done, 0…1
 
-OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")  # what H.264 with AAC can be written to
-TOLERANCE_SECONDS = Fraction(1, 1000)  # seconds; Matroska rounds times to this, and people type 3 digits
-MAX_OVERSHOOT_SECONDS = 1.0  # seconds by which an end may lie beyond the video and still mean "to the end"
-MAX_LEAD_SECONDS = 1  # seconds by which a span may start before the time asked for, to have its first picture whole
-MATROSKA_TICKS_PER_SECOND = 1000  # a second
-MIN_TICKS_PER_SECOND = 10000  # a second, of a clock that can say where a span ends; also ffmpeg's own least for MP4
-JOINED_CLOCK_TOLERANCE_SECONDS = Fraction(1, 4000)  # seconds by which FFmpeg may miss the times of a joined file
-AUDIO_RATE_HZ = 48000  # Hz
+OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")  # containers for H.264 with AAC
+TOLERANCE_SECONDS = Fraction(1, 1000)  # Matroska rounds times to this, and users type 3 digits
+MAX_OVERSHOOT_SECONDS = 1.0  # by which an end may lie beyond the video and still mean "to the end"
+MAX_LEAD_SECONDS = 1  # by which a range may start before the requested time, to show its first frame completely
+MATROSKA_TICKS_PER_SECOND = 1000
+MIN_TICKS_PER_SECOND = 10000  # of a timebase that is exact enough for the end of a range; also ffmpeg's minimum for MP4
+JOINED_CLOCK_TOLERANCE_SECONDS = Fraction(1, 4000)  # error of FFmpeg's times in a file whose clock restarts
+AUDIO_RATE_HZ = 48000
 H264 = {"c:v": "libx264", "preset": "veryfast", "crf": 20, "pix_fmt": "yuv420p"}
-# Pixels of a picture from which on x264 gets along with few pictures: it keeps six bytes a pixel of each, for each
-# thread and for what it looks ahead, 2.8 GB for 4K on a machine of 16 cores.
+# From these frame sizes on, x264 buffers fewer frames: it needs six bytes per pixel of each, for each thread and for
+# its lookahead, 2.8 GB for 4K on a machine of 16 cores.
 LARGE_PIXELS, VERY_LARGE_PIXELS = 2_500_000, 9_500_000
 MAX_ENCODING_THREADS = 8
 AAC = {"c:a": "aac", "b:a": "160k"}
-# What ffmpeg says, in lower case, where it cannot write a file, and the reasons that the system gives.
+# Text in ffmpeg's messages, in lower case, where it cannot write a file, and the system's error codes.
 WRITING_FAILED = ("error writing trailer", "error closing file", "error muxing", "av_interleaved_write_frame")
 WRITING_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @dataclass(frozen=True)
 class FrameRange:
-    """What is shown between two times of a video; seconds from its first picture.
+    """The frames shown between two times of a video; times in seconds from its first frame.
 
     Attributes:
-        first: when the first of its pictures appears.
-        last: when the last one does.
+        first: presentation time of the first frame.
+        last: presentation time of the last frame.
         start_time: when the span begins: with its first picture, but not long before the time asked for.
         finish: when it ends: with its last picture, but not behind the time asked for.
         longest: for how long one of its pictures stands at most.
@@ -94,8 +94,8 @@ class FrameRange:
         return jump_before(track, self.first + TOLERANCE_SECONDS)
 
     def trimmed(self, picture: Any, track: VideoTrack) -> Any:
-        """The pictures of the span alone, the first at 0, of all pictures (ffmpeg-python stream)."""
-        # In ticks: in seconds the edges would be rounded, and a picture of another shot would flash up.
+        """Trim a video stream of ffmpeg-python to the range, starting at time 0."""
+        # In ticks: in seconds the edges would be rounded, and a frame of another shot could appear.
         origin = decoded_origin(track)
         first, last, start_time = (round((origin + time) / track.clock) for time in (self.first, self.last, self.start))
         slack = math.ceil(JOINED_CLOCK_TOLERANCE_SECONDS / track.clock) if track.joined else 0
@@ -104,10 +104,10 @@ class FrameRange:
 
 
 def frame_range(track: VideoTrack, start: float, end: float) -> FrameRange:
-    """What is shown between two times, from the picture at `start` on, up to the last one before `end`.
+    """The frames shown between two times: from the frame at `start` up to the last one before `end`.
 
     Raises:
-        VideoError: there is no picture between the two.
+        VideoError: there is no frame between the two.
     """
     if track.dated:
         times = presentation_times(track, packets_between(track, start, end))
@@ -120,7 +120,7 @@ def frame_range(track: VideoTrack, start: float, end: float) -> FrameRange:
         time for time in times if start_time + TOLERANCE_SECONDS < time < Fraction(end) - TOLERANCE_SECONDS
     ]
     if not wanted:
-        raise VideoError(track.info.path, f"holds no pictures between {start:.2f} s and {end:.2f} s")
+        raise VideoError(track.info.path, f"has no frames between {start:.2f} s and {end:.2f} s: choose other times")
     later = [time for time in times if time > wanted[-1]]
     end_time = min(Fraction(end), later[0] if later else track.duration)
     if wanted[0] >= start_time - MAX_LEAD_SECONDS:
@@ -131,7 +131,7 @@ def frame_range(track: VideoTrack, start: float, end: float) -> FrameRange:
 
 
 def audio_filters(source: Any, at: Fraction, duration: Fraction) -> Any:
-    """The sound from a time of the file's clock on, exactly as long as asked; silence where there is none."""
+    """The audio of exactly a duration from a time of the input on, padded with silence (ffmpeg-python stream)."""
     return (
         source["a:0"]
         .filter("asetpts", f"PTS-{float(at):.9f}/TB")
@@ -143,12 +143,12 @@ def audio_filters(source: Any, at: Fraction, duration: Fraction) -> Any:
 
 
 def h264(width: int, height: int, parameters: Sequence[str] = ()) -> dict[str, Any]:
-    """Options that encode pictures of a size as H.264 within the memory that a process may take.
+    """Options that encode frames of a size as H.264 within the memory limit of a process.
 
     Args:
         width: pixels.
-        height: the same.
-        parameters: further ones of x264, as name=value.
+        height: pixels.
+        parameters: further parameters of x264, as name=value.
     """
     pixels, threads = width * height, min(os.cpu_count() or 1, MAX_ENCODING_THREADS)
     words = list(parameters)
@@ -161,26 +161,26 @@ def h264(width: int, height: int, parameters: Sequence[str] = ()) -> dict[str, A
 
 
 def decoding(track: VideoTrack, jump: Sequence[str] = ()) -> dict[str, str | None]:
-    """Options of an input that is decoded from a keyframe on, on the clock of `decoded_origin`.
+    """Options of an input that is decoded; its timestamps are those of `decoded_origin`.
 
     Args:
         track: the video.
-        jump: options that start reading in its middle.
+        jump: seek options.
     """
     threads = child_threads(track.coded_width, track.coded_height, track.pixel_bits)
     options: dict[str, str | None] = {"reinit_filter": "0", "threads": str(threads)}
-    if not track.joined:  # else FFmpeg must continue the times where they start again, and leaves copied ones alone
+    if not track.joined:  # else FFmpeg must make the times continuous, which it does not do with copyts
         options["copyts"] = None
     return {**options, **_as_options([*jump, *input_options()])}
 
 
 def copying(at: float, seconds: float) -> dict[str, str | None]:
-    """Options of an input that is copied from about a time of the file on, for some seconds."""
+    """Options of an input that is remuxed from about a time of the file on, for some seconds."""
     return _as_options(["-ss", f"{at:.6f}", "-t", f"{seconds:.6f}", *input_options()])
 
 
 def _as_options(words: Sequence[str]) -> dict[str, str | None]:
-    """Words of a command line as ffmpeg-python takes them."""
+    """Convert command-line options to the keyword arguments of ffmpeg-python."""
     options: dict[str, str | None] = {}
     for word in words:
         if word.startswith("-"):
@@ -191,33 +191,33 @@ def _as_options(words: Sequence[str]) -> dict[str, str | None]:
 
 
 def decoded_origin(track: VideoTrack) -> Fraction:
-    """When the first picture is shown, in seconds on the clock of what is decoded with `decoding`."""
+    """Presentation time of the first frame, seconds, in an input opened with `decoding`."""
     origin = track.first * track.clock
     return origin - Fraction(track.file_start) if track.joined else origin
 
 
 def own_times(track: VideoTrack, out: Path, span: FrameRange | None = None) -> dict[str, str]:
-    """Options that keep a variable picture rate as it is: each picture has its own time, on the clock of the source.
+    """Output options that keep a variable frame rate: each frame keeps its timestamp in the timebase of the source.
 
-    Without the mode, older versions repeat pictures until there is one for every tick of that clock.
+    Without the mode, older versions repeat frames until there is one for every tick of the timebase.
 
     Args:
         track: the source.
-        out: the file that is written.
-        span: of the source; then the last picture lasts until it finishes, however long it stands in the source.
+        out: the output file.
+        span: frame range of the source; the last frame then ends with the range.
     """
     ticks = MATROSKA_TICKS_PER_SECOND if out.suffix.lower() == ".mkv" else track.clock.denominator
     while ticks < MIN_TICKS_PER_SECOND and out.suffix.lower() != ".mkv":
         ticks *= 2
     options = {"fps_mode": "vfr", "enc_time_base": f"1/{ticks}", "video_track_timescale": str(ticks)}
     if span is None or not span.has_constant_rate:
-        options["bf"] = "0"  # with B-pictures the length of the file depends on the order of unequal ones
+        options["bf"] = "0"  # with B-frames the duration of the file would depend on the order of unequal frames
     if span is not None:
         last = round(max(span.last - span.start, Fraction(0)) * ticks)
         end_ticks = round((span.end - span.start) * ticks)
         usual = max(1, round(ticks / Fraction(track.info.fps)))
-        # The clocks of encoder and file are one, because versions differ in which of them they count in here; older
-        # ones do not know yet how long a picture lasts.
+        # Encoder and file have the same timebase, because versions differ in which of them applies here; in older ones
+        # the duration of a frame is not known yet.
         others = f"min(if(gt(DURATION,0),DURATION,{usual}),{end_ticks}-PTS)"
         duration = f"if(gte(PTS,{last}),{max(1, end_ticks - last)},{others})".replace(",", "\\,")
         options["bsf:v"] = f"setts=pts=PTS:dts=DTS:duration={duration}"
@@ -228,8 +228,8 @@ def chapter_options(chapters: Sequence[Chapter], out: Path) -> tuple[list[str], 
     """Options of a second input and of the output that give a file these chapters, and none of its sources.
 
     Args:
-        chapters: of the file that is written.
-        out: the file, in a working folder; the list of chapters is written beside it.
+        chapters: of the output file.
+        out: the output file, in a working folder; the chapters are written to a file beside it.
     """
     if not chapters:
         return [], ["-map_chapters", "-1"]
@@ -246,26 +246,26 @@ def write(
     progress: Progress | None,
     chapters: Sequence[Chapter] = (),
 ) -> None:
-    """Runs an ffmpeg-python output node to its end.
+    """Run ffmpeg for an output node of ffmpeg-python.
 
     Args:
         output: the node.
-        sources: files that it reads; the first is named where it fails.
-        out: the file that it writes, in a working folder.
-        seconds: how long that will be, for progress.
-        progress: called now and then with the share done.
-        chapters: of the file; only where it has one input. Those of the sources are left out.
+        sources: files that it reads; errors name the first.
+        out: the output file, in a working folder.
+        seconds: its expected duration, for progress.
+        progress: called with the share done, 0…1.
+        chapters: of the output file; only with a single input. Those of the sources are left out.
 
     Raises:
         VideoError: ffmpeg fails.
         OSError: the file cannot be written.
     """
     node = output.global_args("-hide_banner", "-nostdin", "-nostats", "-v", "error", "-progress", "pipe:1")
-    # ffmpeg-python takes no names but UTF-8.
+    # ffmpeg-python accepts only names in UTF-8.
     command = [from_utf8(word) for word in node.overwrite_output().compile(cmd=ffmpeg_binary())]
     listing, mapping = chapter_options(chapters, out)
     behind_inputs = len(command) - command[::-1].index("-i") + 1
-    # Of ffmpeg-python's nodes only streams can be inputs.
+    # An input without streams cannot be expressed with ffmpeg-python.
     command[behind_inputs:behind_inputs] = listing
     place = command.index(str(out))
     command[place:place] = mapping
@@ -275,12 +275,12 @@ def write(
 
 
 def check_output(out: Path, source: str | os.PathLike[str], status: int, stderr: str) -> None:
-    """Makes sure that ffmpeg has written a file whole: where a disk is full, it says so and ends with status 0.
+    """Check that ffmpeg has written a complete file: on a full disk it only prints a message and exits with 0.
 
     Args:
-        out: the file, in a working folder.
-        source: the file that was read, which is named where anything else is wrong.
-        status: that ffmpeg ended with.
+        out: the output file, in a working folder.
+        source: the input file, for the message.
+        status: exit status of ffmpeg.
         stderr: its standard error.
 
     Raises:
@@ -292,14 +292,14 @@ def check_output(out: Path, source: str | os.PathLike[str], status: int, stderr:
     reason = next((number for number in WRITING_ERRORS if os.strerror(number).lower() in lowered), None)
     if failed and reason is not None:
         raise OSError(reason, os.strerror(reason), str(out))
-    if failed or status or not out.exists():  # without such a reason, it is what was read that cannot be written
+    if failed or status or not out.exists():  # without such a code the input is at fault
         raise VideoError(source, explain(stderr))
     if not _has_pictures(out):
-        raise VideoError(source, "has no picture there that can be decoded: it is damaged; choose another span")
+        raise VideoError(source, "has no frame in this range that can be decoded: it is damaged; choose other times")
 
 
 def _has_pictures(out: Path) -> bool:
-    """Whether a file that ffmpeg has written holds one at least: where it could decode none, it writes the sound."""
+    """Whether an output file has a frame: where ffmpeg can decode none, it writes the audio only."""
     try:
         with open_container(out) as container:
             return any(packet.size for packet in container.demux(video=0))
@@ -321,16 +321,16 @@ def _follow(progress: Progress, seconds: float) -> Callable[[str], None]:
 
 
 def scaled(progress: Progress | None, start_time: float, end: float) -> Progress | None:
-    """Progress of a part of the work, which takes the whole from the share `start_time` to the share `end`."""
-    # Not beyond the end by a rounding: what comes next begins exactly there.
+    """Progress of a part of the work that covers the shares from `start_time` to `end` of the whole."""
+    # Rounding must not exceed `end`, where the next part starts.
     return None if progress is None else lambda part: progress(min(end, start_time + (end - start_time) * part))
 
 
 def checked_range(track: VideoTrack, start: float, end: float) -> float:
-    """The end, at most that of the video.
+    """Check a time range in seconds; return its end, at most that of the video.
 
     Raises:
-        VtgError: the times lie outside the video or the wrong way round.
+        VtgError: the times lie outside the video or are in the wrong order.
     """
     path, duration = track.info.path, track.info.duration
     if not 0 <= start < end:
@@ -343,10 +343,10 @@ def checked_range(track: VideoTrack, start: float, end: float) -> float:
 
 
 def writable(out: str | os.PathLike[str], sources: Sequence[str | os.PathLike[str]]) -> Path:
-    """The file to write, if it can be.
+    """Check that an output file can be written; return its path.
 
     Raises:
-        VtgError: another kind of file, too long a name, no such folder, or one of the sources.
+        VtgError: unsupported suffix, name too long, no such folder, or it is one of the sources.
     """
     target = Path(out)
     check_name(target)
@@ -362,10 +362,10 @@ def writable(out: str | os.PathLike[str], sources: Sequence[str | os.PathLike[st
 
 
 def layout(out: Path) -> dict[str, str]:
-    """Options of the container: the index first, so that a browser can start to play before it has all of the file."""
+    """Muxer options: the index at the start, so that a browser can play before it has loaded the whole file."""
     return {} if out.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
 
 
 def even(pixels: int) -> int:
-    """The side of a picture that H.264 can have: 4:2:0 colour halves both sides."""
+    """Round a side down to an even number, as H.264 with 4:2:0 chroma needs."""
     return max(2, pixels // 2 * 2)

@@ -1,4 +1,4 @@
-"""What is said in a video, line by line."""
+"""One line of a video's transcript."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ __all__ = ["TranscriptLine"]
 
 @dataclass(frozen=True)
 class TranscriptLine:
-    """Words that are said in a video.
+    """One line of a video's transcript.
 
     Attributes:
-        path: the file.
+        path: the video file.
         start: seconds.
         end: seconds.
         text: one line.
-        score: how well they fit a question, higher is better; 0 where nothing was asked.
+        score: how well it matches a query, higher is better; 0 without a query.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Write SubRip text."""
+"""Write SubRip subtitles."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["sequential_captions"]
 
 
 def sequential_captions(captions: Iterable[tuple[float, str]]) -> str:
-    """Writes captions (SRT) that follow each other from 0 on.
+    """SubRip text with captions in sequence, starting at time 0.
 
     Args:
-        captions: for how many seconds each is shown, and its text.
+        captions: duration in seconds and text of each.
     """
     text, begin = "", 0.0
     for number, (seconds, words) in enumerate(captions, 1):
