@@ -16,13 +16,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket
 
-from streamlit_app.answers import HEADERS
 from streamlit_app.guard import Guard
-from streamlit_app.messages import guarded_receive, guarded_send
 from streamlit_app.origins import OwnAddresses, is_local
+from streamlit_app.response_headers import HEADERS
 from streamlit_app.server import PAGES
 from streamlit_app.shown_paths import ShownPaths, may_know_paths
 from streamlit_app.sign_in import TRIES, WINDOW_SECONDS, SignIn, read_password
+from streamlit_app.socket_messages import guarded_receive, guarded_send
 from vtg.errors import VtgError
 
 HOST = "127.0.0.1:8501"

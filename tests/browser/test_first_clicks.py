@@ -83,16 +83,16 @@ def test_a_question_of_an_address_that_is_too_long_leaves_the_box_usable(
     demo: DemoPage, visit: Callable[..., Page]
 ) -> None:
     page = visit(f"{demo.address}/?q={TOO_LONG}")
-    page.get_by_text(re.compile("This question has 799 characters")).wait_for()
+    page.get_by_text(re.compile("This query has 799 characters")).wait_for()
     ask(page, a_question())
     wait_for_question(page, a_question())
-    page.get_by_text("This question has").wait_for(state="detached")
+    page.get_by_text("This query has").wait_for(state="detached")
     assert parse_qs(urlsplit(page.url).query)["q"] == [a_question()]
     page.goto(f"{demo.address}/video?v={first_video(demo)}&q={TOO_LONG}&q={a_question()}")
-    page.get_by_text(re.compile("This question has 799 characters")).wait_for()
+    page.get_by_text(re.compile("This query has 799 characters")).wait_for()
     page.get_by_test_id("stVegaLiteChart").wait_for()
     page.get_by_label(re.compile("Remove a dog and")).click()
-    page.get_by_text("This question has").wait_for(state="detached")
+    page.get_by_text("This query has").wait_for(state="detached")
 
 
 HUGE = "9" * 400
@@ -293,11 +293,11 @@ def test_a_moment_of_a_deleted_file_is_told_so_and_offers_nothing(
     shared = open_card(page, changing.address, "demo_00002")
     (changing.films / "demo_00002.mp4").unlink()
     page.goto(shared)
-    page.get_by_text("the file is not there any more").wait_for()
+    page.get_by_text("the file does not exist any more").wait_for()
     page.get_by_test_id("card").first.wait_for()
     assert page.get_by_text("Download the clip").count() == page.get_by_text("Replay the moment").count() == 0
     page.get_by_role("link", name="This video").click()
-    page.get_by_text("the file is not there any more").wait_for()
+    page.get_by_text("the file does not exist any more").wait_for()
     page.get_by_test_id("stVegaLiteChart").wait_for()
 
 
