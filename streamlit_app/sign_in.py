@@ -33,7 +33,7 @@ FORM_SECONDS = 10.0  # for sending the form
 SIGNED_IN_SECONDS = 7 * 86_400.0
 MAX_SESSIONS = 1000  # the oldest have to sign in again
 WINDOW_SECONDS = 60.0
-TRIES, TRIES_OF_ALL = 5, 100  # in that time: of one address, and of all together
+TRIES, TRIES_OF_ALL = 5, 100  # per window: of one address, and of all addresses
 MAX_ADDRESSES = 10_000  # cached
 
 

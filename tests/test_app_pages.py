@@ -196,7 +196,7 @@ def test_a_picture_that_the_address_cannot_hold_is_asked_of_the_browser(backend:
 def test_what_nobody_says_is_told_so(backend: Backend) -> None:
     app = run(said="lake")
     assert cards(app) == []
-    assert any("they have no subtitles" in element.value for element in app.markdown)
+    assert any("have no subtitles" in element.value for element in app.markdown)
     assert app.text_input(key="search.said").value == "lake"
 
 
@@ -256,9 +256,9 @@ def test_a_moment_that_is_not_there_is_told_so_and_withholds_nothing(backend: Ba
     entry, expected = backend.indexed()[0], cards(run(q="a red circle", min="0"))
     for parameters, reason in (
         ({"open": "000000000000_1_2"}, "not in the library any more"),
-        ({"open": f"{entry.video[:12]}_500_600"}, "begins after the end of a.mp4"),
+        ({"open": f"{entry.video[:12]}_500_600"}, "starts after the end of a.mp4"),
         ({"like": "000000000000@1-2"}, "not in the library any more"),
-        ({"like": f"{entry.video[:12]}@500-600"}, "begins after the end of a.mp4"),
+        ({"like": f"{entry.video[:12]}@500-600"}, "starts after the end of a.mp4"),
     ):
         app = run(q="a red circle", min="0.0001", **parameters)
         assert reason in app.error[0].value.replace("\\", "")

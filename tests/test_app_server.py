@@ -217,7 +217,7 @@ def test_a_disk_without_room_is_told_before_and_while_a_file_is_sent(
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))  # type: ignore[attr-defined]
         answer = client.get(upload_url(shop), params={"name": "new.mp4", "size": 1000})
-        assert answer.status_code == 507 and "not enough room" in answer.json()["reason"]
+        assert answer.status_code == 507 and "not enough free space" in answer.json()["reason"]
     opened = Path.open
 
     def full(path: Path, *arguments: Any, **more: Any) -> Any:
@@ -228,7 +228,7 @@ def test_a_disk_without_room_is_told_before_and_while_a_file_is_sent(
 
     monkeypatch.setattr(Path, "open", full)
     answer = client.post(upload_url(shop), params={"name": "new.mp4"}, content=b"film")
-    assert (answer.status_code, answer.json()["reason"]) == (507, "the file could not be kept: No space left on device")
+    assert (answer.status_code, answer.json()["reason"]) == (507, "the file could not be saved: No space left on device")
     assert not any(shop.uploads.iterdir())
 
 

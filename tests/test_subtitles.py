@@ -264,7 +264,7 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
         [
             ("film.srt", noise, "encoding"),
             ("film.en.srt", b"a letter, not subtitles\n", "no subtitles"),
-            ("film.sub", b"\0\0\1\xba" + bytes(2000), "pictures"),
+            ("film.sub", b"\0\0\1\xba" + bytes(2000), "images"),
             ("film.vtt", b"\0" * 5000, "encoding"),
             ("film.ass", b"[Events]\n" + (SUBSTATION.splitlines()[-3] + "\n").encode() * 70_000, "more than 60,000"),
         ]

@@ -156,7 +156,7 @@ def test_words_that_are_said_are_found_alone_and_with_what_is_seen(demo: DemoPag
     page.get_by_test_id("card").first.wait_for()
     assert "demo_00001" in page.get_by_test_id("card").first.inner_text()
     page.goto(f"{demo.address}/?said=mountains")
-    page.get_by_text("Nobody says this there").wait_for()
+    page.get_by_text("No subtitle contains these words").wait_for()
 
 
 def test_below_the_threshold_the_nearest_is_a_choice(demo: DemoPage, visit: Callable[..., Page]) -> None:
