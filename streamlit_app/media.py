@@ -238,10 +238,10 @@ def _why(backend: Backend, request: Request) -> _Recipe:
 def _result(backend: Backend, request: Request) -> Response:
     job = backend.films.find(request.path_params["job"])
     if job is None or job.state != DONE or not isinstance(job.result, tuple):
-        raise VtgError("this file is not there any more: make it again")
+        raise VtgError("this file does not exist any more: make it again")
     path, name = job.result
     if not path.is_file():
-        raise VtgError("this file is not there any more: make it again")
+        raise VtgError("this file does not exist any more: make it again")
     return _file(path, "video/mp4", name, keep=False)
 
 

@@ -64,7 +64,7 @@ class MediaCache:
                 if found := self.find(suffix, *what):
                     return found
                 if not self.folder.parent.is_dir():
-                    raise VtgError(f"{self.folder.parent}: the library is not there any more")
+                    raise VtgError(f"{self.folder.parent}: the library does not exist any more")
                 self.folder.mkdir(exist_ok=True)
                 make(path)
                 self._trim(path)

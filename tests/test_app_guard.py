@@ -128,7 +128,7 @@ def test_names_that_were_allowed_are_its_own() -> None:
         headers = {"Host": HOST, "Origin": "https://videos.example"}
         with client.websocket_connect(SOCKET, headers=headers) as socket:
             assert socket.receive_text() == f"http://{HOST}", "what Streamlit sees is what it compares with Host"
-    with pytest.raises(VtgError, match="is no name"):
+    with pytest.raises(VtgError, match="is not a host name"):
         OwnAddresses("127.0.0.1", 8501, ["http://videos.example/"])
 
 

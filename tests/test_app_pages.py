@@ -353,7 +353,7 @@ def test_a_library_that_was_deleted_is_told_so(home: Path, tmp_path: Path, monke
     backend.refresh()
     app.text_input(key="search.query").set_value("something else").run()
     assert not app.exception
-    assert any("not there any more" in element.value for element in app.markdown)
+    assert any("not exist any more" in element.value for element in app.markdown)
     assert not (tmp_path / "library").exists()
 
 

@@ -177,7 +177,7 @@ class TestMadeFiles:
 
     def test_nothing_is_written_where_the_library_is_gone(self, made: MediaCache) -> None:
         made.folder.parent.rmdir()
-        with pytest.raises(VtgError, match="not there any more"):
+        with pytest.raises(VtgError, match="not exist any more"):
             made.get(".bin", 1, make=lambda path: path.write_bytes(b"x"))
         assert not made.folder.parent.exists()
 

@@ -228,7 +228,10 @@ def test_a_disk_without_room_is_told_before_and_while_a_file_is_sent(
 
     monkeypatch.setattr(Path, "open", full)
     answer = client.post(upload_url(shop), params={"name": "new.mp4"}, content=b"film")
-    assert (answer.status_code, answer.json()["reason"]) == (507, "the file could not be saved: No space left on device")
+    assert (answer.status_code, answer.json()["reason"]) == (
+        507,
+        "the file could not be saved: No space left on device",
+    )
     assert not any(shop.uploads.iterdir())
 
 
