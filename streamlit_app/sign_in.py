@@ -34,7 +34,7 @@ SIGNED_IN_SECONDS = 7 * 86_400.0
 MAX_SESSIONS = 1000  # the oldest have to sign in again
 WINDOW_SECONDS = 60.0
 TRIES, TRIES_OF_ALL = 5, 100  # per window: of one address, and of all addresses
-MAX_ADDRESSES = 10_000  # cached
+MAX_ADDRESSES = 10_000  # of which attempts are counted
 
 
 def read_password(file: Path | None, environment: Mapping[str, str]) -> str | None:
