@@ -69,7 +69,7 @@ def best_time(grounding: Grounding, moment: Moment) -> float:
 
 
 def said_moments(said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
-    """Lines that follow each other as moments, scored by how well they fit against the best."""
+    """Merge consecutive transcript lines into moments, with scores relative to the best."""
     best = max((line.score for lines in said.values() for line in lines), default=0.0)
     hits = []
     for video, lines in said.items():
@@ -94,7 +94,7 @@ def _runs(lines: list[TranscriptLine]) -> Iterator[list[TranscriptLine]]:
 
 
 def where_said(hits: list[Hit], said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
-    """Those moments in or near which the words are said."""
+    """Select the moments in or near which the words occur in the transcript."""
     kept = []
     for hit in hits:
         start, end = hit.moment.start - SAID_REACH, hit.moment.end + SAID_REACH

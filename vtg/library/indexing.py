@@ -1,4 +1,4 @@
-"""Index files into a library: decide which need work, encode them, and write features before rows."""
+"""Index files into a library: select new and changed files, encode them, and write features before rows."""
 
 from __future__ import annotations
 

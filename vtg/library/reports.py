@@ -10,7 +10,7 @@ __all__ = ["IndexProgress", "IndexReport"]
 
 @dataclass(frozen=True)
 class IndexProgress:
-    """Where an indexing run is.
+    """Progress of an indexing run.
 
     Attributes:
         path: the file at work.
@@ -29,7 +29,7 @@ class IndexProgress:
 
 @dataclass
 class IndexReport:
-    """What an indexing run did.
+    """Result of an indexing run.
 
     Attributes:
         added: files that are now in the library and were not, or had changed.

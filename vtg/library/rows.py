@@ -38,7 +38,7 @@ INDEXED, FAILED = "indexed", "failed"
 
 @dataclass(frozen=True)
 class VideoEntry:
-    """What a library knows of one file.
+    """The entry of a file in a library.
 
     Attributes:
         path: absolute.
@@ -86,7 +86,7 @@ class NearFrames:
 
 @dataclass(frozen=True)
 class DamagedRow:
-    """A row of the table of videos that says nothing sensible.
+    """An invalid row of the table of videos.
 
     Attributes:
         path: of its file, as the row says.

@@ -43,7 +43,7 @@ SAID_LINES = 1_000  # that are looked at for one question
 
 
 class Searcher:
-    """Answers questions about the videos of a library.
+    """Searches the videos of a library.
 
     Args:
         tables: the library's database.
