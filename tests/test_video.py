@@ -526,7 +526,7 @@ def test_nothing_reaches_the_terminal(plain: Path, folder: Path) -> None:
 def test_what_pyav_cannot_go_on_with_ffmpeg_does(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_half_way(*arguments: object) -> Iterator[np.ndarray]:
         yield next(real(*arguments))
-        raise DecodingError("lost a picture")
+        raise DecodingError("an expected frame is missing")
 
     real = pyav_decoder.decode
     monkeypatch.setattr(pyav_decoder, "decode", fails_half_way)
@@ -584,7 +584,7 @@ def _broken(name: str, folder: Path, plain: Path) -> Path:
         ("data ends early", "is cut short"),
         ("matroska ends early", "is cut short"),
         ("sound only", "has no video stream"),
-        ("still picture", "is a still picture"),
+        ("still picture", "is an image"),
     ],
 )
 def test_what_is_no_video_is_said_in_one_line(

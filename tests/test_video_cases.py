@@ -328,7 +328,7 @@ def test_the_largest_pictures_are_decoded_within_the_limit(either_ffmpeg: None) 
 
 def test_pictures_beyond_the_limit_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vtg.video.limits.MAX_PIXELS", 8000 * 8000)
-    with pytest.raises(VideoError, match="8192x8192; the limit is") as caught:
+    with pytest.raises(VideoError, match="8192x8192 pixels; the limit is") as caught:
         probe(CASES / "huge-8k.mp4")
     assert "\n" not in str(caught.value)
 
@@ -358,7 +358,7 @@ def test_numbers_of_a_header_are_not_believed(
     path = tmp_path / "damaged.mp4"
     path.write_bytes(with_field(whole.read_bytes(), box, offset, value))
     if size == "large":
-        monkeypatch.setattr("vtg.video.probing.SMALL_FILE", 0)
+        monkeypatch.setattr("vtg.video.probing.SMALL_FILE_BYTES", 0)
     if reason:
         with pytest.raises(VideoError, match=reason):
             probe(path)
@@ -376,14 +376,14 @@ def test_the_length_that_matroska_claims_is_held_against_its_pictures(
     path = tmp_path / "damaged.mkv"
     path.write_bytes(data[:place] + struct.pack(">d", 1e15) + data[place + 8 :])
     if size == "large":
-        monkeypatch.setattr("vtg.video.probing.SMALL_FILE", 0)
+        monkeypatch.setattr("vtg.video.probing.SMALL_FILE_BYTES", 0)
     with pytest.raises(VideoError, match="is cut short"):
         probe(path)
 
 
 def test_pictures_as_narrow_as_a_line_are_refused(tmp_path: Path) -> None:
     path = render(tmp_path / "line.mkv", 3, size=(8192, 16), encode=["-c:v", "ffv1"])
-    with pytest.raises(VideoError, match=r"is damaged \(its pictures are 8192x16"):
+    with pytest.raises(VideoError, match=r"is damaged \(its frames are 8192x16"):
         probe(path)
 
 
@@ -420,7 +420,7 @@ def test_a_pattern_is_no_sequence_of_pictures(tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "color=red:s=64x64", "-frames:v", "1", str(tmp_path / "still1.png"))
     path = tmp_path / "still%d.png"
     path.write_bytes((tmp_path / "still1.png").read_bytes())
-    with pytest.raises(VideoError, match="is a still picture"):
+    with pytest.raises(VideoError, match="is an image"):
         probe(path)
 
 
