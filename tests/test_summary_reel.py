@@ -106,7 +106,7 @@ def test_sources_that_differ_become_one_form(talkie: Path, folder: Path, tmp_pat
 
 def test_only_what_is_near_a_stretch_is_decoded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = render(folder / "long.mp4", 1500, sound=True)
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)  # as if it were too large to list
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)  # as if it were too large to list
     read: list[int] = []
     write = joining.write
 

@@ -180,7 +180,7 @@ def test_what_lies_before_the_next_keyframe_is_not_decoded_for_nothing(
 ) -> None:
     path = folder / f"sparse-{codec}.{'webm' if codec == 'vp9' else 'mp4'}"
     render(path, 400, encode=Codecs[codec])
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
     forbid_ffmpeg(monkeypatch)
     assert sampled(path, 0.25)[1] == expected(400, Fraction(25), 0.25)  # pictures 49, 149, 249 and 349
     # A keyframe every 30 pictures: at most so many for each sample, and what overtakes it.
@@ -242,7 +242,7 @@ def test_a_part_of_a_long_video_is_jumped_to(
 ) -> None:
     path = folder / f"long-{codec}.{'webm' if codec == 'vp9' else 'mp4'}"
     render(path, 400, encode=Codecs[codec])
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
     forbid_ffmpeg(monkeypatch)
     whole = expected(400, Fraction(25), 5)
     assert sampled(path, 5, start=9.3)[1] == whole[47:]
@@ -255,7 +255,7 @@ def test_a_long_video_without_jumps_is_as_exact(folder: Path, monkeypatch: pytes
     open_groups = [*Codecs["h264"][:4], "-g", "12", "-x264-params", "open-gop=1:scenecut=0:bframes=3"]
     path = render(folder / "long-open.mp4", 300, encode=open_groups)
     one_group = render(folder / "long-group.mp4", 300, encode=["-c:v", "libx264", "-g", "600"])
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
     monkeypatch.setattr(pyav_decoder, "MAX_PENDING_BYTES", 2000)
     for video in (path, one_group):
         assert probe(video).duration == 12
@@ -268,7 +268,7 @@ def test_a_long_video_that_is_cut_short_is_recognised(folder: Path, monkeypatch:
     whole = render(folder / "long-whole.mp4", 400, "-movflags", "+faststart", sound=True)
     path = folder / "long-short.mp4"
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 4])
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
     assert probe(whole).duration == 16
     with pytest.raises(VideoError, match="is cut short"):
         probe(path)
@@ -672,7 +672,7 @@ def test_a_clip_of_a_long_video_is_as_exact(
     ending: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = render(folder / f"long-talkie.{ending}", 300, sound=True)
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
     clip = cut(path, 8.2, 10.4, tmp_path / "clip.mp4")
     assert codes_of(clip.path) == list(range(205, 260))
     assert beeps(clip.path) == pytest.approx([0.8, 1.8], abs=0.04)
