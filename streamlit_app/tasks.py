@@ -1,4 +1,4 @@
-"""Long work that the page starts: indexing, the demo, downloads, films of clips, and copies that browsers play."""
+"""Background jobs of the page: indexing, the demo, model downloads, reels, and browser-playable copies."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Copy", "add_videos", "make_film", "playable", "pull_model", "start_demo"]
 
 DEMO_VIDEOS, DEMO_SECONDS = 5, 40.0
-RENDERING_SHARE = 0.8  # of the time that the demo takes
-SHARPENING_SHARE = 0.2  # of the time that a film of clips takes
+RENDERING_SHARE = 0.8  # of the demo's progress
+SHARPENING_SHARE = 0.2  # of a reel's progress
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Copy:
     """A playable form of a video.
 
     Attributes:
-        kind: video (the file itself), proxy or recoded; what `media_url` calls it.
-        job: that makes it; None where it is there.
+        kind: video (the file itself), proxy or recoded, as for `media_url`.
+        job: that makes it; None if it exists.
     """
 
     kind: str
@@ -44,26 +44,26 @@ def add_videos(
     paths: Iterable[Path],
     title: str,
     retry_failed: bool = False,
-    give_up: Callable[[], None] | None = None,
+    on_failure: Callable[[], None] | None = None,
 ) -> Job:
     """Index files and folders; the job's result is the `IndexReport`.
 
     Args:
         backend: whose library they are for.
-        paths: files, and folders with everything below them.
-        title: for people.
+        paths: files, and folders, which are searched recursively.
+        title: for display.
         retry_failed: try again what failed before.
-        give_up: called where the job has failed or was cancelled.
+        on_failure: called after the job failed or was cancelled.
     """
     paths = list(paths)
-    # What visitors may read, and the folders of files that the library's owner has added from elsewhere.
+    # The folders that visitors may read, and those of files that the library's owner has added from elsewhere.
     owned = [path.parent for path in paths if not backend.roots.hold(path)]
     within = (*backend.roots.places, backend.uploads, *owned)
 
     def work(job: Job) -> IndexReport:
         library = backend.library
-        if backend.gone:  # it is not made again behind the back of who deleted it
-            raise VtgError(f"{library.folder}: the library is not there any more")
+        if backend.gone:  # a library that was deleted is not created again
+            raise VtgError(f"{library.folder}: the library does not exist any more")
         job.note = "loading the model"
         with backend.model_lock:
             library.encoder  # noqa: B018 - loaded here, under the lock
@@ -72,7 +72,7 @@ def add_videos(
         finally:
             backend.changed()
 
-    return backend.worker.submit("index", title, work, give_up)
+    return backend.worker.submit("index", title, work, on_failure)
 
 
 def _follow(backend: Backend, job: Job) -> Reporter:
@@ -80,13 +80,13 @@ def _follow(backend: Backend, job: Job) -> Reporter:
         job.share = state.share
         name = state.path.name if state.path else ""
         job.note = f"{state.done:.0f} of {state.total:.0f} done · {one_line(name)}"
-        backend.look_again()
+        backend.refresh()
 
     return tell
 
 
 def start_demo(backend: Backend) -> Job:
-    """Render a few videos, index them into a library of their own beside the backend's, and look at that."""
+    """Render a few demo videos, index them into a library beside the backend's, and open that library."""
     home = backend.options.folder or default_library_path()
     folder = home.expanduser().with_name(f"{home.name}-demo")
 
@@ -119,12 +119,12 @@ def pull_model(backend: Backend, name: str) -> Job:
 
 
 def make_film(backend: Backend, plan: Plan, name: str) -> Job:
-    """Write the clips of a plan into one file, in the order of the video; the job's result is the file and its name.
+    """Join the clips of a plan in the order of the video; the job's result is the file and its download name.
 
     Args:
-        backend: who keeps the file.
+        backend: whose cache keeps the file.
         plan: highlights or a summary.
-        name: what the file is called when it is downloaded.
+        name: of the file when it is downloaded.
     """
     from vtg.summary import reel_spans, sharpen
     from vtg.video import write_reel
@@ -143,12 +143,12 @@ def make_film(backend: Backend, plan: Plan, name: str) -> Job:
 
 
 def playable(backend: Backend, video: str, refused: bool = False) -> Copy:
-    """Where a browser finds a video that it can play, making a copy in the background if need be.
+    """A form of a video that browsers can play; makes a copy in the background if necessary.
 
     Args:
         backend: whose library has it.
         video: its content key.
-        refused: a browser could not play the form that it got.
+        refused: a browser could not play the previous form.
 
     Raises:
         VtgError: the video is not in the library, or cannot be read.
@@ -156,7 +156,7 @@ def playable(backend: Backend, video: str, refused: bool = False) -> Copy:
     from vtg.video.preview import browsers_play, write_proxy
 
     path = str(backend.file(video))
-    if not refused and backend.remembered(("plays", video), lambda: browsers_play(path)):
+    if not refused and backend.cached(("plays", video), lambda: browsers_play(path)):
         return Copy("video")
     kind = "recoded" if refused else "proxy"
     if backend.made.find(".mp4", kind, video):
@@ -168,7 +168,7 @@ def playable(backend: Backend, video: str, refused: bool = False) -> Copy:
 
     def work(job: Job) -> None:
         def make(out: Path) -> None:
-            write_proxy(path, out, job.report, recode=refused)
+            write_proxy(path, out, job.report, reencode=refused)
 
         backend.made.get(".mp4", kind, video, make=make)
 

@@ -95,7 +95,7 @@ class TestPictures:
             (ask(tmp_path / "text.png"), "not a picture"),
             (ask(Stretch(tmp_path / "none.mp4", 0, 1)), "not in the library"),
             (ask(Stretch(folder / "1.mp4", 40, 41)), "40 s is not in it"),
-            (Question((Part("a dog"), Part("a dog", -1.0))), "take each other away"),
+            (Question((Part("a dog"), Part("a dog", -1.0))), "cancel out"),
         ):
             with pytest.raises(VtgError, match=words):
                 library.search(question)

@@ -182,7 +182,7 @@ def test_a_storyboard_shows_the_peaks_with_their_captions(film: Path, tmp_path: 
     for wrong, reason in ((tmp_path / "x.jpg", "ending"), (tmp_path / "no" / "x.png", "does not exist")):
         with pytest.raises(VtgError, match=reason):
             write_storyboard(plan, ["", "", ""], wrong)
-    with pytest.raises(VtgError, match="nothing to show"):
+    with pytest.raises(VtgError, match="has no clips for a storyboard"):
         write_storyboard(plan_of([], (0.0, 12.0), None, str(film)), [], tmp_path / "x.png")
 
 

@@ -87,7 +87,7 @@ def test_h264_in_another_container_is_copied(tmp_path: Path) -> None:
     proxy = write_proxy(film, tmp_path / "p.mp4")
     assert browsers_play(proxy)
     assert difference(proxy, 4.0, film, 4.0) == 0
-    again = write_proxy(film, tmp_path / "q.mp4", recode=True)
+    again = write_proxy(film, tmp_path / "q.mp4", reencode=True)
     assert difference(again, 4.0, film, 4.0) > 0
 
 

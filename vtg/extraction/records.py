@@ -1,4 +1,4 @@
-"""Records of what became of each video and query, and the settings of an output folder."""
+"""Records of the result of each video and query, and the settings of an output folder."""
 
 from __future__ import annotations
 

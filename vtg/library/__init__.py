@@ -1,9 +1,11 @@
-"""Many videos in one folder: indexed once, kept in step with the disk, and searched.
+"""Index, synchronize and search many videos; `Library` is the public class.
 
-`library` is the public class. Adding files: `indexing`, `stored_features`, `settings`, `reports`. The database:
-`database`, `tables`, `rows`, `video_list`. Following the disk: `upkeep`, `watching`. Searching: `query` (what can be
-asked), `searching`, `ranking`, `stored_videos`, `hits`. `export` writes results for editors and tables; `named_files`
-decides which weights that a library names are loaded.
+In: folders of videos, then queries. Out: `Hit`s, best first.
+
+Read `library` first. Adding files: `indexing`, `stored_features`, `settings`, `reports`. The database: `database`,
+`tables`, `rows`, `video_list`. Synchronization with the disk: `upkeep`, `watching`. Searching: `query`, `searching`,
+`ranking`, `stored_videos`, `hits`. `export` writes results for editors and tables; `named_files` decides which weights
+that a library refers to may be loaded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Index files into a library: decide which need work, encode them, and write features before rows."""
+"""Index files into a library: select new and changed files, encode them, and write features before rows."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Indexer:
     def _listen(self, entry: VideoEntry, report: IndexReport, lost: bool) -> None:
         """Read what is said in an indexed file, if its subtitles have changed, or what was read of them is lost."""
         path = Path(entry.path)
-        if (name := self._subtitles.name(path)) != entry.subtitles or lost:
+        if (name := self._subtitles.fingerprint(path)) != entry.subtitles or lost:
             self._tables.put_said(entry.path, said_lines(path, self._subtitles, report.warnings.append))
             if name != entry.subtitles:
                 self._tables.put_video(replace(entry, subtitles=name))
@@ -340,7 +340,7 @@ class Indexer:
             encoder=self._fingerprint(),
             state=FAILED if failure else INDEXED,
             failure=failure,
-            subtitles="" if failure else self._subtitles.name(video.path),
+            subtitles="" if failure else self._subtitles.fingerprint(video.path),
         )
 
     def _key(self, video: str) -> FeatureKey:

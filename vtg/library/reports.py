@@ -9,7 +9,7 @@ __all__ = ["IndexReport"]
 
 @dataclass
 class IndexReport:
-    """What an indexing run did.
+    """Result of an indexing run.
 
     Attributes:
         added: files that are now in the library and were not, or had changed.

@@ -18,7 +18,7 @@ from vtg.library.rows import NearFrames, VideoEntry
 from vtg.library.stored_videos import StoredVideos
 from vtg.models.calibration import Calibration
 from vtg.timespans import suppress
-from vtg.video.subtitles.lines import SaidLine
+from vtg.video.subtitles.lines import TranscriptLine
 
 if TYPE_CHECKING:
     from vtg.clip.outputs import TextFeatures
@@ -43,7 +43,7 @@ SAID_LINES = 1_000  # that are looked at for one question
 
 
 class Searcher:
-    """Answers questions about the videos of a library.
+    """Searches the videos of a library.
 
     Args:
         tables: the library's database.
@@ -96,7 +96,7 @@ class Searcher:
         return best_hits(hits, limit, min_score, selection.per_video)
 
     def _by_head(
-        self, sentence: str, selection: Selection, said: Mapping[str, list[SaidLine]] | None, limit: int
+        self, sentence: str, selection: Selection, said: Mapping[str, list[TranscriptLine]] | None, limit: int
     ) -> list[Hit]:
         text = self._grounder.encoder.encode_text(sentence)
         # Where not every moment counts, the best ones of each video are enough.
@@ -132,7 +132,7 @@ class Searcher:
         ]
 
     def _windows(
-        self, text: TextFeatures, selection: Selection, said: Mapping[str, list[SaidLine]] | None, most: int
+        self, text: TextFeatures, selection: Selection, said: Mapping[str, list[TranscriptLine]] | None, most: int
     ) -> list[Candidate]:
         """What the head looks at: all there is of a few videos, of many the windows with the nearest frames."""
         fps, grid = self._grounder.fps, self._grid
@@ -311,9 +311,9 @@ class Searcher:
         asked = [(selection.paths.get(str(stretch.video.resolve())), stretch) for stretch in stretches]
         return [hit for hit in hits if not any(_is_of(hit, key, stretch, selection) for key, stretch in asked)]
 
-    def _find_said(self, words: str, selection: Selection) -> dict[str, list[SaidLine]]:
+    def _find_said(self, words: str, selection: Selection) -> dict[str, list[TranscriptLine]]:
         paths = None if selection.is_everything else list(selection.paths)
-        said: dict[str, dict[tuple[float, str], SaidLine]] = {}
+        said: dict[str, dict[tuple[float, str], TranscriptLine]] = {}
         for line in self._tables.find_said(words, SAID_LINES, paths):
             if line.path in selection.paths:
                 # Two files of one content say the same.

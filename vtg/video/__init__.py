@@ -1,4 +1,11 @@
-"""Read and write video files with PyAV; decord and the ffmpeg binary stand behind the same functions."""
+"""Read and write video files with PyAV; falls back to the ffmpeg binary (decord on request).
+
+In: paths of video files, times in seconds from the first frame. Out: sampled frames (uint8 RGB, in SDR colours), still
+images, clips and joined videos. Read `containers` (open a file), `probing` (what it holds), `sampling` with the
+decoders (`decoders`, `pyav_decoder`, `decord_decoder`), then `editing` (cut one clip), `joining` (several into one) and
+`preview` (small copies for browsers), which share `writing`. `process` runs ffmpeg with limits on memory and time, and
+`subtitles` reads the transcript of a video. What is listed in `__all__` is public.
+"""
 
 from __future__ import annotations
 
