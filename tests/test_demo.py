@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,10 +24,10 @@ from vtg.demo import (
     Sentence,
     Thing,
     absent_sentences,
+    annotate,
     clip_path,
     head_path,
     long_scene,
-    make_sample,
     make_scene,
     make_videos,
     split_seed,
@@ -71,11 +72,19 @@ def bundled():
 
 
 def test_the_same_seed_gives_the_same_scene_frames_and_annotations():
-    first, again = make_sample("val", 3, width=80, height=60), make_sample("val", 3, width=80, height=60)
-    assert first.scene == again.scene and first.annotations == again.annotations
-    assert np.array_equal(first.frames, again.frames)
-    other = make_sample("val", 4, width=80, height=60)
-    assert other.scene != first.scene and other.annotations != first.annotations
+    first, again, other = (make_scene(split_seed("val", index)) for index in (3, 3, 4))
+    assert first == again and other != first
+    assert np.array_equal(frames_of(first), frames_of(again))
+    assert annotations_of(first) == annotations_of(again) != annotations_of(other)
+
+
+def frames_of(scene: Scene) -> np.ndarray:
+    return np.stack([scene.frame(float(time), 80, 60) for time in scene.clip_times])
+
+
+def annotations_of(scene: Scene) -> list[dict[str, Any]]:
+    asked = choose_sentences(scene, 8, np.random.default_rng(0))
+    return [annotate(scene, "a", sentence, number) for number, sentence in enumerate(asked)]
 
 
 def test_the_same_scene_gives_the_same_file(tmp_path: Path):
