@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from tools.demo.features import Asked, write_training_data
 from tools.demo.frames import end_with_parent
-from tools.demo.optimizer import StepTaker, stacked_in_head
+from tools.demo.optimizer import USES_BFLOAT16, StepTaker, stacked_in_head
 from tools.demo.questions import Question, ask_about
 from tools.demo.start import look_around, start_from_clip, start_from_one_layer
 from tools.demo.teacher import TOLD, Teacher, Telling
@@ -210,7 +210,7 @@ def _run(
         bar = bars.add_task(f"training, {phase.layers} of CLIP's layers", total=1.0)
         for step, lesson in enumerate(_ahead(reader, scenes, np.random.default_rng(seed)), 1):
             done = max(step / phase.steps, (time.monotonic() - begin) / 60 / phase.minutes)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=USES_BFLOAT16):
                 losses = training_losses(head, lesson.batch, WEIGHTS)
             output = outputs.pop()
             surprise = presence_surprise(output, lesson.batch)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tools.demo.frames import POSE_COLUMNS, Plan
 from tools.demo.lessons import LONGEST_TEXT, Lesson, Lessons, Words
-from tools.demo.optimizer import StepTaker
+from tools.demo.optimizer import USES_BFLOAT16, StepTaker
 from vtg.demo.sentences import RELATIONS
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 from vtg.files.whole import write_whole
@@ -287,7 +287,7 @@ def train_encoder(
     done, step = 0.0, 0
     with closing(iter(Lessons(plan, words))) as lessons:
         while done < 1:
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=USES_BFLOAT16):
                 losses = lesson_losses(model, next(lessons))
             torch.stack(list(losses.values())).sum().backward()
             steps.step(_rate_factor(step, done, training.warm_up))
