@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 SMALLEST_MATRIX = 8  # rows; of fewer, directions cannot be told apart
 # Where the processor only emulates bfloat16, float32 is many times faster; older versions of torch do not tell.
-USES_BFLOAT16: bool = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", True)
+_capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", lambda: {})
+USES_BFLOAT16 = bool(_capabilities().get("avx512_bf16", True))
 LARGEST_GRADIENT = 2.0  # norm, of AdamW's parameters; orthogonalised steps have no size to clip
 
 
