@@ -113,6 +113,7 @@ def test_features_are_written_once_and_lie_where_training_finds_them(
     assert PublishedFeatures(folder).video("train_00001").shape[0] == samples[-1].duration / 2
 
 
+@pytest.mark.slow
 def test_features_of_a_smoke_run_train_a_head_by_the_recipe(tmp_path: Path):
     command = [sys.executable, "-m", "tools.make_demo", "--smoke", "--only", "features", "--work", str(tmp_path)]
     made = subprocess.run(
