@@ -254,27 +254,27 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Render small videos, index them, search for moments, and compare the results with the ground truth."""
-    from vtg.demo.tour import run_tour
+    from vtg.demo.run import run_demo
 
     with progress_bar("rendering") as show:
-        tour = run_tour(out, show)
+        result = run_demo(out, show)
     if as_json:
-        print_json(tour.to_dict())
+        print_json(result.to_dict())
         return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for column in ("video", "query", "found", "true", "IoU"):
         table.add_column(column, justify="right" if column == "IoU" else "left")
-    for answer in tour.answers:
+    for answer in result.answers:
         true = ", ".join(span(*window) for window in answer.windows)
         table.add_row(answer.video, answer.query, span(*answer.found), true, f"{answer.iou:.2f}")
     output.print(table)
     messages.print(
-        f"\nmean IoU {tour.mean_iou:.2f}, {tour.found_share:.0%} of the moments found at IoU ≥ 0.5 "
+        f"\nmean IoU {result.mean_iou:.2f}, {result.found_share:.0%} of the moments found at IoU ≥ 0.5 "
         f"(the bundled demo CLIP and its head, on videos that neither has seen)\n"
-        f"contact sheet: {tour.sheet}\n"
-        f"search more: vtg search 'a red circle' --library {tour.library}",
+        f"contact sheet: {result.sheet}\n"
+        f"search more: vtg search 'a red circle' --library {result.library}",
         markup=False,
         soft_wrap=True,
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vtg.demo.scene import Scene
 from vtg.demo.scenes import make_scene, split_seed
@@ -20,7 +19,7 @@ from vtg.files.whole import write_whole
 from vtg.progress import Progress, Reporter, silent
 from vtg.video.process import feed, ffmpeg_binary
 
-__all__ = ["DemoSample", "DemoVideo", "annotate", "make_sample", "make_videos", "write_annotations", "write_video"]
+__all__ = ["DemoVideo", "annotate", "make_videos", "write_annotations", "write_video"]
 
 _FRAME_RATE = 10
 
@@ -38,23 +37,6 @@ class DemoVideo:
     path: Path
     scene: Scene
     sentences: tuple[Sentence, ...]
-
-
-@dataclass(frozen=True)
-class DemoSample:
-    """A scene as a model sees it, without a file.
-
-    Attributes:
-        scene: where it comes from.
-        frames: uint8 [clips, height, width, 3], the middle of every 2-second clip.
-        sentences: true somewhere in the scene.
-        annotations: QVHighlights' fields of each sentence.
-    """
-
-    scene: Scene
-    frames: NDArray[np.uint8]
-    sentences: tuple[Sentence, ...]
-    annotations: tuple[dict[str, Any], ...]
 
 
 def make_videos(
@@ -111,30 +93,10 @@ def make_videos(
             write_video(scene, path, width, height, frame_rate, partial(_report_more, progress, done, total))
         done += round(scene.duration * frame_rate)
         progress(Progress("rendering", done, total, "frames"))
-        videos.append(DemoVideo(path, scene, tuple(_ask(scene, sentences))))
+        asked = choose_sentences(scene, sentences, np.random.default_rng([scene.seed, 2]))
+        videos.append(DemoVideo(path, scene, tuple(asked)))
     write_annotations(videos, folder / "annotations.jsonl")
     return videos
-
-
-def make_sample(split: str, index: int, *, sentences: int = 8, width: int = 320, height: int = 240) -> DemoSample:
-    """Makes one scene's frames at 0.5 a second and its annotations, without a video file: for training.
-
-    Args:
-        split: as for `make_videos`.
-        index: the scene's number within the split.
-        sentences: how many at most.
-        width: pixels of a frame.
-        height: pixels of a frame.
-
-    Raises:
-        VtgError: an unknown split.
-    """
-    scene = make_scene(split_seed(split, index))
-    asked = tuple(_ask(scene, sentences))
-    frames = np.stack([scene.frame(float(time), width, height) for time in scene.clip_times])
-    name = f"{split}_{index:05d}"
-    fields = tuple(annotate(scene, name, sentence, number) for number, sentence in enumerate(asked))
-    return DemoSample(scene, frames, asked, fields)
 
 
 def _report_more(progress: Reporter, before: int, total: int, state: Progress) -> None:
@@ -210,7 +172,3 @@ def _encode(frames: Iterator[bytes], path: Path, width: int, height: int, frame_
     status, said = feed(command, frames)
     if status != 0:
         raise VtgError(f"{path}: ffmpeg could not write the video: {said.strip() or 'it gave no reason'}")
-
-
-def _ask(scene: Scene, count: int) -> list[Sentence]:
-    return choose_sentences(scene, count, np.random.default_rng([scene.seed, 2]))

@@ -1,4 +1,4 @@
-"""The tour: what `vtg demo` shows, from rendered videos to found moments beside the true ones."""
+"""Run `vtg demo`: render videos, index them, search for moments, and draw them beside the true ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vtg.grounding.grounder import Grounding
 
-__all__ = ["Answer", "Tour", "run_tour"]
+__all__ = ["DemoResult", "DemoRun", "run_demo"]
 
 DEMO_VIDEOS = 3
 SENTENCES_EACH = 4
@@ -29,8 +29,8 @@ SHEET_INCHES, STRIP_INCHES, CURVE_INCHES = 14.0, 1.2, 0.6
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One query of the tour.
+class DemoResult:
+    """The best moment of one query, and the true ones.
 
     Attributes:
         video: name of the file.
@@ -50,16 +50,16 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Tour:
-    """All answers, and where everything lies.
+class DemoRun:
+    """The results of all queries, and the files that were made.
 
     Attributes:
-        answers: one a query.
+        answers: one a query, those of one video together.
         library: folder of the library.
         sheet: the contact sheet, a PNG.
     """
 
-    answers: list[Answer]
+    answers: list[DemoResult]
     library: Path
     sheet: Path
 
@@ -83,7 +83,7 @@ class Tour:
         }
 
 
-def run_tour(folder: Path, progress: Reporter = silent) -> Tour:
+def run_demo(folder: Path, progress: Reporter = silent) -> DemoRun:
     """Render videos, index them as any file, ask, and draw the sheet.
 
     Args:
@@ -114,17 +114,17 @@ def run_tour(folder: Path, progress: Reporter = silent) -> Tour:
     progress(Progress("drawing", 0, 1, "pictures"))
     sheet = folder / "sheet.png"
     draw_sheet(sheet, answers, groundings)
-    return Tour(answers, library.folder, sheet)
+    return DemoRun(answers, library.folder, sheet)
 
 
-def _answer(path: Path, grounding: Grounding, windows: Sequence[tuple[float, float]]) -> Answer:
+def _answer(path: Path, grounding: Grounding, windows: Sequence[tuple[float, float]]) -> DemoResult:
     best = grounding.moments[0]
     iou = interval_iou(np.array([[best.start, best.end]]), np.array(windows)).max()
     true = [(float(start), float(end)) for start, end in windows]
-    return Answer(path.name, grounding.query, (best.start, best.end), best.score, true, float(iou))
+    return DemoResult(path.name, grounding.query, (best.start, best.end), best.score, true, float(iou))
 
 
-def draw_sheet(path: Path, answers: list[Answer], groundings: list[Grounding]) -> None:
+def draw_sheet(path: Path, answers: list[DemoResult], groundings: list[Grounding]) -> None:
     """Draw each video's pictures over its saliency curves, with the moments found and the true ones shaded.
 
     Args:
@@ -166,7 +166,7 @@ def _draw_strip(axes: Axes, video: str) -> None:
     axes.set_axis_off()
 
 
-def _draw_curve(axes: Axes, answer: Answer, grounding: Grounding) -> None:
+def _draw_curve(axes: Axes, answer: DemoResult, grounding: Grounding) -> None:
     scores = grounding.saliency.scores
     step = grounding.duration / len(scores)
     axes.axvspan(*answer.found, color="#f2a541", alpha=0.45, linewidth=0)
