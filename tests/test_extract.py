@@ -101,13 +101,13 @@ def test_what_is_there_is_not_done_again(tmp_path: Path, run: Run, monkeypatch: 
 
 def count_opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
-    original = machine_module.open_video
+    original = machine_module.open_job
 
     def counted(job: VideoJob, size: int, with_content: bool, threads: int) -> Any:
         opened.append(job.id)
         return original(job, size, with_content, threads)
 
-    monkeypatch.setattr(machine_module, "open_video", counted)
+    monkeypatch.setattr(machine_module, "open_job", counted)
     return opened
 
 
