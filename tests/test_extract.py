@@ -7,11 +7,13 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from vtg.clip.encoder import ClipEncoder
 from vtg.clip.specs import EncoderSpec
@@ -366,6 +368,23 @@ def test_cores_decode_one_video_together_and_many_videos_apart(
     monkeypatch.setattr(encoders_module, "_cores", lambda: 8)
     with EncoderPool(EncoderSpec(pretrained=str(tiny_clip)), "cpu", workers=4) as pool:
         assert [pool.decoding_threads(videos) for videos in (0, 1, 2, 3, 4, 100)] == [4, 4, 4, 2, 2, 2]
+
+
+def test_encoders_on_the_processor_leave_the_threads_of_others_alone(tiny_clip: Path) -> None:
+    def threads_of(pool: ThreadPoolExecutor) -> int:
+        return pool.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(1) as older, ThreadPoolExecutor(1) as newer:
+            assert threads_of(older) == 3
+            with EncoderPool(EncoderSpec(pretrained=str(tiny_clip)), "cpu", workers=2) as pool:
+                pool.encode_text("a dog").result()
+                assert pool._submit(lambda _: torch.get_num_threads()).result() == 1
+                assert [torch.get_num_threads(), threads_of(older), threads_of(newer)] == [3, 3, 3]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_output_elsewhere_gets_the_same_files(run: Run, undisturbed: dict[str, bytes]) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vtg.clip.specs import EncoderSpec
 from vtg.errors import VideoError, VtgError
 from vtg.extraction.jobs import VideoJob
@@ -293,10 +295,12 @@ class _Encode:
     """One encoder of the pool."""
 
     def __init__(self, spec: EncoderSpec, device: str) -> None:
-        from vtg.extraction.encoders import load_encoder, single_threaded
+        import torch
+
+        from vtg.extraction.encoders import load_encoder
 
         if device == "cpu":
-            single_threaded().__enter__()  # for as long as this worker lives
+            torch.set_num_threads(1)  # of this worker, a process of its own; why, says `use_one_thread`
         self._encoder = load_encoder(spec, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -304,8 +308,12 @@ class _Encode:
 
         stretch: _Stretch = row["stretch"]
         parts = list(encode_chunks(stretch.chunks, functools.partial(encode_now, self._encoder)))
-        encoded = EncodedChunk.joined(parts) if parts else None
-        return {"stretch": replace(stretch, chunks=(), encoded=encoded)}
+        return {"stretch": replace(stretch, chunks=(), encoded=_joined(parts) if parts else None)}
+
+
+def _joined(parts: list[EncodedChunk]) -> EncodedChunk:
+    fields = vars(parts[0])
+    return EncodedChunk(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
 
 
 def _write(row: dict[str, Any], where: tuple[str, OutputSettings]) -> dict[str, Any]:

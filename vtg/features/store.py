@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -164,11 +164,6 @@ class EncodedChunk:
     layers: np.ndarray
     embedding: np.ndarray
     miniatures: np.ndarray
-
-    @classmethod
-    def joined(cls, chunks: Sequence[EncodedChunk]) -> EncodedChunk:
-        """One or more consecutive chunks as one."""
-        return cls(**{name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in vars(chunks[0])})
 
 
 class FeatureStore:
