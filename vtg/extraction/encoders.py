@@ -49,14 +49,15 @@ def load_encoder(spec: EncoderSpec, device: str) -> ClipEncoder:
 
 
 def use_one_thread() -> None:
-    """Let torch use one thread for an operation of the calling thread: how many share one decides on the last bits.
+    """Let torch compute in one thread what the calling thread asks for; all other threads keep what they have.
 
-    Other threads, also later ones, keep what they have.
+    How many threads share an operation decides on the last bits of its result.
     """
     with _setting_threads:
         default = torch.get_num_threads()
         torch.set_num_threads(1)
-        # That holds for this thread, but also for threads that have not used torch yet: one of them sets it back.
+        # This holds for the calling thread, and is now the default of threads that have not used torch yet: a thread
+        # that ends at once sets that back.
         other = threading.Thread(target=torch.set_num_threads, args=(default,))
         other.start()
         other.join()

@@ -65,5 +65,5 @@ def open_video(
 
 
 def failure_reason(error: VtgError) -> str:
-    """Why a video has no features, in one line without the name of its file."""
+    """Why a video has no features, in one line; the name of its file, which is reported beside it, is left out."""
     return error.reason if isinstance(error, VideoError) else str(error)

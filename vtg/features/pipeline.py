@@ -71,23 +71,17 @@ class EncodedVideo:
 
     path: Path
     key: str
-    info: VideoInfo | None
-    skipped: bool
-    chunks: Iterator[EncodedChunk] = field(repr=False)
+    info: VideoInfo | None = None
+    skipped: bool = False
+    chunks: Iterator[EncodedChunk] = field(default_factory=lambda: iter(()), repr=False)
 
     def __iter__(self) -> Iterator[EncodedChunk]:
         return self.chunks
 
 
-@dataclass(frozen=True)
-class _Begin:
-    path: Path
-    key: str = ""
-    info: VideoInfo | None = None
-    skipped: bool = False
-
-
-_Decoded = _Begin | Chunk | VtgError | None  # of a video: its beginning, its chunks, and None or an error at its end
+_Decoded = (
+    EncodedVideo | Chunk | VtgError | None
+)  # of a video: its beginning, its chunks, and None or an error at its end
 
 
 def encode_videos(
@@ -110,11 +104,11 @@ def encode_videos(
     """
     decoding = read_ahead(_decoded(list(paths), fps, encoder.image_size, skip), CHUNKS_AHEAD, "vtg-decode")
     with contextlib.closing(decoding) as decoded:
-        for begin in decoded:
-            assert isinstance(begin, _Begin)
+        for video in decoded:
+            assert isinstance(video, EncodedVideo)
             frames = _chunks_of_one(decoded)
-            chunks = encode_chunks(frames, partial(encode_now, encoder))
-            yield EncodedVideo(begin.path, begin.key, begin.info, begin.skipped, chunks)
+            video.chunks = encode_chunks(frames, partial(encode_now, encoder))
+            yield video
             with contextlib.suppress(VtgError):
                 deque(frames, maxlen=0)  # what was not taken is thrown away, and not encoded
 
@@ -222,15 +216,15 @@ def _decoded(paths: list[Path], fps: float, size: int, skip: Callable[[str], boo
             key = content
             if is_skipped:
                 begun = True
-                yield _Begin(path, key, skipped=True)
+                yield EncodedVideo(path, key, skipped=True)
             else:
                 with open_video(path, size, lambda _: fps) as video:
                     begun = True
-                    yield _Begin(path, key, video.info)
+                    yield EncodedVideo(path, key, video.info)
                     yield from video.chunks
         except VtgError as error:
             if not begun:
-                yield _Begin(path, key)
+                yield EncodedVideo(path, key)
             yield error
         else:
             yield None
