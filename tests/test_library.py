@@ -66,7 +66,7 @@ def test_search_equals_grounding_the_file(library: Library, folder: Path) -> Non
 
 def test_a_second_run_does_nothing(library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library.add([folder])
-    monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
     report = library.add([folder])
     assert report.added == []
     assert names(report.unchanged) == ["a.mp4", "b.MKV"]
@@ -115,7 +115,7 @@ def test_a_copy_and_a_renamed_file_are_not_encoded_again(
 ) -> None:
     library.add([folder])
     shutil.copy(folder / "a.mp4", folder / "copy.mp4")
-    monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
     report = library.add([folder])
     assert names(report.added) == ["copy.mp4"]
     assert report.seconds == 0
@@ -160,12 +160,19 @@ def test_copies_of_a_damaged_file_are_read_once(
         raise VideoError(path, "is damaged")
         yield
 
-    monkeypatch.setattr("vtg.features.pipeline.sample_frames", damaged)
+    monkeypatch.setattr("vtg.features.decoding.sample_frames", damaged)
     for name in ("copy.mp4", "third.mp4"):
         shutil.copy(folder / "a.mp4", folder / name)
     report = library.add([folder / name for name in ("a.mp4", "copy.mp4", "third.mp4")])
     assert names(list(report.failed)) == ["a.mp4", "copy.mp4", "third.mp4"]
     assert opened == ["a.mp4"]
+
+
+def test_copies_of_a_file_that_is_no_video_are_both_named(library: Library, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one.mp4", "two.mp4")]
+    for path in paths:
+        path.write_text("this is not a video")
+    assert list(library.add(paths).failed) == [str(path) for path in paths]
 
 
 def bad_files(folder: Path, good: Path) -> dict[str, str]:
@@ -203,7 +210,7 @@ def test_what_failed_is_tried_again_when_asked_or_changed(
     probed: list[str] = []
     from vtg.video.probing import survey
 
-    monkeypatch.setattr("vtg.features.pipeline.survey", lambda path: probed.append(path.name) or survey(path))
+    monkeypatch.setattr("vtg.features.decoding.survey", lambda path: probed.append(path.name) or survey(path))
     library.add([folder])
     assert probed == []
     library.add([folder], retry_failed=True)
@@ -462,7 +469,7 @@ def test_what_another_run_has_done_since_the_files_were_looked_at_is_not_done_ag
     def late(indexer: Indexer, *arguments: Any) -> None:
         monkeypatch.setattr(Indexer, "index", index)
         assert other.add([folder]).added
-        monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
         index(indexer, *arguments)
 
     monkeypatch.setattr(Indexer, "index", late)

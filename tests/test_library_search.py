@@ -127,7 +127,7 @@ class TestSaid:
     def test_changed_subtitles_are_read_again_without_encoding(
         self, library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
         (folder / "1.srt").unlink()
         (folder / "2.en.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nAn elephant, 象\n")
         assert len(library.add([folder]).unchanged) == 4

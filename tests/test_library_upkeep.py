@@ -36,7 +36,7 @@ def library(tmp_path: Path, tiny_clip: Path, folder: Path) -> Library:
 
 @pytest.fixture
 def nothing_decoded(monkeypatch: pytest.MonkeyPatch, library: Library) -> None:
-    monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
 
 
 def names(paths: list[str]) -> list[str]:

@@ -110,7 +110,7 @@ class TestGrounder:
         assert first.duration == pytest.approx(12.0)
         assert first.saliency.times.tolist() == [0, 2, 4, 6, 8, 10]
         assert ((first.saliency.scores >= 0) & (first.saliency.scores <= 1)).all()
-        monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
         again = grounder.ground_many(str(path), ["a blue square", "a red circle"])
         assert [grounding.query for grounding in again] == ["a blue square", "a red circle"]
         # A batch of texts rounds a little differently than one text.

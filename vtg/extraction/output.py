@@ -226,8 +226,7 @@ class Output:
         failed = sorted((record for record in records if record.failure), key=lambda record: record.id)
         with self.place.claims.held(FAILURES):
             if failed:
-                lines = [{"id": record.id, "source": record.source, "reason": record.failure} for record in failed]
-                text = "".join(json_text(line, indent=None) for line in lines)
+                text = "".join(json_text(record.failure_fields(), indent=None) for record in failed)
                 self.place.write(FAILURES, text.encode())
             else:
                 self.place.remove(FAILURES)

@@ -64,7 +64,7 @@ class ExtractionReport:
             "queries": self.queries,
             "finished_before": self.finished,
             "elsewhere": self.elsewhere,
-            "failed": [{"id": r.id, "source": r.source, "reason": r.failure} for r in self.failed],
+            "failed": [record.failure_fields() for record in self.failed],
             "problems": list(self.problems),
             "frames": self.frames,
             "seconds": round(self.seconds, 3),

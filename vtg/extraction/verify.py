@@ -47,7 +47,7 @@ class VerificationReport:
         return {
             "checked": self.checked,
             "problems": [{"file": file, "reason": reason} for file, reason in self.problems],
-            "failed": [{"id": r.id, "source": r.source, "reason": r.failure} for r in self.failed],
+            "failed": [record.failure_fields() for record in self.failed],
         }
 
 
