@@ -47,21 +47,21 @@ def test_what_is_read_is_what_was_written(store: FeatureStore, features: tuple[n
     store.verify(KEY)
 
 
-def test_miniatures_are_kept_if_all_frames_have_theirs(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
+def test_thumbnails_are_kept_if_all_frames_have_theirs(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
     layers, embedding = features
-    miniatures = np.random.default_rng(1).integers(0, 256, (7, 8, 8, 3)).astype(np.uint8)
+    thumbnails = np.random.default_rng(1).integers(0, 256, (7, 8, 8, 3)).astype(np.uint8)
     store = FeatureStore(tmp_path)
     for layout in ("int8", "none"):
-        for last in (miniatures[3:], None):
+        for last in (thumbnails[3:], None):
             with store.write(KEY, 13.4, layers=layout) as writer:
-                writer.append(layers[:3], embedding[:3], miniatures[:3])
+                writer.append(layers[:3], embedding[:3], thumbnails[:3])
                 writer.append(layers[3:], embedding[3:], last)
             read = store.open(KEY)
             np.testing.assert_array_equal(read.embedding, embedding)
             if last is None:
-                assert read.miniatures is None
+                assert read.thumbnails is None
             else:
-                np.testing.assert_array_equal(read.miniatures, miniatures)
+                np.testing.assert_array_equal(read.thumbnails, thumbnails)
             store.verify(KEY)
 
 

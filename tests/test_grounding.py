@@ -18,7 +18,7 @@ from vtg.errors import VtgError
 from vtg.features.store import VideoFeatures
 from vtg.grounding import grounder as vtg_grounding
 from vtg.grounding.grounder import Grounder, Grounding, Moment
-from vtg.grounding.window_layout import join_curves, window_starts
+from vtg.grounding.window_layout import WindowGrid, join_curves
 from vtg.r2 import HeadConfig, R2Head, attention_map, postprocess_windows
 
 
@@ -55,7 +55,7 @@ def test_a_window_of_a_long_video_is_what_its_frames_alone_are(grounder: Grounde
     text = grounder.encoder.encode_text("a red circle").layers
     joined = grounder.ground(video, "a red circle").saliency.scores
     assert joined.shape == (47,)
-    starts = window_starts(47, 10, 6)
+    starts = WindowGrid(10, 6).starts(47)
     assert len(starts) > 5
     parts = [torch.from_numpy(video.layers[start : start + 10]) for start in starts]
     alone = [head_of(grounder).predict(part, text, fps=0.5).saliency.numpy() for part in parts]

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from vtg.errors import VtgError
+from vtg.grounding.window_layout import WindowGrid
 from vtg.library import searching
 from vtg.library.hits import Hit
 from vtg.library.library import Library
 from vtg.library.query import Part, Question, Stretch, parse_stretch, parse_weighted
-from vtg.library.ranking import Candidate, WindowGrid, choose_windows, every_window
+from vtg.library.ranking import Candidate, choose_windows, every_window
 from vtg.library.rows import NearFrames
 from vtg.library.tables import LibraryTables
 from vtg.models.calibration import Calibration, choose_threshold, fit_calibration

@@ -82,9 +82,9 @@ def test_a_change_that_the_picture_does_not_show_is_no_cut() -> None:
     pictures = np.random.default_rng(4).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
     shown = pictures[(np.arange(21) >= 6).astype(int)]
     assert shot_edges(frames, shown).tolist() == [0, 6, 21]
-    features = VideoFeatures(0.5, 42.0, embedding=frames, miniatures=shown)
+    features = VideoFeatures(0.5, 42.0, embedding=frames, thumbnails=shown)
     assert video_shots(features).tolist() == [0, 6, 21]
-    assert video_shots(replace(features, miniatures=None)).tolist() == [0, *np.cumsum(lengths)]
+    assert video_shots(replace(features, thumbnails=None)).tolist() == [0, *np.cumsum(lengths)]
 
 
 def test_windows_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:

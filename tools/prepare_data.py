@@ -24,6 +24,7 @@ import numpy as np
 from vtg.datasets import DATASETS, RATED_DATASETS, Sample, read_annotations
 from vtg.errors import VtgError
 from vtg.recipes import DataRecipe, load_recipe
+from vtg.text import error_line
 from vtg.weights.downloads import fetch_from_hub
 
 REPOSITORY = "yeliudev/R2-Tuning"
@@ -285,9 +286,8 @@ def _download(dataset: str, name: str, folder: Path) -> Path:
         raise
     # The hub's client passes on whatever its HTTP library raises; to the user all of it means the same.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise VtgError(
-            f"{remote}: cannot be fetched from {REPOSITORY} ({reason}); check the network, then go on"
+            f"{remote}: cannot be fetched from {REPOSITORY} ({error_line(error)}); check the network, then go on"
         ) from error
 
 

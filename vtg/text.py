@@ -15,10 +15,12 @@ __all__ = [
     "READABLE",
     "caption_line",
     "csv_text",
+    "error_line",
     "from_utf8",
     "json_text",
     "one_line",
     "read_json",
+    "short_repr",
     "table_cell",
     "to_utf8",
 ]
@@ -26,6 +28,9 @@ __all__ = [
 READABLE = (
     "vtg-readable"  # error handler of `str.encode` and of text streams: lookalikes and escapes for what is lacking
 )
+
+MAX_ERROR_CHARACTERS = 160
+MAX_VALUE_CHARACTERS = 40
 
 # What vtg itself writes beyond ASCII.
 LOOKALIKES = {"█": "#", "░": ".", "–": "-", "—": "-", "…": "...", "≈": "~", "≥": ">=", "≤": "<=", "×": "x", "²": "2"}
@@ -47,6 +52,20 @@ def one_line(text: str) -> str:
     Bytes of a file name that are not UTF-8 are shown as ``\xe9``.
     """
     return _SURROGATE.sub(lambda found: _escape(found[0]), _BREAKING.sub(" ", text)).strip()
+
+
+def error_line(error: BaseException, most: int = MAX_ERROR_CHARACTERS) -> str:
+    """The message of another library's error on one line of at most `most` characters; its class if it has none."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def short_repr(value: object) -> str:
+    """The representation of a value, shortened for an error message."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        return type(value).__name__
+    return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[: MAX_VALUE_CHARACTERS - 1]}…"
 
 
 def caption_line(text: str) -> str:

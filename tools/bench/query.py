@@ -30,7 +30,7 @@ from tools.bench.reference import ground_plainly
 from vtg.errors import VtgError
 from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures
 from vtg.grounding.projections import ProjectionKey, ProjectionStore
-from vtg.grounding.window_layout import window_frames, window_starts
+from vtg.grounding.window_layout import WindowGrid
 from vtg.grounding.windows import ground_with_head
 from vtg.r2 import HeadConfig, Predictor, R2Head, postprocess_windows
 from vtg.r2.engine import ENGINE_VARIABLE, ENGINES, engine_name
@@ -125,10 +125,10 @@ def _queries(config: HeadConfig, count: int) -> list[torch.Tensor]:
 
 def _answer_plainly(head: R2Head, video: VideoFeatures, query: torch.Tensor) -> None:
     assert video.layers is not None
-    length, step = window_frames(head.config.window_seconds, head.config.step_seconds, FPS)
+    grid = WindowGrid.of(head.config.window_seconds, head.config.step_seconds, FPS)
     found = []
-    for start in window_starts(len(video), length, step):
-        part = torch.from_numpy(np.array(video.layers[start : start + length]))
+    for start in grid.starts(len(video)):
+        part = torch.from_numpy(np.array(video.layers[start : start + grid.length]))
         windows, _ = ground_plainly(head, part, query, FPS)
         found.append(windows.numpy() + np.array([start / FPS, start / FPS, 0.0], np.float32))
     joined = np.concatenate(found)

@@ -8,7 +8,8 @@ from typing import Any
 
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
-from vtg.weights.downloads import fetch_from_hub, fetch_whole, one_line
+from vtg.text import error_line
+from vtg.weights.downloads import fetch_from_hub, fetch_whole
 
 __all__ = ["catalogue_entry", "find_weights", "is_downloaded"]
 
@@ -43,12 +44,12 @@ def find_weights(model: str, tag: str) -> Path:
                 return fetch_from_hub(repository, candidate)
             # The client passes on any exception of its HTTP library, also for a missing name.
             except Exception as error:
-                reasons.append(one_line(error))
+                reasons.append(error_line(error))
     if url := entry.get("url", ""):
         try:
             return _plain_file(url)
         except (VtgError, OSError) as error:
-            reasons.append(one_line(error))
+            reasons.append(error_line(error))
     reason = reasons[-1] if reasons else "open_clip's catalogue has no address for them"
     raise VtgError(f"its weights cannot be downloaded ({reason})")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vtg.errors import VtgError
+from vtg.text import error_line
 from vtg.weights import WeightsError, WeightsFile, check_finite, open_weights
 
 __all__ = ["build_openai_model", "read_clip_tensors", "read_openai_tensors"]
@@ -107,7 +108,7 @@ def _check_openai_shapes(path: Path, file: WeightsFile) -> None:
         with torch.device("meta"):
             expected = {name: tensor.shape for name, tensor in _plain_clip(config, None).state_dict().items()}
     except (RuntimeError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError, AssertionError) as error:
-        raise VtgError(f"{path}: its tensors do not fit together ({_one_line(error)}); give another file") from None
+        raise VtgError(f"{path}: its tensors do not fit together ({error_line(error)}); give another file") from None
     for name in sorted({*expected, *shapes}):
         if expected.get(name) != shapes.get(name):
             wrong = f"{name[:60]} is {_shown(shapes.get(name))}, not {_shown(expected.get(name))}"
@@ -224,7 +225,7 @@ def build_openai_model(tensors: dict[str, Tensor], name: str, device: torch.devi
         # In float32: open_clip's own builder for these files rounds to float16.
         clip.load_state_dict(weights)
     except RuntimeError as error:
-        raise VtgError(f"{name}: its tensors do not fit together ({_one_line(error)}); give another file") from None
+        raise VtgError(f"{name}: its tensors do not fit together ({error_line(error)}); give another file") from None
     clip.visual.image_mean, clip.visual.image_std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     if dtype != torch.float32:
         convert_weights_to_lp(clip, dtype=dtype)
@@ -234,7 +235,3 @@ def build_openai_model(tensors: dict[str, Tensor], name: str, device: torch.devi
 def _count_blocks(shapes: Mapping[str, Any], tower: str) -> int:
     prefix = f"{tower}.resblocks."
     return len({key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)})
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

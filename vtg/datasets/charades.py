@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vtg.datasets.fields import MalformedError, shown
+from vtg.datasets.fields import MalformedError
 from vtg.datasets.files import lines_of, read_text
 from vtg.datasets.samples import Problem, Sample
 from vtg.errors import VtgError
+from vtg.text import short_repr
 
 __all__ = ["TRAINING_QUERIES", "charades_samples", "find_durations", "looks_like_charades"]
 
@@ -79,7 +80,7 @@ def find_durations(path: Path) -> Path:
 def _sample(content: str, line: int, query_id: int, durations: dict[str, float]) -> Sample:
     match = _LINE.fullmatch(content)
     if match is None:
-        raise MalformedError(f"expected VIDEO START END##sentence, found {shown(content)}")
+        raise MalformedError(f"expected VIDEO START END##sentence, found {short_repr(content)}")
     video_id, query = match["video"], match["query"].strip()
     if not query:
         raise MalformedError("no sentence after ##")

@@ -11,21 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtg.datasets.samples import QueryId
+from vtg.text import short_repr
 
-__all__ = ["MalformedError", "number", "numbers", "optional", "query_id", "shown", "table", "text"]
+__all__ = ["MalformedError", "number", "numbers", "optional", "query_id", "table", "text"]
 
-_MAX_SHOWN_CHARACTERS = 40
 _MAX_NUMBER = 1e300  # excludes infinity, NaN (compares as false) and integers too large for a float
 
 
 class MalformedError(ValueError):
     """A field has an invalid value; the message follows "file:line: "."""
-
-
-def shown(value: object) -> str:
-    """The representation of a value, shortened for an error message."""
-    written = repr(value)
-    return written if len(written) <= _MAX_SHOWN_CHARACTERS else f"{written[: _MAX_SHOWN_CHARACTERS - 1]}…"
 
 
 def optional(record: Mapping[str, Any], name: str) -> Any:
@@ -41,7 +35,7 @@ def query_id(record: Mapping[str, Any], *names: str) -> QueryId:
             value = record[name]
             if isinstance(value, (int, str)) and not isinstance(value, bool) and value != "":
                 return value
-            raise MalformedError(f"{name} must be a whole number or a text, not {shown(value)}")
+            raise MalformedError(f"{name} must be a whole number or a text, not {short_repr(value)}")
     raise MalformedError(f"no {' or '.join(names)}")
 
 
@@ -51,23 +45,23 @@ def text(record: Mapping[str, Any], *names: str) -> str:
         if name in record:
             if isinstance(record[name], str) and record[name].strip():
                 return str(record[name])
-            raise MalformedError(f"{name} must be a text, not {shown(record[name])}")
+            raise MalformedError(f"{name} must be a text, not {short_repr(record[name])}")
     raise MalformedError(f"no {' or '.join(names)}")
 
 
 def number(value: object, name: str) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise MalformedError(f"{name} must be a number, not {shown(value)}")
+        raise MalformedError(f"{name} must be a number, not {short_repr(value)}")
     if not abs(value) < _MAX_NUMBER:
-        raise MalformedError(f"{name} is {shown(value)}")
+        raise MalformedError(f"{name} is {short_repr(value)}")
     return float(value)
 
 
 def numbers(values: object, name: str) -> NDArray[np.float64]:
     """[n] finite numbers from a list."""
     if not isinstance(values, list):
-        raise MalformedError(f"{name} must be a list of numbers, not {shown(values)}")
+        raise MalformedError(f"{name} must be a list of numbers, not {short_repr(values)}")
     # One pass over the types is fast; values are checked one by one only to name the invalid one.
     if set(map(type, values)) <= {float, int} and all(map(_MAX_NUMBER.__gt__, map(abs, values))):
         return np.array(values, dtype=float)
@@ -79,13 +73,13 @@ def numbers(values: object, name: str) -> NDArray[np.float64]:
 def table(rows: object, name: str, columns: int | None = None) -> NDArray[np.float64]:
     """[rows, columns] finite numbers from a list of lists; None: as many columns as the first row."""
     if not isinstance(rows, list):
-        raise MalformedError(f"{name} must be a list of lists of numbers, not {shown(rows)}")
+        raise MalformedError(f"{name} must be a list of lists of numbers, not {short_repr(rows)}")
     for place, row in enumerate(rows):
         if type(row) is not list:
-            raise MalformedError(f"{name}[{place}] must be a list of numbers, not {shown(row)}")
+            raise MalformedError(f"{name}[{place}] must be a list of numbers, not {short_repr(row)}")
         columns = len(row) if columns is None else columns
         if len(row) != columns:
-            raise MalformedError(f"{name}[{place}] has {len(row)} numbers instead of {columns}: {shown(row)}")
+            raise MalformedError(f"{name}[{place}] has {len(row)} numbers instead of {columns}: {short_repr(row)}")
     try:
         flat = numbers(list(chain.from_iterable(rows)), name)
     except MalformedError:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vtg.datasets import fields
 from vtg.datasets.fields import MalformedError
 from vtg.datasets.samples import Sample
+from vtg.text import short_repr
 
 __all__ = ["CLIP_SECONDS", "clip_grid", "moment_sample"]
 
@@ -35,7 +36,7 @@ def moment_sample(record: Mapping[str, Any], line: int) -> Sample:
     try:
         duration = fields.number(record.get("duration"), "duration")
         if duration <= 0:
-            raise MalformedError(f"duration must be above 0 seconds, not {fields.shown(record['duration'])}")
+            raise MalformedError(f"duration must be above 0 seconds, not {short_repr(record['duration'])}")
         windows = fields.optional(record, "relevant_windows")
         ratings = _ratings(record, duration)
         return Sample(

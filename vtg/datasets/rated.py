@@ -13,6 +13,7 @@ from vtg.datasets.fields import MalformedError
 from vtg.datasets.moments import CLIP_SECONDS, clip_grid
 from vtg.datasets.samples import Sample
 from vtg.datasets.splits import domain_of
+from vtg.text import short_repr
 
 __all__ = ["rated_dataset", "tvsum_sample", "youtube_sample"]
 
@@ -141,7 +142,7 @@ def _positive(record: Mapping[str, Any], name: str) -> float:
         try:
             value = float(value)
         except ValueError:
-            raise MalformedError(f"{name} must be a number, not {fields.shown(value)}") from None
+            raise MalformedError(f"{name} must be a number, not {short_repr(value)}") from None
     value = fields.number(value, name)
     if value <= 0:
         raise MalformedError(f"{name} must be above 0, not {value:g}")

@@ -25,6 +25,7 @@ from vtg.extraction.records import Elsewhere, OutputSettings, Step, VideoRecord
 from vtg.extraction.remote import is_url, open_job
 from vtg.features.decoding import failure_reason
 from vtg.features.store import EncodedChunk
+from vtg.text import error_line
 
 if TYPE_CHECKING:
     from vtg.video import Chunk
@@ -188,7 +189,7 @@ def _connect(ray: Any, address: str | None) -> None:
         _check_address(address)
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment)
     except Exception as error:  # Ray raises all kinds, also plain ones
-        reason = " ".join(str(error).split())[:160]
+        reason = error_line(error)
         if address is None:
             raise VtgError(f"Ray did not start or was not found ({reason}); try again, or leave --ray out") from None
         raise VtgError(f"{address}: no cluster there ({reason}); start one with: ray start --head") from None

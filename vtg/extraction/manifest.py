@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from vtg.datasets.fields import shown
 from vtg.datasets.files import lines_of
 from vtg.extraction.jobs import VideoJob, repeated_ids, why_no_file_name
-from vtg.text import read_json
+from vtg.text import read_json, short_repr
 
 __all__ = ["looks_like_manifest", "manifest_jobs"]
 
@@ -82,13 +81,13 @@ def _job(fields: dict[str, Any], line: int, resolve: Callable[[str], str], fps: 
     if path is None:
         raise _WrongLineError("no path")
     if not isinstance(path, str) or not path.strip():
-        raise _WrongLineError(f"the path must be a text, not {shown(path)}")
+        raise _WrongLineError(f"the path must be a text, not {short_repr(path)}")
     job_id = fields.get("id", _stem(path))
     if isinstance(job_id, bool) or not isinstance(job_id, (str, int)):
-        raise _WrongLineError(f"the id must be a text or a whole number, not {shown(job_id)}")
+        raise _WrongLineError(f"the id must be a text or a whole number, not {short_repr(job_id)}")
     why = why_no_file_name(str(job_id))
     if why:
-        raise _WrongLineError(f"the id {shown(job_id)} {why}; give another one")
+        raise _WrongLineError(f"the id {short_repr(job_id)} {why}; give another one")
     start = _seconds(fields.get("start", 0.0), "start")
     end = None if "end" not in fields else _seconds(fields["end"], "end")
     if end is not None and end <= start:
@@ -107,5 +106,5 @@ def _seconds(value: object, name: str) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise _WrongLineError(f"the {name} must be seconds of 0 or more, not {shown(value)}")
+        raise _WrongLineError(f"the {name} must be seconds of 0 or more, not {short_repr(value)}")
     return seconds

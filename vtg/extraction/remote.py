@@ -12,6 +12,7 @@ from typing import Any
 from vtg.errors import VideoError, VtgError
 from vtg.extraction.jobs import VideoJob
 from vtg.features.decoding import OpenedVideo, open_video
+from vtg.text import error_line
 from vtg.video.sources import VIDEO_SUFFIXES
 
 __all__ = [
@@ -60,7 +61,7 @@ def file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise VtgError(f"{url}: {error}") from None
     except READING_ERRORS as error:
-        raise VtgError(f"{url}: cannot be reached ({_line(error)})") from None
+        raise VtgError(f"{url}: cannot be reached ({error_line(error)})") from None
     return system, path.rstrip("/")
 
 
@@ -78,7 +79,7 @@ def read_remote(url: str) -> bytes:
         with system.open(path, "rb") as file:
             content = bytes(file.read(MOST_READ + 1))
     except READING_ERRORS as error:
-        raise VtgError(f"{url}: cannot be read ({_line(error)})") from None
+        raise VtgError(f"{url}: cannot be read ({error_line(error)})") from None
     if len(content) > MOST_READ:
         raise VtgError(f"{url}: larger than {MOST_READ >> 30} GB; name a smaller file")
     return content
@@ -106,7 +107,7 @@ def videos_below(url: str) -> list[str]:
     try:
         found = sorted(system.find(path))
     except READING_ERRORS as error:
-        raise VtgError(f"{url}: cannot be listed ({_line(error)})") from None
+        raise VtgError(f"{url}: cannot be listed ({error_line(error)})") from None
     videos = [name for name in found if posixpath.splitext(name)[1].lower() in VIDEO_SUFFIXES]
     return [str(system.unstrip_protocol(name)) for name in videos]
 
@@ -121,7 +122,7 @@ def matching_urls(pattern: str) -> list[str]:
     try:
         return [str(system.unstrip_protocol(name)) for name in sorted(system.glob(path))]
     except READING_ERRORS as error:
-        raise VtgError(f"{pattern}: cannot be searched ({_line(error)})") from None
+        raise VtgError(f"{pattern}: cannot be searched ({error_line(error)})") from None
 
 
 @contextlib.contextmanager
@@ -169,7 +170,7 @@ def fetched(source: str) -> Iterator[Path]:
         except FileNotFoundError:
             raise VideoError(source, "no such file") from None
         except READING_ERRORS as error:
-            raise VideoError(source, f"cannot be fetched ({_line(error)})") from None
+            raise VideoError(source, f"cannot be fetched ({error_line(error)})") from None
         yield copy
 
 
@@ -184,7 +185,3 @@ def _announcement() -> Any:
                 raise ConnectionError(f"the server sends more than the {most} bytes of the file")
 
     return Announcement()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

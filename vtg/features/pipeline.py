@@ -24,7 +24,7 @@ from vtg.clip.outputs import FrameFeatures
 from vtg.errors import VtgError
 from vtg.features.decoding import open_video
 from vtg.features.store import EncodedChunk, content_key
-from vtg.features.thumbnails import make_miniatures
+from vtg.features.thumbnails import make_thumbnails
 from vtg.video import Chunk, VideoInfo
 
 __all__ = [
@@ -157,7 +157,7 @@ def encode_chunk(encoder: FrameEncoder, times: np.ndarray, frames: np.ndarray) -
     """Encode frames [N, H, W, 3] of times [N] in the calling thread."""
     features = encoder.encode_frames(frames)
     layers, embedding = to_float16(features.layers), features.embedding.float().numpy()
-    return EncodedChunk(times, layers, embedding, make_miniatures(frames))
+    return EncodedChunk(times, layers, embedding, make_thumbnails(frames))
 
 
 def to_float16(layers: torch.Tensor) -> np.ndarray:

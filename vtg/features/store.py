@@ -38,7 +38,7 @@ __all__ = [
 
 LAYER_KINDS = ("float16", "int8", "none")  # what a store keeps of the layers
 FORMAT = "vtg-features-1"
-MINIATURE = (8, 8, 3)  # of a frame
+THUMBNAIL_SHAPE = (8, 8, 3)  # of a frame
 LONGEST_SECONDS = 1e7  # of a video; what claims to be longer is damaged
 
 
@@ -117,7 +117,7 @@ class VideoFeatures:
         encoder: fingerprint of the encoder that made them; "" where nobody said.
         name: the file or id of the video; "" where nobody said.
         projection: what a head made of the layers, in their stead or beside them; None where it is not at hand.
-        miniatures: [T, 8, 8, 3] uint8, from `vtg.features.thumbnails`; None where only what CLIP made of the frames is
+        thumbnails: [T, 8, 8, 3] uint8, from `vtg.features.thumbnails`; None where only what CLIP made of the frames is
             at hand.
 
     Raises:
@@ -131,11 +131,11 @@ class VideoFeatures:
     encoder: str = ""
     name: str = ""
     projection: StoredProjection | None = None
-    miniatures: np.ndarray | None = None
+    thumbnails: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse what has no length."""
-        arrays = (self.layers, self.embedding, self.projection, self.miniatures)
+        arrays = (self.layers, self.embedding, self.projection, self.thumbnails)
         lengths = {len(array) for array in arrays if array is not None}
         if len(lengths) != 1 or 0 in lengths or (self.layers is None and self.embedding is None):
             raise ValueError(f"layers and embedding need the same number of frames, at least one, not {lengths or 0}")
@@ -157,13 +157,13 @@ class EncodedChunk:
         times: [N] seconds.
         layers: [N, K, P, C] float16.
         embedding: [N, E] float32, unit length.
-        miniatures: [N, 8, 8, 3] uint8, from `vtg.features.thumbnails`.
+        thumbnails: [N, 8, 8, 3] uint8, from `vtg.features.thumbnails`.
     """
 
     times: np.ndarray
     layers: np.ndarray
     embedding: np.ndarray
-    miniatures: np.ndarray
+    thumbnails: np.ndarray
 
 
 class FeatureStore:
@@ -214,16 +214,16 @@ class FeatureStore:
         path = self.path(key)
         header = read_header(path)
         parts = ("layers", "layers_scale", "embedding", "miniatures")
-        values, scale, embedding, miniatures = map_arrays(path, header, parts)
+        values, scale, embedding, thumbnails = map_arrays(path, header, parts)
         try:
-            _check_arrays(values, scale, embedding, miniatures)
+            _check_arrays(values, scale, embedding, thumbnails)
             metadata = header["__metadata__"]
             duration = float(metadata["duration"])
             if not 0 <= duration < LONGEST_SECONDS or metadata.get("video", key.video) != key.video:
                 raise ValueError("of no video, or of another")
             layers = values if values is None or scale is None else CompactLayers(values, scale)
             return VideoFeatures(
-                key.fps, duration, layers, embedding, key.encoder, name or key.video, miniatures=miniatures
+                key.fps, duration, layers, embedding, key.encoder, name or key.video, thumbnails=thumbnails
             )
         except (ValueError, KeyError):
             raise VtgError(f"{path}: damaged (not the features of its video); remove it and index it again") from None
@@ -275,7 +275,7 @@ class FeatureWriter:
         self._kept = layers
         self._computed = computed
         self._embeddings: list[np.ndarray] = []
-        self._miniatures: list[np.ndarray | None] = []
+        self._thumbnails: list[np.ndarray | None] = []
         self._scales: list[np.ndarray] = []
         self._frame_shape: tuple[int, ...] = ()
         self._file = WholeFileWriter(path, HEADER_BYTES)
@@ -289,13 +289,13 @@ class FeatureWriter:
         self._file.__enter__()
         return self
 
-    def append(self, layers: np.ndarray, embedding: np.ndarray, miniatures: np.ndarray | None = None) -> None:
+    def append(self, layers: np.ndarray, embedding: np.ndarray, thumbnails: np.ndarray | None = None) -> None:
         """Add frames.
 
         Args:
             layers: [N, K, P, C]; kept as the writer was told.
             embedding: [N, E]; kept as float32.
-            miniatures: [N, 8, 8, 3] uint8, from `vtg.features.thumbnails`; kept if all frames come with theirs.
+            thumbnails: [N, 8, 8, 3] uint8, from `vtg.features.thumbnails`; kept if all frames come with theirs.
 
         Raises:
             ValueError: a shape differs from the frames before.
@@ -311,7 +311,7 @@ class FeatureWriter:
             )
         self._frame_shape = layers.shape[1:]
         self._embeddings.append(np.array(embedding, dtype="<f4"))
-        self._miniatures.append(miniatures)
+        self._thumbnails.append(thumbnails)
         if self._kept == "int8":
             self._write_compact(layers)
         elif self._kept == "float16":
@@ -348,11 +348,11 @@ class FeatureWriter:
             self._file.write(np.concatenate(self._scales))
         self._file.write(embedding)
         arrays["embedding"] = ("<f4", embedding.shape)
-        whole = [part for part in self._miniatures if part is not None]
-        if len(whole) == len(self._miniatures):
-            miniatures = np.concatenate(whole)
-            self._file.write(miniatures)
-            arrays["miniatures"] = ("|u1", miniatures.shape)
+        whole = [part for part in self._thumbnails if part is not None]
+        if len(whole) == len(self._thumbnails):
+            thumbnails = np.concatenate(whole)
+            self._file.write(thumbnails)
+            arrays["miniatures"] = ("|u1", thumbnails.shape)
         metadata = {
             "format": FORMAT,
             "video": self._key.video,
@@ -366,7 +366,7 @@ class FeatureWriter:
 
 
 def _check_arrays(
-    layers: np.ndarray | None, scale: np.ndarray | None, embedding: np.ndarray | None, miniatures: np.ndarray | None
+    layers: np.ndarray | None, scale: np.ndarray | None, embedding: np.ndarray | None, thumbnails: np.ndarray | None
 ) -> None:
     """Whether arrays of a file have the shapes and types that a `FeatureWriter` gives them.
 
@@ -378,14 +378,18 @@ def _check_arrays(
         (layers, 4, "int8" if compact else "float16"),
         (scale, 3, "float16"),
         (embedding, 2, "float32"),
-        (miniatures, 4, "uint8"),
+        (thumbnails, 4, "uint8"),
     )
     if any(array is not None and (array.ndim != ndim or array.dtype != kind) for array, ndim, kind in checks):
         raise ValueError("an array of another kind")
     if scale is not None and (layers is None or layers.shape[:3] != scale.shape):
         raise ValueError("scales of other layers")
-    if embedding is None or 0 in embedding.shape or (miniatures is not None and miniatures.shape[1:] != MINIATURE):
-        raise ValueError("no embeddings, or miniatures of another size")
+    if (
+        embedding is None
+        or 0 in embedding.shape
+        or (thumbnails is not None and thumbnails.shape[1:] != THUMBNAIL_SHAPE)
+    ):
+        raise ValueError("no embeddings, or thumbnails of another size")
 
 
 def _key_of(path: Path) -> FeatureKey | None:

@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["SIDE_PIXELS", "make_miniatures", "picture_changes"]
+__all__ = ["SIDE_PIXELS", "make_thumbnails", "picture_changes"]
 
 SIDE_PIXELS = 8  # pixels: what moves within a shot changes few of them much, a cut changes nearly all
 LEAST_CONTRAST = 0.02  # of the full range: below it, what differs is noise of the encoder
 
 
-def make_miniatures(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def make_thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The mean colours of the fields of a grid over each frame.
 
     Args:
@@ -27,17 +27,17 @@ def make_miniatures(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.stack(small) if small else np.zeros((0, SIDE_PIXELS, SIDE_PIXELS, 3), np.uint8)
 
 
-def picture_changes(miniatures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def picture_changes(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """How much the picture changes from each frame to the next, whatever it shows and however dark it is.
 
     Args:
-        miniatures: [T, SIDE_PIXELS, SIDE_PIXELS, 3].
+        thumbnails: [T, SIDE_PIXELS, SIDE_PIXELS, 3].
 
     Returns:
         [T - 1]: mean distance of the colours in units of the two pictures' contrast (standard deviation of each colour
         channel over the picture). Two pictures that have nothing to do with each other are at about 1.1.
     """
-    colours = miniatures.reshape(len(miniatures), -1, 3) / 255.0
+    colours = thumbnails.reshape(len(thumbnails), -1, 3) / 255.0
     distance = np.abs(np.diff(colours, axis=0)).mean(axis=(1, 2))
     variance = colours.var(axis=1).mean(axis=1)
     contrast = np.sqrt((variance[1:] + variance[:-1]) / 2)

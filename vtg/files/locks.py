@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["Claims", "lock_handle"]
+__all__ = ["Claims", "hold_lock", "lock_handle"]
 
 # A claim is a lock on one byte of a file that has none: any process may take it, and the system gives it back when
 # the process ends, however it ends. Offsets fit in 31 bits, which is as far as Windows' call reaches.
@@ -96,6 +96,21 @@ def lock_handle(handle: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is created if it is missing; waits while another process or thread holds it.
+
+    If the file system has no locks, the block is entered at once.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        while lock_handle(handle) is False:
+            time.sleep(RETRY_SECONDS)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _offset(name: str) -> int:

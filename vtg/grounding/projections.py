@@ -18,7 +18,7 @@ from vtg.features.arrays import HEADER_BYTES, arrays_header, map_arrays, read_he
 from vtg.features.token_cache import StoredProjection
 from vtg.files.hashing import file_sha256
 from vtg.files.whole import WholeFileWriter, remove_abandoned_parts
-from vtg.grounding.window_layout import window_frames, window_starts
+from vtg.grounding.window_layout import WindowGrid
 from vtg.weights.memory import trim_memory
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class ProjectionStore:
             ) from None
         assert values is not None  # checked above
         length = values.shape[2]  # may be less than the head's step for a short video
-        return StoredProjection(values, scale, frames, window_starts(frames, length, min(step, length)))
+        return StoredProjection(values, scale, frames, WindowGrid(length, min(step, length)).starts(frames))
 
     def _convert(self, older: ProjectionKey, key: ProjectionKey) -> None:
         verify(self.path(older))  # otherwise a damaged file would get a valid checksum
@@ -200,7 +200,8 @@ class ProjectionWriter:
     def __init__(self, path: Path, key: ProjectionKey, head: R2Head) -> None:
         self._key = key
         self._head = head
-        self._length, self._step = window_frames(head.config.window_seconds, head.config.step_seconds, key.fps)
+        grid = WindowGrid.of(head.config.window_seconds, head.config.step_seconds, key.fps)
+        self._length, self._step = grid.length, grid.step
         self._layers: np.ndarray | None = None  # frames from `_first` on
         self._first = 0
         self._received = 0
@@ -314,7 +315,7 @@ def _check_arrays(values: np.ndarray | None, scale: np.ndarray | None, frames: i
     # Before computing the windows: with too large a number of frames their list would fill the memory.
     if not (step > 0 and length <= frames <= windows * max(step, length) + length):
         raise ValueError("another number of frames")
-    if len(window_starts(frames, length, min(step, length))) != windows:
+    if len(WindowGrid(length, min(step, length)).starts(frames)) != windows:
         raise ValueError("another number of windows")
 
 

@@ -2,57 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-__all__ = ["WHOLE_FRAMES", "central_window", "join_curves", "whole_frames", "window_frames", "window_starts"]
+__all__ = ["WHOLE_FRAMES", "WindowGrid", "central_window", "join_curves"]
 
 WHOLE_FRAMES = 1024  # maximum sequence length of the published heads, which are trained on whole videos
 
 
-def window_frames(window_seconds: float, step_seconds: float, fps: float) -> tuple[int, int]:
-    """Length of a window, and step to the next one (at most the length), in frames; both at least 1."""
-    length, step = (max(1, round(seconds * fps)) for seconds in (window_seconds, step_seconds))
-    return length, min(step, length)
+@dataclass(frozen=True)
+class WindowGrid:
+    """Positions of the windows into which a head divides a video.
 
-
-def whole_frames(frames: int, window: int, step: int) -> tuple[int, int]:
-    """Window length and step for the published evaluation, which does not divide videos of up to `WHOLE_FRAMES`.
-
-    Args:
-        frames: T, of the video.
-        window: length of a window for longer videos, from `window_frames`; limited to `WHOLE_FRAMES`.
-        step: frames from one window to the next; shortened in proportion.
-
-    Returns:
-        Length of a window, and step to the next one, in frames.
-    """
-    if frames <= WHOLE_FRAMES:
-        return frames, frames
-    if window <= WHOLE_FRAMES:
-        return window, step
-    return WHOLE_FRAMES, max(1, round(step * WHOLE_FRAMES / window))
-
-
-def window_starts(frames: int, window: int, step: int) -> list[int]:
-    """First frame of each window, so that the windows cover all frames and have equal length.
-
-    Args:
-        frames: T, of the video.
-        window: length of a window in frames; a shorter video is one window.
-        step: frames from one window to the next; the last window ends with the video.
-
-    Returns:
-        First frames, ascending.
+    Attributes:
+        length: frames in a window; a shorter video is one window.
+        step: frames from one window to the next, at least 1 and at most `length`.
 
     Raises:
-        ValueError: the step is not between 1 and `window`.
+        ValueError: the step is not between 1 and `length`.
     """
-    if not 1 <= step <= window:
-        raise ValueError(f"a step of {step} frames does not fit windows of {window}")
-    if frames <= window:
-        return [0]
-    starts = list(range(0, frames - window, step))
-    return [*starts, frames - window]
+
+    length: int
+    step: int
+
+    def __post_init__(self) -> None:
+        """Check the step."""
+        if not 1 <= self.step <= self.length:
+            raise ValueError(f"a step of {self.step} frames does not fit windows of {self.length}")
+
+    @classmethod
+    def of(cls, window_seconds: float, step_seconds: float, fps: float) -> WindowGrid:
+        """The grid for a head's window length and step in seconds, at a frame rate."""
+        length, step = (max(1, round(seconds * fps)) for seconds in (window_seconds, step_seconds))
+        return cls(length, min(step, length))
+
+    def for_whole(self, frames: int) -> WindowGrid:
+        """The grid for the published evaluation, which does not divide videos of up to `WHOLE_FRAMES`.
+
+        In longer videos the windows are limited to `WHOLE_FRAMES`, and the step is shortened in proportion.
+
+        Args:
+            frames: T, of the video.
+        """
+        if frames <= WHOLE_FRAMES:
+            return WindowGrid(frames, frames)
+        if self.length <= WHOLE_FRAMES:
+            return self
+        return WindowGrid(WHOLE_FRAMES, max(1, round(self.step * WHOLE_FRAMES / self.length)))
+
+    def starts(self, frames: int) -> list[int]:
+        """First frame of each window, ascending: the windows cover all frames and the last one ends with the video.
+
+        Args:
+            frames: T, of the video.
+        """
+        if frames <= self.length:
+            return [0]
+        return [*range(0, frames - self.length, self.step), frames - self.length]
 
 
 def join_curves(curves: list[np.ndarray], starts: list[int]) -> np.ndarray:
@@ -62,7 +69,7 @@ def join_curves(curves: list[np.ndarray], starts: list[int]) -> np.ndarray:
 
     Args:
         curves: one per window, [W].
-        starts: first frames, from `window_starts`.
+        starts: first frames, from `WindowGrid.starts`.
 
     Returns:
         [T] float32.

@@ -12,7 +12,7 @@ from vtg.errors import VtgError
 from vtg.features.store import VideoFeatures
 from vtg.grounding.projections import quantized_windows
 from vtg.grounding.results import Grounding, Moment, Saliency
-from vtg.grounding.window_layout import central_window, join_curves, whole_frames, window_frames, window_starts
+from vtg.grounding.window_layout import WindowGrid, central_window, join_curves
 from vtg.r2.attention import attention_map
 from vtg.r2.postprocess import postprocess_windows
 from vtg.weights.memory import trim_memory
@@ -214,16 +214,15 @@ def _windows_of(head: R2Head, video: VideoFeatures, whole: bool) -> _Windows:
             f"{video.name}: neither layers nor a projection by this head are stored; "
             "index it again with this model, or with --keep-layers for all heads"
         )
-    length, step = window_frames(head.config.window_seconds, head.config.step_seconds, video.fps)
-    starts = window_starts(len(video.layers), length, step)
-    return _Windows(head, video, starts, min(length, len(video.layers)))
+    grid = WindowGrid.of(head.config.window_seconds, head.config.step_seconds, video.fps)
+    frames = len(video.layers)
+    return _Windows(head, video, grid.starts(frames), min(grid.length, frames))
 
 
 def _whole_windows_of(head: R2Head, video: VideoFeatures) -> _Windows:
     """Windows for the published evaluation; layers are preferred, as projections are quantised."""
-    window, step = window_frames(head.config.window_seconds, head.config.step_seconds, video.fps)
-    length, step = whole_frames(len(video), window, step)
-    starts = window_starts(len(video), length, step)
+    grid = WindowGrid.of(head.config.window_seconds, head.config.step_seconds, video.fps).for_whole(len(video))
+    length, starts = grid.length, grid.starts(len(video))
     if video.layers is not None:
         return _Windows(head, replace(video, projection=None), starts, length)
     kept = video.projection

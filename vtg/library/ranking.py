@@ -6,27 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from vtg.features.store import VideoFeatures
-from vtg.grounding.window_layout import central_window, window_starts
+from vtg.grounding.window_layout import WindowGrid, central_window
 from vtg.library.rows import NearFrames
 
-__all__ = ["Candidate", "WindowGrid", "choose_windows", "cut_window", "every_window"]
-
-
-@dataclass(frozen=True)
-class WindowGrid:
-    """Where the windows lie that a head sees of a video.
-
-    Attributes:
-        length: frames in a window.
-        step: frames from one to the next.
-    """
-
-    length: int
-    step: int
-
-    def starts(self, frames: int) -> list[int]:
-        """The first frame of each window of a video of so many frames."""
-        return window_starts(frames, self.length, min(self.step, self.length))
+__all__ = ["Candidate", "choose_windows", "cut_window", "every_window"]
 
 
 @dataclass(frozen=True)
@@ -88,8 +71,8 @@ def choose_windows(
 def cut_window(video: VideoFeatures, start: int, length: int) -> VideoFeatures:
     """One window of a video as if it were a video; its times begin at 0."""
     end = min(len(video), start + length)
-    by_frame = (video.layers, video.embedding, video.miniatures)
-    layers, embedding, miniatures = (None if array is None else array[start:end] for array in by_frame)
+    by_frame = (video.layers, video.embedding, video.thumbnails)
+    layers, embedding, thumbnails = (None if array is None else array[start:end] for array in by_frame)
     projection = video.projection
     if projection is not None:
         own = slice(projection.starts.index(start), projection.starts.index(start) + 1)
@@ -97,5 +80,5 @@ def cut_window(video: VideoFeatures, start: int, length: int) -> VideoFeatures:
         projection = replace(projection, values=projection.values[own], scale=scale, frames=end - start, starts=[0])
     seconds = min(video.duration, end / video.fps) - start / video.fps
     return replace(
-        video, duration=seconds, layers=layers, embedding=embedding, projection=projection, miniatures=miniatures
+        video, duration=seconds, layers=layers, embedding=embedding, projection=projection, thumbnails=thumbnails
     )

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtg.grounding.grounder import Grounder, Grounding, Moment
+from vtg.grounding.window_layout import WindowGrid
 from vtg.grounding.zero_shot import propose_moments, query_margin
 from vtg.library.hits import Hit, Selection, best_hits, best_time, said_moments, where_said
 from vtg.library.query import Part, Question, Stretch, embed_question
-from vtg.library.ranking import Candidate, WindowGrid, choose_windows, cut_window, every_window
+from vtg.library.ranking import Candidate, choose_windows, cut_window, every_window
 from vtg.library.rows import NearFrames, VideoEntry
 from vtg.library.stored_videos import StoredVideos
 from vtg.models.calibration import Calibration
@@ -156,8 +157,8 @@ class Searcher:
     @cached_property
     def _grid(self) -> WindowGrid:
         assert self._grounder.head is not None
-        config, fps = self._grounder.head.config, self._grounder.fps
-        return WindowGrid(max(1, round(config.window_seconds * fps)), max(1, round(config.step_seconds * fps)))
+        config = self._grounder.head.config
+        return WindowGrid.of(config.window_seconds, config.step_seconds, self._grounder.fps)
 
     @property
     def _most_windows(self) -> int:

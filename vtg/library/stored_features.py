@@ -231,9 +231,9 @@ class _VideoWriter(FeatureWriter):
             self._open.enter_context(self._projection)
         return self
 
-    def append(self, layers: np.ndarray, embedding: np.ndarray, miniatures: np.ndarray | None = None) -> None:
+    def append(self, layers: np.ndarray, embedding: np.ndarray, thumbnails: np.ndarray | None = None) -> None:
         """Add frames; see `FeatureWriter.append` and `ProjectionWriter.append`."""
-        self._features.append(layers, embedding, miniatures)
+        self._features.append(layers, embedding, thumbnails)
         if self._projection is not None:
             self._projection.append(layers)
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
+from vtg.files.locks import hold_lock
 from vtg.files.paths import cache_folder
 from vtg.progress import Reporter, silent
-from vtg.weights.downloads import TooLongError, fetch_url, hub_utilities, one_line
+from vtg.text import error_line
+from vtg.weights.downloads import TooLongError, fetch_url
 
 if TYPE_CHECKING:
     from vtg.r2.head import R2Head
@@ -202,7 +204,7 @@ def pull(name: str, progress: Reporter = silent) -> Path:
 
     from vtg.r2.checkpoints import read_tensors, save_tensors
 
-    with hub_utilities().WeakFileLock(partial.with_suffix(".lock")):  # two pulls would write into the same part
+    with hold_lock(partial.with_suffix(".lock")):  # two pulls would write into the same part
         if not entry.present:
             download(entry, partial, progress)
             try:
@@ -229,7 +231,7 @@ def download(entry: ModelEntry, partial: Path, progress: Reporter) -> None:
             raise TooLongError(f"{size} bytes are announced, more than any head has")
         fetch_url(url, partial, size, lambda state: progress(replace(state, detail=entry.name)))
     except Exception as error:  # of the client, of its HTTP library (it differs between versions), or of the disk
-        line = f"{entry.name}: {url} failed ({one_line(error)}); pull it again, it goes on where it stopped"
+        line = f"{entry.name}: {url} failed ({error_line(error)}); pull it again, it goes on where it stopped"
         raise VtgError(line) from error
 
 

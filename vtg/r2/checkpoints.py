@@ -16,6 +16,7 @@ from vtg.errors import VtgError
 from vtg.files.whole import write_whole
 from vtg.r2.config import HeadConfig
 from vtg.r2.head import R2Head
+from vtg.text import error_line
 from vtg.weights import WeightsError, WeightsFile, check_finite, open_weights
 
 __all__ = [
@@ -163,7 +164,7 @@ def declared_tensors(file: WeightsFile) -> dict[str, Tensor]:
     try:
         return {name: torch.empty(shape, dtype=file.dtypes[name], device="meta") for name, shape in file.shapes.items()}
     except (RuntimeError, OverflowError) as error:
-        raise WeightsError(f"claims a tensor of impossible size: {one_line(error)}") from None
+        raise WeightsError(f"claims a tensor of impossible size: {error_line(error)}") from None
 
 
 def error_message(error: WeightsError, ours: bool) -> str:
@@ -248,7 +249,7 @@ def our_config(path: Path, file: WeightsFile) -> HeadConfig:
     try:
         return HeadConfig.from_json(metadata.get("config", ""))
     except ValueError as error:
-        raise VtgError(f"{path}: its configuration cannot be read ({one_line(error)}); write it again") from error
+        raise VtgError(f"{path}: its configuration cannot be read ({error_line(error)}); write it again") from error
 
 
 def check_tensors(expected: Mapping[str, torch.Size], found: Mapping[str, Tensor], path: Path) -> None:
@@ -275,8 +276,3 @@ def shorten_list(names: list[str]) -> str:
     """A comma-separated list of names, shortened if it is long."""
     more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""
     return ", ".join(name[:MAX_NAME_CHARACTERS] for name in names[:MAX_LISTED_NAMES]) + more
-
-
-def one_line(error: Exception) -> str:
-    """The first line of a library's error message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from vtg.text import read_json
+from vtg.text import read_json, short_repr
 
 __all__ = ["SUPPRESSIONS", "HeadConfig", "LossWeights"]
 
@@ -97,21 +97,21 @@ class HeadConfig:
             if value is None and field == "tokens":
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{field} must be a positive whole number, not {_shown(value)}")
+                raise ValueError(f"{field} must be a positive whole number, not {short_repr(value)}")
             if value > most:
-                raise ValueError(f"{field} must be at most {most}, not {_shown(value)}")
+                raise ValueError(f"{field} must be at most {most}, not {short_repr(value)}")
         for field in ("moment_retrieval", "temporal_extent", "spatial_pooling", "guessed"):
             if not isinstance(getattr(self, field), bool):
-                raise ValueError(f"{field} must be true or false, not {_shown(getattr(self, field))}")
+                raise ValueError(f"{field} must be true or false, not {short_repr(getattr(self, field))}")
         for field in ("name", "nms", "clip_model", "clip_pretrained"):
             if not isinstance(getattr(self, field), str | None):
-                raise ValueError(f"{field} must be a text or none, not {_shown(getattr(self, field))}")
+                raise ValueError(f"{field} must be a text or none, not {short_repr(getattr(self, field))}")
         for field in ("fps", "window_seconds", "step_seconds", "nms_sigma", "nms_threshold"):
             if not 0 < getattr(self, field) <= MAX_NUMBER:
-                raise ValueError(f"{field} must be positive, not {_shown(getattr(self, field))}")
+                raise ValueError(f"{field} must be positive, not {short_repr(getattr(self, field))}")
         for field in ("dropout", "drop_path"):
             if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} must be a share from 0 to below 1, not {_shown(getattr(self, field))}")
+                raise ValueError(f"{field} must be a share from 0 to below 1, not {short_repr(getattr(self, field))}")
         if self.hidden_width % self.attention_heads or self.hidden_width % 2:
             raise ValueError(f"hidden_width {self.hidden_width} must be even and a multiple of {self.attention_heads}")
         if self.tokens is not None and self.tokens < 2:
@@ -119,14 +119,14 @@ class HeadConfig:
         powers = all(stride > 0 and stride & (stride - 1) == 0 for stride in self.strides)
         if not powers or self.strides[:1] != (1,) or list(self.strides) != sorted(set(self.strides)):
             raise ValueError(
-                f"strides must be 1 and then ascending powers of two, not {_shown(list(self.strides[:8]))}"
+                f"strides must be 1 and then ascending powers of two, not {short_repr(list(self.strides[:8]))}"
             )
         if self.strides[-1] > MAX_STRIDE_FRAMES:
-            raise ValueError(f"strides must be at most {MAX_STRIDE_FRAMES}, not {_shown(self.strides[-1])}")
+            raise ValueError(f"strides must be at most {MAX_STRIDE_FRAMES}, not {short_repr(self.strides[-1])}")
         if self.nms not in (None, *SUPPRESSIONS):
-            raise ValueError(f"nms must be one of {', '.join(SUPPRESSIONS)} or none, not {_shown(self.nms)}")
+            raise ValueError(f"nms must be one of {', '.join(SUPPRESSIONS)} or none, not {short_repr(self.nms)}")
         if self.unit is not None and not 0 < self.unit <= MAX_NUMBER:
-            raise ValueError(f"unit must be positive or none, not {_shown(self.unit)}")
+            raise ValueError(f"unit must be positive or none, not {short_repr(self.unit)}")
         if self.step_seconds > self.window_seconds:
             raise ValueError(f"step_seconds {self.step_seconds} must not exceed window_seconds {self.window_seconds}")
 
@@ -190,11 +190,3 @@ class LossWeights:
     sal: float = 0.1
     video_cal: float = 0.1
     layer_cal: float = 0.1
-
-
-def _shown(value: object) -> str:
-    """A value for a message, cut short."""
-    try:
-        return repr(value)[:40]
-    except (ValueError, RecursionError):  # a whole number of thousands of digits
-        return type(value).__name__

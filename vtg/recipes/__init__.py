@@ -14,12 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vtg.datasets.fields import shown
 from vtg.errors import VtgError
 from vtg.files.paths import check_regular
 from vtg.r2.config import HeadConfig
 from vtg.recipes.sections import DataRecipe, EvaluationRecipe, Recipe, TrainRecipe
 from vtg.recipes.values import changed_section, check_keys, check_sections, keys_of, section_values, with_values
+from vtg.text import short_repr
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -99,7 +99,7 @@ def _own_recipe(path: Path) -> Recipe:
         raise VtgError(f"{path}: [domains] is for the published recipes; name one with data.domain")
     base = content.get("base")
     if base is not None and not isinstance(base, str):
-        raise VtgError(f"{path}: base must be the name of a published recipe, not {shown(base)}")
+        raise VtgError(f"{path}: base must be the name of a published recipe, not {short_repr(base)}")
     start = Recipe(path.stem, DataRecipe(), EvaluationRecipe())
     if base is not None:
         try:

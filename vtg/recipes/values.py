@@ -8,10 +8,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vtg.datasets.fields import shown
 from vtg.errors import VtgError
 from vtg.r2.config import SUPPRESSIONS, HeadConfig
 from vtg.recipes.sections import MODEL_KEYS, POSITIVES, PRECISIONS, DataRecipe, EvaluationRecipe, TrainRecipe
+from vtg.text import short_repr
 
 __all__ = ["changed_section", "check_keys", "check_sections", "keys_of", "section_values", "with_values"]
 
@@ -54,7 +54,7 @@ def section_values(kind: type, content: object, name: str, source: str) -> dict[
         VtgError: not a table, an unknown key, or a value of the wrong type.
     """
     if not isinstance(content, dict):
-        raise VtgError(f"{source}: {name} must be a section, [{name}], not {shown(content)}")
+        raise VtgError(f"{source}: {name} must be a section, [{name}], not {short_repr(content)}")
     check_keys(content, keys_of(kind), f"{name}.", source)
     kinds = {field.name: str(field.type) for field in fields(kind)}
     return {key: _converted(value, kinds[key], f"{name}.{key}", source) for key, value in content.items()}
@@ -93,7 +93,9 @@ def check_sections(data: DataRecipe, evaluation: EvaluationRecipe, train: TrainR
         try:
             pattern.format(vid="", qid="")
         except (KeyError, IndexError, ValueError):
-            raise VtgError(f"{source}: data.{key} is {shown(pattern)}; only {{vid}} and {{qid}} can be used") from None
+            raise VtgError(
+                f"{source}: data.{key} is {short_repr(pattern)}; only {{vid}} and {{qid}} can be used"
+            ) from None
 
 
 def check_keys(content: Mapping[str, Any], known: Sequence[str], prefix: str, source: str) -> None:
@@ -112,7 +114,7 @@ def check_keys(content: Mapping[str, Any], known: Sequence[str], prefix: str, so
 def _check_choice(value: str | None, choices: Sequence[str | None], key: str, source: str) -> None:
     if value not in choices:
         known = ", ".join(choice for choice in choices if choice is not None)
-        raise VtgError(f"{source}: {key} is {shown(value)}; it is one of {known}")
+        raise VtgError(f"{source}: {key} is {short_repr(value)}; it is one of {known}")
 
 
 def _converted(value: object, kind: str, key: str, source: str) -> Any:
@@ -125,21 +127,21 @@ def _converted(value: object, kind: str, key: str, source: str) -> Any:
     if kind.startswith("tuple"):
         if isinstance(value, list) and value and all(_is_whole(number) for number in value):
             return tuple(value)
-        raise VtgError(f"{source}: {key} must be a list of whole numbers, not {shown(value)}")
+        raise VtgError(f"{source}: {key} must be a list of whole numbers, not {short_repr(value)}")
     if kind == "bool":
         if isinstance(value, bool):
             return value
-        raise VtgError(f"{source}: {key} must be true or false, not {shown(value)}")
+        raise VtgError(f"{source}: {key} must be true or false, not {short_repr(value)}")
     if kind == "int":
         if _is_whole(value):
             return value
-        raise VtgError(f"{source}: {key} must be a whole number of at least 0, not {shown(value)}")
+        raise VtgError(f"{source}: {key} must be a whole number of at least 0, not {short_repr(value)}")
     if kind == "float":
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
             return float(value)
-        raise VtgError(f"{source}: {key} must be a number of at least 0, not {shown(value)}")
+        raise VtgError(f"{source}: {key} must be a number of at least 0, not {short_repr(value)}")
     if not isinstance(value, str) or not value:
-        raise VtgError(f"{source}: {key} must be a text, not {shown(value)}")
+        raise VtgError(f"{source}: {key} must be a text, not {short_repr(value)}")
     return Path(value) if kind == "Path" else value
 
 
@@ -149,11 +151,13 @@ def _is_whole(value: object) -> bool:
 
 def _parts(value: object, key: str, source: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict):
-        raise VtgError(f'{source}: {key} must name files by part, like val = "val.jsonl", not {shown(value)}')
+        raise VtgError(f'{source}: {key} must name files by part, like val = "val.jsonl", not {short_repr(value)}')
     parts = {}
     for part, names in value.items():
         names = [names] if isinstance(names, str) else names
         if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-            raise VtgError(f"{source}: {key}.{part} must be a file name or a list of them, not {shown(value[part])}")
+            raise VtgError(
+                f"{source}: {key}.{part} must be a file name or a list of them, not {short_repr(value[part])}"
+            )
         parts[part] = tuple(names)
     return parts

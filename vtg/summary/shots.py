@@ -18,10 +18,10 @@ MIN_PICTURE_CHANGE = 0.75  # see `picture_changes`; few frames 2 s apart in a sh
 
 def video_shots(features: VideoFeatures) -> np.ndarray:
     """Detect the shots of a video from its embeddings and thumbnails; see `shot_edges`."""
-    return shot_edges(frame_embedding(features), features.miniatures)
+    return shot_edges(frame_embedding(features), features.thumbnails)
 
 
-def shot_edges(embedding: np.ndarray, miniatures: np.ndarray | None = None) -> np.ndarray:
+def shot_edges(embedding: np.ndarray, thumbnails: np.ndarray | None = None) -> np.ndarray:
     """Detect shots by kernel temporal segmentation (Potapov et al., ECCV 2014).
 
     Minimizes the sum over segments of the scatter of their frames (linear kernel) plus a penalty per segment (PELT of
@@ -31,7 +31,7 @@ def shot_edges(embedding: np.ndarray, miniatures: np.ndarray | None = None) -> n
 
     Args:
         embedding: [T, E] of the sampled frames, unit length.
-        miniatures: [T, 8, 8, 3] uint8 thumbnails of them, from `vtg.features.thumbnails`; None: only embeddings.
+        thumbnails: [T, 8, 8, 3] uint8 thumbnails of them, from `vtg.features.thumbnails`; None: only embeddings.
 
     Returns:
         [S + 1] frames: 0, the first frame of each further shot, T. As frame i represents [i/fps, (i+1)/fps) and shows
@@ -46,8 +46,8 @@ def shot_edges(embedding: np.ndarray, miniatures: np.ndarray | None = None) -> n
     inner = change_points(signal, PENALTY_SHARE * change)[1:-1]
     changes = np.square(signal[inner] - signal[inner - 1]).sum(axis=1)
     is_cut = changes >= change
-    if miniatures is not None:
-        is_cut &= picture_changes(miniatures)[inner - 1] >= MIN_PICTURE_CHANGE
+    if thumbnails is not None:
+        is_cut &= picture_changes(thumbnails)[inner - 1] >= MIN_PICTURE_CHANGE
     return np.array([0, *inner[is_cut], len(signal)])
 
 

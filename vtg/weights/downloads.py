@@ -18,6 +18,7 @@ from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
 from vtg.files.whole import write_whole
 from vtg.progress import Progress, Reporter, silent
+from vtg.text import error_line
 
 __all__ = [
     "BLOCK_BYTES",
@@ -26,8 +27,6 @@ __all__ = [
     "fetch_from_hub",
     "fetch_url",
     "fetch_whole",
-    "hub_utilities",
-    "one_line",
 ]
 
 BLOCK_BYTES = 1 << 16  # bytes read at once
@@ -94,7 +93,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Reporter =
     if size is None or done > size:
         done = _emptied(file)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
-    session = hub_utilities().get_session()
+    session = import_module("huggingface_hub.utils").get_session()
     if callable(getattr(session, "stream", None)):  # the client speaks through httpx from its version 1.0 on
         answer = session.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True)
     else:
@@ -145,7 +144,7 @@ def fetch_whole(url: str, path: Path, sha256: str) -> None:
         try:
             fetch_url(url, part)
         except Exception as error:
-            raise VtgError(f"{url}: cannot be downloaded ({one_line(error)})") from None
+            raise VtgError(f"{url}: cannot be downloaded ({error_line(error)})") from None
         digest = file_sha256(part)
         if not digest.startswith(sha256):
             raise VtgError(f"{url}: the download is another file (SHA-256 {digest[:8]}…, not {sha256[:8]}…); try again")
@@ -191,13 +190,3 @@ def _has_hash(path: Path, expected: str) -> bool:
                 digest.update(block)
         return digest.hexdigest() == expected
     return True  # a mirror with names of its own
-
-
-def one_line(error: Exception) -> str:
-    """What an error of a library says first."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-
-
-def hub_utilities() -> Any:
-    """The hub client's helpers; untyped, for it does not say which of them it exports."""
-    return import_module("huggingface_hub.utils")

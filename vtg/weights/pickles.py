@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from vtg.text import error_line
 from vtg.weights.stored import DTYPES, Storage, WeightsError, stored_tensor
 
 __all__ = ["ModuleRecord", "PickledContent", "read_pickle"]
@@ -100,7 +101,7 @@ def read_pickle(file: BinaryIO) -> PickledContent:
     except WeightsError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError) as error:
-        raise WeightsError(f"has a damaged pickle ({_line(error)})") from None
+        raise WeightsError(f"has a damaged pickle ({error_line(error)})") from None
 
 
 class _Interpreter:
@@ -268,7 +269,3 @@ def _typed(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
         raise TypeError(f"{type(value).__name__} in place of {kind.__name__.strip('_').lower()}")
     return value
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:80] or type(error).__name__
