@@ -12,7 +12,7 @@ from vtg.clip import precision as clip_precision
 from vtg.clip.encoder import ClipEncoder
 from vtg.errors import VtgError
 from vtg.features.arrays import read_header
-from vtg.features.store import FeatureKey, FeatureStore
+from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_file_says_what_it_was_computed_in(tmp_path: Path) -> None:
     store, key = FeatureStore(tmp_path), FeatureKey("a" * 32, "b" * 16, 0.5)
     for computed, expected in (("bfloat16", "bfloat16"), ("float32", None)):
         with store.write(key, 1.0, computed=computed) as writer:
-            writer.append(np.zeros((1, 4, 5, 8)), np.zeros((1, 3)))
+            writer.append(EncodedChunk(np.zeros(1), np.zeros((1, 4, 5, 8)), np.zeros((1, 3))))
         assert read_header(store.path(key))["__metadata__"].get("computed") == expected
 
 

@@ -14,9 +14,13 @@ import pytest
 
 from vtg.errors import VtgError
 from vtg.features.npy import NpyWriter, read_npy
-from vtg.features.store import FeatureKey, FeatureStore, PublishedFeatures, content_key
+from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore, PublishedFeatures, content_key
 
 KEY = FeatureKey("0" * 32, "1" * 16, 0.5)
+
+
+def chunk(layers: np.ndarray, embedding: np.ndarray, thumbnails: np.ndarray | None = None) -> EncodedChunk:
+    return EncodedChunk(np.arange(len(layers)), layers, embedding, thumbnails)
 
 
 @pytest.fixture
@@ -30,8 +34,8 @@ def store(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> FeatureSto
     layers, embedding = features
     store = FeatureStore(tmp_path / "features")
     with store.write(KEY, duration=13.4) as writer:
-        writer.append(layers[:3], embedding[:3])
-        writer.append(layers[3:], embedding[3:])
+        writer.append(chunk(layers[:3], embedding[:3]))
+        writer.append(chunk(layers[3:], embedding[3:]))
     return store
 
 
@@ -54,8 +58,8 @@ def test_thumbnails_are_kept_if_all_frames_have_theirs(tmp_path: Path, features:
     for layout in ("int8", "none"):
         for last in (thumbnails[3:], None):
             with store.write(KEY, 13.4, layers=layout) as writer:
-                writer.append(layers[:3], embedding[:3], thumbnails[:3])
-                writer.append(layers[3:], embedding[3:], last)
+                writer.append(chunk(layers[:3], embedding[:3], thumbnails[:3]))
+                writer.append(chunk(layers[3:], embedding[3:], last))
             read = store.open(KEY)
             np.testing.assert_array_equal(read.embedding, embedding)
             if last is None:
@@ -76,7 +80,7 @@ def test_a_file_is_plain_safetensors(store: FeatureStore, features: tuple[np.nda
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
     store = FeatureStore(tmp_path)
     with pytest.raises(RuntimeError, match="decoder"), store.write(KEY, 1.0) as writer:
-        writer.append(*features)
+        writer.append(chunk(*features))
         raise RuntimeError("decoder")
     assert list(tmp_path.iterdir()) == []
     assert KEY not in store
@@ -84,7 +88,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path, features: tuple[n
 
 def test_an_error_keeps_what_was_there(store: FeatureStore, features: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(RuntimeError), store.write(KEY, 1.0) as writer:
-        writer.append(features[0][:1], features[1][:1])
+        writer.append(chunk(features[0][:1], features[1][:1]))
         raise RuntimeError
     assert len(store.open(KEY).layers) == 7
 
@@ -92,8 +96,8 @@ def test_an_error_keeps_what_was_there(store: FeatureStore, features: tuple[np.n
 def test_frames_of_another_shape_are_refused(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
     layers, embedding = features
     with pytest.raises(ValueError, match="do not continue"), FeatureStore(tmp_path).write(KEY, 1.0) as writer:
-        writer.append(layers, embedding)
-        writer.append(layers[:, :3], embedding)
+        writer.append(chunk(layers, embedding))
+        writer.append(chunk(layers[:, :3], embedding))
     with pytest.raises(ValueError, match="no frames"), FeatureStore(tmp_path).write(KEY, 1.0):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -205,8 +209,8 @@ def test_whole_numbers_keep_each_token_to_half_a_step_of_its_own(
     layers[4, 0, 0] = 0
     store = FeatureStore(tmp_path)
     with store.write(KEY, 13.4, layers="int8") as writer:
-        writer.append(layers[:5], embedding[:5])
-        writer.append(layers[5:], embedding[5:])
+        writer.append(chunk(layers[:5], embedding[:5]))
+        writer.append(chunk(layers[5:], embedding[5:]))
     store.verify(KEY)
     read = store.open(KEY).layers
     assert read is not None and read.shape == layers.shape and len(read) == 7 and read.dtype == np.float16
@@ -222,7 +226,7 @@ def test_whole_numbers_keep_each_token_to_half_a_step_of_its_own(
 def test_embeddings_may_be_kept_alone(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
     store = FeatureStore(tmp_path)
     with store.write(KEY, 13.4, layers="none", computed="bfloat16") as writer:
-        writer.append(*features)
+        writer.append(chunk(*features))
     read = store.open(KEY)
     assert read.layers is None and not store.keeps_layers(KEY)
     np.testing.assert_array_equal(read.embedding, features[1])

@@ -13,7 +13,7 @@ import torch
 
 import vtg
 from vtg.clip.outputs import TextFeatures
-from vtg.features.store import FeatureKey, FeatureStore
+from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore
 from vtg.grounding.grounder import Grounder
 from vtg.r2 import HeadConfig, R2Head
 
@@ -52,7 +52,7 @@ def test_three_hours_are_grounded_in_little_memory(tmp_path: Path) -> None:
     with store.write(key, 10_800.0) as writer:
         for _ in range(54):
             layers = random.standard_normal((100, 4, 50, 768), np.float32)
-            writer.append(layers, random.standard_normal((100, 512), np.float32))
+            writer.append(EncodedChunk(np.arange(100), layers, random.standard_normal((100, 512), np.float32)))
     text = TextFeatures(torch.arange(12), torch.randn(12, 4, 512), torch.randn(512))
     before, highest, done = anonymous_megabytes(), [0.0], threading.Event()
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from vtg.errors import VtgError
 from vtg.features.arrays import HEADER_BYTES, arrays_header, read_header
-from vtg.features.store import FeatureKey, VideoFeatures
+from vtg.features.store import EncodedChunk, FeatureKey, VideoFeatures
 from vtg.files.whole import WholeFileWriter
 from vtg.grounding.projections import ProjectionKey, ProjectionStore, head_fingerprint, quantized_windows
 from vtg.grounding.windows import ground_with_head
@@ -166,7 +166,7 @@ class TestLibraryFeatures:
 
     def fill(self, features: LibraryFeatures, frames: int = 23) -> None:
         with features.write(KEY, 2.0 * frames) as writer:
-            writer.append(layers_of(frames), np.ones((frames, 3), np.float32))
+            writer.append(EncodedChunk(np.arange(frames), layers_of(frames), np.ones((frames, 3), np.float32)))
 
     @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
     def test_a_head_keeps_its_projection_alone(

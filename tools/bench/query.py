@@ -28,7 +28,7 @@ import torch
 
 from tools.bench.reference import ground_plainly
 from vtg.errors import VtgError
-from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures
+from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore, VideoFeatures
 from vtg.grounding.projections import ProjectionKey, ProjectionStore
 from vtg.grounding.window_layout import WindowGrid
 from vtg.grounding.windows import ground_with_head
@@ -91,7 +91,7 @@ def store_video(folder: Path, length: Length, head: R2Head) -> tuple[VideoFeatur
     own = ProjectionKey(key.video, key.encoder, FPS, "1" * 16)
     with features.write(key, length.frames / FPS, "float16" if length.reference else "none") as writer:
         for layers in _random_layers(length.frames, head.config):
-            writer.append(layers, np.ones((len(layers), 1), np.float32))
+            writer.append(EncodedChunk(np.arange(len(layers)), layers, np.ones((len(layers), 1), np.float32)))
     with projections.write(own, head) as projector:
         for layers in _random_layers(length.frames, head.config):
             projector.append(layers)

@@ -169,7 +169,7 @@ class Output:
             FeatureStore(self.place.path(key.file_name).parent).write(key, duration) as writer,
         ):
             for chunk in chunks:
-                writer.append(chunk.layers, chunk.embedding, chunk.thumbnails)
+                writer.append(chunk)
                 shape = (sum(shape[:1]) + len(chunk.layers), *chunk.layers.shape[1:])
             if not shape:
                 raise _no_frames(job)

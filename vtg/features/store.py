@@ -157,13 +157,13 @@ class EncodedChunk:
         times: [N] seconds.
         layers: [N, K, P, C] float16.
         embedding: [N, E] float32, unit length.
-        thumbnails: [N, 8, 8, 3] uint8, from `vtg.features.thumbnails`.
+        thumbnails: [N, 8, 8, 3] uint8, from `vtg.features.thumbnails`; None if they were not computed.
     """
 
     times: np.ndarray
     layers: np.ndarray
     embedding: np.ndarray
-    thumbnails: np.ndarray
+    thumbnails: np.ndarray | None = None
 
 
 class FeatureStore:
@@ -289,18 +289,14 @@ class FeatureWriter:
         self._file.__enter__()
         return self
 
-    def append(self, layers: np.ndarray, embedding: np.ndarray, thumbnails: np.ndarray | None = None) -> None:
-        """Add frames.
-
-        Args:
-            layers: [N, K, P, C]; kept as the writer was told.
-            embedding: [N, E]; kept as float32.
-            thumbnails: [N, 8, 8, 3] uint8, from `vtg.features.thumbnails`; kept if all frames come with theirs.
+    def append(self, chunk: EncodedChunk) -> None:
+        """Write the features of the next frames; thumbnails are stored only if every chunk has them.
 
         Raises:
             ValueError: a shape differs from the frames before.
         """
-        layers = np.ascontiguousarray(layers, dtype="<f2")
+        embedding = chunk.embedding
+        layers = np.ascontiguousarray(chunk.layers, dtype="<f2")
         if (
             layers.ndim != 4
             or len(layers) != len(embedding)
@@ -311,7 +307,7 @@ class FeatureWriter:
             )
         self._frame_shape = layers.shape[1:]
         self._embeddings.append(np.array(embedding, dtype="<f4"))
-        self._thumbnails.append(thumbnails)
+        self._thumbnails.append(chunk.thumbnails)
         if self._kept == "int8":
             self._write_compact(layers)
         elif self._kept == "float16":

@@ -237,7 +237,7 @@ class Grounder:
         if key not in self._store:
             with self._store.write(key, info.duration) as writer:
                 for chunk in encode_video(path, self.encoder, self.fps):
-                    writer.append(chunk.layers, chunk.embedding, chunk.thumbnails)
+                    writer.append(chunk)
         return self._store.open(key, str(path))
 
     @cached_property

@@ -310,7 +310,7 @@ class Indexer:
         with self._features.write(key, info.duration, computed=computed) as writer:
             rows: list[tuple[np.ndarray, np.ndarray]] = []
             for chunk in video:
-                writer.append(chunk.layers, chunk.embedding, chunk.thumbnails)
+                writer.append(chunk)
                 rows.append((chunk.times, chunk.embedding))
                 seconds = float(chunk.times[-1]) + 1 / self._model.fps
                 tell(replace(step, current=min(1.0, seconds / info.duration) if info.duration else 0.0))

@@ -11,11 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vtg.errors import VtgError
 from vtg.features.arrays import read_header
-from vtg.features.store import FeatureKey, FeatureStore, FeatureWriter, VideoFeatures
+from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore, FeatureWriter, VideoFeatures
 from vtg.grounding.projections import ProjectionKey, ProjectionStore, ProjectionWriter, head_fingerprint
 from vtg.library.settings import Storage
 
@@ -231,11 +229,11 @@ class _VideoWriter(FeatureWriter):
             self._open.enter_context(self._projection)
         return self
 
-    def append(self, layers: np.ndarray, embedding: np.ndarray, thumbnails: np.ndarray | None = None) -> None:
-        """Add frames; see `FeatureWriter.append` and `ProjectionWriter.append`."""
-        self._features.append(layers, embedding, thumbnails)
+    def append(self, chunk: EncodedChunk) -> None:
+        """Write the features of the next frames, and their projection; see `FeatureWriter.append`."""
+        self._features.append(chunk)
         if self._projection is not None:
-            self._projection.append(layers)
+            self._projection.append(chunk.layers)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
