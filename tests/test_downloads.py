@@ -123,7 +123,7 @@ def test_anything_else_leaves_what_was_there(
     manner: str, announces: bool, reason: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(downloads, "MOST_UNANNOUNCED", 5_000_000)
+    monkeypatch.setattr(downloads, "MAX_UNANNOUNCED_BYTES", 5_000_000)
     server.manner, server.announces = manner, announces
     (tmp_path / "w.pt").write_bytes(b"before")
     start = time.monotonic()
@@ -274,7 +274,7 @@ def test_a_remote_video_is_copied_whole() -> None:
 
 @pytest.mark.parametrize(("kind", "reason"), [("short", "closed after"), ("long", "sends more"), ("endless", "more")])
 def test_a_remote_video_of_another_size_is_refused(kind: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vtg.extraction.remote.MOST_UNANNOUNCED", 5_000_000)
+    monkeypatch.setattr("vtg.extraction.remote.MAX_UNANNOUNCED_BYTES", 5_000_000)
     with pytest.raises(VideoError, match=f"cannot be fetched .*{reason}"), fetched(f"odd://{kind}/film.mp4"):
         pass
 

@@ -445,7 +445,7 @@ class TestHeads:
             entry.path: float((with_head.grounder.features(entry.path).embedding @ text).max())
             for entry in with_head.videos()
         }
-        monkeypatch.setattr("vtg.library.searching.MOST_WINDOWS", 2)
+        monkeypatch.setattr("vtg.library.searching.MAX_WINDOWS", 2)
         hits = with_head.search("a red circle", limit=50)
         assert {hit.video for hit in hits} == set(sorted(nearest, key=lambda path: -nearest[path])[:2])
 

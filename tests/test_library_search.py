@@ -166,9 +166,9 @@ def test_so_many_moments_a_video_as_one_wants(library: Library, with_head: Libra
 def test_large_libraries_are_searched_by_the_nearest_frames(
     library: Library, with_head: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vtg.library.searching.ALL_FRAMES", 1)
+    monkeypatch.setattr("vtg.library.searching.MAX_EXHAUSTIVE_FRAMES", 1)
     monkeypatch.setattr("vtg.library.searching.MAX_ZERO_SHOT_VIDEOS", 2)
-    monkeypatch.setattr("vtg.library.searching.MOST_WINDOWS", 2)
+    monkeypatch.setattr("vtg.library.searching.MAX_WINDOWS", 2)
     query = library.encoder.encode_text("a red circle").embedding.numpy()
     best = {e.path: float((library.open_features(e.path).embedding @ query).max()) for e in library.videos()}
     nearest = set(sorted(best, key=lambda path: -best[path])[:2])
@@ -185,8 +185,8 @@ def test_windows_of_a_long_video_find_what_the_whole_finds(
     long = make_video(tmp_path / "long.mp4", seconds=120, seed=8)
     with_head.add([long])
     whole = {(m.start, m.end) for m in with_head.ground(long, "a dog").moments}
-    monkeypatch.setattr("vtg.library.searching.MOST_WINDOWS", 6)
-    monkeypatch.setattr("vtg.library.searching.WINDOWS_PER_VIDEO", 2)
+    monkeypatch.setattr("vtg.library.searching.MAX_WINDOWS", 6)
+    monkeypatch.setattr("vtg.library.searching.MAX_WINDOWS_PER_VIDEO", 2)
     parts = [hit.moment for hit in with_head.search("a dog", 50) if hit.video == str(long)]
     assert parts
     assert all(0 <= moment.start < moment.end <= 120 for moment in parts)
@@ -277,18 +277,18 @@ class TestCalibration:
     def test_more_is_looked_at_before_nothing_is_found(
         self, with_head: Library, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(searching, "WORK", 0)
-        monkeypatch.setattr(searching, "FEWEST_WINDOWS", 1)
+        monkeypatch.setattr(searching, "MAX_HEAD_WORK", 0)
+        monkeypatch.setattr(searching, "MIN_WINDOWS", 1)
         everywhere = len(with_head.videos())
         assert everywhere > 1
-        look, looked = searching.Searcher._look, []
+        look, looked = searching.Searcher._search_windows, []
 
         def seen(self: searching.Searcher, chosen: list[Candidate], *others: Any) -> list[Hit]:
             looked.extend(candidate.video for candidate in chosen)
             return look(self, chosen, *others)
 
-        monkeypatch.setattr(searching.Searcher, "_look", seen)
-        for threshold, videos in ((0.0, 1), (1.1, min(everywhere, searching.SECOND_LOOK))):
+        monkeypatch.setattr(searching.Searcher, "_search_windows", seen)
+        for threshold, videos in ((0.0, 1), (1.1, min(everywhere, searching.SECOND_PASS_FACTOR))):
             monkeypatch.setattr(Library, "calibration", Calibration(bias=1e-6, threshold=threshold))
             library = Library(with_head.folder, with_head.model, device="cpu")
             looked.clear()

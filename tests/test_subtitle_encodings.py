@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtg.video.subtitles import SubtitleFolders, said_lines
+from vtg.video.subtitles import SubtitleFolders, read_transcript
 from vtg.video.subtitles.encodings import UnknownEncodingError, decode_text
 
 # Two cues of each language, and the encodings that its files are found in.
@@ -92,7 +92,7 @@ def test_the_language_in_the_name_of_a_file_helps(tmp_path: Path) -> None:
     for language, words in (("lt", "šį vakarą"), ("is", "ðað þá"), ("ru", "да"), ("he", "לא")):
         encoding = {"lt": "cp1257", "is": "cp1252", "ru": "cp1251", "he": "cp1255"}[language]
         (tmp_path / f"film.{language}.srt").write_bytes(subrip(words).encode(encoding))
-        lines = said_lines(tmp_path / "film.mkv", SubtitleFolders())
+        lines = read_transcript(tmp_path / "film.mkv", SubtitleFolders())
         assert [line.text for line in lines] == [words]
         (tmp_path / f"film.{language}.srt").unlink()
 

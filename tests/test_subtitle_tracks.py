@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vtg.video.process import ffmpeg_binary
-from vtg.video.subtitles import SubtitleFolders, said_lines
+from vtg.video.subtitles import SubtitleFolders, read_transcript
 
 CASES = Path(__file__).with_name("data") / "cases"
 CUE = "1\n00:00:01,000 --> 00:00:02,000\n"
@@ -43,9 +43,9 @@ def test_tracks_of_the_video_are_read(tmp_path: Path, make_video: Callable[..., 
         ("e.mov", "mov_text"),
     ):
         film = with_tracks(plain, tmp_path / name, (tmp_path / "words.srt", codec))
-        lines = said_lines(film, SubtitleFolders())
+        lines = read_transcript(film, SubtitleFolders())
         assert [(line.start, line.text) for line in lines] == [(1.0, "Hello & welcome to this"), (65.04, "Jump in!")]
-    assert said_lines(plain, SubtitleFolders()) == []
+    assert read_transcript(plain, SubtitleFolders()) == []
 
 
 def test_several_tracks_and_a_file_say_the_same_once(tmp_path: Path, make_video: Callable[..., Path]) -> None:
@@ -55,7 +55,7 @@ def test_several_tracks_and_a_file_say_the_same_once(tmp_path: Path, make_video:
     film = with_tracks(plain, tmp_path / "film.mkv", (tmp_path / "en.srt", "srt"), (tmp_path / "ru.srt", "ass"))
     (tmp_path / "film.srt").write_text(f"{CUE}Hello, a < b\n\n2\n00:00:09,000 --> 00:00:12,000\nend\n\n"
                                        "3\n00:00:20,000 --> 00:00:22,000\nbeyond\n")  # fmt: skip
-    assert [(line.start, line.end, line.text) for line in said_lines(film, SubtitleFolders())] == [
+    assert [(line.start, line.end, line.text) for line in read_transcript(film, SubtitleFolders())] == [
         (1.0, 2.0, "Hello, a < b"),
         (1.0, 2.0, "Привет"),
         (9.0, 10.0, "end"),
@@ -65,14 +65,14 @@ def test_several_tracks_and_a_file_say_the_same_once(tmp_path: Path, make_video:
 def test_times_count_from_the_first_picture_in_tracks_and_files(tmp_path: Path) -> None:
     film = tmp_path / "film.mkv"
     film.write_bytes((CASES / "subtitle-late-pictures.mkv").read_bytes())
-    assert [(line.start, line.end, line.text) for line in said_lines(film, SubtitleFolders())] == [
+    assert [(line.start, line.end, line.text) for line in read_transcript(film, SubtitleFolders())] == [
         (1.0, 2.0, "hello there")
     ]
     (tmp_path / "film.srt").write_text(
         "1\n00:00:01,000 --> 00:00:02,000\nbefore the pictures\n\n2\n00:00:04,000 --> 00:00:05,500\nacross\n\n"
         "3\n00:00:06,000 --> 00:00:07,000\nhello there\n\n4\n00:00:07,500 --> 00:00:08,000\nafter\n"
     )
-    assert [(line.start, line.end, line.text) for line in said_lines(film, SubtitleFolders())] == [
+    assert [(line.start, line.end, line.text) for line in read_transcript(film, SubtitleFolders())] == [
         (0.0, 0.5, "across"),
         (1.0, 2.0, "hello there"),
         (2.5, 3.0, "after"),
@@ -92,4 +92,6 @@ def test_tracks_of_damaged_files_give_what_can_be_read(tmp_path: Path, make_vide
         for place in dice.integers(0, len(damaged), part):
             damaged[place] ^= 1 << int(dice.integers(8))
         film.write_bytes(damaged)
-        assert {line.text for line in said_lines(film, SubtitleFolders())} <= {f"word{n}" for n in range(5)} or part
+        assert {line.text for line in read_transcript(film, SubtitleFolders())} <= {
+            f"word{n}" for n in range(5)
+        } or part

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtg.video.subtitles import SubtitleFolders, parse_subtitles, said_lines
+from vtg.video.subtitles import SubtitleFolders, parse_subtitles, read_transcript
 
 CASES = Path(__file__).with_name("data") / "cases"
 SUBRIP = """1
@@ -64,7 +64,7 @@ def test_what_is_no_subtitle_says_nothing() -> None:
 def test_files_beside_a_video_are_read_in_any_encoding(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "film.srt").write_bytes("1\n00:00:01,000 --> 00:00:02,000\nÇa va\n".encode(encoding))
     (tmp_path / "film.mp4").write_bytes(b"no video")
-    assert [line.text for line in said_lines(tmp_path / "film.mp4", SubtitleFolders())] == ["Ça va"]
+    assert [line.text for line in read_transcript(tmp_path / "film.mp4", SubtitleFolders())] == ["Ça va"]
 
 
 def test_subtitles_belong_to_the_video_of_their_name(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def read(folder: Path, name: str, content: bytes) -> tuple[list[str], list[str]]
     (folder / "film.mkv").write_bytes(b"no video")
     (folder / name).write_bytes(content)
     warnings: list[str] = []
-    lines = said_lines(folder / "film.mkv", SubtitleFolders(), warnings.append)
+    lines = read_transcript(folder / "film.mkv", SubtitleFolders(), warnings.append)
     return [line.text for line in lines], warnings
 
 
@@ -106,7 +106,7 @@ def test_cases_of_real_tools(tmp_path: Path, name: str, lines: list[tuple[float,
     (tmp_path / "film.mkv").write_bytes(b"no video")
     (tmp_path / f"film{Path(name).suffix}").write_bytes((CASES / name).read_bytes())
     warnings: list[str] = []
-    found = said_lines(tmp_path / "film.mkv", SubtitleFolders(), warnings.append)
+    found = read_transcript(tmp_path / "film.mkv", SubtitleFolders(), warnings.append)
     assert [(line.start, line.end, line.text) for line in found] == lines
     assert warnings == []
 
@@ -322,7 +322,7 @@ def test_a_file_larger_than_any_subtitles_is_passed_over(tmp_path: Path) -> None
     with (tmp_path / "film.srt").open("wb") as file:
         file.truncate(51 << 20)
     warnings: list[str] = []
-    assert said_lines(tmp_path / "film.mkv", SubtitleFolders(), warnings.append) == []
+    assert read_transcript(tmp_path / "film.mkv", SubtitleFolders(), warnings.append) == []
     assert len(warnings) == 1
     assert "larger" in warnings[0]
 

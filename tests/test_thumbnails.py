@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vtg.features.thumbnails import make_thumbnails, picture_changes
+from vtg.features.thumbnails import frame_differences, make_thumbnails
 
 
 @pytest.mark.parametrize("side", [8, 64, 224, 100])
@@ -24,13 +24,13 @@ def test_what_moves_within_a_picture_changes_it_little() -> None:
     background = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).repeat(8, axis=0).repeat(8, axis=1)
     frames = np.stack([background] * 3).astype(np.uint8)
     frames[1, 8:24, 8:24] = frames[2, 40:56, 40:56] = 255
-    assert picture_changes(make_thumbnails(frames)).max() < 0.3
+    assert frame_differences(make_thumbnails(frames)).max() < 0.3
 
 
 @pytest.mark.parametrize("light", [1.0, 0.2])
 def test_pictures_that_have_nothing_to_do_with_each_other_are_one_contrast_apart(light: float) -> None:
     frames = (np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3)) * light).astype(np.uint8)
-    changes = picture_changes(frames)
+    changes = frame_differences(frames)
     assert changes.shape == (39,)
     assert np.mean(changes) == pytest.approx(1.1, abs=0.1)
     assert changes.min() > 0.9
@@ -38,5 +38,5 @@ def test_pictures_that_have_nothing_to_do_with_each_other_are_one_contrast_apart
 
 def test_noise_on_black_is_no_change() -> None:
     frames = np.random.default_rng(2).integers(0, 3, (10, 8, 8, 3)).astype(np.uint8)
-    assert picture_changes(frames).max() < 0.4
-    assert picture_changes(frames[:1]).shape == (0,)
+    assert frame_differences(frames).max() < 0.4
+    assert frame_differences(frames[:1]).shape == (0,)

@@ -27,7 +27,7 @@ __all__ = ["show_open"]
 def show_open(
     backend: Backend,
     state: SearchState,
-    asked: SearchQuery,
+    query: SearchQuery,
     close: Callable[[], None],
     on_find_similar: Callable[[str], None],
 ) -> None:
@@ -36,7 +36,7 @@ def show_open(
     Args:
         backend: whose library has the video.
         state: of the page, with an open moment.
-        asked: the query; only a sentence alone has a curve.
+        query: the query; only a sentence alone has a curve.
         close: called when the visitor closes the moment.
         on_find_similar: called with the moment to find similar ones of.
 
@@ -50,8 +50,8 @@ def show_open(
         raise VtgError(f"The moment of this address {moment_error(backend, opened)}")
     moment = Moment(opened.start, min(opened.end, entry.duration), 0.0)
     grounding = None
-    if asked.sentence and backend.readiness.state == backend_module.READY:
-        (grounding,) = backend.ground(entry.video, [asked.sentence])
+    if query.sentence and backend.readiness.state == backend_module.READY:
+        (grounding,) = backend.ground(entry.video, [query.sentence])
         grounding = backend.with_search_scores(entry.video, grounding)
     with st.container(border=True, key="open"):
         _heading(entry, moment, state, close, on_find_similar)

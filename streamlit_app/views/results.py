@@ -33,7 +33,7 @@ TITLES = {
 def show_hits(
     backend: Backend,
     state: SearchState,
-    asked: SearchQuery,
+    query: SearchQuery,
     hits: Sequence[Hit],
     videos: Mapping[str, VideoEntry],
     choose: Callable[[str], None],
@@ -44,7 +44,7 @@ def show_hits(
     Args:
         backend: whose library they are in.
         state: of the page.
-        asked: the query.
+        query: the query.
         hits: best first, at least one.
         videos: the library's files, by path.
         choose: called with the moment of the card that is clicked.
@@ -53,8 +53,8 @@ def show_hits(
     with st.container(horizontal=True, vertical_alignment="center"):
         found = f"{count(len(hits), 'moment')} in {count(len({hit.video for hit in hits}), 'video')}"
         st.caption(found, width="stretch")
-        _exports(backend, backend.results.keep(str(asked), hits))
-    made = [(hit, _card(backend, state, asked, hit, videos[hit.video])) for hit in hits]
+        _exports(backend, backend.results.keep(str(query), hits))
+    made = [(hit, _card(backend, state, query, hit, videos[hit.video])) for hit in hits]
     if state.grouped:
         by_video: dict[str, list[Card]] = {}
         for hit, card in made:
@@ -75,7 +75,7 @@ def _exports(backend: Backend, name: str) -> None:
             st.link_button(TITLES[form], export_url(backend, name, form), width="stretch")
 
 
-def _card(backend: Backend, state: SearchState, asked: SearchQuery, hit: Hit, entry: VideoEntry) -> Card:
+def _card(backend: Backend, state: SearchState, query: SearchQuery, hit: Hit, entry: VideoEntry) -> Card:
     moment, name = hit.moment, one_line(Path(hit.video).name)
     times = (moment.start, moment.end)
     middle = min(hit.peak + 0.5 / backend.library.model.fps, entry.duration)
@@ -85,8 +85,8 @@ def _card(backend: Backend, state: SearchState, asked: SearchQuery, hit: Hit, en
         name=name,
         span=span(*times),
         label=f"{name}, {span(*times)}, score {moment.score:.2f}{said}: play",
-        poster=media_url(backend, "why", entry.video, *times, query=asked.sentence)
-        if state.why and asked.sentence
+        poster=media_url(backend, "why", entry.video, *times, query=query.sentence)
+        if state.why and query.sentence
         else media_url(backend, "poster", entry.video, middle),
         preview=media_url(backend, "preview", entry.video, *times),
         score=moment.score,

@@ -12,7 +12,7 @@ __all__ = ["subtitles"]
 def subtitles(bench: Bench) -> Case:
     """A subtitle file beside a good video."""
     from vtg.video.subtitles.folders import SubtitleFolders
-    from vtg.video.subtitles.reading import said_lines
+    from vtg.video.subtitles.reading import read_transcript
 
     video = bench.folder / "film.mp4"
     video.write_bytes(bench.material.small)
@@ -25,7 +25,7 @@ def subtitles(bench: Bench) -> Case:
 
     def read() -> None:
         warnings: list[str] = []
-        lines = said_lines(video, SubtitleFolders(), warnings.append)
+        lines = read_transcript(video, SubtitleFolders(), warnings.append)
         if len(warnings) > 1 or any(path.name not in line or "\n" in line for line in warnings):
             raise AssertionError(f"warns in {len(warnings)} lines: {warnings[:2]}")
         if any(not 0 <= line.start <= line.end <= 1e9 for line in lines):

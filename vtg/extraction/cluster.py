@@ -50,8 +50,8 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """A stretch of a video on its way from stage to stage.
+class _Segment:
+    """A segment of a video on its way from stage to stage.
 
     Attributes:
         task: the job.
@@ -83,7 +83,7 @@ class _LongVideo:
     task: _Task
     duration: float
     content: str
-    lengths: dict[int, int] = field(default_factory=dict)  # frames of the stretch that begins with a frame
+    lengths: dict[int, int] = field(default_factory=dict)  # frames of the segment that begins with a frame
     total: int | None = None
 
     @property
@@ -278,18 +278,18 @@ def _decode(row: dict[str, Any], size: int, with_content: bool) -> Iterator[dict
     task: _Task = row["task"]
     try:
         with open_job(task.job, size, with_content) as video:
-            stretch = _Stretch(task, video.info.duration, video.content)
+            segment = _Segment(task, video.info.duration, video.content)
             first = 0
             chunks: list[Chunk] = []
             for chunk in video.chunks:
                 if len(chunks) == SEGMENT_CHUNKS:
-                    yield {"stretch": replace(stretch, first=first, is_last=False, chunks=tuple(chunks))}
+                    yield {"segment": replace(segment, first=first, is_last=False, chunks=tuple(chunks))}
                     first += sum(len(times) for times, _ in chunks)
                     chunks = []
                 chunks.append(chunk)
-            yield {"stretch": replace(stretch, first=first, chunks=tuple(chunks))}
+            yield {"segment": replace(segment, first=first, chunks=tuple(chunks))}
     except VtgError as error:
-        yield {"stretch": _Stretch(task, failure=failure_reason(error))}
+        yield {"segment": _Segment(task, failure=failure_reason(error))}
 
 
 class _Encode:
@@ -307,9 +307,9 @@ class _Encode:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         from vtg.features.pipeline import encode_chunks, encode_now
 
-        stretch: _Stretch = row["stretch"]
-        parts = list(encode_chunks(stretch.chunks, functools.partial(encode_now, self._encoder)))
-        return {"stretch": replace(stretch, chunks=(), encoded=_joined(parts) if parts else None)}
+        segment: _Segment = row["segment"]
+        parts = list(encode_chunks(segment.chunks, functools.partial(encode_now, self._encoder)))
+        return {"segment": replace(segment, chunks=(), encoded=_joined(parts) if parts else None)}
 
 
 def _joined(parts: list[EncodedChunk]) -> EncodedChunk:
@@ -318,9 +318,9 @@ def _joined(parts: list[EncodedChunk]) -> EncodedChunk:
 
 
 def _write(row: dict[str, Any], where: tuple[str, OutputSettings]) -> dict[str, Any]:
-    """Write a short video whole, or one stretch of a long one."""
+    """Write a short video whole, or one segment of a long one."""
     with _opened(where) as output:
-        return {"result": _written(output, row["stretch"])}
+        return {"result": _written(output, row["segment"])}
 
 
 @contextlib.contextmanager
@@ -334,15 +334,15 @@ def _opened(where: tuple[str, OutputSettings]) -> Iterator[Output]:
         output.place.claims.close()
 
 
-def _written(output: Output, stretch: _Stretch) -> VideoRecord | _Stretch:
-    job, size, encoded = stretch.task.job, stretch.task.source_bytes, stretch.encoded
-    if stretch.failure:
-        return output.write_failure(job, size, stretch.failure)
-    if encoded is not None and not (stretch.first == 0 and stretch.is_last):
-        output.write_segment(job, stretch.first, encoded)
-        return replace(stretch, encoded=None, length=len(encoded.times))
+def _written(output: Output, segment: _Segment) -> VideoRecord | _Segment:
+    job, size, encoded = segment.task.job, segment.task.source_bytes, segment.encoded
+    if segment.failure:
+        return output.write_failure(job, size, segment.failure)
+    if encoded is not None and not (segment.first == 0 and segment.is_last):
+        output.write_segment(job, segment.first, encoded)
+        return replace(segment, encoded=None, length=len(encoded.times))
     try:
-        return output.write_video(job, size, stretch.duration, stretch.content, [] if encoded is None else [encoded])
+        return output.write_video(job, size, segment.duration, segment.content, [] if encoded is None else [encoded])
     except VideoError as error:
         return output.write_failure(job, size, failure_reason(error))
 

@@ -22,7 +22,9 @@ from vtg.video.limits import MAX_THREADS
 
 __all__ = ["EncoderPool", "devices", "load_encoder", "use_one_thread"]
 
-GPU_BATCH = 32  # frames: as many as a chunk has, whatever memory is free, so that batches are the same everywhere
+GPU_BATCH_FRAMES = (
+    32  # frames: as many as a chunk has, whatever memory is free, so that batches are the same everywhere
+)
 
 Result = TypeVar("Result")
 
@@ -44,7 +46,7 @@ def load_encoder(spec: EncoderSpec, device: str) -> ClipEncoder:
     Raises:
         VtgError: its weights cannot be had.
     """
-    batch = GPU_BATCH if device.startswith("cuda") else None
+    batch = GPU_BATCH_FRAMES if device.startswith("cuda") else None
     return ClipEncoder(spec.clip, spec.weights, layers=spec.layers, device=device, batch_size=batch)
 
 

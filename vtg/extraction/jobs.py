@@ -9,7 +9,7 @@ from typing import TypeVar
 
 __all__ = ["QueryJob", "VideoJob", "Work", "repeated_ids", "why_no_file_name"]
 
-LONGEST_NAME = 200  # characters between two slashes: file systems take 255 bytes, endings of our own included
+MAX_NAME_BYTES = 200  # characters between two slashes: file systems take 255 bytes, endings of our own included
 _FORBIDDEN = re.compile(r"[\\\x00-\x1f]")
 # Windows forbids more: signs, an ending of a blank or a dot, and the names of its devices.
 _FORBIDDEN_ON_WINDOWS = re.compile(r'[<>:"|?*]|[ .](/|$)|(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.|/|$)', re.IGNORECASE)
@@ -100,8 +100,8 @@ def why_no_file_name(job_id: str) -> str:
         lengths = [len(part.encode()) for part in parts]
     except UnicodeEncodeError:
         return "is not UTF-8"
-    if max(lengths) > LONGEST_NAME:
-        return f"is longer than {LONGEST_NAME} bytes"
+    if max(lengths) > MAX_NAME_BYTES:
+        return f"is longer than {MAX_NAME_BYTES} bytes"
     return ""
 
 

@@ -22,7 +22,7 @@ from vtg.video import Chunk
 
 __all__ = ["extract_here"]
 
-TICK_SECONDS = 0.5  # how often progress is told, if nothing ends
+PROGRESS_INTERVAL_SECONDS = 0.5  # how often progress is message, if nothing ends
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -57,7 +57,7 @@ class _Run:
         self._decoding_threads = encoders.decoding_threads(len(plan.videos))
         self._jobs: Iterator[VideoJob | QueryJob] = iter([*plan.videos, *plan.queries])
         self._next_job = threading.Lock()
-        self._told: queue.SimpleQueue[Step | BaseException | None] = queue.SimpleQueue()  # None: a thread has ended
+        self._messages: queue.SimpleQueue[Step | BaseException | None] = queue.SimpleQueue()  # None: a thread has ended
         self._stop = threading.Event()
 
     def steps(self) -> Iterator[Step]:
@@ -68,15 +68,15 @@ class _Run:
             try:
                 while threads:
                     try:
-                        told = self._told.get(timeout=TICK_SECONDS)
+                        message = self._messages.get(timeout=PROGRESS_INTERVAL_SECONDS)
                     except queue.Empty:
-                        told = 0
-                    if told is None:
+                        message = 0
+                    if message is None:
                         threads -= 1
-                    elif isinstance(told, BaseException):
-                        raise told
+                    elif isinstance(message, BaseException):
+                        raise message
                     else:
-                        yield told
+                        yield message
             finally:
                 self._stop.set()
 
@@ -87,13 +87,13 @@ class _Run:
                     job = next(self._jobs, None)
                 if job is None:
                     break
-                self._told.put(self._video(job) if isinstance(job, VideoJob) else self._query(job))
+                self._messages.put(self._video(job) if isinstance(job, VideoJob) else self._query(job))
         except _Stopped:
             pass
         except BaseException as error:  # whatever it is, it must reach the caller, who would wait for ever
-            self._told.put(error)
+            self._messages.put(error)
         finally:
-            self._told.put(None)
+            self._messages.put(None)
 
     def _video(self, job: VideoJob) -> Step:
         size = self._sizes[job.source]
@@ -125,7 +125,7 @@ class _Run:
         for chunk in chunks:
             if self._stop.is_set():
                 raise _Stopped
-            self._told.put(len(chunk.times))
+            self._messages.put(len(chunk.times))
             yield chunk
 
     def _query(self, job: QueryJob) -> Step:

@@ -16,10 +16,10 @@ from vtg.extraction.places import Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
 from vtg.features.npy import NPY_HEADER_BYTES, NpyWriter
 from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore
-from vtg.files.whole import PART
+from vtg.files.whole import PART_SUFFIX
 from vtg.text import json_text, read_json
 
-__all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "stretch_key"]
+__all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "span_key"]
 
 FORMAT = 1  # of what lies in OUT beside the features; a later one is refused
 SETTINGS = "extraction/settings.json"
@@ -28,7 +28,7 @@ QUERY_RECORDS = "extraction/queries"
 SEGMENT_RECORDS = "extraction/segments"
 SEGMENT_SUFFIX = ".safetensors"
 FAILURES = "failures.jsonl"
-LONGEST_HEADER = 1 << 20  # bytes: a damaged file may say that its header is longer than memory
+MAX_HEADER_BYTES = 1 << 20  # bytes: a damaged file may say that its header is longer than memory
 
 
 class Output:
@@ -162,7 +162,7 @@ class Output:
     def _write_to_store(
         self, job: VideoJob, rate: float, duration: float, content: str, chunks: Iterable[EncodedChunk]
     ) -> tuple[str, str, tuple[int, ...]]:
-        key = FeatureKey(stretch_key(content, job.start, job.end), self.settings.encoder, rate)
+        key = FeatureKey(span_key(content, job.start, job.end), self.settings.encoder, rate)
         shape: tuple[int, ...] = ()
         with (
             self.place.claims.held(key.file_name),
@@ -247,7 +247,7 @@ class Output:
 
     def _unfinished_of(self, name: str) -> str:
         """The claim that whoever writes an unfinished file has; "" for a finished one."""
-        final = name.removesuffix(PART).rpartition(".")[0] if name.endswith(PART) else name
+        final = name.removesuffix(PART_SUFFIX).rpartition(".")[0] if name.endswith(PART_SUFFIX) else name
         if final.startswith(f"{SEGMENT_RECORDS}/"):
             return _video_claim(
                 final.removeprefix(f"{SEGMENT_RECORDS}/").removesuffix(SEGMENT_SUFFIX).rpartition(".")[0]
@@ -281,7 +281,7 @@ def read_settings(place: Place) -> OutputSettings | None:
         raise VtgError(f"{place.name}/{SETTINGS}: damaged; choose another OUT") from None
 
 
-def stretch_key(content: str, start: float, end: float | None) -> str:
+def span_key(content: str, start: float, end: float | None) -> str:
     """The content key of a stretch of a video; that of the whole is the file's own."""
     if start == 0 and end is None:
         return content
@@ -301,7 +301,7 @@ def header_sha256(path: Path) -> str:
         if path.suffix == ".npy":
             return hashlib.sha256(file.read(NPY_HEADER_BYTES)).hexdigest()
         length = file.read(8)
-        rest = file.read(min(int.from_bytes(length, "little"), LONGEST_HEADER))
+        rest = file.read(min(int.from_bytes(length, "little"), MAX_HEADER_BYTES))
         return hashlib.sha256(length + rest).hexdigest()
 
 

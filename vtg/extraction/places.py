@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from vtg.errors import VtgError
 from vtg.extraction.remote import READING_ERRORS, file_system, is_url, local_path
 from vtg.files.locks import Claims
-from vtg.files.whole import ABANDONED_SECONDS, PART, WholeFileWriter
+from vtg.files.whole import ABANDONED_SECONDS, PART_SUFFIX, WholeFileWriter
 
 __all__ = ["LocalPlace", "Place", "RemotePlace", "open_place"]
 
@@ -252,7 +252,7 @@ class RemotePlace:
         if self._names & OBJECT_STORES:
             self._system.put_file(str(staged), final)
         else:
-            part = f"{final}.{secrets.token_hex(4)}{PART}"
+            part = f"{final}.{secrets.token_hex(4)}{PART_SUFFIX}"
             self._system.put_file(str(staged), part)
             self._system.mv(part, final)
         staged.unlink()

@@ -23,7 +23,7 @@ class Plan:
         finished_videos: how many were done before.
         finished_queries: how many were done before.
         failed: what failed before and is not tried again.
-        records: of everything in OUT, also what was not asked for.
+        records: of everything in OUT, also what was not requested for.
     """
 
     videos: tuple[VideoJob, ...]
@@ -42,7 +42,7 @@ def make_plan(work: Work, output: Output, sizes: Mapping[str, int], retry_failed
     size that they were written with. What failed is left alone as long as its file has the same size.
 
     Args:
-        work: what is asked for; of a shard, only its part.
+        work: what is requested for; of a shard, only its part.
         output: what is there.
         sizes: bytes of the videos' files, by path or URL.
         retry_failed: try again what failed before.
@@ -62,11 +62,11 @@ def make_plan(work: Work, output: Output, sizes: Mapping[str, int], retry_failed
                 failed.append(record)
         elif files.get(record.file) != record.file_bytes:
             videos.append(job)
-    asked: tuple[QueryJob, ...] = work.queries if output.settings.layout == "published" else ()
-    known = output.query_records() if asked else {}
+    requested: tuple[QueryJob, ...] = work.queries if output.settings.layout == "published" else ()
+    known = output.query_records() if requested else {}
     queries = tuple(
         job
-        for job in asked
+        for job in requested
         if (query := known.get(job.id)) is None or query.text != job.text or files.get(query.file) != query.file_bytes
     )
     return Plan(
@@ -74,7 +74,7 @@ def make_plan(work: Work, output: Output, sizes: Mapping[str, int], retry_failed
         queries,
         sizes,
         len(work.videos) - len(videos) - len(failed),
-        len(asked) - len(queries),
+        len(requested) - len(queries),
         tuple(failed),
         tuple(records.values()),
     )

@@ -42,14 +42,14 @@ class OutputSettings:
     videos: str = "clip_b32_vid_k4"
     queries: str = "clip_b32_txt_k4"
 
-    def difference(self, asked: OutputSettings) -> str:
-        """In words, how they are not what is asked for."""
-        if self.encoder != asked.encoder:
-            return f"was made with {self.clip}, not with {asked.clip}"
-        if self.layout != asked.layout:
-            return f"has the layout {self.layout!r}, not {asked.layout!r}"
+    def difference(self, requested: OutputSettings) -> str:
+        """In words, how they are not what is requested for."""
+        if self.encoder != requested.encoder:
+            return f"was made with {self.clip}, not with {requested.clip}"
+        if self.layout != requested.layout:
+            return f"has the layout {self.layout!r}, not {requested.layout!r}"
         folders = f"{self.videos}/ and {self.queries}/"
-        return f"keeps its features in {folders}, not in {asked.videos}/ and {asked.queries}/"
+        return f"keeps its features in {folders}, not in {requested.videos}/ and {requested.queries}/"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class VideoRecord:
         id: of the job.
         source: path or URL.
         source_bytes: size of its file; -1 where that cannot be known.
-        fps, clips, start, end: as the job asked.
+        fps, clips, start, end: as the job requested.
         rate: frames a second in the features.
         duration: of the whole video, seconds.
         file: of the features, below OUT.
@@ -98,8 +98,8 @@ class VideoRecord:
 
     def is_of(self, job: VideoJob, source_bytes: int) -> bool:
         """Whether a job asks for just this."""
-        asked = (job.fps, job.clips, job.start, job.end)
-        return (self.fps, self.clips, self.start, self.end) == asked and self.source_bytes == source_bytes
+        requested = (job.fps, job.clips, job.start, job.end)
+        return (self.fps, self.clips, self.start, self.end) == requested and self.source_bytes == source_bytes
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ __all__ = [
     "videos_below",
 ]
 
-MOST_READ = 1 << 30  # bytes of a file that is read into memory
-MOST_UNANNOUNCED = 1 << 40  # bytes of a copy whose size its server does not say
+MAX_READ_BYTES = 1 << 30  # bytes of a file that is read into memory
+MAX_UNANNOUNCED_BYTES = 1 << 40  # bytes of a copy whose size its server does not say
 READING_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError)  # what file systems raise beside their own
 
 
@@ -74,14 +74,14 @@ def read_remote(url: str) -> bytes:
     system, path = file_system(url)
     size = remote_size(url)
     try:
-        if size is not None and 0 <= size <= MOST_READ:
+        if size is not None and 0 <= size <= MAX_READ_BYTES:
             return bytes(system.cat_file(path))
         with system.open(path, "rb") as file:
-            content = bytes(file.read(MOST_READ + 1))
+            content = bytes(file.read(MAX_READ_BYTES + 1))
     except READING_ERRORS as error:
         raise VtgError(f"{url}: cannot be read ({error_line(error)})") from None
-    if len(content) > MOST_READ:
-        raise VtgError(f"{url}: larger than {MOST_READ >> 30} GB; name a smaller file")
+    if len(content) > MAX_READ_BYTES:
+        raise VtgError(f"{url}: larger than {MAX_READ_BYTES >> 30} GB; name a smaller file")
     return content
 
 
@@ -180,7 +180,7 @@ def _announcement() -> Any:
 
     class Announcement(Callback):
         def call(self, *arguments: object, **named: object) -> None:
-            most = MOST_UNANNOUNCED if self.size is None else self.size
+            most = MAX_UNANNOUNCED_BYTES if self.size is None else self.size
             if self.value > most:
                 raise ConnectionError(f"the server sends more than the {most} bytes of the file")
 

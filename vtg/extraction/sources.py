@@ -25,8 +25,8 @@ __all__ = ["missing_files", "read_source", "source_sizes"]
 
 MANIFEST_SUFFIXES = frozenset({".txt", ".tsv", ".jsonl", ".ndjson", ".json"})
 BINARY_BYTES = 1024  # every container of videos has a zero in its first bytes
-NO_BINARIES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")  # beginnings of gzip and of UTF-16, which have zeros too
-UNASKED = ("http", "https")  # of these, whether 10,000 files are there is not asked beforehand
+TEXT_SIGNATURES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")  # beginnings of gzip and of UTF-16, which have zeros too
+UNCHECKED_PROTOCOLS = ("http", "https")  # of these, whether 10,000 files are there is not asked beforehand
 
 
 def read_source(
@@ -94,7 +94,7 @@ def _is_binary(path: Path) -> bool:
     """Whether a file is neither text nor packed text: a video, whatever its name ends in."""
     with path.open("rb") as file:
         head = file.read(BINARY_BYTES)
-    return b"\0" in head and not head.startswith(NO_BINARIES)
+    return b"\0" in head and not head.startswith(TEXT_SIGNATURES)
 
 
 def _files_work(source: str, files: list[str], root: str, fps: float, problems: Sequence[str] = ()) -> Work:
@@ -173,7 +173,7 @@ def source_sizes(jobs: Iterable[VideoJob]) -> dict[str, int | None]:
 
 def _size(source: str) -> int | None:
     if is_url(source):
-        return -1 if source.split("://", 1)[0] in UNASKED else remote_size(source)
+        return -1 if source.split("://", 1)[0] in UNCHECKED_PROTOCOLS else remote_size(source)
     try:
         status = os.stat(source)  # noqa: PTH116 - 10,000 of these, each half as slow as a Path's
     except OSError:

@@ -17,13 +17,13 @@ from vtg.extraction.records import QueryRecord, VideoRecord
 from vtg.features.npy import NPY_HEADER_BYTES, read_npy
 from vtg.features.store import FeatureKey, FeatureStore
 from vtg.files.hashing import file_sha256
-from vtg.files.whole import PART
+from vtg.files.whole import PART_SUFFIX
 from vtg.progress import Progress, Reporter, silent
 
 __all__ = ["VerificationReport", "verify"]
 
 READ_BYTES = 1 << 22
-TOLERATED_FRAMES = 1.0  # a file's own duration and that of its last frame's interval differ by less
+FRAME_TOLERANCE = 1.0  # a file's own duration and that of its last frame's interval differ by less
 
 Record = VideoRecord | QueryRecord
 
@@ -82,7 +82,7 @@ def _strays(output: Output, files: dict[str, int], recorded: set[str]) -> Iterat
     """Unfinished files, and features that nobody has a record of."""
     folders = (f"{output.settings.videos}/", f"{output.settings.queries}/")
     for name in files:
-        if name.endswith(PART):
+        if name.endswith(PART_SUFFIX):
             yield name, "unfinished; extract again, which removes it if nobody is at work on it"
         elif name in recorded:
             continue
@@ -139,8 +139,8 @@ def _why_wrong_values(array: np.ndarray, record: Record) -> str:
         until = record.duration if record.end is None else min(record.end, record.duration)
         expected = (until - record.start) * record.rate
         # Beyond whole intervals inside a stretch, up to one at each of its ends falls away.
-        fewest = expected - (2.0 if record.start or record.end is not None else TOLERATED_FRAMES)
-        if not max(1.0, fewest) <= len(array) <= max(1.0, expected + TOLERATED_FRAMES):
+        fewest = expected - (2.0 if record.start or record.end is not None else FRAME_TOLERANCE)
+        if not max(1.0, fewest) <= len(array) <= max(1.0, expected + FRAME_TOLERANCE):
             return f"has {len(array)} frames where {until - record.start:.1f} s should give {expected:.1f}"
     return _why_not_finite(array)
 

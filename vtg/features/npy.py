@@ -18,7 +18,7 @@ from vtg.files.whole import WholeFileWriter
 
 __all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
 
-NUMBERS = ("<f2", "<f4", "<f8")  # that arrays may hold
+FLOAT_TYPES = ("<f2", "<f4", "<f8")  # that arrays may hold
 NPY_HEADER_BYTES = 128  # of version 1.0, a multiple of 64 with room for any shape; written last, when T is known
 
 # Of headers: Python 3.11 cannot parse literals in two threads at once ("AST constructor recursion depth mismatch").
@@ -83,7 +83,7 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
         raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
     except (ValueError, OSError, EOFError, ArithmeticError, SyntaxError, tokenize.TokenError):  # of damaged headers
         raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
-    if array.dtype.str not in NUMBERS:
+    if array.dtype.str not in FLOAT_TYPES:
         raise VtgError(f"{path}: holds {array.dtype.str}, not float16, float32 or float64; extract it again")
     if array.ndim != dimensions or not math.prod(array.shape):
         raise VtgError(f"{path}: has shape {list(array.shape)}, not {dimensions} dimensions; extract it again")

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAYER_KINDS",
-    "LONGEST_SECONDS",
-    "CompactLayers",
+    "MAX_DURATION_SECONDS",
     "EncodedChunk",
     "FeatureKey",
     "FeatureStore",
     "FeatureWriter",
     "PublishedFeatures",
+    "QuantizedLayers",
     "VideoFeatures",
     "content_key",
     "read_npy",
@@ -39,7 +39,7 @@ __all__ = [
 LAYER_KINDS = ("float16", "int8", "none")  # what a store keeps of the layers
 FORMAT = "vtg-features-1"
 THUMBNAIL_SHAPE = (8, 8, 3)  # of a frame
-LONGEST_SECONDS = 1e7  # of a video; what claims to be longer is damaged
+MAX_DURATION_SECONDS = 1e7  # of a video; what claims to be longer is damaged
 
 
 def content_key(path: str | os.PathLike[str]) -> str:
@@ -76,7 +76,7 @@ class FeatureKey:
         return f"{self.video}.{self.encoder}.{self.fps:g}fps.safetensors"
 
 
-class CompactLayers:
+class QuantizedLayers:
     """Layers kept as int8 with a scale a token; a part of them is an array as soon as it is asked for.
 
     Args:
@@ -126,7 +126,7 @@ class VideoFeatures:
 
     fps: float
     duration: float
-    layers: np.ndarray | CompactLayers | None = None
+    layers: np.ndarray | QuantizedLayers | None = None
     embedding: np.ndarray | None = None
     encoder: str = ""
     name: str = ""
@@ -219,9 +219,9 @@ class FeatureStore:
             _check_arrays(values, scale, embedding, thumbnails)
             metadata = header["__metadata__"]
             duration = float(metadata["duration"])
-            if not 0 <= duration < LONGEST_SECONDS or metadata.get("video", key.video) != key.video:
+            if not 0 <= duration < MAX_DURATION_SECONDS or metadata.get("video", key.video) != key.video:
                 raise ValueError("of no video, or of another")
-            layers = values if values is None or scale is None else CompactLayers(values, scale)
+            layers = values if values is None or scale is None else QuantizedLayers(values, scale)
             return VideoFeatures(
                 key.fps, duration, layers, embedding, key.encoder, name or key.video, thumbnails=thumbnails
             )
@@ -309,11 +309,11 @@ class FeatureWriter:
         self._embeddings.append(np.array(embedding, dtype="<f4"))
         self._thumbnails.append(chunk.thumbnails)
         if self._kept == "int8":
-            self._write_compact(layers)
+            self._write_quantized(layers)
         elif self._kept == "float16":
             self._file.write(layers)
 
-    def _write_compact(self, layers: np.ndarray) -> None:
+    def _write_quantized(self, layers: np.ndarray) -> None:
         import torch
 
         from vtg.features.quantized import quantize_tokens
@@ -369,9 +369,9 @@ def _check_arrays(
     Raises:
         ValueError: one has not.
     """
-    compact = scale is not None
+    is_quantized = scale is not None
     checks = (
-        (layers, 4, "int8" if compact else "float16"),
+        (layers, 4, "int8" if is_quantized else "float16"),
         (scale, 3, "float16"),
         (embedding, 2, "float32"),
         (thumbnails, 4, "uint8"),

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["SIDE_PIXELS", "make_thumbnails", "picture_changes"]
+__all__ = ["SIDE_PIXELS", "frame_differences", "make_thumbnails"]
 
 SIDE_PIXELS = 8  # pixels: what moves within a shot changes few of them much, a cut changes nearly all
-LEAST_CONTRAST = 0.02  # of the full range: below it, what differs is noise of the encoder
+MIN_CONTRAST = 0.02  # of the full range: below it, what differs is noise of the encoder
 
 
 def make_thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -27,7 +27,7 @@ def make_thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.stack(small) if small else np.zeros((0, SIDE_PIXELS, SIDE_PIXELS, 3), np.uint8)
 
 
-def picture_changes(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def frame_differences(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """How much the picture changes from each frame to the next, whatever it shows and however dark it is.
 
     Args:
@@ -41,4 +41,4 @@ def picture_changes(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64
     distance = np.abs(np.diff(colours, axis=0)).mean(axis=(1, 2))
     variance = colours.var(axis=1).mean(axis=1)
     contrast = np.sqrt((variance[1:] + variance[:-1]) / 2)
-    return np.asarray(distance / np.maximum(contrast, LEAST_CONTRAST))
+    return np.asarray(distance / np.maximum(contrast, MIN_CONTRAST))

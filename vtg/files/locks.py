@@ -16,10 +16,10 @@ __all__ = ["Claims", "hold_lock", "lock_handle"]
 
 # A claim is a lock on one byte of a file that has none: any process may take it, and the system gives it back when
 # the process ends, however it ends. Offsets fit in 31 bits, which is as far as Windows' call reaches.
-OFFSETS = 1 << 30
+OFFSET_RANGE = 1 << 30
 RETRY_SECONDS = 0.05
-LONGEST_WAIT = 10.0  # seconds
-TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+MAX_WAIT_SECONDS = 10.0  # seconds
+LOCKED_ERRORS = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
 
 class Claims:
@@ -57,7 +57,7 @@ class Claims:
             try:
                 _lock_byte(self._handle, _offset(name))
             except OSError as error:
-                if error.errno in TAKEN:
+                if error.errno in LOCKED_ERRORS:
                     return False
                 self.close()  # a network file system without locks
             return True
@@ -71,7 +71,7 @@ class Claims:
     @contextlib.contextmanager
     def held(self, name: str) -> Iterator[None]:
         """Hold a name that everyone holds for a moment only; after some seconds the block is entered in any case."""
-        until = time.monotonic() + LONGEST_WAIT
+        until = time.monotonic() + MAX_WAIT_SECONDS
         while not self.take(name) and time.monotonic() < until:
             time.sleep(RETRY_SECONDS)
         try:
@@ -114,7 +114,7 @@ def hold_lock(path: Path) -> Iterator[None]:
 
 
 def _offset(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") % OFFSETS
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:8], "big") % OFFSET_RANGE
 
 
 if sys.platform == "win32":

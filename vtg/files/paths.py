@@ -10,7 +10,7 @@ from pathlib import Path
 from vtg.errors import VtgError
 
 __all__ = [
-    "DANGLING",
+    "BROKEN_LINK",
     "cache_folder",
     "check_regular",
     "is_folder",
@@ -20,7 +20,7 @@ __all__ = [
     "why_no_file",
 ]
 
-DANGLING = "is a link to what is not there"
+BROKEN_LINK = "is a link to what is not there"
 _KINDS = (
     (stat.S_ISFIFO, "is a pipe"),
     (stat.S_ISSOCK, "is a socket"),
@@ -81,7 +81,7 @@ def why_no_file(path: Path) -> str:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return DANGLING if path.is_symlink() else "no such file or folder"
+        return BROKEN_LINK if path.is_symlink() else "no such file or folder"
     return next((f"{words}, not a file: name a video" for is_kind, words in _KINDS if is_kind(mode)), "")
 
 

@@ -27,7 +27,7 @@ from vtg.files.locks import lock_handle
 
 __all__ = [
     "ABANDONED_SECONDS",
-    "PART",
+    "PART_SUFFIX",
     "WholeFileWriter",
     "check_name",
     "fitted_name",
@@ -36,11 +36,11 @@ __all__ = [
     "write_whole",
 ]
 
-LONGEST_NAME = 255  # bytes of UTF-8: the most that common file systems take, most of which count so
-LOCK = "lock"  # file in a working folder that its owner keeps locked
-PART = ".part"  # ends the name of a file that a `WholeFileWriter` is writing: NAME.TOKEN.part
+MAX_NAME_BYTES = 255  # bytes of UTF-8: the most that common file systems take, most of which count so
+LOCK_NAME = "lock"  # file in a working folder that its owner keeps locked
+PART_SUFFIX = ".part"  # ends the name of a file that a `WholeFileWriter` is writing: NAME.TOKEN.part
 ABANDONED_SECONDS = 3600.0  # where there are no locks, an unfinished file so old belongs to nobody
-MOST_TRIES = 100  # at a new working folder
+MAX_ATTEMPTS = 100  # at a new working folder
 # Then what is abandoned is removed under its lock: once that is given back, its owner may take it.
 CAN_REMOVE_OPEN_FILES = sys.platform != "win32"
 WORKING_FOLDER = re.compile(r"\.vtg-[0-9a-f]{12}\.part")
@@ -109,13 +109,13 @@ def working_folder(place: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _claimed_folder(place: Path) -> tuple[Path, int]:
     """A new folder and the handle of its locked file."""
-    for _ in range(MOST_TRIES):
+    for _ in range(MAX_ATTEMPTS):
         folder = place / f".vtg-{secrets.token_hex(6)}.part"
         try:
             folder.mkdir()
             with contextlib.suppress(FileNotFoundError):
-                lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-                if lock_handle(lock) is not False and _is_still(folder / LOCK, lock):
+                lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+                if lock_handle(lock) is not False and _is_still(folder / LOCK_NAME, lock):
                     return folder, lock
                 os.close(lock)
         except OSError as error:
@@ -135,15 +135,15 @@ def _remove_abandoned(place: Path) -> None:
 
 def _remove_if_abandoned(folder: Path) -> None:
     with contextlib.suppress(OSError):
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # What was locked may be of another that removes this folder, and gone by now.
-            if not lock_handle(lock) or not _is_still(folder / LOCK, lock):
+            if not lock_handle(lock) or not _is_still(folder / LOCK_NAME, lock):
                 return
             for path in folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-                elif path.name != LOCK:
+                elif path.name != LOCK_NAME:
                     path.unlink()
             if CAN_REMOVE_OPEN_FILES:
                 _remove_empty(folder)
@@ -155,7 +155,9 @@ def _remove_if_abandoned(folder: Path) -> None:
 
 def _remove_empty(folder: Path) -> None:
     """Remove a working folder that holds its lock alone, unless another process has claimed it this moment."""
-    (folder / LOCK).unlink(missing_ok=True)  # fails where that process has it open, and the system protects open files
+    (folder / LOCK_NAME).unlink(
+        missing_ok=True
+    )  # fails where that process has it open, and the system protects open files
     folder.rmdir()  # fails where that process has made a lock of its own
 
 
@@ -179,7 +181,7 @@ def fitted_name(before: str, stem: str, after: str = "") -> str:
         At most 255 bytes of UTF-8, as file systems take.
     """
     name = f"{before}{stem}{after}"
-    while stem and len(os.fsencode(name)) > LONGEST_NAME:
+    while stem and len(os.fsencode(name)) > MAX_NAME_BYTES:
         stem = stem[:-1]
         name = f"{before}{stem.rstrip()}…{after}"
     return name
@@ -192,8 +194,8 @@ def check_name(path: str | os.PathLike[str]) -> None:
         VtgError: it is too long.
     """
     path = Path(path)
-    if len(os.fsencode(path.name)) > LONGEST_NAME:
-        raise VtgError(f"{path}: a name of more than {LONGEST_NAME} bytes cannot be written: choose a shorter one")
+    if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
+        raise VtgError(f"{path}: a name of more than {MAX_NAME_BYTES} bytes cannot be written: choose a shorter one")
 
 
 def remove_abandoned_parts(folder: Path) -> None:
@@ -201,7 +203,7 @@ def remove_abandoned_parts(folder: Path) -> None:
 
     Where the file system has no locks, and on Windows, those that have not grown for an hour.
     """
-    for part in folder.glob(f"*{PART}"):
+    for part in folder.glob(f"*{PART_SUFFIX}"):
         with contextlib.suppress(OSError):  # another process has just finished or removed it
             handle = os.open(part, os.O_RDWR)
             try:
@@ -242,8 +244,8 @@ class WholeFileWriter:
     def __enter__(self) -> WholeFileWriter:
         """Begin the file beside the final one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(MOST_TRIES):
-            self._part = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}{PART}")
+        for _ in range(MAX_ATTEMPTS):
+            self._part = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
             self._file = self._part.open("wb")
             # As long as it is open: tells `remove_abandoned_parts` that somebody is at work.
             if lock_handle(self._file.fileno()) is not False and _is_still(self._part, self._file.fileno()):

@@ -29,18 +29,20 @@ __all__ = ["Database", "delete_rows", "one_of"]
 
 MAX_ATTEMPTS = 8  # at a write that another process's commit came before
 PAUSE_SECONDS = 0.05  # before the second attempt, twice as long before each later one
-LONGEST_REASON = 200  # characters of what LanceDB says
-FAILURES = (RuntimeError, OSError, ValueError, KeyError, TypeError, ArithmeticError)
-PANIC = "PanicException"  # of Rust's code; derives from BaseException, and is of no module that can be imported
-WAYS_OUT = {
+MAX_REASON_CHARACTERS = 200  # characters of what LanceDB says
+LANCEDB_ERRORS = (RuntimeError, OSError, ValueError, KeyError, TypeError, ArithmeticError)
+PANIC_CLASS_NAME = (
+    "PanicException"  # of Rust's code; derives from BaseException, and is of no module that can be imported
+)
+REMEDIES = {
     "videos": "restore the library from a copy, or delete its folder and index again",
     "frames": "delete it and give 'vtg index' again, which fills it from the stored features",
     "said": "delete it and give 'vtg index' again, which reads the subtitles again",
     "folders": "delete it, and index the folders again",
 }
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
-RUST_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+.*", re.DOTALL)  # where in its code an error came up
+NO_SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+PERMISSION_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
+RUST_LOCATION = re.compile(r",? /\S+\.rs:\d+:\d+.*", re.DOTALL)  # where in its code an error came up
 SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust writes an error of the operating system
 
 
@@ -136,12 +138,12 @@ class Database:
         """Tell by a VtgError what LanceDB cannot do with a table."""
         try:
             yield
-        except FAILURES as error:
-            raise VtgError(_why(self.place(name), WAYS_OUT[name], error)) from None
+        except LANCEDB_ERRORS as error:
+            raise VtgError(_explain(self.place(name), REMEDIES[name], error)) from None
         except BaseException as error:
-            if type(error).__name__ != PANIC:
+            if type(error).__name__ != PANIC_CLASS_NAME:
                 raise
-            raise VtgError(_why(self.place(name), WAYS_OUT[name], error)) from None
+            raise VtgError(_explain(self.place(name), REMEDIES[name], error)) from None
 
 
 def _has_files(place: Path, *folders: str) -> bool:
@@ -155,16 +157,16 @@ def delete_rows(table: Any, condition: str) -> None:
         table.delete(condition)
 
 
-def _why(place: Path, way_out: str, error: BaseException) -> str:
+def _explain(place: Path, remedy: str, error: BaseException) -> str:
     """One line on a table that cannot be read or written."""
     found = SYSTEM_ERROR.search(str(error))
     code = int(found[1]) if found else error.errno if isinstance(error, OSError) else None
-    if code in NO_ROOM:
+    if code in NO_SPACE_ERRORS:
         return f"{place}: cannot be written to ({os.strerror(code)}); make room, and give the same command again"
-    if code in NO_RIGHTS:
+    if code in PERMISSION_ERRORS:
         return f"{place}: cannot be used ({os.strerror(code)}); mind its rights"
-    reason = " ".join(RUST_PLACE.sub("", str(error)).split())[:LONGEST_REASON] or type(error).__name__
-    return f"{place}: damaged ({reason}); {way_out}"
+    reason = " ".join(RUST_LOCATION.sub("", str(error)).split())[:MAX_REASON_CHARACTERS] or type(error).__name__
+    return f"{place}: damaged ({reason}); {remedy}"
 
 
 def one_of(column: str, values: Iterable[str]) -> str:

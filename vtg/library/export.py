@@ -24,8 +24,8 @@ __all__ = ["EXPORTS", "check_export", "export_hits", "results_document"]
 TIMELINE_RATES = {24000 / 1001: 24, 24.0: 24, 25.0: 25, 30000 / 1001: 30, 30.0: 30, 48.0: 48, 50.0: 50}
 TIMELINE_RATES |= {60000 / 1001: 60, 60.0: 60}
 RATE_TOLERANCE = 0.004  # frames a second between what a file has and what it is meant to have
-OTHER_RATE = 30.0  # of the timeline, where a video has none of these
-MOST_EVENTS = 999  # that an EDL can number
+FALLBACK_RATE = 30.0  # of the timeline, where a video has none of these
+MAX_EDL_EVENTS = 999  # that an EDL can number
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,11 @@ def _srt(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> 
 
 def _edl(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> str:
     events = _events(hits, same_rate=True)
-    if len(events) > MOST_EVENTS:
-        raise VtgError(f"an EDL has {MOST_EVENTS} events at most, not {len(events)}; ask for fewer with --limit")
+    if len(events) > MAX_EDL_EVENTS:
+        raise VtgError(f"an EDL has {MAX_EDL_EVENTS} events at most, not {len(events)}; ask for fewer with --limit")
     # An EDL has one rate, and its own timecode is drop-frame where that of its first source is. Sources say by their
     # separator what they are, as they may be of both kinds.
-    rate = events[0].rate if events else OTHER_RATE
+    rate = events[0].rate if events else FALLBACK_RATE
     record = events[0].source.count_at(rate) if events else TimecodeCount(TIMELINE_RATES[rate])
     lines = [f"TITLE: {one_line(query)}", f"FCM: {'DROP' if record.drop else 'NON-DROP'} FRAME", ""]
     position = 0
@@ -253,7 +253,7 @@ def _events(hits: Sequence[Hit], same_rate: bool = False) -> list[_Event]:
 
 
 def _timeline_rate(fps: float) -> float:
-    return next((rate for rate in TIMELINE_RATES if abs(rate - fps) <= RATE_TOLERANCE), OTHER_RATE)
+    return next((rate for rate in TIMELINE_RATES if abs(rate - fps) <= RATE_TOLERANCE), FALLBACK_RATE)
 
 
 EXPORTS: Mapping[str, Any] = {".json": _json, ".csv": _csv, ".srt": _srt, ".edl": _edl, ".otio": _otio}

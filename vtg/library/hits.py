@@ -11,10 +11,10 @@ from vtg.grounding.grounder import Grounding, Moment
 from vtg.library.rows import VideoEntry
 from vtg.video.subtitles.lines import TranscriptLine
 
-__all__ = ["Hit", "Selection", "best_hits", "best_time", "said_moments", "where_said"]
+__all__ = ["Hit", "Selection", "best_hits", "best_time", "transcript_moments", "with_transcript"]
 
-SAID_REACH = 10.0  # seconds between what is seen and what is said, within which they are one answer
-SAID_PAUSE = 2.0  # seconds between two lines of one moment
+TRANSCRIPT_REACH_SECONDS = 10.0  # seconds between what is seen and what is said, within which they are one answer
+TRANSCRIPT_PAUSE_SECONDS = 2.0  # seconds between two lines of one moment
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def best_time(grounding: Grounding, moment: Moment) -> float:
     return float(times[np.where(inside, scores, -np.inf).argmax()])
 
 
-def said_moments(said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
+def transcript_moments(said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
     """Merge consecutive transcript lines into moments, with scores relative to the best."""
     best = max((line.score for lines in said.values() for line in lines), default=0.0)
     hits = []
@@ -85,7 +85,7 @@ def said_moments(said: Mapping[str, list[TranscriptLine]], selection: Selection)
 def _runs(lines: list[TranscriptLine]) -> Iterator[list[TranscriptLine]]:
     run: list[TranscriptLine] = []
     for line in lines:
-        if run and line.start > max(one.end for one in run) + SAID_PAUSE:
+        if run and line.start > max(one.end for one in run) + TRANSCRIPT_PAUSE_SECONDS:
             yield run
             run = []
         run.append(line)
@@ -93,11 +93,11 @@ def _runs(lines: list[TranscriptLine]) -> Iterator[list[TranscriptLine]]:
         yield run
 
 
-def where_said(hits: list[Hit], said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
+def with_transcript(hits: list[Hit], said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
     """Select the moments in or near which the words occur in the transcript."""
     kept = []
     for hit in hits:
-        start, end = hit.moment.start - SAID_REACH, hit.moment.end + SAID_REACH
+        start, end = hit.moment.start - TRANSCRIPT_REACH_SECONDS, hit.moment.end + TRANSCRIPT_REACH_SECONDS
         near = [line.text for line in said[selection.paths[hit.video]] if line.start < end and start < line.end]
         if near:
             kept.append(replace(hit, said=" ".join(near)))

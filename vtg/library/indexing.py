@@ -23,7 +23,7 @@ from vtg.library.stored_features import LibraryFeatures
 from vtg.library.tables import FAILED, INDEXED, LibraryTables, VideoEntry
 from vtg.models.specs import ModelSpec
 from vtg.progress import Progress, Reporter
-from vtg.video.subtitles import SubtitleFolders, said_lines
+from vtg.video.subtitles import SubtitleFolders, read_transcript
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexReport", "Indexer", "forget_unused"]
 
-TIDY_EVERY = 64  # videos, for a long run leaves many small files of rows
-WAITING_SECONDS = 0.2  # between two looks whether another run has finished
+TIDY_INTERVAL_VIDEOS = 64  # videos, for a long run leaves many small files of rows
+POLL_SECONDS = 0.2  # between two looks whether another run has finished
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -70,9 +70,11 @@ class Indexer:
         self._load_encoder = load_encoder
         self._subtitles = SubtitleFolders(within)
         self._counts = threading.Lock()  # of the two below, which the thread that decodes and this one change
-        self._at_work: Counter[str] = Counter()  # files in hand, by the content key that this run has claimed for them
-        self._judged: deque[bool] = deque()  # of the files in hand, in order: whether another run has claimed them
-        self._touched: dict[str, VideoEntry] = {}  # of files that were known and come again, by path
+        self._active: Counter[str] = Counter()  # files in hand, by the content key that this run has claimed for them
+        self._claimed_elsewhere: deque[bool] = (
+            deque()
+        )  # of the files in hand, in order: whether another run has claimed them
+        self._changed: dict[str, VideoEntry] = {}  # of files that were known and come again, by path
         self._stored: set[str] = set()  # contents that something is stored of since before this run
         self._postponed: dict[Path, str] = {}  # files to look at once more, with their content keys
         self._unreadable: set[str] = set()  # contents that this run could not read
@@ -81,7 +83,7 @@ class Indexer:
         """Which files have to be worked on; the others are entered into the report."""
         known = {entry.path: entry for entry in self._tables.videos()}
         frames = self._tables.frames_of_videos()
-        words_lost = not self._tables.has_said()
+        is_transcript_lost = not self._tables.has_transcript()
         waiting = []
         for path in files:
             entry = known.get(str(path))
@@ -92,15 +94,15 @@ class Indexer:
             elif entry.state == INDEXED and (count := self._features.frames_of(self._key(entry.video))):
                 report.unchanged.append(entry.path)
                 if frames.get(entry.video) != count:
-                    self._fill_in(entry)
-                self._listen(entry, report, words_lost)
+                    self._restore_frames(entry)
+                self._update_transcript(entry, report, is_transcript_lost)
             else:
                 waiting.append(path)
         # By what was known just now: what another run enters from here on is done.
-        self._touched = {str(path): known[str(path)] for path in waiting if str(path) in known}
+        self._changed = {str(path): known[str(path)] for path in waiting if str(path) in known}
         return waiting
 
-    def _fill_in(self, entry: VideoEntry) -> None:
+    def _restore_frames(self, entry: VideoEntry) -> None:
         """Put an indexed file's frames into the database anew, from its features: they are lost there, or too many."""
         video = entry.video
         if not self._tables.begin_work(video):  # somebody else has just put them in, or removes them
@@ -113,11 +115,11 @@ class Indexer:
         finally:
             self._tables.end_work(video)
 
-    def _listen(self, entry: VideoEntry, report: IndexReport, lost: bool) -> None:
+    def _update_transcript(self, entry: VideoEntry, report: IndexReport, lost: bool) -> None:
         """Read what is said in an indexed file, if its subtitles have changed, or what was read of them is lost."""
         path = Path(entry.path)
         if (name := self._subtitles.fingerprint(path)) != entry.subtitles or lost:
-            self._tables.put_said(entry.path, said_lines(path, self._subtitles, report.warnings.append))
+            self._tables.put_transcript(entry.path, read_transcript(path, self._subtitles, report.warnings.append))
             if name != entry.subtitles:
                 self._tables.put_video(replace(entry, subtitles=name))
 
@@ -158,15 +160,15 @@ class Indexer:
             waiting = files
             while waiting:
                 self._index(waiting, encoder, report, progress, stop)
-                waiting = self._take_over(report, stop)
+                waiting = self._postponed_files(report, stop)
         except _Stopped:
             report.stopped = True
         finally:
             with self._counts:
-                for video in self._at_work:
+                for video in self._active:
                     self._tables.end_work(video)
-                self._at_work.clear()
-                self._judged.clear()
+                self._active.clear()
+                self._claimed_elsewhere.clear()
         forget_unused(self._tables, self._features, before)
         self._tables.tidy()
         if not report.stopped:
@@ -182,16 +184,16 @@ class Indexer:
     ) -> None:
         from vtg.features.pipeline import encode_videos
 
-        def tell(step: Progress) -> None:
+        def report_step(step: Progress) -> None:
             if stop():
                 raise _Stopped
             progress(step)
 
-        encoded = encode_videos(files, encoder, self._model.fps, skip=self._knows_already)
+        encoded = encode_videos(files, encoder, self._model.fps, skip=self._should_skip)
         with contextlib.closing(encoded):
             for done, video in enumerate(encoded):
                 step = _progress(video.path, done, len(files))
-                tell(step)
+                report_step(step)
                 if video.key and self._is_left_to_others():
                     self._postponed[video.path] = video.key
                 else:
@@ -200,18 +202,18 @@ class Indexer:
                         # The file whose features were to serve was removed since, or was gone before it was read.
                         self._postponed[video.path] = video.key
                     else:
-                        self._enter(video, twins, step, report, tell)
-                    self._let_go(video.key)
-                if (done + 1) % TIDY_EVERY == 0:
+                        self._add(video, twins, step, report, report_step)
+                    self._release(video.key)
+                if (done + 1) % TIDY_INTERVAL_VIDEOS == 0:
                     self._tables.tidy()
 
-    def _enter(
+    def _add(
         self,
         video: EncodedVideo,
         twins: list[VideoEntry],
         step: Progress,
         report: IndexReport,
-        tell: Reporter,
+        report_step: Reporter,
     ) -> None:
         """Store one video with all that belongs to it; its row, which makes it findable, comes last."""
         size, modified = _size_and_time(video.path)
@@ -219,7 +221,7 @@ class Indexer:
             report.unchanged.append(str(video.path))  # another run has done it since this one began
             return
         try:
-            duration, width, height = self._take(video, twins, step, tell)
+            duration, width, height = self._store(video, twins, step, report_step)
         except VideoError as error:
             entry = self._entry(video, size, modified, failure=error.reason)
             report.failed[entry.path] = error.reason
@@ -227,8 +229,8 @@ class Indexer:
                 self._unreadable.add(video.key)
         else:
             entry = self._entry(video, size, modified, duration, width, height)
-            said = said_lines(video.path, self._subtitles, report.warnings.append)
-            self._tables.put_said(entry.path, said)
+            said = read_transcript(video.path, self._subtitles, report.warnings.append)
+            self._tables.put_transcript(entry.path, said)
             report.added.append(entry.path)
             report.seconds += 0.0 if video.skipped else duration
         self._tables.put_video(entry)
@@ -237,7 +239,7 @@ class Indexer:
             self._tables.delete_videos(gone)
             report.moved[entry.path] = gone[0]
 
-    def _take_over(self, report: IndexReport, stop: Callable[[], bool]) -> list[Path]:
+    def _postponed_files(self, report: IndexReport, stop: Callable[[], bool]) -> list[Path]:
         """Tell which of the postponed files still have to be done, once another run that is at work on them is over."""
         if not self._postponed:
             return []
@@ -245,51 +247,51 @@ class Indexer:
         while not self._tables.begin_work(first):
             if stop():
                 raise _Stopped
-            time.sleep(WAITING_SECONDS)
+            time.sleep(POLL_SECONDS)
         self._tables.end_work(first)
         files = list(self._postponed)
         self._postponed.clear()
         return self.sort_by_need(files, report, retry_failed=False)
 
-    def _knows_already(self, key: str) -> bool:
+    def _should_skip(self, key: str) -> bool:
         """Whether a content need not be encoded: another file has it, or another run is at work on it."""
         with self._counts:
-            if self._at_work[key]:
+            if self._active[key]:
                 known, is_others = True, False
             else:
                 is_others = not self._tables.begin_work(key)
                 known = is_others or self._is_stored(key)
-            self._judged.append(is_others)
+            self._claimed_elsewhere.append(is_others)
             if not is_others:
-                self._at_work[key] += 1
+                self._active[key] += 1
         return known
 
     def _is_left_to_others(self) -> bool:
-        """What `_knows_already` has found of the next of the files in hand."""
+        """What `_should_skip` has found of the next of the files in hand."""
         with self._counts:
-            return self._judged.popleft()
+            return self._claimed_elsewhere.popleft()
 
     def _is_stored(self, video: str) -> bool:
         # A file that is known and comes again was touched: that is how its owner asks for it to be done again.
-        untouched = any(entry != self._touched.get(entry.path) for entry in self._indexed(video))
+        untouched = any(entry != self._changed.get(entry.path) for entry in self._indexed(video))
         return untouched and self._key(video) in self._features
 
     def _indexed(self, video: str) -> list[VideoEntry]:
         return [entry for entry in self._tables.videos_of(video) if entry.state == INDEXED]
 
-    def _let_go(self, video: str) -> None:
+    def _release(self, video: str) -> None:
         with self._counts:
-            self._at_work[video] -= 1
-            if self._at_work[video] <= 0:
-                del self._at_work[video]
+            self._active[video] -= 1
+            if self._active[video] <= 0:
+                del self._active[video]
                 self._tables.end_work(video)
 
-    def _take(
+    def _store(
         self,
         video: EncodedVideo,
         twins: list[VideoEntry],
         step: Progress,
-        tell: Reporter,
+        report_step: Reporter,
     ) -> tuple[float, int, int]:
         """Store the features and embeddings of one video, unless another file of its content has them."""
         if video.skipped:
@@ -303,8 +305,8 @@ class Indexer:
         info = video.info
         computed = self._load_encoder().computes
         key = self._key(video.key)
-        if in_the_way := self._features.in_the_way(key):
-            raise VideoError(video.path, f"its features cannot be kept: {in_the_way} is a folder; remove it")
+        if blocking_folder := self._features.blocking_folder(key):
+            raise VideoError(video.path, f"its features cannot be kept: {blocking_folder} is a folder; remove it")
         # A run that was killed, this one's neighbour too, may have left frames of a content; its features come first.
         is_new = video.key not in self._stored and not self._features.path(key).is_file()
         with self._features.write(key, info.duration, computed=computed) as writer:
@@ -313,7 +315,7 @@ class Indexer:
                 writer.append(chunk)
                 rows.append((chunk.times, chunk.embedding))
                 seconds = float(chunk.times[-1]) + 1 / self._model.fps
-                tell(replace(step, current=min(1.0, seconds / info.duration) if info.duration else 0.0))
+                report_step(replace(step, current=min(1.0, seconds / info.duration) if info.duration else 0.0))
         times, embedding = map(np.concatenate, zip(*rows, strict=True))
         self._tables.put_frames(video.key, times, embedding, is_new)
         return info.duration, info.width, info.height

@@ -22,7 +22,7 @@ from vtg.library.query import Part, Question, Stretch
 from vtg.library.settings import SETTINGS, Storage, agree_on_model, default_library_path, read_storage, write_settings
 from vtg.library.stored_features import LibraryFeatures
 from vtg.library.tables import INDEXED, LibraryTables, VideoEntry
-from vtg.library.upkeep import MEND_ROWS, Problem, describe, find_moved, find_problems, is_away
+from vtg.library.upkeep import REPAIR_HINT, Problem, describe, find_moved, find_problems, is_away
 from vtg.models.calibration import Calibration
 from vtg.models.registry import registry
 from vtg.models.specs import ModelSpec
@@ -46,7 +46,7 @@ __all__ = [
     "best_time",
 ]
 
-MOST_PER_VIDEO = 3  # moments of one video in the results of a search over many
+MAX_MOMENTS_PER_VIDEO = 3  # moments of one video in the results of a search over many
 
 
 class Library:
@@ -310,7 +310,7 @@ class Library:
                 raise VtgError(f"{self.folder}: has no videos of these dates; 'vtg library list' shows what it has")
         by_video = {entry.video: entry for entry in reversed(entries)}
         paths = {entry.path: entry.video for entry in entries}
-        most = per_video or (None if len(by_video) == 1 else MOST_PER_VIDEO)
+        most = per_video or (None if len(by_video) == 1 else MAX_MOMENTS_PER_VIDEO)
         return Selection(by_video, paths, len(entries) == len(readable), most)
 
     def ground(self, path: str | os.PathLike[str], query: str) -> Grounding:
@@ -362,7 +362,7 @@ class Library:
         """The files that can be searched, at least one."""
         indexed = [entry for entry in self.videos() if entry.state == INDEXED]
         for row in self._tables.damaged_rows() if self.exists else []:
-            self.warn(f"{self.folder}: a row of its videos is damaged ({row.path}: {row.what}); {MEND_ROWS}")
+            self.warn(f"{self.folder}: a row of its videos is damaged ({row.path}: {row.what}); {REPAIR_HINT}")
         if not indexed:
             raise VtgError(f"{self.folder}: this library is empty; add videos with: vtg index PATH")
         entries = [entry for entry in indexed if self.reads(entry)]

@@ -31,16 +31,18 @@ class NamedFiles:
 
     Args:
         folder: of the library.
-        asked: what the user asked for; None for what the library says.
+        requested: what the user requested for; None for what the library says.
         model: what was agreed on.
     """
 
-    def __init__(self, folder: Path, asked: ModelSpec | str | None, model: ModelSpec) -> None:
+    def __init__(self, folder: Path, requested: ModelSpec | str | None, model: ModelSpec) -> None:
         made_with = read_settings(folder)
         self._folder = folder
         self._model = model
-        self._weights_named = made_with is None or isinstance(asked, ModelSpec) or model.encoder != made_with.encoder
-        self._head_named = made_with is None or asked is not None
+        self._weights_named = (
+            made_with is None or isinstance(requested, ModelSpec) or model.encoder != made_with.encoder
+        )
+        self._head_named = made_with is None or requested is not None
 
     def fingerprint(self) -> str:
         """Of the encoder: by the hash that the library has, or by the file's own where the user names the file.

@@ -17,7 +17,7 @@ from vtg.timespans import format_time, parse_time
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
 
-__all__ = ["Part", "Question", "Stretch", "embed_question", "parse_stretch", "parse_weighted"]
+__all__ = ["Part", "Question", "Stretch", "embed_query", "parse_stretch", "parse_weighted"]
 
 _WEIGHTED = re.compile(r"(?P<what>.*?)\s*\*\s*(?P<weight>\d+(?:\.\d*)?|\.\d+)", re.S)
 
@@ -124,7 +124,7 @@ def parse_stretch(text: str) -> Stretch:
     return stretch
 
 
-def embed_question(
+def embed_query(
     parts: Sequence[Part],
     encoder: ClipEncoder,
     embed_stretch: Callable[[Stretch], np.ndarray],

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vtg.features.store import LONGEST_SECONDS
+from vtg.features.store import MAX_DURATION_SECONDS
 from vtg.text import from_utf8, to_utf8
 from vtg.video.subtitles.lines import TranscriptLine
 
@@ -25,10 +25,10 @@ __all__ = [
     "frames_by_video",
     "is_absolute",
     "near_frames",
-    "said_lines",
-    "said_rows",
     "texts",
     "times_by_video",
+    "transcript_lines",
+    "transcript_rows",
     "video_entries",
     "video_rows",
 ]
@@ -130,7 +130,7 @@ def video_entries(rows: Any) -> tuple[list[VideoEntry], list[DamagedRow]]:
         if field.name in rows.schema.names and rows.schema.field(field.name).type != field.type:
             raise ValueError(f"column {field.name} of another type")
     columns = {name: rows[name].to_pylist() for name in _COLUMNS if name in rows.schema.names and name != "added"}
-    columns["added"] = [_moment(since) for since in rows["added"].cast("int64").to_pylist()]
+    columns["added"] = [_added_time(since) for since in rows["added"].cast("int64").to_pylist()]
     missing = _COLUMNS.keys() - columns.keys() - {"subtitles"}
     if missing:
         raise KeyError(f"no column {min(missing)}")
@@ -138,7 +138,7 @@ def video_entries(rows: Any) -> tuple[list[VideoEntry], list[DamagedRow]]:
     damaged = []
     for values in zip(*columns.values(), strict=True):
         row = dict(zip(columns, values, strict=True))
-        if wrong := _what_is_wrong(row):
+        if wrong := _invalid_column(row):
             damaged.append(DamagedRow(str(row["path"] or ""), f"{wrong} {str(row[wrong])[:40]!r}"))
             continue
         row |= {name: from_utf8(row[name]) for name in _TEXTS if name in row}
@@ -148,14 +148,14 @@ def video_entries(rows: Any) -> tuple[list[VideoEntry], list[DamagedRow]]:
     return list(entries.values()), damaged
 
 
-def _moment(microseconds: int | None) -> datetime | None:
+def _added_time(microseconds: int | None) -> datetime | None:
     """When a file was added; None for what cannot be."""
     if microseconds is None or not 0 <= microseconds < LATEST_MICROSECONDS:
         return None
     return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=microseconds)
 
 
-def _what_is_wrong(row: dict[str, Any]) -> str:
+def _invalid_column(row: dict[str, Any]) -> str:
     """The name of a column whose value cannot be; "" where there is none."""
     for name, value in row.items():
         if not isinstance(value, _COLUMNS[name]) or isinstance(value, bool):
@@ -166,7 +166,7 @@ def _what_is_wrong(row: dict[str, Any]) -> str:
     for name in ("video", "encoder"):
         if not _NAME.fullmatch(row[name]):
             return name
-    if not 0 <= row["duration"] < LONGEST_SECONDS:
+    if not 0 <= row["duration"] < MAX_DURATION_SECONDS:
         return "duration"
     if row["state"] not in (INDEXED, FAILED) or (row["state"] == INDEXED) != bool(row["video"]):
         return "state"
@@ -197,19 +197,19 @@ def frames_by_video(rows: Any) -> dict[str, int]:
     import pyarrow.compute as pc
 
     times = rows["time"].to_numpy().astype(float)
-    counts = pc.value_counts(rows["video"].filter((times >= 0) & (times < LONGEST_SECONDS))).to_pylist()
+    counts = pc.value_counts(rows["video"].filter((times >= 0) & (times < MAX_DURATION_SECONDS))).to_pylist()
     return {count["values"]: count["counts"] for count in counts if isinstance(count["values"], str)}
 
 
 def near_frames(rows: Any) -> NearFrames:
     """Frames that a search has found, without those whose time or distance cannot be."""
     times, distances = (rows[name].to_numpy().astype(float) for name in ("time", "_distance"))
-    good = np.flatnonzero((times >= 0) & (times < LONGEST_SECONDS) & np.isfinite(distances))
+    good = np.flatnonzero((times >= 0) & (times < MAX_DURATION_SECONDS) & np.isfinite(distances))
     videos = rows["video"].to_pylist()
     return NearFrames([videos[place] for place in good], times[good], 1.0 - distances[good])
 
 
-def said_lines(rows: list[dict[str, Any]]) -> list[TranscriptLine]:
+def transcript_lines(rows: list[dict[str, Any]]) -> list[TranscriptLine]:
     """Lines that a search has found, best first, without those whose times cannot be."""
     return [
         TranscriptLine(from_utf8(row["path"]), row["start"], row["end"], row["text"], float(row["_score"]))
@@ -223,7 +223,7 @@ def said_lines(rows: list[dict[str, Any]]) -> list[TranscriptLine]:
 
 
 def _is_time(seconds: Any) -> bool:
-    return isinstance(seconds, float) and 0 <= seconds < LONGEST_SECONDS
+    return isinstance(seconds, float) and 0 <= seconds < MAX_DURATION_SECONDS
 
 
 def video_rows(entries: list[VideoEntry]) -> Any:
@@ -267,7 +267,7 @@ def frame_rows(video: str, times: np.ndarray, embedding: np.ndarray) -> Any:
     )
 
 
-def said_rows(lines: Sequence[TranscriptLine]) -> Any:
+def transcript_rows(lines: Sequence[TranscriptLine]) -> Any:
     import pyarrow as pa
 
     schema = pa.schema([("path", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])

@@ -12,8 +12,8 @@ import numpy as np
 from vtg.grounding.grounder import Grounder, Grounding, Moment
 from vtg.grounding.window_layout import WindowGrid
 from vtg.grounding.zero_shot import propose_moments, query_margin
-from vtg.library.hits import Hit, Selection, best_hits, best_time, said_moments, where_said
-from vtg.library.query import Part, Question, Stretch, embed_question
+from vtg.library.hits import Hit, Selection, best_hits, best_time, transcript_moments, with_transcript
+from vtg.library.query import Part, Question, Stretch, embed_query
 from vtg.library.ranking import Candidate, choose_windows, cut_window, every_window
 from vtg.library.rows import NearFrames, VideoEntry
 from vtg.library.stored_videos import StoredVideos
@@ -30,17 +30,17 @@ __all__ = ["Searcher"]
 
 # Frames x tokens x width that a head looks at for one sentence: 25 windows of a ViT-B/32 and 150 s, about a fifth of a
 # second on two cores.
-WORK = 25 * 75 * 50 * 256
-FEWEST_WINDOWS, MOST_WINDOWS = 8, 200
-SECOND_LOOK = 3  # times as many windows are looked at before it is said that nothing was found
-WINDOWS_PER_VIDEO = 3
-NEAR_FRAMES = (1024, 4096)  # that videos and windows are chosen by: more where these lie in too few
+MAX_HEAD_WORK = 25 * 75 * 50 * 256
+MIN_WINDOWS, MAX_WINDOWS = 8, 200
+SECOND_PASS_FACTOR = 3  # times as many windows are looked at before it is said that nothing was found
+MAX_WINDOWS_PER_VIDEO = 3
+NEAREST_FRAME_COUNTS = (1024, 4096)  # that videos and windows are chosen by: more where these lie in too few
 MAX_ZERO_SHOT_VIDEOS = 20  # that are grounded by embeddings alone where there are too many to look at all
-ALL_FRAMES = 20_000  # up to here all videos are looked at
+MAX_EXHAUSTIVE_FRAMES = 20_000  # up to here all videos are looked at
 DUPLICATE_IOU = 0.5  # IoU of moments found in two windows, beyond which they are one
 RARE_DEVIATIONS = 3.0  # above the library's usual frame: as likely as not what a picture or a sum asks for
-EVIDENCE_MOMENTS = 5  # of a video, of which some may be nothing, and the best of the others counts
-SAID_LINES = 1_000  # that are looked at for one question
+MAX_EVIDENCE_MOMENTS = 5  # of a video, of which some may be nothing, and the best of the others counts
+MAX_TRANSCRIPT_LINES = 1_000  # that are looked at for one question
 
 
 class Searcher:
@@ -79,11 +79,11 @@ class Searcher:
         Raises:
             VtgError: a picture cannot be read, or a stretch is of no video of the library.
         """
-        said = self._find_said(question.said, selection) if question.said else None
+        said = self._find_transcript_lines(question.said, selection) if question.said else None
         if said is not None:
             selection = selection.only(said)
         if not question.parts:
-            hits = said_moments(said or {}, selection)
+            hits = transcript_moments(said or {}, selection)
         elif question.sentence is None:
             hits = self._by_embedding(question.parts, selection)
         elif self._grounder.head is not None:
@@ -93,7 +93,7 @@ class Searcher:
             enough = limit if said is None else None
             hits = self._by_clip(question.sentence, selection, enough, min_score)
         if said is not None and question.parts:
-            hits = where_said(hits, said, selection)
+            hits = with_transcript(hits, said, selection)
         return best_hits(hits, limit, min_score, selection.per_video)
 
     def _by_head(
@@ -102,18 +102,18 @@ class Searcher:
         text = self._grounder.encoder.encode_text(sentence)
         # Where not every moment counts, the best ones of each video are enough.
         enough = limit if said is None else None
-        chosen = self._windows(text, selection, said, self._most_windows)
-        hits = self._look(chosen, sentence, text, selection, enough)
+        chosen = self._windows(text, selection, said, self._max_windows)
+        hits = self._search_windows(chosen, sentence, text, selection, enough)
         if max((hit.moment.score for hit in hits), default=0.0) < self._calibration.threshold:
-            more = self._windows(text, selection, said, SECOND_LOOK * self._most_windows)
+            more = self._windows(text, selection, said, SECOND_PASS_FACTOR * self._max_windows)
             # Of a video with a window that was not looked at, all that were chosen are looked at together.
             new = [candidate for candidate in more if candidate not in chosen]
             again = {selection.entries[candidate.video].path for candidate in new}
             hits = [hit for hit in hits if hit.video not in again]
-            hits += self._look(new, sentence, text, selection, enough, not chosen) if new else []
+            hits += self._search_windows(new, sentence, text, selection, enough, not chosen) if new else []
         return hits
 
-    def _look(
+    def _search_windows(
         self,
         chosen: list[Candidate],
         sentence: str,
@@ -145,11 +145,11 @@ class Searcher:
             near = NearFrames(
                 [key for _, key, _ in lines], np.array([time for *_, time in lines]), np.zeros(len(lines))
             )
-            return choose_windows(near, frames, fps, grid, most, WINDOWS_PER_VIDEO)
+            return choose_windows(near, frames, fps, grid, most, MAX_WINDOWS_PER_VIDEO)
         chosen: list[Candidate] = []
-        for count in NEAR_FRAMES:
+        for count in NEAREST_FRAME_COUNTS:
             near = self._tables.nearest_frames(text.embedding.float().numpy(), count, selection.keys)
-            chosen = choose_windows(near, frames, fps, grid, most, WINDOWS_PER_VIDEO)
+            chosen = choose_windows(near, frames, fps, grid, most, MAX_WINDOWS_PER_VIDEO)
             if sum(len(candidate.starts) for candidate in chosen) >= most or len(near.videos) < count:
                 break
         return chosen
@@ -161,10 +161,10 @@ class Searcher:
         return WindowGrid.of(config.window_seconds, config.step_seconds, self._grounder.fps)
 
     @property
-    def _most_windows(self) -> int:
+    def _max_windows(self) -> int:
         assert self._grounder.head is not None
         window = self._grid.length * self._grounder.encoder.tokens * self._grounder.head.config.hidden_width
-        return min(MOST_WINDOWS, max(FEWEST_WINDOWS, WORK // window))
+        return min(MAX_WINDOWS, max(MIN_WINDOWS, MAX_HEAD_WORK // window))
 
     def _ground(
         self, videos: Sequence[tuple[VideoFeatures, Candidate]], sentence: str, text: TextFeatures, most: int | None
@@ -203,7 +203,7 @@ class Searcher:
         best = found[0]
         margin = self._margin(features, text, best.hit.moment)
         if not np.isfinite(margin):
-            self._stored.tell_of_values(features)
+            self._stored.warn_of_values(features)
             return []
         share = self._calibration.chance(best.hit.moment.score, margin, best.saliency) / best.hit.moment.score
         return [
@@ -224,7 +224,7 @@ class Searcher:
         texts = self._grounder.encoder.encode_texts(sentences)
         columns = []
         for features in videos:
-            (groundings,) = self._grounder.ground_each([features], sentences, texts, EVIDENCE_MOMENTS)
+            (groundings,) = self._grounder.ground_each([features], sentences, texts, MAX_EVIDENCE_MOMENTS)
             rows = np.zeros((len(sentences), 3))
             for row, grounding, text in zip(rows, groundings, texts, strict=True):
                 for best in _found(grounding, 0.0)[:1]:
@@ -267,17 +267,17 @@ class Searcher:
             bounds = [(self._grounder.score_bound(video, text), video) for video in features]
         for bound, video in bounds:
             if not np.isfinite(bound):
-                self._stored.tell_of_values(video)
+                self._stored.warn_of_values(video)
         bounds = [(bound, video) for bound, video in bounds if np.isfinite(bound)]
         return sorted(bounds, key=lambda pair: (-pair[0], pair[1].name))
 
     def _near_videos(self, embedding: np.ndarray, selection: Selection) -> list[str]:
         """All videos, or where these are very many those with the nearest frames."""
         frames = sum(entry.duration for entry in selection.entries.values()) * self._grounder.fps
-        if frames <= ALL_FRAMES:
+        if frames <= MAX_EXHAUSTIVE_FRAMES:
             return list(selection.entries)
         videos: list[str] = []
-        for count in NEAR_FRAMES:
+        for count in NEAREST_FRAME_COUNTS:
             near = self._tables.nearest_frames(embedding, count, selection.keys)
             known = [video for video in dict.fromkeys(near.videos) if video in selection.entries]
             videos = known[:MAX_ZERO_SHOT_VIDEOS]
@@ -287,7 +287,7 @@ class Searcher:
 
     def _by_embedding(self, parts: Sequence[Part], selection: Selection) -> list[Hit]:
         typical = self._stored.typical_frames(selection)
-        question = embed_question(
+        question = embed_query(
             parts,
             self._grounder.encoder,
             self._stored.embed_stretch,
@@ -302,7 +302,7 @@ class Searcher:
                 curve = np.asarray(features.embedding @ question)
             curve = (curve - usual.mean()) / max(float(usual.std()), 1e-6) - RARE_DEVIATIONS
             if not np.isfinite(curve).all():
-                self._stored.tell_of_values(features)
+                self._stored.warn_of_values(features)
                 continue
             for start, end, score in propose_moments(curve, features.fps, features.duration):
                 frames = curve[int(start * features.fps) : max(int(start * features.fps) + 1, int(end * features.fps))]
@@ -312,10 +312,10 @@ class Searcher:
         asked = [(selection.paths.get(str(stretch.video.resolve())), stretch) for stretch in stretches]
         return [hit for hit in hits if not any(_is_of(hit, key, stretch, selection) for key, stretch in asked)]
 
-    def _find_said(self, words: str, selection: Selection) -> dict[str, list[TranscriptLine]]:
+    def _find_transcript_lines(self, words: str, selection: Selection) -> dict[str, list[TranscriptLine]]:
         paths = None if selection.is_everything else list(selection.paths)
         said: dict[str, dict[tuple[float, str], TranscriptLine]] = {}
-        for line in self._tables.find_said(words, SAID_LINES, paths):
+        for line in self._tables.find_transcript_lines(words, MAX_TRANSCRIPT_LINES, paths):
             if line.path in selection.paths:
                 # Two files of one content say the same.
                 said.setdefault(selection.paths[line.path], {}).setdefault((line.start, line.text), line)

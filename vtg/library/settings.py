@@ -29,7 +29,7 @@ __all__ = [
 
 SETTINGS = "library.json"
 FORMAT = 1  # of the folder; a library of a later one is refused
-MOST_BYTES = 1 << 20  # of the file; it has 400
+MAX_SETTINGS_BYTES = 1 << 20  # of the file; it has 400
 PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -40,7 +40,7 @@ class Storage:
     Attributes:
         precision: of the layers that are kept, one of `PRECISIONS`: int8, or float16 for the others. Projections are
             int8 whatever it says.
-        keep_layers: whether the layers are kept too: then any other head can be asked later, and the library takes
+        keep_layers: whether the layers are kept too: then any other head can be requested later, and the library takes
             several times the space.
     """
 
@@ -135,7 +135,7 @@ def _read(folder: Path) -> _Settings | None:
             raise VtgError(f"{folder}: is there and is not a library; name another folder with --library")
         return None
     try:
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
             raise ValueError("too large for settings")
         settings = read_json(path.read_text("utf-8"))
         if settings["format"] > FORMAT:
@@ -155,36 +155,38 @@ def _storage(values: dict[str, Any]) -> Storage:
 
 
 def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
-    """The model that a library is used with: what is asked for, where it reads what is there.
+    """The model that a library is used with: what is requested for, where it reads what is there.
 
     Args:
         folder: of the library, which may not be there yet.
-        model: what is asked for; None for what the library was made with, or for a new one the default.
+        model: what is requested for; None for what the library was made with, or for a new one the default.
 
     Raises:
         VtgError: the library was made with another CLIP or rate, or the folder is not a library.
     """
     settings = _read(folder)
-    asked = model_spec(model) if isinstance(model, str) else model
-    if settings is None or asked is None:
-        return asked or (settings.model if settings else model_spec())
+    requested = model_spec(model) if isinstance(model, str) else model
+    if settings is None or requested is None:
+        return requested or (settings.model if settings else model_spec())
     made_with = settings.model
     if isinstance(model, str):
         # By name alone: CLIP without a head reads any library, and a head of the same published CLIP means the
         # weights that this library was given for it.
-        if asked.name == ZERO_SHOT:
-            asked = replace(asked, encoder=made_with.encoder, fps=made_with.fps)
-        elif asked.name == made_with.name or asked.encoder == _own_encoder(made_with.name):
-            asked = replace(asked, encoder=made_with.encoder)
+        if requested.name == ZERO_SHOT:
+            requested = replace(requested, encoder=made_with.encoder, fps=made_with.fps)
+        elif requested.name == made_with.name or requested.encoder == _own_encoder(made_with.name):
+            requested = replace(requested, encoder=made_with.encoder)
     # The file that a library was made with may have been changed since, or be gone: that is seen as it is loaded.
-    if asked.encoder != made_with.encoder and asked.encoder.fingerprint != settings.fingerprint:
+    if requested.encoder != made_with.encoder and requested.encoder.fingerprint != settings.fingerprint:
         raise VtgError(
-            f"{folder}: was made with {made_with.encoder}, not with {asked.encoder}; "
+            f"{folder}: was made with {made_with.encoder}, not with {requested.encoder}; "
             "name another folder with --library, or leave the model out"
         )
-    if asked.fps != made_with.fps:
-        raise VtgError(f"{folder}: has {made_with.fps:g} frames a second, not {asked.fps:g}; name another --library")
-    return asked
+    if requested.fps != made_with.fps:
+        raise VtgError(
+            f"{folder}: has {made_with.fps:g} frames a second, not {requested.fps:g}; name another --library"
+        )
+    return requested
 
 
 def _own_encoder(name: str) -> EncoderSpec | None:

@@ -66,7 +66,7 @@ class LibraryFeatures(FeatureStore):
             return 0
         return frames
 
-    def in_the_way(self, key: FeatureKey) -> Path | None:
+    def blocking_folder(self, key: FeatureKey) -> Path | None:
         """A folder that lies where a file of a key would be written; None where there is none."""
         wanted = self._projection_key(key)
         paths = [self.path(key)] if wanted is None else [self.path(key), self.projections.path(wanted)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredVideos"]
 
-TYPICAL_VIDEOS, TYPICAL_FRAMES = 64, 32  # evenly chosen, and frames of each, that stand for the library
+TYPICAL_VIDEOS, FRAMES_PER_TYPICAL_VIDEO = 64, 32  # evenly chosen, and frames of each, that stand for the library
 
 
 class StoredVideos:
@@ -43,7 +43,7 @@ class StoredVideos:
         self._open = open_features
         self._grounder = grounder
         self._warn = warn
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._typical: tuple[int, np.ndarray] = (-1, np.zeros((0, 0)))
 
     def opened(
@@ -85,20 +85,20 @@ class StoredVideos:
         if failures and needed and not any_opened:
             raise failures[0]
         for failure in failures:
-            self._tell(str(failure))
+            self._warn_once(str(failure))
 
     def _check_width(self, features: VideoFeatures) -> None:
         width = self._grounder.encoder.embedding_size
         if features.embedding is None or features.embedding.shape[1] != width:
             raise VtgError(f"{features.name}: has no embeddings of this library's CLIP; index it again")
 
-    def tell_of_values(self, features: VideoFeatures) -> None:
+    def warn_of_values(self, features: VideoFeatures) -> None:
         """Tell that a video is passed over, as what is stored of it are no numbers."""
-        self._tell(_no_numbers(features))
+        self._warn_once(_not_finite(features))
 
-    def _tell(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
+    def _warn_once(self, line: str) -> None:
+        if line not in self._warned:
+            self._warned.add(line)
             self._warn(line)
 
     def typical_frames(self, selection: Selection) -> np.ndarray:
@@ -110,7 +110,7 @@ class StoredVideos:
             for _, features in self.opened(chosen, selection):
                 embedding = features.embedding
                 assert embedding is not None
-                count = min(len(embedding), TYPICAL_FRAMES)
+                count = min(len(embedding), FRAMES_PER_TYPICAL_VIDEO)
                 rows = embedding[np.linspace(0, len(embedding) - 1, count).astype(int)]
                 frames.append(rows[np.isfinite(rows).all(axis=1)])
             self._typical = hash(tuple(videos)), np.concatenate(frames)
@@ -133,9 +133,9 @@ class StoredVideos:
         first = min(len(features) - 1, int(stretch.start * features.fps))
         mean = features.embedding[first : max(first + 1, round(stretch.end * features.fps))].mean(axis=0)
         if not np.isfinite(mean).all():
-            raise VtgError(_no_numbers(features))
+            raise VtgError(_not_finite(features))
         return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9))
 
 
-def _no_numbers(features: VideoFeatures) -> str:
+def _not_finite(features: VideoFeatures) -> str:
     return f"{features.name}: what is stored of it is damaged; 'vtg library verify --checksums' names the file"

@@ -25,10 +25,10 @@ from vtg.library.rows import (
     frames_by_video,
     is_absolute,
     near_frames,
-    said_lines,
-    said_rows,
     texts,
     times_by_video,
+    transcript_lines,
+    transcript_rows,
     video_entries,
     video_rows,
 )
@@ -39,15 +39,15 @@ from vtg.video.subtitles.lines import TranscriptLine
 __all__ = ["FAILED", "INDEXED", "DamagedRow", "LibraryTables", "NearFrames", "TranscriptLine", "VideoEntry"]
 
 TABLES = ("videos", "frames", "said", "folders")
-INDEX_FROM = 20_000  # frames; reading fewer whole is as quick as asking an index
-PARTITION_FRAMES = 2_000  # of the vector index, on average
+MIN_INDEXED_FRAMES = 20_000  # frames; reading fewer whole is as quick as asking an index
+FRAMES_PER_PARTITION = 2_000  # of the vector index, on average
 PROBED_PARTITIONS = 160  # of the index in one search
 REFINED_FRAMES = 1_200  # of these, the ones that are compared by their whole embeddings
-STALE_SHARE = 0.5  # of the frames came after the index was trained: it is made anew
-LOOSE_FRAMES = 20_000  # not in the index yet; a search reads them one by one
-MOST_FRAGMENTS = 64  # small files of rows, of which a search opens each
-FRAGMENT_FRAMES = 10_000  # a large table is joined more rarely, for it is written anew
-KEPT_VERSIONS = timedelta(hours=1)  # of the tables: nobody reads an old one for longer
+MAX_UNINDEXED_SHARE = 0.5  # of the frames came after the index was trained: it is made anew
+MAX_UNINDEXED_FRAMES = 20_000  # not in the index yet; a search reads them one by one
+MAX_FRAGMENTS = 64  # small files of rows, of which a search opens each
+FRAMES_PER_FRAGMENT = 10_000  # a large table is joined more rarely, for it is written anew
+VERSION_RETENTION = timedelta(hours=1)  # of the tables: nobody reads an old one for longer
 
 
 class LibraryTables(Database):
@@ -257,16 +257,16 @@ class LibraryTables(Database):
         if table is None:
             return NearFrames([], np.zeros(0), np.zeros(0))
         with self._named("frames"):
-            question = table.search(np.asarray(embedding, np.float32), vector_column_name="embedding")
-            question = question.distance_type("cosine").nprobes(PROBED_PARTITIONS)
-            question = question.refine_factor(max(2, REFINED_FRAMES // count))
+            search = table.search(np.asarray(embedding, np.float32), vector_column_name="embedding")
+            search = search.distance_type("cosine").nprobes(PROBED_PARTITIONS)
+            search = search.refine_factor(max(2, REFINED_FRAMES // count))
             if videos is not None:
-                question = question.where(one_of("video", videos), prefilter=True)
-            return near_frames(question.select(["video", "time", "_distance"]).limit(count).to_arrow())
+                search = search.where(one_of("video", videos), prefilter=True)
+            return near_frames(search.select(["video", "time", "_distance"]).limit(count).to_arrow())
 
-    def put_said(self, path: str, lines: Sequence[TranscriptLine]) -> None:
+    def put_transcript(self, path: str, lines: Sequence[TranscriptLine]) -> None:
         """Say what is said in a file, in place of what was known of it."""
-        rows = said_rows(lines)
+        rows = transcript_rows(lines)
 
         def make_index(table: Any) -> None:
             if not table.list_indices() and table.count_rows():
@@ -280,12 +280,12 @@ class LibraryTables(Database):
         # Where nothing is said the table is made all the same: that it is not there means that it was removed.
         self._write("said", rows.schema, *([lambda table: table.add(rows), make_index] if lines else []))
 
-    def has_said(self) -> bool:
+    def has_transcript(self) -> bool:
         """Whether there is a table of what is said: it was looked for, even if nothing was found."""
         return self._table("said") is not None
 
-    def find_said(self, words: str, limit: int, paths: Iterable[str] | None = None) -> list[TranscriptLine]:
-        """Find lines that have a question's words.
+    def find_transcript_lines(self, words: str, limit: int, paths: Iterable[str] | None = None) -> list[TranscriptLine]:
+        """Find lines that have a search's words.
 
         Args:
             words: of which a line has some, the more the better; "in quotes" one after the other.
@@ -302,16 +302,16 @@ class LibraryTables(Database):
 
         words = words.strip()
         is_phrase = len(words) > 2 and words[0] == words[-1] == '"'
-        asked = PhraseQuery(words[1:-1], "text") if is_phrase else MatchQuery(words, "text")
+        text_query = PhraseQuery(words[1:-1], "text") if is_phrase else MatchQuery(words, "text")
         with self._named("said"):
             if not table.count_rows():
                 return []
-            question = table.search(asked)
+            search = table.search(text_query)
             if paths is not None:
-                question = question.where(one_of("path", paths), prefilter=True)
-            return said_lines(question.limit(limit).to_list())
+                search = search.where(one_of("path", paths), prefilter=True)
+            return transcript_lines(search.limit(limit).to_list())
 
-    def count_said(self) -> dict[str, int]:
+    def count_transcript_lines(self) -> dict[str, int]:
         """How many lines are said in each file that has any."""
         table = self._table("said")
         with self._named("said"):
@@ -360,12 +360,18 @@ class LibraryTables(Database):
     def _tidy(self, name: str, table: Any) -> None:
         rows = table.count_rows()
         index = next((index.name for index in table.list_indices() if "embedding" in index.columns), None)
-        loose = table.index_stats(index).num_unindexed_rows if index else 0
+        unindexed = table.index_stats(index).num_unindexed_rows if index else 0
         fragments = table.stats()["fragment_stats"]["num_small_fragments"]
-        if loose > LOOSE_FRAMES or fragments > 1 + (MOST_FRAGMENTS + rows // FRAGMENT_FRAMES) * (name == "frames"):
-            table.optimize(cleanup_older_than=KEPT_VERSIONS)
-        if name == "frames" and rows >= INDEX_FROM and (index is None or loose > STALE_SHARE * rows):
+        if unindexed > MAX_UNINDEXED_FRAMES or fragments > 1 + (MAX_FRAGMENTS + rows // FRAMES_PER_FRAGMENT) * (
+            name == "frames"
+        ):
+            table.optimize(cleanup_older_than=VERSION_RETENTION)
+        if (
+            name == "frames"
+            and rows >= MIN_INDEXED_FRAMES
+            and (index is None or unindexed > MAX_UNINDEXED_SHARE * rows)
+        ):
             from lancedb.index import IvfRq
 
-            partitions = max(1, rows // PARTITION_FRAMES)
+            partitions = max(1, rows // FRAMES_PER_PARTITION)
             table.create_index("embedding", config=IvfRq(distance_type="cosine", num_partitions=partitions))

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from vtg.library.settings import Storage
     from vtg.models.specs import ModelSpec
 
-__all__ = ["MEND_ROWS", "Problem", "describe", "find_moved", "find_problems", "is_away"]
+__all__ = ["REPAIR_HINT", "Problem", "describe", "find_moved", "find_problems", "is_away"]
 
-FOLLOW = "follow the disk with: vtg library refresh"
-MEND_ROWS = "remove it with 'vtg library refresh', and index its video again"
+REFRESH_HINT = "follow the disk with: vtg library refresh"
+REPAIR_HINT = "remove it with 'vtg library refresh', and index its video again"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def find_problems(
     """
     entries = tables.videos()
     problems = [
-        Problem(row.path or str(tables.place("videos")), f"a row of it is damaged ({row.what}); {MEND_ROWS}")
+        Problem(row.path or str(tables.place("videos")), f"a row of it is damaged ({row.what}); {REPAIR_HINT}")
         for row in tables.damaged_rows()
     ]
     try:
@@ -131,7 +131,7 @@ def find_problems(
 def _problems_of_texts(tables: LibraryTables, paths: set[str]) -> list[Problem]:
     problems = []
     try:
-        for path in sorted(set(tables.count_said()) - paths):
+        for path in sorted(set(tables.count_transcript_lines()) - paths):
             problems.append(Problem(path, "has words and is not listed; index it again, or remove it"))
     except VtgError as error:
         problems.append(Problem(str(tables.place("said")), _after_name(error, tables.place("said"))))
@@ -157,9 +157,11 @@ def _problems_of(
     status = _status(path)
     if status is None:
         gone = is_gone(entry.path)
-        return [f"is not there any more; {FOLLOW}" if gone else "cannot be looked at; mind the rights of its folder"]
+        return [
+            f"is not there any more; {REFRESH_HINT}" if gone else "cannot be looked at; mind the rights of its folder"
+        ]
     if (status.st_size, status.st_mtime_ns) != (entry.size, entry.modified):
-        return [f"has changed since it was indexed; {FOLLOW}"]
+        return [f"has changed since it was indexed; {REFRESH_HINT}"]
     if entry.state != INDEXED:
         return []
     key = key_of(entry.video)
@@ -194,7 +196,7 @@ def describe(folder: Path, tables: LibraryTables | None, model: ModelSpec, stora
     indexed = {entry.video: entry for entry in entries if entry.state == INDEXED}
     seconds = sum(entry.duration for entry in indexed.values())
     size = sum(status.st_size for path in folder.rglob("*") if (status := _status(path)) and S_ISREG(status.st_mode))
-    said = tables.count_said() if tables else {}
+    said = tables.count_transcript_lines() if tables else {}
     return {
         "videos": sum(entry.state == INDEXED for entry in entries),
         "failed": sum(entry.state != INDEXED for entry in entries),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vtg.features.store import VideoFeatures
-from vtg.features.thumbnails import picture_changes
+from vtg.features.thumbnails import frame_differences
 
 __all__ = ["change_points", "frame_embedding", "shot_edges", "video_shots"]
 
@@ -13,7 +13,7 @@ WINDOW_FRAMES = 240  # segmented together; the cost of a static span grows with 
 CUT_SHARE = 0.7  # of the mean squared distance between two frames of the video: minimum change at a cut
 MIN_CUT_DISTANCE = 0.2  # squared distance of unit vectors: minimum change at a cut in any video
 PENALTY_SHARE = 0.3  # of the change at a cut; below 0.5, so that a single frame between two cuts is a shot
-MIN_PICTURE_CHANGE = 0.75  # see `picture_changes`; few frames 2 s apart in a shot differ by as much
+MIN_PICTURE_CHANGE = 0.75  # see `frame_differences`; few frames 2 s apart in a shot differ by as much
 
 
 def video_shots(features: VideoFeatures) -> np.ndarray:
@@ -47,7 +47,7 @@ def shot_edges(embedding: np.ndarray, thumbnails: np.ndarray | None = None) -> n
     changes = np.square(signal[inner] - signal[inner - 1]).sum(axis=1)
     is_cut = changes >= change
     if thumbnails is not None:
-        is_cut &= picture_changes(thumbnails)[inner - 1] >= MIN_PICTURE_CHANGE
+        is_cut &= frame_differences(thumbnails)[inner - 1] >= MIN_PICTURE_CHANGE
     return np.array([0, *inner[is_cut], len(signal)])
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vtg.files.paths import DANGLING, is_folder, lies_within, why_no_file
+from vtg.files.paths import BROKEN_LINK, is_folder, lies_within, why_no_file
 
 __all__ = [
     "VIDEO_SUFFIXES",
@@ -151,7 +151,7 @@ class _Walk:
                 else:
                     inner.append((path, real / entry.name))
             except FileNotFoundError:
-                self.unreadable[str(path)] = DANGLING
+                self.unreadable[str(path)] = BROKEN_LINK
             except OSError as error:
                 self.unreadable[str(path)] = f"cannot be read: {_reason(error)}"
         return inner

@@ -32,7 +32,7 @@ __all__ = [
 BLOCK_BYTES = 1 << 16  # bytes read at once
 TIMEOUT_SECONDS = 30  # seconds without a byte until a connection counts as broken
 PARTIAL_CONTENT = 206  # the HTTP status of an answer to a range
-MOST_UNANNOUNCED = 4 << 30  # bytes of a file whose size the server does not say
+MAX_UNANNOUNCED_BYTES = 4 << 30  # bytes of a file whose size the server does not say
 SHA1_DIGITS, SHA256_DIGITS = 40, 64  # of the hub's names for the content of small and of large files
 
 
@@ -103,7 +103,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Reporter =
         if done and response.status_code != PARTIAL_CONTENT:  # a server that knows no ranges sends all of it
             _emptied(file)
         size = _announced_size(response) if size is None else size
-        most = MOST_UNANNOUNCED if size is None else size
+        most = MAX_UNANNOUNCED_BYTES if size is None else size
         read = response.iter_bytes if hasattr(response, "iter_bytes") else response.iter_content
         for block in read(BLOCK_BYTES):
             if file.tell() + len(block) > most:

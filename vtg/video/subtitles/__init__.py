@@ -8,7 +8,7 @@ belong to it. Read `folders` (which files belong to a video), `encodings` with `
 
 from vtg.video.subtitles.folders import SubtitleFolders
 from vtg.video.subtitles.formats import parse_subtitles
-from vtg.video.subtitles.reading import said_lines
+from vtg.video.subtitles.reading import read_transcript
 from vtg.video.subtitles.writing import sequential_captions
 
-__all__ = ["SubtitleFolders", "parse_subtitles", "said_lines", "sequential_captions"]
+__all__ = ["SubtitleFolders", "parse_subtitles", "read_transcript", "sequential_captions"]

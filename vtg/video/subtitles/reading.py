@@ -18,7 +18,7 @@ from vtg.video.subtitles.lines import TranscriptLine
 if TYPE_CHECKING:
     from vtg.video.probing import VideoTrack
 
-__all__ = ["MAX_FILE_BYTES", "said_lines"]
+__all__ = ["MAX_FILE_BYTES", "read_transcript"]
 
 MAX_FILE_BYTES = 25 << 20  # of a subtitle file; that of a long film has 200 KB
 VOBSUB_START = b"\0\0\1\xba"  # of a program stream with subtitles as images
@@ -28,7 +28,7 @@ class _UnreadableError(Exception):
     """Reason why a subtitle file cannot be read; follows "path: "."""
 
 
-def said_lines(
+def read_transcript(
     video: Path, folders: SubtitleFolders, warn: Callable[[str], None] = lambda message: None
 ) -> list[TranscriptLine]:
     """Read all transcript lines of a video, ordered by time; times count from its first frame.
