@@ -1,7 +1,7 @@
 """Open, create and write the LanceDB tables of a library, with one writer at a time and clear errors.
 
-LanceDB tells of everything that goes wrong by a RuntimeError, OSError or ValueError with a text, and by no class or
-field of its own. Here each becomes a `VtgError` that names the table's folder and what to do.
+LanceDB raises RuntimeError, OSError or ValueError with a message, without classes or fields of its own. They are
+converted to a `VtgError` that names the table's folder and what to do.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Database", "delete_rows", "one_of"]
 
-MAX_ATTEMPTS = 8  # at a write that another process's commit came before
-PAUSE_SECONDS = 0.05  # before the second attempt, twice as long before each later one
-MAX_REASON_CHARACTERS = 200  # characters of what LanceDB says
+MAX_ATTEMPTS = 8  # of a write that conflicts with another process's commit
+PAUSE_SECONDS = 0.05  # before the second attempt; doubled before each later one
+MAX_REASON_CHARACTERS = 200  # of LanceDB's message
 LANCEDB_ERRORS = (RuntimeError, OSError, ValueError, KeyError, TypeError, ArithmeticError)
-PANIC_CLASS_NAME = (
-    "PanicException"  # of Rust's code; derives from BaseException, and is of no module that can be imported
-)
+PANIC_CLASS_NAME = "PanicException"  # raised by Rust code; derives from BaseException and cannot be imported
 REMEDIES = {
     "videos": "restore the library from a copy, or delete its folder and index again",
     "frames": "delete it and give 'vtg index' again, which fills it from the stored features",
@@ -42,25 +40,25 @@ REMEDIES = {
 }
 NO_SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PERMISSION_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS}
-RUST_LOCATION = re.compile(r",? /\S+\.rs:\d+:\d+.*", re.DOTALL)  # where in its code an error came up
-SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how Rust writes an error of the operating system
+RUST_LOCATION = re.compile(r",? /\S+\.rs:\d+:\d+.*", re.DOTALL)  # source location in an error message
+SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # error number of the operating system in a Rust message
 
 
 class Database:
-    """Tables in one folder. Any number of processes may read and write: a write is one at a time.
+    """Tables in one folder, which any number of processes may read and write; writes are serialised.
 
     Args:
-        folder: where they are; they are made when they are first written to.
+        folder: of the tables, which are created on the first write.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[str, Any] = {}
-        self._threads = threading.RLock()  # one of them writes at a time
+        self._threads = threading.RLock()  # serialises writes of this process's threads
 
     @cached_property
     def claims(self) -> Claims:
-        """What this process is at work on; others have claims of their own."""
+        """Locks of this process on content keys and tables; see `vtg.files.locks.Claims`."""
         from vtg.files.locks import Claims
 
         path = self._folder / ".locks"
@@ -81,14 +79,14 @@ class Database:
         return self._folder / f"{name}.lance"
 
     def _table(self, name: str) -> Any | None:
-        """A table as it is now; None where it was never written to.
+        """Open a table at its latest version; None if it does not exist.
 
         Raises:
             VtgError: it is damaged.
         """
         if name not in self._open:
             place = self.place(name)
-            # A process that was killed as it made a table leaves a folder without a version and without rows.
+            # A process that was killed while it created a table leaves a folder without versions and rows.
             if not os.path.lexists(place) or (place.is_dir() and not _has_files(place, "_versions", "data")):
                 return None
             with self._named(name):
@@ -96,7 +94,7 @@ class Database:
         return self._open[name]
 
     def _made(self, name: str, schema: Any) -> Any:
-        """A table, made if it is not there; only inside `_write`."""
+        """Open a table, creating it if it does not exist; only inside `_write`."""
         table = self._table(name)
         if table is None:
             self._database.create_table(name, schema=schema, exist_ok=True)
@@ -109,9 +107,9 @@ class Database:
             self._write(name, None, lambda table: delete_rows(table, one_of(column, values)))
 
     def _write(self, name: str, schema: Any | None, *steps: Callable[[Any], None]) -> None:
-        """Change a table in steps of at most one commit each, again where another process has committed meanwhile.
+        """Change a table in steps of at most one commit each; a step is repeated after a conflicting commit.
 
-        Where the table is not there it is made with the schema; without one nothing is done.
+        A missing table is created with the schema; without a schema nothing is done.
 
         Raises:
             VtgError: it cannot be written to, or is damaged.
@@ -127,15 +125,15 @@ class Database:
                         step(table)
                         break
                     except (RuntimeError, OSError, ValueError):
-                        # LanceDB has no error of its own for conflicts. A step that fails has committed nothing: where
-                        # the version is another one all the same, another process's commit came before it.
+                        # LanceDB has no error class for conflicts. A step that fails has committed nothing: if the
+                        # version has changed all the same, another process has committed.
                         if attempt == MAX_ATTEMPTS or table.version == before:
                             raise
                         time.sleep(PAUSE_SECONDS * 2**attempt)
 
     @contextmanager
     def _named(self, name: str) -> Iterator[None]:
-        """Tell by a VtgError what LanceDB cannot do with a table."""
+        """Convert LanceDB's errors on a table to a `VtgError`."""
         try:
             yield
         except LANCEDB_ERRORS as error:
@@ -151,14 +149,14 @@ def _has_files(place: Path, *folders: str) -> bool:
 
 
 def delete_rows(table: Any, condition: str) -> None:
-    """Delete the rows for which a condition holds, in one commit; none where there are no such rows."""
-    # First a look: a deletion makes a version of the table even where it deletes nothing.
+    """Delete the rows that meet a condition, in one commit; no commit if there are none."""
+    # LanceDB creates a version of the table even if a deletion deletes nothing.
     if table.count_rows(condition):
         table.delete(condition)
 
 
 def _explain(place: Path, remedy: str, error: BaseException) -> str:
-    """One line on a table that cannot be read or written."""
+    """The error message for a table that cannot be read or written."""
     found = SYSTEM_ERROR.search(str(error))
     code = int(found[1]) if found else error.errno if isinstance(error, OSError) else None
     if code in NO_SPACE_ERRORS:
@@ -170,6 +168,6 @@ def _explain(place: Path, remedy: str, error: BaseException) -> str:
 
 
 def one_of(column: str, values: Iterable[str]) -> str:
-    """A condition on rows: a column has one of some texts."""
+    """The SQL condition that a text column has one of some values."""
     quoted = ", ".join("'" + to_utf8(value).replace("'", "''") + "'" for value in values)
     return f"{column} IN ({quoted})"

@@ -20,22 +20,22 @@ from vtg.video.subtitles import sequential_captions
 
 __all__ = ["EXPORTS", "check_export", "export_hits", "results_document"]
 
-# Frames a second that timelines can have; timecodes count in the whole number beside each.
+# Frame rates that timelines can have, each with the nominal rate that its timecodes count in.
 TIMELINE_RATES = {24000 / 1001: 24, 24.0: 24, 25.0: 25, 30000 / 1001: 30, 30.0: 30, 48.0: 48, 50.0: 50}
 TIMELINE_RATES |= {60000 / 1001: 60, 60.0: 60}
-RATE_TOLERANCE = 0.004  # frames a second between what a file has and what it is meant to have
-FALLBACK_RATE = 30.0  # of the timeline, where a video has none of these
-MAX_EDL_EVENTS = 999  # that an EDL can number
+RATE_TOLERANCE = 0.004  # frames a second between a file's measured and its nominal rate
+FALLBACK_RATE = 30.0  # frames a second of the timeline for videos of other rates
+MAX_EDL_EVENTS = 999  # event numbers have three digits
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A video as a timeline counts it.
+    """A source video of a timeline.
 
     Attributes:
-        info: what the file says.
-        count: how its own timecode numbers pictures; from 00:00:00:00 on where it has none.
-        start: number of its first picture in that count.
+        info: from `probe`.
+        count: its own timecode; starts at 00:00:00:00 if the file has none.
+        start: number of its first frame in that timecode.
     """
 
     info: VideoInfo
@@ -45,7 +45,7 @@ class _Source:
     @classmethod
     def of(cls, path: str) -> _Source:
         info = probe(path)
-        # A timecode counts in the whole number next to the rate of its pictures: 24 for 23.976 frames a second.
+        # Timecodes count in the nearest whole frame rate: 24 for 23.976 frames a second.
         nominal = max(1, round(info.fps))
         is_slower = abs(info.fps - nominal / 1.001) < abs(info.fps - nominal)
         count = TimecodeCount(nominal, ";" in (info.timecode or "") and is_slower and nominal in DROP_RATES)
@@ -53,24 +53,24 @@ class _Source:
 
     @property
     def rate(self) -> float:
-        """Frames a second of a timeline of its own."""
+        """Frame rate of a timeline of this video alone."""
         return _timeline_rate(self.info.fps)
 
     def count_at(self, rate: float) -> TimecodeCount:
-        """How timecodes of this video are written on a timeline of a rate."""
+        """The timecode of this video on a timeline of a frame rate."""
         is_own = rate == self.rate and TIMELINE_RATES[rate] == self.count.nominal
         return self.count if is_own else TimecodeCount(TIMELINE_RATES[rate])
 
     def frame(self, seconds: float, rate: float) -> int:
-        """Number of the picture at a time, from the source's start timecode on, in the frames of a timeline.
+        """Number of the frame at a time, counted from the source's start timecode, at a timeline's frame rate.
 
-        A video of another rate has timecodes that count in its own one, and readers of a timeline look for hours,
-        minutes and seconds as the video says them: so these are kept, and only the frames are converted.
+        If the video's own rate differs, hours, minutes and seconds of its timecode are kept, as editors use them to
+        find the source, and only the frames are converted.
         """
         if self.count_at(rate) is self.count:
             return self.start + round(seconds * rate)
-        said = self.count.seconds(self.start + round(seconds * self.info.fps))
-        return round(said * TIMELINE_RATES[rate])
+        source_seconds = self.count.seconds(self.start + round(seconds * self.info.fps))
+        return round(source_seconds * TIMELINE_RATES[rate])
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class _Event:
     Attributes:
         hit: the moment.
         source: its video.
-        rate: frames a second of the timeline that it is counted in.
-        first: its first frame, from the first picture of the video on.
-        frames: how many it has, at least one.
-        available: frames of the whole video.
+        rate: frame rate of the timeline.
+        first: number of its first frame, counted from the first frame of the video.
+        frames: number of its frames, at least one.
+        available: number of frames of the whole video.
     """
 
     hit: Hit
@@ -100,16 +100,20 @@ class _Event:
 
     @property
     def title(self) -> str:
-        """The name of the file, and where in it the moment is."""
+        """The name of the file with the start and end of the moment."""
         moment = self.hit.moment
         return f"{self.name} {format_time(moment.start)}-{format_time(moment.end)}"
 
 
 def check_export(path: Path, force: bool) -> None:
-    """Refuse a file that results cannot be written to, before they are looked for.
+    """Check, before a search, that results can be written to a file.
+
+    Args:
+        path: the file.
+        force: whether an existing file may be replaced.
 
     Raises:
-        VtgError: of a kind that is not known, or it is there already.
+        VtgError: the format is unknown, or the file exists.
     """
     if path.suffix.lower() not in EXPORTS:
         raise VtgError(f"{path}: results are written as {', '.join(EXPORTS)}; name a file that ends in one of these")
@@ -118,21 +122,21 @@ def check_export(path: Path, force: bool) -> None:
 
 
 def export_hits(path: Path, query: str, hits: Sequence[Hit]) -> None:
-    """Write results as the file's ending says; it appears whole or not at all.
+    """Write results in the format of the file's suffix, atomically.
 
-    ``.json`` and ``.csv`` hold times in each video. ``.edl`` (CMX 3600), ``.otio`` (OpenTimelineIO) and ``.srt`` are a
-    timeline on which the moments follow each other, best first: two forms of the cut, and its captions. Times in a
-    source count from the start timecode that its file has, drop-frame where that is. Names are on one line whatever is
-    in them, and texts in a ``.csv`` that a spreadsheet would run as a formula begin with an apostrophe.
+    ``.json`` and ``.csv`` hold times in each video. ``.edl`` (CMX 3600) and ``.otio`` (OpenTimelineIO) are timelines
+    of the moments in order, best first, and ``.srt`` has captions for that timeline. Source times count from the start
+    timecode of each file, drop-frame if it is. Names are written on one line, and texts in a ``.csv`` that a
+    spreadsheet would run as a formula get an apostrophe in front.
 
     Args:
         path: the file.
-        query: what was asked.
+        query: the query.
         hits: the results.
 
     Raises:
-        VtgError: of a kind that is not known.
-        VideoError: a video cannot be read any more, so that nobody knows its frames.
+        VtgError: the format is unknown.
+        VideoError: a video cannot be read any more.
     """
     form = EXPORTS.get(path.suffix.lower())
     if form is None:
@@ -142,12 +146,12 @@ def export_hits(path: Path, query: str, hits: Sequence[Hit]) -> None:
 
 
 def results_document(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> dict[str, Any]:
-    """Results as JSON knows them: query, results (video, start, end, score; said where words were asked for).
+    """The JSON document of results: query, results (video, start, end, score; said if the transcript was searched).
 
     Args:
-        query: what was asked.
+        query: the query.
         hits: the results.
-        shown: how the path of a video is written.
+        shown: converts the path of a video to the text that is written.
     """
     results = [
         {
@@ -186,15 +190,15 @@ def _edl(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> 
     events = _events(hits, same_rate=True)
     if len(events) > MAX_EDL_EVENTS:
         raise VtgError(f"an EDL has {MAX_EDL_EVENTS} events at most, not {len(events)}; ask for fewer with --limit")
-    # An EDL has one rate, and its own timecode is drop-frame where that of its first source is. Sources say by their
-    # separator what they are, as they may be of both kinds.
+    # An EDL has one rate, and its record timecode is drop-frame if that of its first source is. Source timecodes show
+    # by their separator which kind they are, as both may occur.
     rate = events[0].rate if events else FALLBACK_RATE
     record = events[0].source.count_at(rate) if events else TimecodeCount(TIMELINE_RATES[rate])
     lines = [f"TITLE: {one_line(query)}", f"FCM: {'DROP' if record.drop else 'NON-DROP'} FRAME", ""]
     position = 0
     for number, event in enumerate(events, 1):
         count = event.source.count_at(rate)
-        begin = event.source.frame(event.first / rate, rate) % count.day  # a day of timecode, and it begins anew
+        begin = event.source.frame(event.first / rate, rate) % count.day  # timecodes wrap after a day
         codes = [count.format(frame) for frame in (begin, begin + event.frames)]
         codes += [record.format(frame) for frame in (position, position + event.frames)]
         lines.append(f"{number:03d}  AX       V     C        {' '.join(codes)}")
@@ -229,7 +233,7 @@ def _otio(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) ->
 
 
 def _url(path: str) -> str:
-    """The address of a file; one that is not absolute is found beside the timeline."""
+    """The URL of a file; a relative path is relative to the timeline."""
     return Path(path).as_uri() if Path(path).is_absolute() else quote(os.fsencode(path))
 
 
@@ -239,7 +243,7 @@ def _range(first: int, frames: int, rate: float) -> dict[str, Any]:
 
 
 def _events(hits: Sequence[Hit], same_rate: bool = False) -> list[_Event]:
-    """Moments as whole frames of their videos' rates, or all of the first one's, for an EDL has a single rate."""
+    """Moments in whole frames at their videos' rates, or all at the first video's, as an EDL has a single rate."""
     sources = {path: _Source.of(path) for path in dict.fromkeys(hit.video for hit in hits)}
     events = []
     for hit in hits:

@@ -1,4 +1,4 @@
-"""Results of a search: merge the moments of many videos, and what is said in them, into one list."""
+"""Results of a search: merge moments of many videos and transcript matches into one list."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vtg.video.subtitles.lines import TranscriptLine
 
 __all__ = ["Hit", "Selection", "best_hits", "best_time", "transcript_moments", "with_transcript"]
 
-TRANSCRIPT_REACH_SECONDS = 10.0  # seconds between what is seen and what is said, within which they are one answer
-TRANSCRIPT_PAUSE_SECONDS = 2.0  # seconds between two lines of one moment
+TRANSCRIPT_REACH_SECONDS = 10.0  # distance at which a transcript line still belongs to a moment
+TRANSCRIPT_PAUSE_SECONDS = 2.0  # longest pause between two lines of one moment
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Hit:
 
     Attributes:
         video: path of the file.
-        moment: where in it; its score can be compared across videos.
-        peak: seconds, the start of the sampled interval within the moment that answers the query best.
-        said: the words that were asked for, as they are said there; "" where none were asked for.
+        moment: start, end and score, which is comparable across videos.
+        peak: seconds, the start of the sampled interval in the moment with the highest saliency.
+        said: the matching transcript lines; "" if the query has no transcript words.
     """
 
     video: str
@@ -41,8 +41,8 @@ class Selection:
     Attributes:
         entries: one file for each content, by content key.
         paths: content keys of all their files, by path.
-        is_everything: whether the library has no others.
-        per_video: moments of one video at most; None for any number.
+        is_everything: whether these are all videos of the library.
+        per_video: maximum number of moments of one video; None for no limit.
     """
 
     entries: Mapping[str, VideoEntry]
@@ -51,17 +51,17 @@ class Selection:
     per_video: int | None
 
     def only(self, videos: Iterable[str]) -> Selection:
-        """Of these, the ones with some content keys."""
+        """The subset with some content keys."""
         return replace(self, entries={key: self.entries[key] for key in videos}, is_everything=False)
 
     @property
     def keys(self) -> list[str] | None:
-        """The content keys as a database wants them: None for all."""
+        """The content keys; None for all videos of the library."""
         return None if self.is_everything else list(self.entries)
 
 
 def best_time(grounding: Grounding, moment: Moment) -> float:
-    """When a moment answers the query best: the start of that sampled interval, seconds."""
+    """The start, in seconds, of the sampled interval in a moment with the highest saliency."""
     times, scores = grounding.saliency.times, grounding.saliency.scores
     step = times[1] - times[0] if len(times) > 1 else moment.end
     inside = (times + step > moment.start) & (times < moment.end)
@@ -105,6 +105,7 @@ def with_transcript(hits: list[Hit], said: Mapping[str, list[TranscriptLine]], s
 
 
 def best_hits(hits: list[Hit], limit: int, min_score: float, per_video: int | None) -> list[Hit]:
+    """The `limit` best of the hits with a score of at least `min_score`, at most `per_video` of each video."""
     taken: dict[str, int] = {}
     best: list[Hit] = []
     for hit in sorted(hits, key=lambda hit: -hit.moment.score):

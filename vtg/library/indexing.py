@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexReport", "Indexer", "forget_unused"]
 
-TIDY_INTERVAL_VIDEOS = 64  # videos, for a long run leaves many small files of rows
-POLL_SECONDS = 0.2  # between two looks whether another run has finished
+TIDY_INTERVAL_VIDEOS = 64  # a long run leaves many small fragments of rows
+POLL_SECONDS = 0.2  # between two checks whether another run has finished
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
-    """Somebody asked to stop in the middle of a file."""
+    """The run was stopped in the middle of a file."""
 
 
 class Indexer:
-    """Writes one library; rows come after what they name, so that whatever is found is whole.
+    """Writer of a library; rows are written after the features they refer to, so that every row found is complete.
 
     Args:
-        folder: the library's.
-        model: what it is made with.
+        folder: of the library.
+        model: of the library.
         features: its feature store.
         tables: its database.
-        fingerprint: gives that of the model's encoder; asked only when it is needed, for it reads the weights.
-        load_encoder: gives the encoder; asked only when there is something to encode.
-        within: folders, without links, outside of which no subtitles are read; none for everywhere.
+        fingerprint: returns the encoder's fingerprint; called only if needed, as it reads the weights.
+        load_encoder: returns the encoder; called only if there is something to encode.
+        within: resolved folders outside of which no subtitles are read; none for no restriction.
     """
 
     def __init__(
@@ -69,18 +69,17 @@ class Indexer:
         self._fingerprint = fingerprint
         self._load_encoder = load_encoder
         self._subtitles = SubtitleFolders(within)
-        self._counts = threading.Lock()  # of the two below, which the thread that decodes and this one change
-        self._active: Counter[str] = Counter()  # files in hand, by the content key that this run has claimed for them
-        self._claimed_elsewhere: deque[bool] = (
-            deque()
-        )  # of the files in hand, in order: whether another run has claimed them
-        self._changed: dict[str, VideoEntry] = {}  # of files that were known and come again, by path
-        self._stored: set[str] = set()  # contents that something is stored of since before this run
-        self._postponed: dict[Path, str] = {}  # files to look at once more, with their content keys
-        self._unreadable: set[str] = set()  # contents that this run could not read
+        self._counts = threading.Lock()  # of the two below, which the decoding thread and this one change
+        self._active: Counter[str] = Counter()  # number of files in progress, by the content key claimed for them
+        # For each file in progress, in order: whether another run has claimed it.
+        self._claimed_elsewhere: deque[bool] = deque()
+        self._changed: dict[str, VideoEntry] = {}  # earlier entries of files that are indexed again, by path
+        self._stored: set[str] = set()  # content keys that were stored before this run
+        self._postponed: dict[Path, str] = {}  # content keys of files to check again, by path
+        self._unreadable: set[str] = set()  # content keys that this run could not read
 
     def sort_by_need(self, files: list[Path], report: IndexReport, retry_failed: bool) -> list[Path]:
-        """Which files have to be worked on; the others are entered into the report."""
+        """Return the files that have to be indexed; enter the others into the report."""
         known = {entry.path: entry for entry in self._tables.videos()}
         frames = self._tables.frames_of_videos()
         is_transcript_lost = not self._tables.has_transcript()
@@ -98,25 +97,25 @@ class Indexer:
                 self._update_transcript(entry, report, is_transcript_lost)
             else:
                 waiting.append(path)
-        # By what was known just now: what another run enters from here on is done.
+        # From the entries read above: what another run adds from here on counts as indexed.
         self._changed = {str(path): known[str(path)] for path in waiting if str(path) in known}
         return waiting
 
     def _restore_frames(self, entry: VideoEntry) -> None:
-        """Put an indexed file's frames into the database anew, from its features: they are lost there, or too many."""
+        """Rewrite an indexed file's frames in the database from its features, if they are missing or too many."""
         video = entry.video
-        if not self._tables.begin_work(video):  # somebody else has just put them in, or removes them
+        if not self._tables.begin_work(video):  # another run is adding or removing them
             return
         try:
             stored = self._features.open(self._key(video), entry.path)
             if self._tables.videos_of(video) and self._tables.frames_of_videos().get(video) != len(stored):
-                assert stored.embedding is not None  # as every store keeps it
+                assert stored.embedding is not None  # every store has it
                 self._tables.put_frames(video, stored.times, np.asarray(stored.embedding))
         finally:
             self._tables.end_work(video)
 
     def _update_transcript(self, entry: VideoEntry, report: IndexReport, lost: bool) -> None:
-        """Read what is said in an indexed file, if its subtitles have changed, or what was read of them is lost."""
+        """Read the transcript of an indexed file if its subtitles have changed or the table is missing."""
         path = Path(entry.path)
         if (name := self._subtitles.fingerprint(path)) != entry.subtitles or lost:
             self._tables.put_transcript(entry.path, read_transcript(path, self._subtitles, report.warnings.append))
@@ -130,22 +129,22 @@ class Indexer:
         progress: Reporter,
         stop: Callable[[], bool],
     ) -> None:
-        """Encode files and enter them, each as soon as it is done.
+        """Encode files and add them to the library one by one.
 
         Args:
             files: at least one.
-            report: is filled in.
-            progress: told of every step.
-            stop: asked at every step; True ends the run there.
+            report: receives the results.
+            progress: called at every step.
+            stop: called at every step; True ends the run.
 
         Raises:
-            VtgError: the encoder cannot be had, or the folder cannot be written to.
+            VtgError: the encoder cannot be loaded, or the folder cannot be written to.
         """
         from vtg.video.decoders import chosen_decoder
 
         progress(_progress(files[0], 0, len(files)))
-        chosen_decoder()  # a wrong choice is no fault of the files
-        encoder = self._load_encoder()  # before anything is written: where it cannot be had, nothing is left behind
+        chosen_decoder()  # raises once for a wrong setting, not for every file
+        encoder = self._load_encoder()  # before anything is written, so that an error leaves nothing behind
         write_settings(self._folder, self._model, self._features.storage, loaded=True)
         self._features.check_folders()
         self._features.sweep()
@@ -199,7 +198,7 @@ class Indexer:
                 else:
                     twins = self._indexed(video.key) if video.skipped else []
                     if video.skipped and not twins and video.key not in self._unreadable:
-                        # The file whose features were to serve was removed since, or was gone before it was read.
+                        # The other file with this content has been removed since, or before it was read.
                         self._postponed[video.path] = video.key
                     else:
                         self._add(video, twins, step, report, report_step)
@@ -215,10 +214,10 @@ class Indexer:
         report: IndexReport,
         report_step: Reporter,
     ) -> None:
-        """Store one video with all that belongs to it; its row, which makes it findable, comes last."""
+        """Store one video: features, transcript and, last, the row that makes it searchable."""
         size, modified = _size_and_time(video.path)
         if any((e.path, e.size, e.modified) == (str(video.path), size, modified) for e in twins):
-            report.unchanged.append(str(video.path))  # another run has done it since this one began
+            report.unchanged.append(str(video.path))  # indexed by another run since this one began
             return
         try:
             duration, width, height = self._store(video, twins, step, report_step)
@@ -240,7 +239,7 @@ class Indexer:
             report.moved[entry.path] = gone[0]
 
     def _postponed_files(self, report: IndexReport, stop: Callable[[], bool]) -> list[Path]:
-        """Tell which of the postponed files still have to be done, once another run that is at work on them is over."""
+        """Wait until the other run has finished the postponed files, and return those that remain to be indexed."""
         if not self._postponed:
             return []
         first = next(iter(self._postponed.values()))
@@ -254,7 +253,7 @@ class Indexer:
         return self.sort_by_need(files, report, retry_failed=False)
 
     def _should_skip(self, key: str) -> bool:
-        """Whether a content need not be encoded: another file has it, or another run is at work on it."""
+        """Whether a content need not be encoded: another file has it, or another run is encoding it."""
         with self._counts:
             if self._active[key]:
                 known, is_others = True, False
@@ -267,14 +266,14 @@ class Indexer:
         return known
 
     def _is_left_to_others(self) -> bool:
-        """What `_should_skip` has found of the next of the files in hand."""
+        """Whether another run has claimed the next of the files in progress, as found by `_should_skip`."""
         with self._counts:
             return self._claimed_elsewhere.popleft()
 
     def _is_stored(self, video: str) -> bool:
-        # A file that is known and comes again was touched: that is how its owner asks for it to be done again.
-        untouched = any(entry != self._changed.get(entry.path) for entry in self._indexed(video))
-        return untouched and self._key(video) in self._features
+        # A known file with a new modification time is encoded again even if its content is the same.
+        is_unchanged = any(entry != self._changed.get(entry.path) for entry in self._indexed(video))
+        return is_unchanged and self._key(video) in self._features
 
     def _indexed(self, video: str) -> list[VideoEntry]:
         return [entry for entry in self._tables.videos_of(video) if entry.state == INDEXED]
@@ -293,12 +292,16 @@ class Indexer:
         step: Progress,
         report_step: Reporter,
     ) -> tuple[float, int, int]:
-        """Store the features and embeddings of one video, unless another file of its content has them."""
+        """Store the features and embeddings of one video, unless another file with the same content has them.
+
+        Returns:
+            Duration in seconds, width and height in pixels.
+        """
         if video.skipped:
             if not twins:
                 raise VideoError(video.path, "has the same content as another file that cannot be read")
             return twins[0].duration, twins[0].width, twins[0].height
-        if video.info is None:  # it could not be opened: the error waits where the frames would be
+        if video.info is None:  # it could not be opened: iterating raises the error
             for _ in video:
                 pass
             raise VideoError(video.path, "cannot be read")
@@ -307,7 +310,7 @@ class Indexer:
         key = self._key(video.key)
         if blocking_folder := self._features.blocking_folder(key):
             raise VideoError(video.path, f"its features cannot be kept: {blocking_folder} is a folder; remove it")
-        # A run that was killed, this one's neighbour too, may have left frames of a content; its features come first.
+        # A run that was killed may have left frames of this content; it has written the features before them.
         is_new = video.key not in self._stored and not self._features.path(key).is_file()
         with self._features.write(key, info.duration, computed=computed) as writer:
             rows: list[tuple[np.ndarray, np.ndarray]] = []
@@ -354,19 +357,19 @@ def _progress(path: Path, done: int, total: int) -> Progress:
 
 
 def forget_unused(tables: LibraryTables, features: FeatureStore, videos: set[str]) -> None:
-    """Drop the frames and features of those contents that no file of the library has any more.
+    """Delete the frames and features of content keys that no file of the library has any more.
 
     Args:
-        tables: the library's database.
-        features: its feature store.
-        videos: content keys that may have become unused.
+        tables: of the library.
+        features: of the library.
+        videos: content keys that may be unused.
     """
     unused = sorted(video for video in videos if not tables.videos_of(video))
     kept: dict[str, list[FeatureKey]] = {}
     for key in features if unused else ():
         kept.setdefault(key.video, []).append(key)
     for video in unused:
-        # Who is at work on a content now is about to enter a file of it.
+        # A run that has claimed a content key is about to add a file of it.
         if not tables.begin_work(video):
             continue
         try:

@@ -50,18 +50,18 @@ MAX_MOMENTS_PER_VIDEO = 3  # moments of one video in the results of a search ove
 
 
 class Library:
-    """Many videos in one folder that can be copied and deleted as a whole: a database, and features beside it.
+    """A library of videos in one folder (a database and features), which can be copied and deleted as a whole.
 
     Args:
-        folder: where it is; None for `default_library_path`. Made when videos are first added.
-        model: what a new library is to be made with: a name, or a specification with weights of one's own. One that
-            exists keeps its CLIP, and can be asked with any model that reads it at the library's rate.
-        device: a torch device for the encoder; None takes the best there is.
-        storage: what is kept of the videos that are added from now on; None for what the library kept before.
-        encoding: what the encoder computes in on a CPU; see `vtg.ClipEncoder`.
+        folder: None for `default_library_path`. Created when the first video is added.
+        model: of a new library: a name, or a specification with other weights. An existing library keeps its CLIP and
+            can be searched with any model that uses the same CLIP and frame rate.
+        device: a torch device for the encoder; None for the best available.
+        storage: which features to store of videos added from now on; None to keep the library's setting.
+        encoding: precision of the encoder on a CPU; see `vtg.ClipEncoder`.
 
     Raises:
-        VtgError: the folder holds something else, or was made with another encoder.
+        VtgError: the folder is not a library, or was made with another encoder.
     """
 
     def __init__(
@@ -80,7 +80,9 @@ class Library:
         kept = storage or read_storage(self.folder) or Storage()
         self.features = LibraryFeatures(self.folder, kept, self.model.head, lambda: self.grounder.head)
         self._tables = LibraryTables(self.folder)
-        self.warn: Callable[[str], None] = logging.getLogger("vtg").warning  # told of each damaged file passed over
+        self.warn: Callable[[str], None] = logging.getLogger(
+            "vtg"
+        ).warning  # called for each damaged file that is skipped
 
     @property
     def exists(self) -> bool:
@@ -88,7 +90,7 @@ class Library:
         return (self.folder / SETTINGS).is_file()
 
     def begin(self) -> None:
-        """Make the folder and say what it is made with, before anything is added; one that was begun is left as it is.
+        """Create the folder and its settings before anything is added; existing settings stay.
 
         Raises:
             VtgError: the folder cannot be written to.
@@ -97,28 +99,28 @@ class Library:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the encoder that everything in this library was made with."""
+        """Fingerprint of the encoder that this library was made with."""
         return self._files.fingerprint()
 
     @cached_property
     def encoder(self) -> ClipEncoder:
-        """The CLIP, loaded when it is first needed; indexing needs no more."""
+        """The CLIP, loaded on first use."""
         return self._files.load_encoder(self._device, self._encoding, self.videos)
 
     @property
     def threshold(self) -> float:
-        """The score from which on a moment counts as found; 0 where the model's scores have no meaning of that kind."""
+        """The score from which on a moment counts as found; 0 if the model is not calibrated."""
         return self.calibration.threshold
 
     @cached_property
     def calibration(self) -> Calibration:
-        """How the model's scores become comparable across videos; the registry's, until another is set."""
+        """Calibration that makes the model's scores comparable across videos; the registry's, unless another is set."""
         entry = registry().get(self.model.head or "")
         return Calibration.of(entry.calibration if entry else {})
 
     @cached_property
     def grounder(self) -> Grounder:
-        """The whole model, loaded when it is first needed."""
+        """The whole model, loaded on first use."""
         from vtg.grounding.grounder import Grounder
 
         return Grounder(self.encoder, self._files.load_head(), self.model.fps)
@@ -131,20 +133,20 @@ class Library:
         stop: Callable[[], bool] = lambda: False,
         within: Sequence[Path] = (),
     ) -> IndexReport:
-        """Index files and folders; what is in the library and unchanged on the disk (size, time) is left alone.
+        """Index files and folders; files in the library with the same size and modification time are skipped.
 
         Args:
-            paths: files, and folders with everything below them, links to other folders included.
-            progress: told of every step.
-            retry_failed: try again what failed before and has not changed since.
-            stop: asked at every step; True ends the run, and what was finished is kept.
-            within: folders, without links, outside of which nothing is read, wherever links lead; none: everywhere.
+            paths: files, and folders with everything below them, including linked folders.
+            progress: called at every step.
+            retry_failed: try files again that failed before and have not changed since.
+            stop: called at every step; True ends the run, and finished files are kept.
+            within: resolved folders outside of which nothing is read, even through links; none for no restriction.
 
         Returns:
-            What was done; a file that cannot be indexed is named there and stops nothing.
+            The result; files that cannot be indexed are listed in it and do not stop the run.
 
         Raises:
-            VtgError: the encoder cannot be had, or the folder cannot be written to.
+            VtgError: the encoder cannot be loaded, or the folder cannot be written to.
         """
         places = [Path(path).expanduser() for path in paths]
         files, missing = find_videos(places, within)
@@ -162,16 +164,16 @@ class Library:
         return FeatureKey(video, self.fingerprint, self.model.fps)
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-        """Forget files and everything below folders; features that no other file shares go too.
+        """Remove files and everything below folders from the library, with features that no other file shares.
 
         Returns:
-            The paths that were forgotten.
+            The paths that were removed.
         """
         targets = [Path(path).expanduser().resolve() for path in paths]
-        going = below((entry.path for entry in self.videos()), targets)
+        removed = below((entry.path for entry in self.videos()), targets)
         if self.exists:
             self._tables.delete_folders(below(self._tables.folders(), targets))
-        return self._forget(going)
+        return self._forget(removed)
 
     def refresh(
         self,
@@ -179,21 +181,21 @@ class Library:
         look_in: Iterable[str | os.PathLike[str]] = (),
         stop: Callable[[], bool] = lambda: False,
     ) -> IndexReport:
-        """Follow the disk: index again what changed, find what was moved, forget what is not there any more.
+        """Synchronize with the disk: index changed files again, find moved files and remove missing ones.
 
-        A moved file is known by its content, and is not encoded again. New files are not added. Files whose whole
-        folder is away, as on a disk that is not plugged in, are kept.
+        A moved file is recognised by its content and is not encoded again. New files are not added. Files whose whole
+        folder is missing, as on a disk that is not connected, are kept.
 
         Args:
-            progress: told of every step.
-            look_in: further folders in which moved files are looked for; those of the library's files are in any case.
-            stop: asked at every step; True ends the run, and what was finished is kept.
+            progress: called at every step.
+            look_in: more folders to search for moved files, besides those of the library's files.
+            stop: called at every step; True ends the run, and finished files are kept.
 
         Returns:
-            What was done.
+            The result.
 
         Raises:
-            VtgError: the encoder cannot be had, or the folder cannot be written to.
+            VtgError: the encoder cannot be loaded, or the folder cannot be written to.
         """
         self._tables.drop_damaged_rows()
         entries = self.videos()
@@ -211,42 +213,42 @@ class Library:
         return report
 
     def _forget(self, paths: Iterable[str]) -> list[str]:
-        """Forget files by their exact paths."""
+        """Remove files by their exact paths."""
         chosen = set(paths)
-        going = [entry for entry in self.videos() if entry.path in chosen]
-        self._tables.delete_videos(entry.path for entry in going)
-        forget_unused(self._tables, self.features, {entry.video for entry in going if entry.video})
-        return [entry.path for entry in going]
+        removed = [entry for entry in self.videos() if entry.path in chosen]
+        self._tables.delete_videos(entry.path for entry in removed)
+        forget_unused(self._tables, self.features, {entry.video for entry in removed if entry.video})
+        return [entry.path for entry in removed]
 
     def verify(self, checksums: bool = False, progress: Reporter = silent) -> list[Problem]:
-        """Check that files, features and database belong together.
+        """Check that files, features and database are consistent.
 
         Args:
-            checksums: also read all features and compare them with their checksums, which takes as long as the disk.
-            progress: told of every file.
+            checksums: also read all features and compare them with their checksums.
+            progress: called for every file.
 
         Returns:
-            What is wrong; nothing where the library is sound.
+            The problems found.
         """
         return find_problems(self._tables, self.features, self._feature_key, checksums, progress) if self.exists else []
 
     def videos(self) -> list[VideoEntry]:
-        """All files that the library knows, sorted by path."""
+        """All files of the library, sorted by path."""
         return self._tables.videos() if self.exists else []
 
     def describe(self) -> dict[str, Any]:
-        """What the library holds.
+        """Describe the content and size of the library.
 
         Returns:
             library (its folder), videos, failed, seconds, frames, fps, said_lines, videos_with_words, encoder, model,
-            precision and keep_layers (what is kept of a video), bytes, of everything in the folder, and
-            bytes_per_minute: what a minute of video takes of these; None without any.
+            precision and keep_layers (of stored features), bytes (of everything in the folder), and bytes_per_minute
+            of video (None without videos).
         """
         counted = self._tables if self.exists else None
         return {"library": str(self.folder), **describe(self.folder, counted, self.model, self.features.storage)}
 
     def reads(self, entry: VideoEntry) -> bool:
-        """Whether what is stored of a file is of this library's CLIP as it is now, whose weights may be other ones."""
+        """Whether a file was indexed with the library's current CLIP weights, which may have been replaced."""
         return entry.encoder == self.fingerprint
 
     def search(
@@ -260,23 +262,23 @@ class Library:
         until: datetime | None = None,
         per_video: int | None = None,
     ) -> list[Hit]:
-        """Find the moments that a sentence, or a question of another kind, describes.
+        """Find the moments that match a query.
 
         Args:
-            query: the sentence, or what else is looked for.
-            limit: how many moments at most.
-            min_score: leave out moments below this score, 0…1; `threshold` leaves out what is most likely not it.
+            query: a sentence, or a query with other terms.
+            limit: maximum number of moments.
+            min_score: leave out moments below this score, 0…1; with `threshold` only likely matches are left.
             videos: files or folders to search; None for all.
-            since: only files that were last changed at this time or later.
-            until: only files that were last changed before this time.
-            per_video: moments of one video at most; by default 3, and all of them where one file alone is searched.
+            since: only files modified at this time or later.
+            until: only files modified before this time.
+            per_video: maximum number of moments of one video; by default 3, or no limit if a single file is searched.
 
         Returns:
             Best first.
 
         Raises:
-            VtgError: the query is empty, the library has no video that was asked for, a picture cannot be read, or a
-                stretch is of no video of the library.
+            VtgError: the query is empty, no video is selected, a picture cannot be read, or a span is of a video that
+                is not in the library.
         """
         question = Question((Part(query),)) if isinstance(query, str) else query
         selection = self._select(videos, since, until, per_video)
@@ -284,7 +286,7 @@ class Library:
 
     @cached_property
     def searcher(self) -> Searcher:
-        """What answers questions, with the model loaded when it is first needed."""
+        """The searcher, with the model loaded on first use."""
         from vtg.library.searching import Searcher
 
         return Searcher(self._tables, self.grounder, self.calibration, self._open, lambda line: self.warn(line))
@@ -314,7 +316,7 @@ class Library:
         return Selection(by_video, paths, len(entries) == len(readable), most)
 
     def ground(self, path: str | os.PathLike[str], query: str) -> Grounding:
-        """The whole answer, with its saliency curve, on one file of the library; see `vtg.Grounder.ground`.
+        """Ground a query in one file of the library, with its saliency curve; see `vtg.Grounder.ground`.
 
         Raises:
             VtgError: the query is empty, or the file is not in the library.
@@ -322,13 +324,13 @@ class Library:
         return self.ground_many(path, [query])[0]
 
     def ground_many(self, path: str | os.PathLike[str], queries: Sequence[str]) -> list[Grounding]:
-        """`ground` for several sentences, one answer each in their order."""
+        """Ground several sentences, with one result each in their order; see `ground`."""
         for query in queries:
-            Question((Part(query),))  # refuses an empty one
+            Question((Part(query),))  # raises for an empty one
         return self.grounder.ground_many(self.open_features(path), queries)
 
     def open_features(self, path: str | os.PathLike[str]) -> VideoFeatures:
-        """What is stored of one file, mapped from the disk.
+        """The stored features of one file, memory-mapped.
 
         Raises:
             VtgError: the file is not in the library.
@@ -336,15 +338,15 @@ class Library:
         return self._open(_named(self._readable(), [path])[0])
 
     def explain(self, query: str, hit: Hit, size: int = 448) -> tuple[float, np.ndarray]:
-        """Show what the head looked at where a moment answers the query best.
+        """Draw the head's attention on the frame of a moment with the highest saliency.
 
         Args:
             query: the sentence.
             hit: one of its results.
-            size: side of the picture, pixels.
+            size: side of the image, pixels.
 
         Returns:
-            The time of the frame in seconds, and uint8 [size, size, 3]: what CLIP sees of it, the attention over it.
+            The time of the frame in seconds, and uint8 [size, size, 3]: CLIP's crop of it with the attention overlaid.
 
         Raises:
             VtgError: the model has no head.
@@ -372,7 +374,7 @@ class Library:
 
 
 def _named(entries: list[VideoEntry], paths: Iterable[str | os.PathLike[str]]) -> list[VideoEntry]:
-    """The files that a user names, or that lie below what is named."""
+    """The entries with one of the paths, or below one of them."""
     targets = [Path(path).expanduser().resolve() for path in paths]
     among = set(below((entry.path for entry in entries), targets))
     found = [entry for entry in entries if entry.path in among]

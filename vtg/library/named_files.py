@@ -1,7 +1,7 @@
 """Load the weights and the head that a library refers to, if they are safe formats and unchanged.
 
-A library may come from a stranger. Files that the user names are loaded as they are; what only ``library.json`` names
-is loaded if it is a safetensors file, and CLIP weights only with the hash that the library was made with.
+A library may come from an untrusted source. Files that the user names are loaded as they are; files that only
+``library.json`` names are loaded if they are safetensors files, and CLIP weights only with the library's hash.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["NamedFiles", "name_weights"]
 
 
 class NamedFiles:
-    """The weights and the head of a library that is opened, and who names them.
+    """Loader of the weights and the head of a library.
 
     Args:
         folder: of the library.
-        requested: what the user requested for; None for what the library says.
-        model: what was agreed on.
+        requested: the model that the user names; None for the library's.
+        model: the model that the library is used with, from `agree_on_model`.
     """
 
     def __init__(self, folder: Path, requested: ModelSpec | str | None, model: ModelSpec) -> None:
@@ -45,7 +45,7 @@ class NamedFiles:
         self._head_named = made_with is None or requested is not None
 
     def fingerprint(self) -> str:
-        """Of the encoder: by the hash that the library has, or by the file's own where the user names the file.
+        """The encoder's fingerprint, from the hash in the library or, if the user names the file, from the file.
 
         Raises:
             VtgError: the file cannot be read.
@@ -60,12 +60,12 @@ class NamedFiles:
         """Load the CLIP.
 
         Args:
-            device: a torch device; None takes the best there is.
-            encoding: what it computes in on a CPU; see `vtg.ClipEncoder`.
-            videos: gives the library's files, which say what they were encoded with where its settings have no hash.
+            device: a torch device; None for the best available.
+            encoding: precision on a CPU; see `vtg.ClipEncoder`.
+            videos: returns the library's entries, whose fingerprints are compared if the settings have no hash.
 
         Raises:
-            VtgError: its weights cannot be had; or they have to be named, and the line says how.
+            VtgError: its weights cannot be loaded, or have to be named by the user; the message says how.
         """
         from vtg.grounding.grounder import load_encoder
 
@@ -74,10 +74,10 @@ class NamedFiles:
         return load_encoder(self._model.encoder, device, encoding)
 
     def load_head(self) -> R2Head | None:
-        """Load the head, or download it first.
+        """Load the head, downloading it if needed.
 
         Raises:
-            VtgError: it cannot be had; or it has to be named, and the line says how.
+            VtgError: it cannot be loaded, or has to be named by the user; the message says how.
         """
         if not self._head_named:
             _check_head(self._folder, self._model)
@@ -92,8 +92,8 @@ class NamedFiles:
         elif not is_safetensors(encoder.weights):
             reason = "are not a safetensors file"
         else:
-            known = {encoder.fingerprint_of(recorded)} if recorded else {one.encoder for one in videos() if one.encoder}
-            if not known or encoder.fingerprint in known:
+            expected = {encoder.fingerprint_of(recorded)} if recorded else {one.encoder for one in videos()} - {""}
+            if not expected or encoder.fingerprint in expected:
                 return
             reason = "have changed: they are other weights than those it was made with"
         named = str(path) if path.is_file() else "FILE"
@@ -102,7 +102,7 @@ class NamedFiles:
 
 
 def name_weights(folder: Path, clip: str | None, pretrained: str, fps: float | None) -> ModelSpec | None:
-    """A library's own model with the weights that the user names; None where there is no library yet.
+    """A library's model with the weights that the user names; None if the library does not exist.
 
     Args:
         folder: of the library.
@@ -111,7 +111,7 @@ def name_weights(folder: Path, clip: str | None, pretrained: str, fps: float | N
         fps: frames a second; None for the library's.
 
     Raises:
-        VtgError: as `read_settings`; or the library's head has to be named too.
+        VtgError: as `read_settings`, or the library's head has to be named too.
     """
     made_with = read_settings(folder)
     if made_with is None:
@@ -122,10 +122,10 @@ def name_weights(folder: Path, clip: str | None, pretrained: str, fps: float | N
 
 
 def _check_head(folder: Path, model: ModelSpec) -> None:
-    """Refuse a head that only a library names, and that is no safetensors file: the library may be a stranger's.
+    """Reject a head that only the library names and that is not a safetensors file, which could run code.
 
     Raises:
-        VtgError: the line says how to name it.
+        VtgError: it has to be named by the user; the message says how.
     """
     if model.head is None or model.head in registry() or is_safetensors(model.head):
         return
