@@ -42,8 +42,8 @@ class Part:
     """One term of a query.
 
     Attributes:
-        what: a sentence; the path of a picture; a stretch of a video.
-        weight: how much it counts; below 0 it is taken away.
+        what: a sentence, the path of a picture, or a span of a video.
+        weight: its factor in the sum; negative weights subtract.
     """
 
     what: str | Path | Stretch
@@ -61,8 +61,8 @@ class Question:
     """A query: a weighted sum of terms, and words in the transcript.
 
     Attributes:
-        parts: what is to be seen; none where only `said` counts.
-        said: words that are said at that time, some of these or, "in quotes", these in this order; "" for any.
+        parts: terms of what is to be seen; none to search the transcript only.
+        said: words in the transcript near the moment: any of them or, in quotes, the exact phrase; "" for no condition.
     """
 
     parts: tuple[Part, ...] = ()
@@ -103,16 +103,16 @@ class Question:
 
 
 def parse_weighted(text: str) -> tuple[str, float]:
-    """Read what is written as ``snow`` or, with a weight, as ``snow*0.5``."""
+    """Parse a term written as ``snow`` or, with a weight, as ``snow*0.5``."""
     match = _WEIGHTED.fullmatch(text.strip())
     return (match["what"], float(match["weight"])) if match else (text.strip(), 1.0)
 
 
 def parse_stretch(text: str) -> Stretch:
-    """Read a stretch of a video, written as ``holiday.mp4@1:20-1:32``.
+    """Parse a span of a video written as ``holiday.mp4@1:20-1:32``.
 
     Raises:
-        VtgError: it is not written so, or ends before it begins.
+        VtgError: it has another form, or ends before it begins.
     """
     video, _, times = text.rpartition("@")
     start, _, end = times.partition("-")
@@ -131,17 +131,17 @@ def embed_query(
     typical_text: np.ndarray,
     typical_frame: np.ndarray,
 ) -> np.ndarray:
-    """Make one embedding of a question's parts.
+    """Combine the terms of a query into one embedding.
 
-    CLIP keeps texts and pictures in places of their own, far from each other. What counts is how each differs from what
-    is usual for its kind; these differences can be added and compared with frames.
+    CLIP's embeddings of texts and of pictures lie in separate regions. Subtracting the typical embedding of each kind
+    gives differences that can be added and compared with frames.
 
     Args:
-        parts: at least one.
-        encoder: the library's.
-        embed_stretch: gives the embedding [E] of a stretch.
-        typical_text: [E], the mean of sentences that say nothing.
-        typical_frame: [E], the mean of the library's frames.
+        parts: at least one term.
+        encoder: of the library.
+        embed_stretch: returns the embedding [E] of a span.
+        typical_text: [E], the mean embedding of neutral sentences.
+        typical_frame: [E], the mean embedding of the library's frames.
 
     Returns:
         [E] float32, unit length.
@@ -177,6 +177,6 @@ def _embed_picture(path: Path, encoder: ClipEncoder) -> np.ndarray:
     except PictureError:
         raise VtgError(f"{path}: is not a picture that can be read; save it as JPEG or PNG") from None
     size = encoder.image_size
-    # As frames of videos are: the short side to CLIP's size, and the middle of the long one.
+    # Preprocessed as frames of videos are: short side resized to CLIP's size, centre crop.
     square = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(encoder.encode_frames(np.array(square)[None]).embedding[0].float().numpy())

@@ -14,11 +14,11 @@ __all__ = ["Candidate", "choose_windows", "cut_window", "every_window"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A video that may have the answer.
+    """A video to ground a query in.
 
     Attributes:
         video: its content key.
-        starts: first frames of the windows to look at, ascending.
+        starts: first frames of the windows to ground in, ascending.
     """
 
     video: str
@@ -30,7 +30,7 @@ def every_window(frames: Mapping[str, int], grid: WindowGrid) -> list[Candidate]
 
     Args:
         frames: T of each video, by content key.
-        grid: where a head's windows lie.
+        grid: positions of the head's windows.
     """
     return [Candidate(video, tuple(grid.starts(count))) for video, count in frames.items()]
 
@@ -38,18 +38,18 @@ def every_window(frames: Mapping[str, int], grid: WindowGrid) -> list[Candidate]
 def choose_windows(
     near: NearFrames, frames: Mapping[str, int], fps: float, grid: WindowGrid, most: int, most_per_video: int
 ) -> list[Candidate]:
-    """Choose the windows that have the frames nearest to a query, each frame counting for the one it lies deepest in.
+    """Choose the windows with the frames nearest to a query; each frame selects the window in which it is most central.
 
     Args:
         near: frames, nearest first.
-        frames: T of each video that may be looked at, by content key.
+        frames: T of each selected video, by content key.
         fps: frames a second.
-        grid: where a head's windows lie.
-        most: windows in all.
-        most_per_video: windows of one video.
+        grid: positions of the head's windows.
+        most: maximum number of windows.
+        most_per_video: maximum number of windows of one video.
 
     Returns:
-        The videos, the one with the nearest frame first.
+        The videos, in the order of their nearest frames.
     """
     chosen: dict[str, set[int]] = {}
     left = most
@@ -69,7 +69,7 @@ def choose_windows(
 
 
 def cut_window(video: VideoFeatures, start: int, length: int) -> VideoFeatures:
-    """One window of a video as if it were a video; its times begin at 0."""
+    """The features of one window of a video, as a video of its own; its times start at 0."""
     end = min(len(video), start + length)
     by_frame = (video.layers, video.embedding, video.thumbnails)
     layers, embedding, thumbnails = (None if array is None else array[start:end] for array in by_frame)

@@ -12,15 +12,15 @@ class IndexReport:
     """Result of an indexing run.
 
     Attributes:
-        added: files that are now in the library and were not, or had changed.
-        moved: of these, the ones whose content was known under another path, which is gone: that path.
-        removed: files that are forgotten, for they are not there any more.
-        away: files that are kept although they cannot be seen: all of their folder is away, as a disk may be.
-        unchanged: files that were there already.
+        added: files that are new or had changed.
+        moved: for those of them that were moved, the old path.
+        removed: files that no longer exist and were removed.
+        away: missing files that are kept because their whole folder is missing, as on a disk that is not connected.
+        unchanged: files that were in the library already.
         failed: files that cannot be indexed, with the reason.
-        warnings: a line for each subtitle file, of those read now, that nothing can be read of, with the reason.
+        warnings: one line for each subtitle file that cannot be read, with the reason.
         seconds: of video that were encoded.
-        stopped: the run was asked to stop; the file at work then is not in the library.
+        stopped: the run was stopped; the file in progress is not in the library.
     """
 
     added: list[str] = field(default_factory=list)

@@ -42,9 +42,9 @@ class VideoEntry:
 
     Attributes:
         path: absolute.
-        video: its content key; "" where it could not be read.
+        video: its content key; "" if it could not be read.
         size: bytes.
-        modified: of the file, ns since 1970.
+        modified: modification time, ns since 1970.
         duration: seconds.
         width: pixels, as displayed.
         height: pixels, as displayed.
@@ -52,7 +52,7 @@ class VideoEntry:
         encoder: fingerprint of the encoder.
         state: "indexed" or "failed".
         failure: why it failed, "" otherwise.
-        subtitles: names what its said words were read from; "" where nobody has looked yet.
+        subtitles: fingerprint of the files that its transcript was read from; "" if it was not read yet.
     """
 
     path: str
@@ -89,16 +89,16 @@ class DamagedRow:
     """An invalid row of the table of videos.
 
     Attributes:
-        path: of its file, as the row says.
-        what: which column has which value.
+        path: of its file, as stored in the row.
+        what: the invalid column and its value.
     """
 
     path: str
     what: str
 
 
-LATEST_MICROSECONDS = 7_258_118_400_000_000  # microseconds since 1970, in the year 2200
-_NAME = re.compile("[0-9A-Za-z_-]{0,128}")  # of a content or an encoder
+LATEST_MICROSECONDS = 7_258_118_400_000_000  # since 1970, in the year 2200
+_NAME = re.compile("[0-9A-Za-z_-]{0,128}")  # content key or fingerprint
 _COLUMNS: dict[str, type] = {
     "path": str,
     "video": str,
@@ -113,18 +113,18 @@ _COLUMNS: dict[str, type] = {
     "failure": str,
     "subtitles": str,
 }
-_TEXTS = ("path", "failure", "subtitles")  # of a `VideoEntry`, in which names of files are
+_TEXTS = ("path", "failure", "subtitles")  # fields of a `VideoEntry` that contain file names
 
 
 def video_entries(rows: Any) -> tuple[list[VideoEntry], list[DamagedRow]]:
-    """What the rows of `video_rows` say; columns that an older library lacks have their defaults.
+    """Read the rows of `video_rows`; columns that an older library lacks get their defaults.
 
     Returns:
-        The files, each path once; and the rows that say nothing sensible.
+        The entries, each path once, and the invalid rows.
 
     Raises:
         KeyError: a column is missing.
-        ValueError: a column has values of another kind.
+        ValueError: a column has another type.
     """
     for field in _video_schema():
         if field.name in rows.schema.names and rows.schema.field(field.name).type != field.type:
@@ -149,20 +149,20 @@ def video_entries(rows: Any) -> tuple[list[VideoEntry], list[DamagedRow]]:
 
 
 def _added_time(microseconds: int | None) -> datetime | None:
-    """When a file was added; None for what cannot be."""
+    """The time when a file was added; None for an invalid value."""
     if microseconds is None or not 0 <= microseconds < LATEST_MICROSECONDS:
         return None
     return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=microseconds)
 
 
 def _invalid_column(row: dict[str, Any]) -> str:
-    """The name of a column whose value cannot be; "" where there is none."""
+    """The name of a column with an invalid value; "" if there is none."""
     for name, value in row.items():
         if not isinstance(value, _COLUMNS[name]) or isinstance(value, bool):
             return name
     if not is_absolute(row["path"]):
         return "path"
-    # Content keys and fingerprints are parts of names of files: one that leads elsewhere is never followed.
+    # Content keys and fingerprints are parts of file names: they must not contain a path.
     for name in ("video", "encoder"):
         if not _NAME.fullmatch(row[name]):
             return name
@@ -174,17 +174,17 @@ def _invalid_column(row: dict[str, Any]) -> str:
 
 
 def is_absolute(path: str) -> bool:
-    """Whether a path can be that of a file of a library."""
+    """Whether a text is an absolute path without null characters."""
     return "\0" not in path and Path(path).is_absolute()
 
 
 def texts(column: Any) -> list[str]:
-    """The names of files in a column, without those that are none."""
+    """The paths in a column, without invalid values."""
     return [from_utf8(text) for text in column.to_pylist() if isinstance(text, str)]
 
 
 def times_by_video(rows: Any) -> dict[str, list[float]]:
-    """The times of frames, in order, by content key, without those that cannot be."""
+    """The times of frames, ascending, by content key, without invalid values."""
     times: dict[str, list[float]] = {}
     for video, seconds in zip(rows["video"].to_pylist(), rows["time"].to_pylist(), strict=True):
         if isinstance(video, str) and _is_time(seconds):
@@ -193,7 +193,7 @@ def times_by_video(rows: Any) -> dict[str, list[float]]:
 
 
 def frames_by_video(rows: Any) -> dict[str, int]:
-    """How many frames there are of each content, by its key, without those whose times cannot be."""
+    """The number of frames of each content key, without those with invalid times."""
     import pyarrow.compute as pc
 
     times = rows["time"].to_numpy().astype(float)
@@ -202,15 +202,15 @@ def frames_by_video(rows: Any) -> dict[str, int]:
 
 
 def near_frames(rows: Any) -> NearFrames:
-    """Frames that a search has found, without those whose time or distance cannot be."""
+    """The frames found by a search, without those with an invalid time or distance."""
     times, distances = (rows[name].to_numpy().astype(float) for name in ("time", "_distance"))
-    good = np.flatnonzero((times >= 0) & (times < MAX_DURATION_SECONDS) & np.isfinite(distances))
+    valid = np.flatnonzero((times >= 0) & (times < MAX_DURATION_SECONDS) & np.isfinite(distances))
     videos = rows["video"].to_pylist()
-    return NearFrames([videos[place] for place in good], times[good], 1.0 - distances[good])
+    return NearFrames([videos[place] for place in valid], times[valid], 1.0 - distances[valid])
 
 
 def transcript_lines(rows: list[dict[str, Any]]) -> list[TranscriptLine]:
-    """Lines that a search has found, best first, without those whose times cannot be."""
+    """The transcript lines found by a search, best first, without those with invalid values."""
     return [
         TranscriptLine(from_utf8(row["path"]), row["start"], row["end"], row["text"], float(row["_score"]))
         for row in rows

@@ -1,4 +1,4 @@
-"""Search a library: rank videos by their frames, ground in the best, and compare the moments found."""
+"""Search a library: rank videos by their frames, ground in the best, and make the scores comparable."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Searcher"]
 
-# Frames x tokens x width that a head looks at for one sentence: 25 windows of a ViT-B/32 and 150 s, about a fifth of a
-# second on two cores.
+# Frames x tokens x width that a head processes for one sentence: 25 windows of a ViT-B/32 and 150 s, about 0.2 s on two
+# cores.
 MAX_HEAD_WORK = 25 * 75 * 50 * 256
 MIN_WINDOWS, MAX_WINDOWS = 8, 200
-SECOND_PASS_FACTOR = 3  # times as many windows are looked at before it is said that nothing was found
+SECOND_PASS_FACTOR = 3  # times as many windows are searched if the first pass finds nothing above the threshold
 MAX_WINDOWS_PER_VIDEO = 3
-NEAREST_FRAME_COUNTS = (1024, 4096)  # that videos and windows are chosen by: more where these lie in too few
-MAX_ZERO_SHOT_VIDEOS = 20  # that are grounded by embeddings alone where there are too many to look at all
-MAX_EXHAUSTIVE_FRAMES = 20_000  # up to here all videos are looked at
-DUPLICATE_IOU = 0.5  # IoU of moments found in two windows, beyond which they are one
-RARE_DEVIATIONS = 3.0  # above the library's usual frame: as likely as not what a picture or a sum asks for
-MAX_EVIDENCE_MOMENTS = 5  # of a video, of which some may be nothing, and the best of the others counts
-MAX_TRANSCRIPT_LINES = 1_000  # that are looked at for one question
+NEAREST_FRAME_COUNTS = (1024, 4096)  # frames by which videos and windows are chosen; the second if the first gives few
+MAX_ZERO_SHOT_VIDEOS = 20  # grounded by embeddings alone, in libraries above `MAX_EXHAUSTIVE_FRAMES`
+MAX_EXHAUSTIVE_FRAMES = 20_000  # up to which all videos are grounded by embeddings
+DUPLICATE_IOU = 0.5  # from which moments of two windows are duplicates
+RARE_DEVIATIONS = 3.0  # standard deviations above the library's mean frame at which a frame matches with P = 0.5
+MAX_EVIDENCE_MOMENTS = 5  # grounded for each video; the best with a positive score counts
+MAX_TRANSCRIPT_LINES = 1_000  # read for one query
 
 
 class Searcher:
-    """Searches the videos of a library.
+    """Search of the videos of a library.
 
     Args:
         tables: the library's database.
-        grounder: what it is asked with.
+        grounder: the model to search with.
         calibration: of the grounder's head.
-        open_features: gives what is stored of a file.
-        warn: told once, in one line, of each file that is passed over, and of its damage.
+        open_features: opens the stored features of a file.
+        warn: called once, with one line, for each damaged file that is skipped.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Searcher:
         """Find moments, best first.
 
         Args:
-            question: what is looked for.
-            selection: where.
-            limit: how many at most.
-            min_score: leave out moments below, 0…1.
+            question: the query.
+            selection: the videos to search.
+            limit: maximum number of moments.
+            min_score: leave out moments below this score, 0…1.
 
         Raises:
-            VtgError: a picture cannot be read, or a stretch is of no video of the library.
+            VtgError: a picture cannot be read, or a span is of a video that is not in the library.
         """
         said = self._find_transcript_lines(question.said, selection) if question.said else None
         if said is not None:
@@ -89,9 +89,9 @@ class Searcher:
         elif self._grounder.head is not None:
             hits = self._by_head(question.sentence, selection, said, limit)
         else:
-            # Where not every moment counts, the best ones may not be enough.
-            enough = limit if said is None else None
-            hits = self._by_clip(question.sentence, selection, enough, min_score)
+            # The transcript filters moments afterwards: without a limit, as the best ones may be filtered out.
+            most = limit if said is None else None
+            hits = self._by_clip(question.sentence, selection, most, min_score)
         if said is not None and question.parts:
             hits = with_transcript(hits, said, selection)
         return best_hits(hits, limit, min_score, selection.per_video)
@@ -100,17 +100,17 @@ class Searcher:
         self, sentence: str, selection: Selection, said: Mapping[str, list[TranscriptLine]] | None, limit: int
     ) -> list[Hit]:
         text = self._grounder.encoder.encode_text(sentence)
-        # Where not every moment counts, the best ones of each video are enough.
-        enough = limit if said is None else None
+        # The transcript filters moments afterwards: without a limit, as the best ones may be filtered out.
+        most = limit if said is None else None
         chosen = self._windows(text, selection, said, self._max_windows)
-        hits = self._search_windows(chosen, sentence, text, selection, enough)
+        hits = self._search_windows(chosen, sentence, text, selection, most)
         if max((hit.moment.score for hit in hits), default=0.0) < self._calibration.threshold:
             more = self._windows(text, selection, said, SECOND_PASS_FACTOR * self._max_windows)
-            # Of a video with a window that was not looked at, all that were chosen are looked at together.
+            # Videos with additional windows are grounded again in all of their windows.
             new = [candidate for candidate in more if candidate not in chosen]
             again = {selection.entries[candidate.video].path for candidate in new}
             hits = [hit for hit in hits if hit.video not in again]
-            hits += self._search_windows(new, sentence, text, selection, enough, not chosen) if new else []
+            hits += self._search_windows(new, sentence, text, selection, most, not chosen) if new else []
         return hits
 
     def _search_windows(
@@ -135,7 +135,7 @@ class Searcher:
     def _windows(
         self, text: TextFeatures, selection: Selection, said: Mapping[str, list[TranscriptLine]] | None, most: int
     ) -> list[Candidate]:
-        """What the head looks at: all there is of a few videos, of many the windows with the nearest frames."""
+        """The windows to ground in: all of them or, if there are more than `most`, those with the nearest frames."""
         fps, grid = self._grounder.fps, self._grid
         frames = {key: max(1, round(entry.duration * fps)) for key, entry in selection.entries.items()}
         if len(frames) == 1 or sum(len(grid.starts(count)) for count in frames.values()) <= most:
@@ -169,23 +169,23 @@ class Searcher:
     def _ground(
         self, videos: Sequence[tuple[VideoFeatures, Candidate]], sentence: str, text: TextFeatures, most: int | None
     ) -> list[list[_Found]]:
-        """The moments of each candidate's windows, best first, those that two windows have found once.
+        """The moments of each candidate's windows, best first, without duplicates.
 
         Args:
-            videos: features, and which windows to look at.
-            sentence: what is asked.
+            videos: features, and the windows to ground in.
+            sentence: the query.
             text: its features.
-            most: moments of a window that are wanted; None for all.
+            most: maximum number of moments of a window; None for no limit.
         """
         parts = [list(self._parts(features, candidate)) for features, candidate in videos]
-        asked = [part for own in parts for part, _ in own]
-        groundings = iter(self._grounder.ground_each(asked, [sentence], [text], most))
+        windows = [part for own in parts for part, _ in own]
+        groundings = iter(self._grounder.ground_each(windows, [sentence], [text], most))
         return [_best_of([(next(groundings)[0], offset) for _, offset in own]) for own in parts]
 
     def _parts(self, features: VideoFeatures, candidate: Candidate) -> Iterator[tuple[VideoFeatures, float]]:
-        """All of a video, or each of its windows, with the second where it begins."""
+        """The whole video or each of the candidate's windows, with its start in seconds."""
         exact = self._grid.starts(len(features))
-        # The windows were chosen by what the video's duration says of its frames, which may be one off.
+        # The windows were chosen by a frame count computed from the duration, which may be off by one.
         starts = {min(exact, key=lambda own: abs(own - start)) for start in candidate.starts}
         if len(starts) == len(exact):
             yield features, 0.0
@@ -212,14 +212,14 @@ class Searcher:
         ]
 
     def evidence(self, sentences: Sequence[str], videos: Iterable[VideoFeatures]) -> np.ndarray:
-        """What a calibration is fitted on.
+        """The inputs for fitting a calibration.
 
         Args:
-            sentences: M, each of which is asked about every video.
-            videos: N videos' features, of which one at a time is needed.
+            sentences: M sentences, each grounded in every video.
+            videos: features of N videos, read one at a time.
 
         Returns:
-            [M, N, 3]: score, margin and highest saliency of each video's best moment; zeros where none was found.
+            [M, N, 3]: score, margin and highest saliency of each video's best moment; zeros if none was found.
         """
         texts = self._grounder.encoder.encode_texts(sentences)
         columns = []
@@ -237,7 +237,7 @@ class Searcher:
             return 0.0
         first = min(len(features) - 1, int(moment.start * features.fps))
         inside = np.asarray(features.embedding[first : max(first + 1, round(moment.end * features.fps))])
-        with np.errstate(all="ignore"):  # of damaged features, whose margin is no number
+        with np.errstate(all="ignore"):  # damaged features may give NaN
             return self._mean_margin(inside, text)
 
     def _mean_margin(self, inside: np.ndarray, text: TextFeatures) -> float:
@@ -260,10 +260,10 @@ class Searcher:
         return hits
 
     def _by_bound(self, text: TextFeatures, selection: Selection) -> list[tuple[float, VideoFeatures]]:
-        """Videos with what none of their moments can score above, which falls."""
+        """Videos with an upper bound of their moments' scores, descending."""
         videos = self._near_videos(text.embedding.float().numpy(), selection)
         features = (video for _, video in self._stored.opened(videos, selection))
-        with np.errstate(all="ignore"):  # of damaged features, whose bound is no number
+        with np.errstate(all="ignore"):  # damaged features may give NaN
             bounds = [(self._grounder.score_bound(video, text), video) for video in features]
         for bound, video in bounds:
             if not np.isfinite(bound):
@@ -272,7 +272,7 @@ class Searcher:
         return sorted(bounds, key=lambda pair: (-pair[0], pair[1].name))
 
     def _near_videos(self, embedding: np.ndarray, selection: Selection) -> list[str]:
-        """All videos, or where these are very many those with the nearest frames."""
+        """All videos or, above `MAX_EXHAUSTIVE_FRAMES`, those with the nearest frames."""
         frames = sum(entry.duration for entry in selection.entries.values()) * self._grounder.fps
         if frames <= MAX_EXHAUSTIVE_FRAMES:
             return list(selection.entries)
@@ -298,7 +298,7 @@ class Searcher:
         hits = []
         for _, features in self._stored.opened(self._near_videos(question, selection), selection):
             assert features.embedding is not None
-            with np.errstate(all="ignore"):  # of damaged features
+            with np.errstate(all="ignore"):  # damaged features may give NaN
                 curve = np.asarray(features.embedding @ question)
             curve = (curve - usual.mean()) / max(float(usual.std()), 1e-6) - RARE_DEVIATIONS
             if not np.isfinite(curve).all():
@@ -309,26 +309,26 @@ class Searcher:
                 peak = (int(start * features.fps) + int(frames.argmax())) / features.fps
                 hits.append(Hit(features.name, Moment(float(start), float(end), float(score)), peak))
         stretches = [stretch for part in parts if (stretch := _stretch(part))]
-        asked = [(selection.paths.get(str(stretch.video.resolve())), stretch) for stretch in stretches]
-        return [hit for hit in hits if not any(_is_of(hit, key, stretch, selection) for key, stretch in asked)]
+        query_spans = [(selection.paths.get(str(stretch.video.resolve())), stretch) for stretch in stretches]
+        return [hit for hit in hits if not any(_is_of(hit, key, span, selection) for key, span in query_spans)]
 
     def _find_transcript_lines(self, words: str, selection: Selection) -> dict[str, list[TranscriptLine]]:
         paths = None if selection.is_everything else list(selection.paths)
         said: dict[str, dict[tuple[float, str], TranscriptLine]] = {}
         for line in self._tables.find_transcript_lines(words, MAX_TRANSCRIPT_LINES, paths):
             if line.path in selection.paths:
-                # Two files of one content say the same.
+                # Files with the same content may have the same subtitles: each line once.
                 said.setdefault(selection.paths[line.path], {}).setdefault((line.start, line.text), line)
         return {video: sorted(lines.values(), key=lambda line: line.start) for video, lines in said.items()}
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A moment of one video, as its head scores it.
+    """A moment of one video with the head's score.
 
     Attributes:
         hit: the moment.
-        saliency: the highest one in it.
+        saliency: the highest saliency in it.
     """
 
     hit: Hit
@@ -336,10 +336,10 @@ class _Found:
 
 
 def _best_of(groundings: Sequence[tuple[Grounding, float]]) -> list[_Found]:
-    """What groundings of a video's windows have found, best first, and once what two of them have found.
+    """The moments of a video's windows, best first, without duplicates.
 
     Args:
-        groundings: with the second where each window begins.
+        groundings: of the windows, each with the start of its window in seconds.
     """
     found = [one for grounding, offset in groundings for one in _found(grounding, offset)]
     if len(groundings) > 1:
@@ -350,7 +350,7 @@ def _best_of(groundings: Sequence[tuple[Grounding, float]]) -> list[_Found]:
 
 
 def _found(grounding: Grounding, offset: float) -> list[_Found]:
-    """What a grounding of a video from a second on has found, best first, in the video's own time."""
+    """The moments of a window's grounding, best first, in the time of the video; `offset` is the window's start."""
     found = []
     for moment in grounding.moments:
         if moment.score > 0:
@@ -366,6 +366,6 @@ def _stretch(part: Part) -> Stretch | None:
 
 
 def _is_of(hit: Hit, video: str | None, stretch: Stretch, selection: Selection) -> bool:
-    """Whether a hit only gives back the stretch that others are to be like."""
+    """Whether a hit overlaps the span of the query itself."""
     overlaps = hit.moment.start < stretch.end and stretch.start < hit.moment.end
     return overlaps and video is not None and selection.paths.get(hit.video) == video

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 SETTINGS = "library.json"
-FORMAT = 1  # of the folder; a library of a later one is refused
-MAX_SETTINGS_BYTES = 1 << 20  # of the file; it has 400
+FORMAT = 1  # version of the folder's format; later versions are rejected
+MAX_SETTINGS_BYTES = 1 << 20  # usual size: 400 bytes
 PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -38,27 +38,26 @@ class Storage:
     """Which features a library stores in addition to embeddings.
 
     Attributes:
-        precision: of the layers that are kept, one of `PRECISIONS`: int8, or float16 for the others. Projections are
-            int8 whatever it says.
-        keep_layers: whether the layers are kept too: then any other head can be requested later, and the library takes
-            several times the space.
+        precision: of stored layers, one of `PRECISIONS`: int8, or float16 for the others. Projections are always int8.
+        keep_layers: whether layers are stored too, so that other heads can be used later; the library takes several
+            times the space.
     """
 
     precision: str = "int8"
     keep_layers: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be kept.
+        """Check the precision.
 
         Raises:
-            VtgError: another precision.
+            VtgError: it is not one of `PRECISIONS`.
         """
         if self.precision not in PRECISIONS:
             raise VtgError(f"{self.precision}: no such precision; choose {', '.join(PRECISIONS)}")
 
     @property
     def layers(self) -> str:
-        """How a `vtg.features.store.FeatureStore` keeps the layers."""
+        """The layer format of a `vtg.features.store.FeatureStore`, one of its `LAYER_KINDS`."""
         if not self.keep_layers:
             return "none"
         return "int8" if self.precision == "int8" else "float16"
@@ -78,9 +77,9 @@ class _Settings:
     """Settings of a library.
 
     Attributes:
-        model: it was made with.
-        storage: what it keeps of its videos.
-        weights_sha256: of its file of CLIP weights; None where a tag names them, and in libraries of earlier versions.
+        model: that it was made with.
+        storage: features that it stores.
+        weights_sha256: of its file of CLIP weights; None if a tag names them, and in libraries of earlier versions.
     """
 
     model: ModelSpec
@@ -89,27 +88,27 @@ class _Settings:
 
     @property
     def fingerprint(self) -> str:
-        """Of the encoder that the library was made with.
+        """Fingerprint of the encoder that the library was made with.
 
         Raises:
-            VtgError: the library does not say its weights' hash, and their file cannot be read.
+            VtgError: the settings have no hash of the weights, and their file cannot be read.
         """
         encoder = self.model.encoder
         return encoder.fingerprint_of(self.weights_sha256) if self.weights_sha256 else encoder.fingerprint
 
 
 def read_settings(folder: Path) -> ModelSpec | None:
-    """The model that a library was made with; None where there is no library yet.
+    """The model that a library was made with; None if the library does not exist.
 
     Raises:
-        VtgError: the folder holds something else, or the settings are damaged or of a later version.
+        VtgError: the folder is not a library, or the settings are damaged or of a later version.
     """
     found = _read(folder)
     return found.model if found else None
 
 
 def read_storage(folder: Path) -> Storage | None:
-    """What a library keeps of its videos; None where there is no library yet.
+    """The features that a library stores; None if the library does not exist.
 
     Raises:
         VtgError: as `read_settings`.
@@ -119,7 +118,7 @@ def read_storage(folder: Path) -> Storage | None:
 
 
 def read_weights_hash(folder: Path) -> str | None:
-    """SHA-256 of the file of CLIP weights that a library was made with; None where its settings do not say.
+    """SHA-256 of the file of CLIP weights that a library was made with; None if its settings have none.
 
     Raises:
         VtgError: as `read_settings`.
@@ -155,14 +154,14 @@ def _storage(values: dict[str, Any]) -> Storage:
 
 
 def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
-    """The model that a library is used with: what is requested for, where it reads what is there.
+    """The model that a library is used with: the requested one, if it fits the library.
 
     Args:
-        folder: of the library, which may not be there yet.
-        model: what is requested for; None for what the library was made with, or for a new one the default.
+        folder: of the library, which need not exist.
+        model: the requested model; None for that of the library, or for the default if the library is new.
 
     Raises:
-        VtgError: the library was made with another CLIP or rate, or the folder is not a library.
+        VtgError: the library was made with another CLIP or frame rate, or the folder is not a library.
     """
     settings = _read(folder)
     requested = model_spec(model) if isinstance(model, str) else model
@@ -170,13 +169,13 @@ def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
         return requested or (settings.model if settings else model_spec())
     made_with = settings.model
     if isinstance(model, str):
-        # By name alone: CLIP without a head reads any library, and a head of the same published CLIP means the
-        # weights that this library was given for it.
+        # Only a name is given: zero-shot works with any library, and a head of the same published CLIP is used with
+        # the weights of this library.
         if requested.name == ZERO_SHOT:
             requested = replace(requested, encoder=made_with.encoder, fps=made_with.fps)
         elif requested.name == made_with.name or requested.encoder == _own_encoder(made_with.name):
             requested = replace(requested, encoder=made_with.encoder)
-    # The file that a library was made with may have been changed since, or be gone: that is seen as it is loaded.
+    # Whether the library's own weights file has changed or is missing is checked on loading.
     if requested.encoder != made_with.encoder and requested.encoder.fingerprint != settings.fingerprint:
         raise VtgError(
             f"{folder}: was made with {made_with.encoder}, not with {requested.encoder}; "
@@ -190,7 +189,7 @@ def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
 
 
 def _own_encoder(name: str) -> EncoderSpec | None:
-    """The CLIP that a model has by itself; None where only a library names its file, and it is no safetensors file."""
+    """The CLIP that belongs to a model; None if only a library names its file and it is not a safetensors file."""
     if name not in available_models() and not is_safetensors(name):
         return None
     try:
@@ -200,14 +199,13 @@ def _own_encoder(name: str) -> EncoderSpec | None:
 
 
 def write_settings(folder: Path, model: ModelSpec, storage: Storage | None = None, loaded: bool = False) -> None:
-    """Begin a library: make its folder and say what it is made with; one that was begun keeps its model.
+    """Create a library's folder and settings, or update the settings; an existing library keeps its model.
 
     Args:
         folder: of the library.
-        model: what it is made with.
-        storage: what it keeps of the videos that are added from now on; None for what it kept before.
-        loaded: whether the model's weights were just loaded, so that what is added from now on is theirs: then the
-            place and the hash of their file are kept.
+        model: of a new library.
+        storage: features to store of videos added from now on; None to keep the setting.
+        loaded: whether the model's weights were just loaded; then their path and hash are recorded.
 
     Raises:
         VtgError: the folder cannot be written to.
