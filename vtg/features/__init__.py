@@ -1,9 +1,11 @@
-"""Features of videos on the disk, and the way there.
+"""Encode videos into features, and store them.
 
-`decoding` opens a video and samples its frames, `pipeline` encodes them meanwhile: indexing and extraction use both;
-`store` keeps what comes out, one checked and memory-mapped file a video (`arrays`), layers as int8 (`quantized`) if so
-wished; `npy` reads and writes the layout of the published caches; `token_cache` holds what a head has made of a video
-before any query.
+In: video files. Out: memory-mapped arrays by content key, encoder and frame rate.
+
+Read `decoding` (open a video and sample its frames) and `pipeline` (encode them in parallel with decoding), which
+indexing and extraction share; then `store` (one checksummed file a video) with `arrays` (its file format), `quantized`
+(int8 layers) and `thumbnails`. `npy` reads and writes the layout of the published caches; `token_cache` has the type
+of stored projections.
 """
 
 from __future__ import annotations

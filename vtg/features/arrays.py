@@ -1,6 +1,6 @@
-"""Checked safetensors files of arrays: their header, and how they are opened and verified.
+"""Safetensors files of arrays with a checksum: create and check headers, map arrays, verify files.
 
-A `WholeFileWriter` with room for `HEADER_BYTES` writes one: first the arrays, one after the other, then the header.
+Files are written by a `WholeFileWriter` with room for `HEADER_BYTES`: first the arrays, then the header.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from vtg.text import read_json
 
 __all__ = ["HEADER_BYTES", "arrays_header", "map_arrays", "read_header", "verify"]
 
-HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
-KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "U8": "|u1"}  # safetensors' names, numpy's
+HEADER_BYTES = 4096  # fixed size of the header, which is written last, when the number of frames is known
+KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "U8": "|u1"}  # data types of safetensors → of NumPy
 
 
 def arrays_header(metadata: Mapping[str, str], arrays: Mapping[str, tuple[str, tuple[int, ...]]], sha256: str) -> bytes:
     """The header of a safetensors file.
 
     Args:
-        metadata: what the file says beside its arrays.
-        arrays: kind ("<f4", "<f2", "|i1" or "|u1") and shape of each, in the order in which they were written.
-        sha256: of all values together, in hex digits.
+        metadata: stored beside the arrays.
+        arrays: type ("<f4", "<f2", "|i1" or "|u1") and shape of each, in the order in which they were written.
+        sha256: of all values, in hex digits.
 
     Returns:
         `HEADER_BYTES` bytes.
@@ -47,13 +47,13 @@ def arrays_header(metadata: Mapping[str, str], arrays: Mapping[str, tuple[str, t
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a whole file: its arrays by name, and "__metadata__", all of which are what they should be.
+    """Read and check the header of a file: its arrays by name, and "__metadata__".
 
     Raises:
-        VtgError: it is not there, no file, or damaged.
+        VtgError: the file does not exist, is not a regular file, or is damaged.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, a device read for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or device might never end
             raise VtgError(f"{path}: is no file; remove it and index its video again")
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
@@ -72,11 +72,11 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _check_entries(header: Mapping[str, Any]) -> int:
-    """Where the last array of a header ends, in bytes after it.
+    """The end of the last array, in bytes after the header.
 
     Raises:
-        ValueError: arrays overlap, have gaps, or are not as long as their shapes say; or the metadata is no text.
-        KeyError, TypeError, AttributeError: something is missing or of another kind.
+        ValueError: arrays overlap, have gaps, or do not have the length of their shape, or metadata is not text.
+        KeyError, TypeError, AttributeError: an entry is missing or of another type.
     """
     metadata = header["__metadata__"]
     if not all(isinstance(value, str) for value in metadata.values()):
@@ -97,13 +97,12 @@ def _check_entries(header: Mapping[str, Any]) -> int:
 
 
 def map_arrays(path: Path, header: Mapping[str, Any], names: Iterable[str]) -> list[np.ndarray | None]:
-    """Map arrays of a file, which is opened once; None for those that it does not have.
+    """Map arrays of a file; None for those that it does not have.
 
-    The mapping is private: what is read is the file, and nothing is ever written to it.
+    The mapping is private (copy on write): the file is never changed.
     """
     with path.open("rb") as file:
-        # A copy on writing rather than for reading: torch takes no read-only memory, and pages that nobody writes to
-        # are the file's own.
+        # Not ACCESS_READ, as torch requires writable memory; pages that are not written to are not copied.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     entries = (header.get(name) for name in names)
     return [
@@ -115,7 +114,7 @@ def map_arrays(path: Path, header: Mapping[str, Any], names: Iterable[str]) -> l
 
 
 def verify(path: Path) -> None:
-    """Read a file whole and compare it with its checksum.
+    """Read a file completely and compare it with its checksum.
 
     Raises:
         VtgError: it is missing or damaged.

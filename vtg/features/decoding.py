@@ -1,6 +1,6 @@
 """Open a video file and decode its sampled frames; the first stage of indexing and of extraction.
 
-Neither this module nor what it imports needs torch: on a cluster, machines that only decode do without it.
+Neither this module nor its imports need torch, so that machines of a cluster that only decode can do without it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["OpenedVideo", "failure_reason", "open_video"]
 
 @dataclass(frozen=True)
 class OpenedVideo:
-    """A video whose frames can be taken.
+    """An open video.
 
     Attributes:
-        info: what `probe` says.
-        content: its content key; "" where nobody asked.
-        chunks: times [N] seconds and frames [N, size, size, 3] uint8, N at most 32; where one ends depends on nothing
-            but the video.
+        info: from `probe`.
+        content: its content key; "" if not requested.
+        chunks: times [N] seconds and frames [N, size, size, 3] uint8, N at most 32; the division into chunks depends
+            on the video only.
     """
 
     info: VideoInfo
@@ -44,19 +44,19 @@ def open_video(
     threads: int | None = None,
     with_content: bool = False,
 ) -> Iterator[OpenedVideo]:
-    """Open a video; its frames are decoded as they are taken, and decoding ends with the block.
+    """Open a video; its frames are decoded lazily, and decoding ends with the block.
 
     Args:
         path: the file.
         size: side of a frame, pixels.
-        rate: gives the frames a second for the duration of the video in seconds.
+        rate: returns the frame rate to sample at for the duration of the video in seconds.
         start: seconds, as for `sample_frames`.
         end: seconds, as for `sample_frames`.
-        threads: that decode, as for `sample_frames`.
-        with_content: whether its content key is wanted, for which all of it is read.
+        threads: decoding threads, as for `sample_frames`.
+        with_content: whether to compute its content key, which reads the whole file.
 
     Raises:
-        VtgError: the file cannot be read, here or while its chunks are taken.
+        VtgError: the file cannot be read, here or while iterating over its chunks.
     """
     track = survey(path)
     chunks = sample_frames(path, rate(track.info.duration), size, start, end, track=track, threads=threads)
@@ -65,5 +65,5 @@ def open_video(
 
 
 def failure_reason(error: VtgError) -> str:
-    """Why a video has no features, in one line; the name of its file, which is reported beside it, is left out."""
+    """The reason why a video has no features, on one line, without the name of its file."""
     return error.reason if isinstance(error, VideoError) else str(error)

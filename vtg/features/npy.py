@@ -18,10 +18,10 @@ from vtg.files.whole import WholeFileWriter
 
 __all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
 
-FLOAT_TYPES = ("<f2", "<f4", "<f8")  # that arrays may hold
+FLOAT_TYPES = ("<f2", "<f4", "<f8")  # valid data types
 NPY_HEADER_BYTES = 128  # of version 1.0, a multiple of 64 with room for any shape; written last, when T is known
 
-# Of headers: Python 3.11 cannot parse literals in two threads at once ("AST constructor recursion depth mismatch").
+# Python 3.11 cannot parse the literals in headers in two threads at once ("AST constructor recursion depth mismatch").
 _PARSING = threading.Lock()
 
 
@@ -41,7 +41,7 @@ class PublishedFeatures:
         self.queries = Path(root) / queries
 
     def video(self, vid: str) -> np.ndarray:
-        """Map one video's [T, K, P, Cv] float16.
+        """Map one video's layers, [T, K, P, Cv] float16.
 
         Raises:
             VtgError: the file is missing, damaged or of another shape.
@@ -49,7 +49,7 @@ class PublishedFeatures:
         return read_npy(self.videos / f"{vid}.npy", dimensions=4)
 
     def query(self, qid: str | int) -> np.ndarray:
-        """Map one query's [L, K, Cq] float16.
+        """Map one query's layers, [L, K, Cq] float16.
 
         Raises:
             VtgError: the file is missing, damaged or of another shape.
@@ -57,15 +57,15 @@ class PublishedFeatures:
         return read_npy(self.queries / f"{qid}.npy", dimensions=3)
 
     def video_ids(self) -> Iterator[str]:
-        """The ids of all videos, in order."""
+        """The ids of all videos, sorted."""
         return iter(sorted(path.stem for path in self.videos.glob("*.npy")))
 
     def write_video(self, vid: str, layers: np.ndarray) -> Path:
-        """Write one video's [T, K, P, Cv] as float16; the file appears whole or not at all."""
+        """Write one video's layers [T, K, P, Cv] as float16, atomically."""
         return _write(self.videos / f"{vid}.npy", layers, dimensions=4)
 
     def write_query(self, qid: str | int, layers: np.ndarray) -> Path:
-        """Write one query's [L, K, Cq] as float16; the file appears whole or not at all."""
+        """Write one query's layers [L, K, Cq] as float16, atomically."""
         return _write(self.queries / f"{qid}.npy", layers, dimensions=3)
 
 
@@ -77,11 +77,11 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
     """
     check_regular(path)
     try:
-        with _PARSING, np.errstate(over="raise"):  # an absurd shape is an error, not a warning
-            array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no archives of arrays
+        with _PARSING, np.errstate(over="raise"):  # overflow in a damaged shape
+            array: np.ndarray = np.lib.format.open_memmap(path, mode="r")  # rejects pickles and .npz archives
     except FileNotFoundError:
         raise VtgError(f"{path}: no such features; extract them, or check the folder") from None
-    except (ValueError, OSError, EOFError, ArithmeticError, SyntaxError, tokenize.TokenError):  # of damaged headers
+    except (ValueError, OSError, EOFError, ArithmeticError, SyntaxError, tokenize.TokenError):  # damaged headers
         raise VtgError(f"{path}: not a whole .npy file; extract it again") from None
     if array.dtype.str not in FLOAT_TYPES:
         raise VtgError(f"{path}: holds {array.dtype.str}, not float16, float32 or float64; extract it again")
@@ -91,13 +91,12 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
 
 
 class NpyWriter:
-    """Writes a float16 ``.npy`` file chunk by chunk along its first axis; use it in a ``with`` statement.
+    """Writer of a float16 ``.npy`` file, chunk by chunk along its first axis; use it in a ``with`` statement.
 
-    Whatever happens inside, the final name only ever holds a whole file: it appears when the statement is left without
-    an error.
+    The file appears under its name if the statement exits without an error.
 
     Args:
-        path: the file to write; its folder is made.
+        path: the file; its folder is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,12 +107,12 @@ class NpyWriter:
 
     @property
     def sha256(self) -> str:
-        """Of the values written so far, without the header, in 64 hex digits."""
+        """SHA-256 of the values written so far, without the header, in 64 hex digits."""
         return self._file.sha256
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what has been written so far."""
+        """Shape of the values written so far."""
         return (self._length, *(self._rest or ()))
 
     def __enter__(self) -> NpyWriter:
@@ -121,10 +120,10 @@ class NpyWriter:
         return self
 
     def append(self, values: np.ndarray) -> None:
-        """Add [N, ...], kept as float16.
+        """Write [N, ...] as float16.
 
         Raises:
-            ValueError: the shape beyond N differs from what came before.
+            ValueError: the shape after N differs from the values before.
         """
         values = np.ascontiguousarray(values, dtype="<f2")
         if self._rest is not None and values.shape[1:] != self._rest:

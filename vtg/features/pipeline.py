@@ -1,7 +1,7 @@
-"""Decode and encode videos side by side.
+"""Encode videos, decoding in parallel.
 
-`vtg.features.decoding.open_video` gives the chunks of one video and `encode_chunks` their features: indexing
-(`encode_videos`), extraction on one machine and the stages on a cluster are made of these two.
+Indexing (`encode_videos`), extraction on one machine and extraction on a cluster all consist of
+`vtg.features.decoding.open_video`, which yields the chunks of one video, and `encode_chunks`.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ __all__ = [
     "to_float16",
 ]
 
-CHUNKS_AHEAD = 2  # decoded chunks that may wait for the encoder: enough to keep it busy, and memory bounded
+CHUNKS_AHEAD = 2  # decoded chunks that may wait for the encoder; bounds memory
 FLOAT16_MAX = 65504.0
 
 Item = TypeVar("Item")
 
 
 class FrameEncoder(Protocol):
-    """What the pipeline asks of an encoder; `vtg.ClipEncoder` is one."""
+    """An encoder for the pipeline, such as `vtg.ClipEncoder`."""
 
     image_size: int
 
     def encode_frames(self, frames: np.ndarray) -> FrameFeatures:
-        """Turn uint8 frames [N, H, W, 3] into features."""
+        """Encode uint8 frames [N, H, W, 3]."""
 
 
 @dataclass
 class EncodedVideo:
-    """One video on its way through the encoder; iterating over it gives its chunks.
+    """A video that is being encoded; iterating over it yields its chunks.
 
     Attributes:
         path: the file.
-        key: its content key, "" where none could be computed.
-        info: what `probe` says, None where the file could not be read or was skipped.
-        skipped: the caller's ``skip`` said that it knows this content already; it has no chunks.
+        key: its content key, "" if it could not be computed.
+        info: from `probe`, None if the file could not be read or was skipped.
+        skipped: whether the caller's ``skip`` returned True; it has no chunks.
 
     Raises:
-        VtgError: while iterating, where the file cannot be read or decoded.
+        VtgError: while iterating, if the file cannot be read or decoded.
     """
 
     path: Path
@@ -79,9 +79,8 @@ class EncodedVideo:
         return self.chunks
 
 
-_Decoded = (
-    EncodedVideo | Chunk | VtgError | None
-)  # of a video: its beginning, its chunks, and None or an error at its end
+# Messages for each video: an EncodedVideo first, its chunks, and None or an error at its end.
+_Decoded = EncodedVideo | Chunk | VtgError | None
 
 
 def encode_videos(
@@ -94,13 +93,13 @@ def encode_videos(
 
     Args:
         paths: the files.
-        encoder: a `vtg.ClipEncoder`, or what looks like one.
+        encoder: a `vtg.ClipEncoder`, or another `FrameEncoder`.
         fps: frames a second to sample.
-        skip: asked with each content key before its file is decoded; True passes it over.
+        skip: called with each content key before its file is decoded; True skips the file.
 
     Yields:
-        One `EncodedVideo` a path. Its chunks are taken before the next video is asked for; what was not taken is
-        thrown away.
+        One `EncodedVideo` a path. Its chunks have to be consumed before the next video is requested; the others are
+        discarded without encoding.
     """
     decoding = read_ahead(_decoded(list(paths), fps, encoder.image_size, skip), CHUNKS_AHEAD, "vtg-decode")
     with contextlib.closing(decoding) as decoded:
@@ -110,14 +109,14 @@ def encode_videos(
             video.chunks = encode_chunks(frames, partial(encode_now, encoder))
             yield video
             with contextlib.suppress(VtgError):
-                deque(frames, maxlen=0)  # what was not taken is thrown away, and not encoded
+                deque(frames, maxlen=0)  # discard the rest
 
 
 def encode_video(path: Path, encoder: FrameEncoder, fps: float) -> Iterator[EncodedChunk]:
     """Encode one video; see `encode_videos`.
 
     Raises:
-        VtgError: while iterating, where the file cannot be read or decoded.
+        VtgError: while iterating, if the file cannot be read or decoded.
     """
     with contextlib.closing(encode_videos([path], encoder, fps)) as videos:
         for video in videos:
@@ -127,11 +126,11 @@ def encode_video(path: Path, encoder: FrameEncoder, fps: float) -> Iterator[Enco
 def encode_chunks(
     chunks: Iterable[Chunk], submit: Callable[[Chunk], Future[EncodedChunk]]
 ) -> Generator[EncodedChunk, None, None]:
-    """The features of chunks in their order, while later ones are decoded and encoded.
+    """Yield the features of chunks in order, while later ones are decoded and encoded.
 
     Args:
         chunks: times [N] seconds and frames [N, H, W, 3] uint8 each.
-        submit: has one encoded, at once (`encode_now`) or in other threads; where it waits, decoding waits.
+        submit: encodes a chunk at once (`encode_now`) or in other threads; blocking in it pauses decoding.
     """
     waiting: deque[Future[EncodedChunk]] = deque()
     try:
@@ -154,25 +153,25 @@ def encode_now(encoder: FrameEncoder, chunk: Chunk) -> Future[EncodedChunk]:
 
 
 def encode_chunk(encoder: FrameEncoder, times: np.ndarray, frames: np.ndarray) -> EncodedChunk:
-    """Encode frames [N, H, W, 3] of times [N] in the calling thread."""
+    """Encode frames [N, H, W, 3] with times [N] in the calling thread."""
     features = encoder.encode_frames(frames)
     layers, embedding = to_float16(features.layers), features.embedding.float().numpy()
     return EncodedChunk(times, layers, embedding, make_thumbnails(frames))
 
 
 def to_float16(layers: torch.Tensor) -> np.ndarray:
-    """Features as they are kept: float16, where the largest number stands for what is larger."""
+    """Convert features to float16, clamping them to its range."""
     if layers.dtype != torch.float16:
         layers = layers.clamp_(-FLOAT16_MAX, FLOAT16_MAX).half()
     return layers.numpy()
 
 
 def read_ahead(items: Generator[Item, None, None], count: int, thread_name: str) -> Generator[Item, None, None]:
-    """The items of a generator, which runs in a thread of its own; closing this closes it too.
+    """Yield the items of a generator that runs in another thread; closing this one closes it too.
 
     Args:
         items: the generator.
-        count: items that it may be ahead.
+        count: number of items that it may be ahead.
         thread_name: of the thread.
     """
     waiting: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(maxsize=count)
@@ -190,7 +189,7 @@ def read_ahead(items: Generator[Item, None, None], count: int, thread_name: str)
             with contextlib.closing(items):
                 if all(put((item,)) for item in items):
                     put(None)
-        except BaseException as error:  # a bug here must reach the caller, who would wait for ever
+        except BaseException as error:  # raised in the caller, which would wait forever otherwise
             put(error)
 
     thread = threading.Thread(target=read, name=thread_name, daemon=True)
@@ -231,7 +230,7 @@ def _decoded(paths: list[Path], fps: float, size: int, skip: Callable[[str], boo
 
 
 def _chunks_of_one(decoded: Iterator[_Decoded]) -> Iterator[Chunk]:
-    """The chunks up to the end of the video that has just begun."""
+    """The chunks of the current video."""
     for message in decoded:
         if isinstance(message, VtgError):
             raise message

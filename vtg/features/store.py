@@ -1,4 +1,4 @@
-"""The feature store: one memory-mapped file a video, named by content, encoder and rate."""
+"""The feature store: one memory-mapped file a video, named by content key, encoder and frame rate."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ __all__ = [
     "read_npy",
 ]
 
-LAYER_KINDS = ("float16", "int8", "none")  # what a store keeps of the layers
+LAYER_KINDS = ("float16", "int8", "none")  # formats in which layers are stored
 FORMAT = "vtg-features-1"
-THUMBNAIL_SHAPE = (8, 8, 3)  # of a frame
-MAX_DURATION_SECONDS = 1e7  # of a video; what claims to be longer is damaged
+THUMBNAIL_SHAPE = (8, 8, 3)
+MAX_DURATION_SECONDS = 1e7  # files with a longer one are damaged
 
 
 def content_key(path: str | os.PathLike[str]) -> str:
-    """Name a video by what is in its file: a renamed file keeps its key, an edited one gets another.
+    """The content key of a video: a renamed file keeps its key, an edited one gets another.
 
     Args:
-        path: the file; all of it is read.
+        path: the file, which is read completely.
 
     Returns:
         32 hex digits of its SHA-256.
@@ -55,7 +55,7 @@ def content_key(path: str | os.PathLike[str]) -> str:
         VideoError: the file cannot be read, or is a folder, a pipe or a device.
     """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for, a device read for ever
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # reading a pipe or device might never end
             raise VideoError(path, why_no_file(Path(path)) or "is a folder, not a video: name a file in it")
         return file_sha256(path)[:32]
     except OSError as error:
@@ -64,7 +64,7 @@ def content_key(path: str | os.PathLike[str]) -> str:
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """What features are of: which video, which encoder, how many frames a second."""
+    """The key of stored features: video, encoder and frame rate."""
 
     video: str  # from content_key
     encoder: str  # ClipEncoder.fingerprint
@@ -77,7 +77,7 @@ class FeatureKey:
 
 
 class QuantizedLayers:
-    """Layers kept as int8 with a scale a token; a part of them is an array as soon as it is asked for.
+    """Layers stored as int8 with one scale a token; indexing dequantises the selected part.
 
     Args:
         values: [T, K, P, C] int8.
@@ -97,7 +97,7 @@ class QuantizedLayers:
         return len(self._values)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """float16; the last axis cannot be indexed, for a token's scale is of all of it."""
+        """The selected part as float16; the last axis cannot be indexed, as the scale applies to whole tokens."""
         scale = self._scale[index].astype(np.float32)
         return np.asarray(self._values[index] * scale[..., None], dtype=np.float16)
 
@@ -107,21 +107,20 @@ class QuantizedLayers:
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """The features of one video; from a store they are mapped, and what is not touched takes no memory.
+    """The features of one video; those from a store are memory-mapped.
 
     Attributes:
         fps: frames a second.
-        duration: of the video's picture track, seconds.
-        layers: [T, K, P, C] float16; None where they are not at hand.
-        embedding: [T, E] float32, unit length; None where only layers are at hand.
-        encoder: fingerprint of the encoder that made them; "" where nobody said.
-        name: the file or id of the video; "" where nobody said.
-        projection: what a head made of the layers, in their stead or beside them; None where it is not at hand.
-        thumbnails: [T, 8, 8, 3] uint8, from `vtg.features.thumbnails`; None where only what CLIP made of the frames is
-            at hand.
+        duration: of the video track, seconds.
+        layers: [T, K, P, C] float16; None if not available.
+        embedding: [T, E] float32, unit length; None if not available.
+        encoder: fingerprint of the encoder; "" if unknown.
+        name: the file or id of the video; "" if unknown.
+        projection: of the layers by a head; None if not available.
+        thumbnails: [T, 8, 8, 3] uint8, from `vtg.features.thumbnails`; None if not available.
 
     Raises:
-        ValueError: neither layers nor embedding, or of different lengths.
+        ValueError: there are neither layers nor embeddings, or their lengths differ.
     """
 
     fps: float
@@ -134,7 +133,7 @@ class VideoFeatures:
     thumbnails: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what has no length."""
+        """Check the lengths."""
         arrays = (self.layers, self.embedding, self.projection, self.thumbnails)
         lengths = {len(array) for array in arrays if array is not None}
         if len(lengths) != 1 or 0 in lengths or (self.layers is None and self.embedding is None):
@@ -145,7 +144,7 @@ class VideoFeatures:
 
     @property
     def times(self) -> np.ndarray:
-        """[T] seconds: the start of the interval that each frame stands for."""
+        """[T] seconds: the start of each sampled interval."""
         return np.arange(len(self)) / self.fps
 
 
@@ -167,37 +166,39 @@ class EncodedChunk:
 
 
 class FeatureStore:
-    """A folder of features, one safetensors file a video, encoder and rate; a file that is there is whole.
+    """A folder of features, one safetensors file a video, encoder and frame rate.
+
+    Files are written atomically: every existing file is complete.
 
     Args:
-        root: the folder; made when first written to.
+        root: the folder; created on the first write.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
 
     def path(self, key: FeatureKey) -> Path:
-        """Where the features of a key are, or would be."""
+        """The path of the features of a key."""
         return self.root / key.file_name
 
     def __contains__(self, key: FeatureKey) -> bool:
         return self.path(key).is_file()
 
     def __iter__(self) -> Iterator[FeatureKey]:
-        """The keys of all its files; what has another name is none of them."""
+        """The keys of all its files; files with other names are ignored."""
         keys = map(_key_of, self.root.glob("*fps.safetensors"))
         return (key for key in keys if key is not None)
 
     def write(
         self, key: FeatureKey, duration: float, layers: str = "float16", computed: str = "float32"
     ) -> FeatureWriter:
-        """Open a writer; the file appears under its name when the writer is left without an error.
+        """Open a writer; the file appears under its name if the writer exits without an error.
 
         Args:
-            key: what the features are of.
+            key: of the features.
             duration: of the video, seconds.
-            layers: how they are kept, one of `LAYER_KINDS`.
-            computed: what the encoder computed in, which the file then says.
+            layers: their format, one of `LAYER_KINDS`.
+            computed: precision that the encoder computed in, which is recorded in the file.
         """
         return FeatureWriter(self.path(key), key, duration, layers, computed)
 
@@ -205,11 +206,11 @@ class FeatureStore:
         """Map the features of a video.
 
         Args:
-            key: what they are of.
-            name: to call the video by; its content key where empty.
+            key: of the features.
+            name: of the video, for results and messages; its content key if empty.
 
         Raises:
-            VtgError: they are not there, or the file is damaged.
+            VtgError: they do not exist, or the file is damaged.
         """
         path = self.path(key)
         header = read_header(path)
@@ -229,19 +230,19 @@ class FeatureStore:
             raise VtgError(f"{path}: damaged (not the features of its video); remove it and index it again") from None
 
     def keeps_layers(self, key: FeatureKey) -> bool:
-        """Whether the file of a key has layers, and not embeddings alone.
+        """Whether the file of a key has layers.
 
         Raises:
-            VtgError: it is not there, or damaged.
+            VtgError: it does not exist, or is damaged.
         """
         return "layers" in read_header(self.path(key))
 
     def bytes_of(self, key: FeatureKey) -> int:
-        """What the features of a key take on the disk; 0 where they are not there."""
+        """Size on the disk, in bytes, of the features of a key; 0 if they do not exist."""
         return self.path(key).stat().st_size if key in self else 0
 
     def verify(self, key: FeatureKey) -> None:
-        """Read a file whole and compare it with its checksum.
+        """Read a file completely and compare it with its checksum.
 
         Raises:
             VtgError: it is missing or damaged.
@@ -249,7 +250,7 @@ class FeatureStore:
         verify(self.path(key))
 
     def remove(self, key: FeatureKey) -> None:
-        """Remove the features of a key, if they are there."""
+        """Remove the features of a key, if they exist."""
         self.path(key).unlink(missing_ok=True)
 
     def sweep(self) -> None:
@@ -258,14 +259,14 @@ class FeatureStore:
 
 
 class FeatureWriter:
-    """Writes the features of one video chunk by chunk; use it in a ``with`` statement.
+    """Writer of the features of one video, chunk by chunk; use it in a ``with`` statement.
 
     Args:
-        path: the file that appears when the writer is left without an error; nothing does after one.
-        key: what the features are of.
+        path: the file, which appears if the writer exits without an error.
+        key: of the features.
         duration: of the video, seconds.
-        layers: how they are kept, one of `LAYER_KINDS`.
-        computed: what the encoder computed in.
+        layers: their format, one of `LAYER_KINDS`.
+        computed: precision that the encoder computed in.
     """
 
     def __init__(self, path: Path, key: FeatureKey, duration: float, layers: str, computed: str) -> None:
@@ -282,7 +283,7 @@ class FeatureWriter:
 
     @property
     def sha256(self) -> str:
-        """Of the values written so far, which the header gets in the end, in 64 hex digits."""
+        """SHA-256 of the values written so far, in 64 hex digits; the header records it."""
         return self._file.sha256
 
     def __enter__(self) -> FeatureWriter:
@@ -364,7 +365,7 @@ class FeatureWriter:
 def _check_arrays(
     layers: np.ndarray | None, scale: np.ndarray | None, embedding: np.ndarray | None, thumbnails: np.ndarray | None
 ) -> None:
-    """Whether arrays of a file have the shapes and types that a `FeatureWriter` gives them.
+    """Check that arrays of a file have the shapes and types that a `FeatureWriter` writes.
 
     Raises:
         ValueError: one has not.
@@ -389,7 +390,7 @@ def _check_arrays(
 
 
 def _key_of(path: Path) -> FeatureKey | None:
-    """What a file is of, by its name; None for one that no store has written."""
+    """Parse the key from a file name; None for other files."""
     try:
         video, encoder, rest = path.name.split(".", 2)
         key = FeatureKey(video, encoder, float(rest.removesuffix("fps.safetensors")))

@@ -1,4 +1,4 @@
-"""Tiny thumbnails of frames, which show where the picture changes, and the difference of two."""
+"""Tiny thumbnails of frames, and their differences, from which cuts are detected."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from PIL import Image
 
 __all__ = ["SIDE_PIXELS", "frame_differences", "make_thumbnails"]
 
-SIDE_PIXELS = 8  # pixels: what moves within a shot changes few of them much, a cut changes nearly all
-MIN_CONTRAST = 0.02  # of the full range: below it, what differs is noise of the encoder
+SIDE_PIXELS = 8  # small enough that motion within a shot changes few pixels much, and a cut nearly all
+MIN_CONTRAST = 0.02  # share of the full range; smaller differences are noise of the video encoder
 
 
 def make_thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The mean colours of the fields of a grid over each frame.
+    """Downscale frames to thumbnails by averaging.
 
     Args:
         frames: [N, H, W, 3] RGB, of any size.
@@ -28,14 +28,14 @@ def make_thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def frame_differences(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """How much the picture changes from each frame to the next, whatever it shows and however dark it is.
+    """The difference of each frame from the next, normalised by contrast.
 
     Args:
         thumbnails: [T, SIDE_PIXELS, SIDE_PIXELS, 3].
 
     Returns:
-        [T - 1]: mean distance of the colours in units of the two pictures' contrast (standard deviation of each colour
-        channel over the picture). Two pictures that have nothing to do with each other are at about 1.1.
+        [T - 1]: mean colour distance in units of the contrast of the two frames (standard deviation of each colour
+        channel over the frame). Unrelated frames have about 1.1.
     """
     colours = thumbnails.reshape(len(thumbnails), -1, 3) / 255.0
     distance = np.abs(np.diff(colours, axis=0)).mean(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""The query-independent projection of a video that a head has made."""
+"""The type of a stored projection: a head's query-independent projection of a video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["StoredProjection"]
 
 @dataclass(frozen=True, eq=False)
 class StoredProjection:
-    """The projection of one video; from a store it is mapped, and what is not touched takes no memory.
+    """The projection of one video; one from a store is memory-mapped.
 
     Attributes:
         values: [V, K, W, P, D] int8; float32 or float16 in an older library that cannot be written to.
@@ -35,5 +35,5 @@ class StoredProjection:
 
     @property
     def nbytes(self) -> int:
-        """What it takes on the disk."""
+        """Size in bytes."""
         return self.values.nbytes + (0 if self.scale is None else self.scale.nbytes)

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["LibraryFeatures"]
 
-PROJECTED_FRAMES = 64  # of stored layers projected at a time
+PROJECTED_FRAMES = 64  # projected at a time
 
 
 class LibraryFeatures(FeatureStore):
-    """The features of a library: embeddings always, what its head made of the layers, and the layers if it keeps them.
+    """The features of a library: embeddings, projections by its head and, if its settings say so, layers.
 
     Args:
-        folder: the library's.
-        storage: what is kept of a video that is added.
+        folder: of the library.
+        storage: features to store of a video that is added.
         head: name or checkpoint of the model's head; None for a model without.
-        load_head: gives that head; asked only when there is something to project.
+        load_head: returns that head; called only if there is something to project.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class LibraryFeatures(FeatureStore):
         self._listed: tuple[int, dict[tuple[str, str, float], list[ProjectionKey]]] = (-1, {})
 
     def __contains__(self, key: FeatureKey) -> bool:
-        """Whether all that this library keeps of a video is there, for its model as it is now."""
+        """Whether all features that this library stores of a video exist, for its current model."""
         return self.frames_of(key) > 0
 
     def frames_of(self, key: FeatureKey) -> int:
-        """How many frames are stored of a video; 0 where something is missing or damaged, and has to be made again."""
+        """The number of stored frames of a video; 0 if something is missing or damaged and has to be made again."""
         try:
             header = read_header(self.path(key))
             frames = int(header["embedding"]["shape"][0])
             wanted = self._projection_key(key)
             if "layers" in header:
-                return frames  # whatever else is wanted follows from them
+                return frames  # a projection can be made from them
             if self.storage.keep_layers:
                 return 0
             if wanted is not None:
@@ -67,30 +67,30 @@ class LibraryFeatures(FeatureStore):
         return frames
 
     def blocking_folder(self, key: FeatureKey) -> Path | None:
-        """A folder that lies where a file of a key would be written; None where there is none."""
+        """A folder at the path of a file that would be written for a key; None if there is none."""
         wanted = self._projection_key(key)
         paths = [self.path(key)] if wanted is None else [self.path(key), self.projections.path(wanted)]
         return next((path for path in paths if path.is_dir()), None)
 
     def check_folders(self) -> None:
-        """Make sure that files can be put into its folders.
+        """Check that its folders are folders.
 
         Raises:
-            VtgError: something else has the name of one.
+            VtgError: one is a file.
         """
         for folder in (self.root, self.projections.root):
             if os.path.lexists(folder) and not folder.is_dir():
                 raise VtgError(f"{folder}: is no folder; remove it, and index the videos again")
 
     def open(self, key: FeatureKey, name: str = "") -> VideoFeatures:
-        """Map the features of a video, with their projection for the library's head where there is one.
+        """Map the features of a video, with the projection by the library's head if it exists.
 
         Args:
-            key: what they are of.
-            name: to call the video by; its content key where empty.
+            key: of the features.
+            name: of the video, for results and messages; its content key if empty.
 
         Raises:
-            VtgError: they are not there, or a file is damaged.
+            VtgError: they do not exist, or a file is damaged.
         """
         features = super().open(key, name)
         wanted = self._projection_key(key)
@@ -105,46 +105,45 @@ class LibraryFeatures(FeatureStore):
     def write(
         self, key: FeatureKey, duration: float, layers: str | None = None, computed: str = "float32"
     ) -> _VideoWriter:
-        """Open a writer of all that is kept; the files appear when it is left without an error.
+        """Open a writer of all features that the library stores; the files appear if it exits without an error.
 
         Args:
-            key: what the features are of.
+            key: of the features.
             duration: of the video, seconds.
-            layers: how they are kept, one of `vtg.features.store.LAYER_KINDS`; None for what the library's settings
-                say.
-            computed: what the encoder computed in.
+            layers: their format, one of `vtg.features.store.LAYER_KINDS`; None for the library's setting.
+            computed: precision that the encoder computed in.
         """
-        head = self._head  # first: a head that is not on this disk yet is downloaded
+        head = self._head  # first, as it may be downloaded, which gives it a fingerprint
         wanted = self._projection_key(key)
         if layers is None:
             layers = self.storage.layers
             if self._head_name is not None and head is None:
-                # Without the head the layers are all that it can be asked with later.
+                # Without the head nothing can be projected: store the layers, for a projection later.
                 layers = replace(self.storage, keep_layers=True).layers
         features = super().write(key, duration, layers, computed)
         return _VideoWriter(features, None if wanted is None or head is None else self.projections.write(wanted, head))
 
     def project(self, key: FeatureKey) -> None:
-        """Make up for a projection that is not there, where there are layers: a question would need it in any case.
+        """Write a missing projection if there are layers, as each query would have to compute it.
 
         Args:
-            key: what the features are of.
+            key: of the features.
 
         Raises:
-            VtgError: the features are not there, or damaged.
+            VtgError: the features do not exist, or are damaged.
         """
         wanted = self._projection_key(key)
         if wanted is None or wanted in self.projections or not self.keeps_layers(key) or self._head is None:
             return
         layers = super().open(key).layers
-        assert layers is not None  # as the file says
-        # Where it cannot be kept, the question is asked of the layers.
+        assert layers is not None  # from `keeps_layers`
+        # If it cannot be written, queries use the layers.
         with contextlib.suppress(OSError), self.projections.write(wanted, self._head) as writer:
             for first in range(0, len(layers), PROJECTED_FRAMES):
                 writer.append(layers[first : first + PROJECTED_FRAMES])
 
     def verify(self, key: FeatureKey) -> None:
-        """Read the files of a video whole and compare them with their checksums.
+        """Read the files of a video completely and compare them with their checksums.
 
         Raises:
             VtgError: one is missing or damaged.
@@ -154,10 +153,10 @@ class LibraryFeatures(FeatureStore):
             self.projections.verify(own)
 
     def remove(self, key: FeatureKey) -> None:
-        """Remove all that is kept of a key, of every head."""
+        """Remove all features of a key, with the projections of every head."""
         for own in self._projections_of(key):
             self.projections.remove(own)
-        # What was listed is still true of the others: reading the whole folder anew for each would take long.
+        # The list remains valid for the others: reading the whole folder again for each key would be slow.
         self._listed = self._projections_changed(), self._listed[1]
         super().remove(key)
 
@@ -167,7 +166,7 @@ class LibraryFeatures(FeatureStore):
         self.projections.sweep()
 
     def bytes_of(self, key: FeatureKey) -> int:
-        """What all that is kept of a key takes on the disk."""
+        """Size on the disk, in bytes, of all features of a key."""
         projected = sum(self.projections.path(own).stat().st_size for own in self._projections_of(key))
         return super().bytes_of(key) + projected
 
@@ -181,7 +180,7 @@ class LibraryFeatures(FeatureStore):
         return list(self._listed[1].get((key.video, key.encoder, key.fps), ()))
 
     def _projections_changed(self) -> int:
-        """When a file last came to the folder of projections or went from it, ns since 1970; 0 where it is not."""
+        """Modification time of the folder of projections, ns since 1970; 0 if it does not exist."""
         try:
             return self.projections.root.stat().st_mtime_ns
         except OSError:
@@ -189,13 +188,13 @@ class LibraryFeatures(FeatureStore):
 
     @property
     def head_fingerprint(self) -> str:
-        """From `vtg.grounding.projections.head_fingerprint`; "" where there is no head, or none on this disk."""
+        """From `vtg.grounding.projections.head_fingerprint`; "" if there is no head, or it is not downloaded."""
         if self._head_name is not None and not self._fingerprint:
             self._fingerprint = head_fingerprint(self._head_name)
         return self._fingerprint
 
     def _projection_key(self, key: FeatureKey) -> ProjectionKey | None:
-        """None where there is no head, or none on this disk."""
+        """The projection's key; None if there is no head, or it is not downloaded."""
         if not self.head_fingerprint:
             return None
         return ProjectionKey(key.video, key.encoder, key.fps, self.head_fingerprint)
@@ -204,13 +203,13 @@ class LibraryFeatures(FeatureStore):
     def _head(self) -> R2Head | None:
         if self._head_name is None:
             return None
-        with contextlib.suppress(VtgError):  # a question will say what the matter is
+        with contextlib.suppress(VtgError):  # raised again by a query
             return self._load_head()
         return None
 
 
 class _VideoWriter(FeatureWriter):
-    """Writes features and their projection side by side; use it in a ``with`` statement."""
+    """Writer of features and their projection; use it in a ``with`` statement."""
 
     def __init__(self, features: FeatureWriter, projection: ProjectionWriter | None) -> None:
         self._features = features
@@ -219,11 +218,11 @@ class _VideoWriter(FeatureWriter):
 
     @property
     def sha256(self) -> str:
-        """Of the features written so far."""
+        """SHA-256 of the features written so far."""
         return self._features.sha256
 
     def __enter__(self) -> _VideoWriter:
-        # The features, by which a video counts as stored, get their name last: the stack is left from its end.
+        # The features, by which a video counts as stored, are renamed last: the stack is closed in reverse order.
         self._open.enter_context(self._features)
         if self._projection is not None:
             self._open.enter_context(self._projection)

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredVideos"]
 
-TYPICAL_VIDEOS, FRAMES_PER_TYPICAL_VIDEO = 64, 32  # evenly chosen, and frames of each, that stand for the library
+TYPICAL_VIDEOS, FRAMES_PER_TYPICAL_VIDEO = 64, 32  # the sample of the library, evenly spaced
 
 
 class StoredVideos:
-    """The features of a library's videos, as a search wants them.
+    """The features of a library's videos for a search.
 
     Args:
         tables: the library's database.
-        open_features: gives what is stored of a file.
-        grounder: what the library is asked with.
-        warn: told once, in one line, of each file that is passed over, and of its damage.
+        open_features: opens the stored features of a file.
+        grounder: the model to search with.
+        warn: called once, with one line, for each damaged file that is skipped.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class StoredVideos:
         check: Callable[[VideoFeatures], None] = lambda features: None,
         needed: bool = True,
     ) -> Iterator[tuple[str, VideoFeatures]]:
-        """The features of those videos that are selected; not of what somebody has just removed from the library.
+        """Open the features of selected videos, without those removed from the library in the meantime.
 
         Args:
             videos: content keys.
-            selection: what is searched.
-            check: raises a VtgError for features that cannot be asked.
-            needed: whether it is an error where none of them can be opened.
+            selection: the videos to search.
+            check: raises a VtgError for features that cannot be searched.
+            needed: whether to raise an error if none of them can be opened.
 
         Yields:
             Content keys and features.
 
         Raises:
-            VtgError: they are needed, and none of them can be opened; otherwise those that cannot are told of.
+            VtgError: none of them can be opened and `needed` is set; otherwise failures are warnings.
         """
         failures = []
         any_opened = False
@@ -93,7 +93,7 @@ class StoredVideos:
             raise VtgError(f"{features.name}: has no embeddings of this library's CLIP; index it again")
 
     def warn_of_values(self, features: VideoFeatures) -> None:
-        """Tell that a video is passed over, as what is stored of it are no numbers."""
+        """Warn that a video is skipped because its stored features are not finite."""
         self._warn_once(_not_finite(features))
 
     def _warn_once(self, line: str) -> None:
@@ -102,7 +102,7 @@ class StoredVideos:
             self._warn(line)
 
     def typical_frames(self, selection: Selection) -> np.ndarray:
-        """[N, E], frames that stand for all those that are selected."""
+        """[N, E] embeddings, a sample of the frames of the selected videos."""
         videos = list(selection.entries)
         if self._typical[0] != hash(tuple(videos)):
             chosen = [videos[i] for i in np.linspace(0, len(videos) - 1, min(len(videos), TYPICAL_VIDEOS)).astype(int)]
@@ -117,10 +117,10 @@ class StoredVideos:
         return self._typical[1]
 
     def embed_stretch(self, stretch: Stretch) -> np.ndarray:
-        """The mean embedding [E] of a stretch of a video, unit length.
+        """The mean embedding [E] of a span of a video, unit length.
 
         Raises:
-            VtgError: the video is not in the library, or has no such stretch.
+            VtgError: the video is not in the library, or is shorter.
         """
         entry = self._tables.video(str(stretch.video.resolve()))
         if entry is None or not entry.video:

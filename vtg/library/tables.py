@@ -39,38 +39,38 @@ from vtg.video.subtitles.lines import TranscriptLine
 __all__ = ["FAILED", "INDEXED", "DamagedRow", "LibraryTables", "NearFrames", "TranscriptLine", "VideoEntry"]
 
 TABLES = ("videos", "frames", "said", "folders")
-MIN_INDEXED_FRAMES = 20_000  # frames; reading fewer whole is as quick as asking an index
+MIN_INDEXED_FRAMES = 20_000  # a full scan of fewer is as fast as a vector index
 FRAMES_PER_PARTITION = 2_000  # of the vector index, on average
 PROBED_PARTITIONS = 160  # of the index in one search
-REFINED_FRAMES = 1_200  # of these, the ones that are compared by their whole embeddings
-MAX_UNINDEXED_SHARE = 0.5  # of the frames came after the index was trained: it is made anew
-MAX_UNINDEXED_FRAMES = 20_000  # not in the index yet; a search reads them one by one
-MAX_FRAGMENTS = 64  # small files of rows, of which a search opens each
-FRAMES_PER_FRAGMENT = 10_000  # a large table is joined more rarely, for it is written anew
-VERSION_RETENTION = timedelta(hours=1)  # of the tables: nobody reads an old one for longer
+REFINED_FRAMES = 1_200  # candidates that are compared by their full embeddings
+MAX_UNINDEXED_SHARE = 0.5  # of frames added since the index was trained; above it the index is trained again
+MAX_UNINDEXED_FRAMES = 20_000  # a search scans those that are not in the index yet
+MAX_FRAGMENTS = 64  # small files of rows; a search opens each
+FRAMES_PER_FRAGMENT = 10_000  # one more fragment is allowed for each, as merging rewrites the whole table
+VERSION_RETENTION = timedelta(hours=1)  # longer than any reader uses an old version
 
 
 class LibraryTables(Database):
-    """Four tables in one folder: ``videos``, a row a file; ``frames``, a row an embedding; ``said``, a row a line of
-    subtitles; ``folders``, a row a folder that was added as a whole.
+    """Four tables in one folder: ``videos``, a row a file; ``frames``, a row an embedding; ``said``, a row a transcript
+    line; ``folders``, a row a folder that was added as a whole.
 
-    Any number of processes may read and write: a write is one transaction, and one at a time.
+    Any number of processes may read and write; a write is a transaction, and writes are serialised.
 
     Args:
-        folder: the library's; the tables are made when they are first written to.
+        folder: of the library; the tables are created on the first write.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._listed = VideoList()
-        self._damaged: list[DamagedRow] = []  # among those of the list
-        self._counted: tuple[int, dict[str, int]] = (-1, {})  # frames of each content, at a version of their table
-        self._listing = threading.Lock()  # of the list; never held while something is written
+        self._damaged: list[DamagedRow] = []  # at the version of the list
+        self._counted: tuple[int, dict[str, int]] = (-1, {})  # table version, frames of each content key
+        self._listing = threading.Lock()  # of the list; never held during a write
         self._working = threading.Lock()
         self._at_work: set[str] = set()
 
     def begin_work(self, video: str) -> bool:
-        """Be the only one, of all processes and threads, to work on a content key; False where somebody else is."""
+        """Claim a content key for this thread; False if another thread or process has claimed it."""
         with self._working:
             if video in self._at_work or not self.claims.take(f"video {video}"):
                 return False
@@ -78,7 +78,7 @@ class LibraryTables(Database):
             return True
 
     def end_work(self, video: str) -> None:
-        """Let others work on a content key that this one has begun to work on."""
+        """Release a content key that was claimed with `begin_work`."""
         with self._working:
             if video in self._at_work:
                 self._at_work.remove(video)
@@ -90,22 +90,22 @@ class LibraryTables(Database):
             return listed.all()
 
     def video(self, path: str) -> VideoEntry | None:
-        """A file by its path; None where it is not known."""
+        """The entry of a path; None if there is none."""
         with self._current_list() as listed:
             return listed.of_path(path)
 
     def videos_of(self, video: str) -> list[VideoEntry]:
-        """The files of a content, by its key."""
+        """The entries of a content key."""
         with self._current_list() as listed:
             return listed.of_video(video)
 
     def damaged_rows(self) -> list[DamagedRow]:
-        """Rows of the table of videos that make no sense, and are no files for `videos`."""
+        """Invalid rows of the table of videos, which `videos` leaves out."""
         with self._current_list():
             return list(self._damaged)
 
     def drop_damaged_rows(self) -> None:
-        """Remove the rows of `damaged_rows`, whose files can then be indexed again."""
+        """Remove the rows of `damaged_rows`, so that their files can be indexed again."""
 
         def keep_others(table: Any) -> None:
             entries, damaged = video_entries(table.to_arrow())
@@ -122,17 +122,17 @@ class LibraryTables(Database):
             with self._named("videos"):
                 version = -1 if table is None else table.version
                 if version != self._listed.version:
-                    # A library of before `subtitles` has no such column until it is next written to.
+                    # Older libraries have no column `subtitles` until the next write.
                     entries, self._damaged = ([], []) if table is None else video_entries(table.to_arrow())
                     self._listed = VideoList(version, entries)
             yield self._listed
 
     def put_video(self, entry: VideoEntry) -> None:
-        """Add a file, or replace what was known of its path."""
+        """Add an entry, or replace the one with its path."""
         self.put_videos([entry])
 
     def put_videos(self, entries: Sequence[VideoEntry]) -> None:
-        """Add files, each with a path of its own, or replace what was known of their paths, all at once."""
+        """Add entries with different paths, or replace those with the same paths, in one commit."""
         rows = video_rows(list(entries))
 
         def complete(table: Any) -> None:
@@ -148,7 +148,7 @@ class LibraryTables(Database):
         self._write("videos", rows.schema, complete, put)
 
     def delete_videos(self, paths: Iterable[str]) -> None:
-        """Forget files, with what is said in them."""
+        """Delete entries and their transcripts."""
         paths = list(paths)
         if not paths:
             return
@@ -163,13 +163,13 @@ class LibraryTables(Database):
         self._write("videos", None, delete)
 
     def put_frames(self, video: str, times: np.ndarray, embedding: np.ndarray, is_new: bool = False) -> None:
-        """Add the frames of a video, in place of those that it had.
+        """Replace the frames of a video.
 
         Args:
             video: its content key.
             times: [T] seconds.
             embedding: [T, E] float32.
-            is_new: it has none, which saves looking for them among all.
+            is_new: the video has no frames in the table, so that none need be deleted.
 
         Raises:
             VtgError: the library has embeddings of another width.
@@ -188,7 +188,7 @@ class LibraryTables(Database):
         self._write("frames", rows.schema, delete, lambda table: table.add(rows))
 
     def delete_frames(self, videos: Iterable[str]) -> None:
-        """Forget the frames of videos, by content key."""
+        """Delete the frames of videos, by content key."""
         self._delete("frames", "video", videos)
 
     def frames(self, videos: set[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -198,7 +198,7 @@ class LibraryTables(Database):
             videos: content keys; None for all.
 
         Yields:
-            A content key and its [T, E] float32, in the order of time.
+            A content key and its [T, E] float32, ordered by time.
         """
         table = self._table("frames")
         if table is None:
@@ -218,12 +218,12 @@ class LibraryTables(Database):
                 yield str(names[start]), embedding[start:end]
 
     def frame_times(self) -> dict[str, list[float]]:
-        """The times of all frames, in order, by content key."""
+        """The times of all frames, ascending, by content key."""
         rows = self._frame_columns(["video", "time"])
         return {} if rows is None else times_by_video(rows)
 
     def frames_of_videos(self) -> dict[str, int]:
-        """How many frames there are of each content, by its key; read once for each version of the table."""
+        """The number of frames of each content key; read once for each version of the table."""
         table = self._table("frames")
         with self._named("frames"):
             version = -1 if table is None else table.version
@@ -240,18 +240,18 @@ class LibraryTables(Database):
             )
 
     def count_frames(self) -> int:
-        """How many frames all videos have together."""
+        """The number of frames of all videos."""
         table = self._table("frames")
         with self._named("frames"):
             return 0 if table is None else int(table.count_rows())
 
     def nearest_frames(self, embedding: np.ndarray, count: int, videos: Iterable[str] | None = None) -> NearFrames:
-        """Find the frames whose embeddings have the largest cosines with one.
+        """Find the frames with the largest cosine similarity to an embedding.
 
         Args:
-            embedding: [E], of any length but 0.
-            count: how many frames at most.
-            videos: content keys to look in; None for all.
+            embedding: [E], not zero.
+            count: maximum number of frames.
+            videos: content keys to search; None for all.
         """
         table = self._table("frames")
         if table is None:
@@ -265,32 +265,32 @@ class LibraryTables(Database):
             return near_frames(search.select(["video", "time", "_distance"]).limit(count).to_arrow())
 
     def put_transcript(self, path: str, lines: Sequence[TranscriptLine]) -> None:
-        """Say what is said in a file, in place of what was known of it."""
+        """Replace the transcript of a file."""
         rows = transcript_rows(lines)
 
         def make_index(table: Any) -> None:
             if not table.list_indices() and table.count_rows():
                 from lancedb.index import FTS
 
-                # By Unicode's rules, which know the words of writings without spaces too; no language is assumed.
+                # Word boundaries by Unicode's rules, also in scripts without spaces; no language is assumed.
                 words = FTS(base_tokenizer="icu", with_position=True, stem=False, remove_stop_words=False)
                 table.create_index("text", config=words)
 
         self._delete("said", "path", [path])
-        # Where nothing is said the table is made all the same: that it is not there means that it was removed.
+        # The table is created even without lines: a missing table means that it was deleted.
         self._write("said", rows.schema, *([lambda table: table.add(rows), make_index] if lines else []))
 
     def has_transcript(self) -> bool:
-        """Whether there is a table of what is said: it was looked for, even if nothing was found."""
+        """Whether the table of transcripts exists, even if it has no lines."""
         return self._table("said") is not None
 
     def find_transcript_lines(self, words: str, limit: int, paths: Iterable[str] | None = None) -> list[TranscriptLine]:
-        """Find lines that have a search's words.
+        """Find transcript lines with the words of a query.
 
         Args:
-            words: of which a line has some, the more the better; "in quotes" one after the other.
-            limit: how many lines at most.
-            paths: files to look in; None for all.
+            words: any of them, lines with more of them rank higher; in quotes, the exact phrase.
+            limit: maximum number of lines.
+            paths: files to search; None for all.
 
         Returns:
             Best first.
@@ -312,7 +312,7 @@ class LibraryTables(Database):
             return transcript_lines(search.limit(limit).to_list())
 
     def count_transcript_lines(self) -> dict[str, int]:
-        """How many lines are said in each file that has any."""
+        """The number of transcript lines of each file that has any."""
         table = self._table("said")
         with self._named("said"):
             return {} if table is None else dict(Counter(texts(table.to_arrow()["path"])))
@@ -325,7 +325,7 @@ class LibraryTables(Database):
         return sorted(path for path in set(paths) if is_absolute(path))
 
     def put_folders(self, folders: Iterable[str]) -> None:
-        """Remember folders that were added as a whole."""
+        """Add folders that were indexed as a whole."""
         import pyarrow as pa
 
         new = sorted(set(folders) - set(self.folders()))
@@ -338,19 +338,19 @@ class LibraryTables(Database):
             self._write("folders", rows.schema, put)
 
     def delete_folders(self, folders: Iterable[str]) -> None:
-        """Forget that folders were added as a whole."""
+        """Delete folders that were indexed as a whole."""
         self._delete("folders", "path", folders)
 
     def tidy(self) -> None:
-        """Join the small files of rows that each video leaves behind, and keep the indexes up with the tables.
+        """Merge the small fragments of rows that each video leaves, and update the indexes.
 
-        One process at a time does this; where another is at it, nothing is done.
+        Nothing is done if another process is doing this.
         """
         if not self.claims.take("tidy"):
             return
         try:
             for name in TABLES:
-                # A write of another process came between: the next run tidies. What is damaged is told by who reads it.
+                # After a conflicting write the next run does it; damage is reported by the next read.
                 with suppress(VtgError), self._named(name):
                     if (table := self._table(name)) is not None:
                         self._tidy(name, table)

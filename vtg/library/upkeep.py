@@ -28,11 +28,11 @@ REPAIR_HINT = "remove it with 'vtg library refresh', and index its video again"
 
 @dataclass(frozen=True)
 class Problem:
-    """Something about a library that is not as it should be.
+    """A problem of a library.
 
     Attributes:
-        where: the file of the library, or the video, that it is about.
-        what: what is wrong and what to do, in words that follow "where: ".
+        where: the file of the library, or the video.
+        what: what is wrong and what to do; the message after "where: ".
     """
 
     where: str
@@ -40,12 +40,12 @@ class Problem:
 
 
 def find_moved(vanished: Sequence[VideoEntry], known: Iterable[str], folders: Iterable[Path]) -> list[Path]:
-    """Find files that were moved or renamed: new paths with the contents of those that are not there any more.
+    """Find files that were moved or renamed: new paths with the content of missing files.
 
     Args:
-        vanished: files that are not there.
+        vanished: entries of missing files.
         known: paths of all files of the library.
-        folders: where to look: in these with all below them, and in the folders of the known files.
+        folders: to search with all below them, besides the folders of the known files.
     """
     contents = {entry.video for entry in vanished if entry.video}
     sizes = {entry.size for entry in vanished if entry.video}
@@ -57,7 +57,7 @@ def find_moved(vanished: Sequence[VideoEntry], known: Iterable[str], folders: It
     below, _ = find_videos(folder for folder in folders if is_folder(folder))
     moved = []
     for path in dict.fromkeys([*below, *beside]):
-        # Reading a whole file takes time: only those of the right size are.
+        # Hashing a whole file is slow: only those of the right size are hashed.
         status = _status(path) if str(path) not in known else None
         if status is not None and status.st_size in sizes and _content(path) in contents:
             moved.append(path)
@@ -65,7 +65,7 @@ def find_moved(vanished: Sequence[VideoEntry], known: Iterable[str], folders: It
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """All files that are really in a folder, whatever they are called; none where it cannot be read."""
+    """The files in a folder, without links; none if it cannot be read."""
     try:
         with os.scandir(folder) as listing:
             return [Path(entry.path) for entry in listing if entry.is_file(follow_symlinks=False)]
@@ -81,11 +81,11 @@ def _content(path: Path) -> str:
 
 
 def is_away(path: str, folders: Iterable[str]) -> bool:
-    """Whether a file is not there because all of its folder is not, as when a disk is not plugged in.
+    """Whether a file is missing because its whole folder is, as on a disk that is not connected.
 
     Args:
-        path: of a file that is not there.
-        folders: those that were added as a whole.
+        path: of a missing file.
+        folders: that were indexed as a whole.
     """
     above = [folder for folder in map(Path, folders) if Path(path).is_relative_to(folder)]
     return not is_folder(max(above, key=lambda folder: len(folder.parts), default=Path(path).parent))
@@ -98,14 +98,14 @@ def find_problems(
     checksums: bool,
     progress: Reporter,
 ) -> list[Problem]:
-    """Compare everything in a library with everything else.
+    """Check that the files, features and tables of a library are consistent.
 
     Args:
         tables: its database.
         features: its feature store.
-        key_of: the key of a content's features.
-        checksums: also read every file of features whole.
-        progress: told of every file.
+        key_of: returns the feature key of a content key.
+        checksums: also verify the checksum of every file of features.
+        progress: called for every file.
     """
     entries = tables.videos()
     problems = [
@@ -184,13 +184,13 @@ def _problems_of(
 
 
 def describe(folder: Path, tables: LibraryTables | None, model: ModelSpec, storage: Storage) -> dict[str, Any]:
-    """What a library holds; see `Library.describe`.
+    """Describe the content and size of a library; see `Library.describe`.
 
     Args:
-        folder: the library's.
-        tables: its database; None where nothing was added yet.
-        model: what it is asked with.
-        storage: what it keeps of its videos.
+        folder: of the library.
+        tables: its database; None if nothing was added yet.
+        model: that it is used with.
+        storage: features that it stores.
     """
     entries = tables.videos() if tables else []
     indexed = {entry.video: entry for entry in entries if entry.state == INDEXED}

@@ -1,4 +1,4 @@
-"""The videos of a library by path and by content, kept in step with their table."""
+"""An in-memory copy of the table of videos, by path and by content key."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["VideoList"]
 
 
 class VideoList:
-    """The rows of the table of videos at one of its versions. Not safe among threads: its owner holds a lock.
+    """The rows of the table of videos at one of its versions. Not thread-safe: the owner has to lock it.
 
     Args:
-        version: of the table; below 0 for one that was never read.
-        entries: one a path.
+        version: of the table; below 0 if it was not read yet.
+        entries: with different paths.
     """
 
     def __init__(self, version: int = -1, entries: Iterable[VideoEntry] = ()) -> None:
@@ -32,20 +32,20 @@ class VideoList:
         return list(self._sorted)
 
     def of_path(self, path: str) -> VideoEntry | None:
-        """A file by its path; None where it is not known."""
+        """The entry of a path; None if there is none."""
         return self._by_path.get(path)
 
     def of_video(self, video: str) -> list[VideoEntry]:
-        """The files of a content, by its key."""
+        """The entries of a content key."""
         return list(self._by_video.get(video, {}).values())
 
     def follow(self, before: int, after: int, put: Iterable[VideoEntry] = (), removed: Iterable[str] = ()) -> None:
-        """Take over what one commit has written, if nobody has written besides; otherwise all is read anew next time.
+        """Apply one commit, if there was no other one in between; otherwise mark the list as outdated.
 
         Args:
             before: version of the table before the commit.
             after: version after it.
-            put: files that it added or replaced.
+            put: entries that it added or replaced.
             removed: paths that it deleted.
         """
         if self.version != before or after != before + 1:

@@ -1,4 +1,4 @@
-"""Keep a library in step with folders until somebody stops it."""
+"""Watch folders and synchronize a library with them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def watch(
     library: Library,
     folders: Sequence[Path],
     seconds: float,
-    tell: Callable[[IndexReport], None],
+    on_change: Callable[[IndexReport], None],
     progress: Reporter = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Keep a library in step with folders, until somebody stops it: new, changed, moved and vanished files.
+    """Synchronize a library with folders until stopped: new, changed, moved and missing files.
 
-    A file that has changed since the last look may still be on its way in, and waits for the next one.
+    A file that has changed since the last scan may still be being written, and is indexed after the next one.
 
     Args:
         library: the library.
-        folders: what to watch, with all below.
-        seconds: from one look to the next.
-        tell: told of every look that has changed something.
-        progress: told of every step of indexing.
-        stop: asked at every step; True ends it.
+        folders: to watch, with all below.
+        seconds: from one scan to the next.
+        on_change: called with the report of every scan that has changed something.
+        progress: called at every step of indexing.
+        stop: called at every step; True ends the function.
 
     Raises:
-        VtgError: the encoder cannot be had, or the library cannot be written to.
+        VtgError: the encoder cannot be loaded, or the library cannot be written to.
     """
     before: dict[Path, tuple[int, int]] = {}
     while not stop():
@@ -47,7 +47,7 @@ def watch(
         before = now
         for report in (library.add(settled, progress, stop=stop), library.refresh(progress, stop=stop)):
             if report.added or report.removed or report.moved or report.warnings:
-                tell(report)
+                on_change(report)
         until = time.monotonic() + seconds
         while time.monotonic() < until and not stop():
             time.sleep(min(0.2, seconds))
