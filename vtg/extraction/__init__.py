@@ -1,4 +1,4 @@
-"""Extract features of many videos offline, on one machine or a Ray cluster; complete output is never redone.
+"""Extract features of many videos offline, on one machine or a Ray cluster; finished output is not computed again.
 
 In: a folder, manifest, benchmark or URL with videos and queries. Out: feature files and records in an output folder or
 object store. Read `jobs` with `sources`, `manifest` and `benchmarks` (what to extract), `plan` (what is left), `run`

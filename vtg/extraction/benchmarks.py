@@ -18,17 +18,17 @@ __all__ = ["annotated_work", "recipe_work"]
 
 
 def recipe_work(name: str, fps: float | None, default_fps: float, videos: str | None, split: str | None) -> Work:
-    """The videos and queries of a recipe's data set.
+    """The jobs for a recipe's data set.
 
     Args:
         name: of a published recipe, or a ``.toml`` file.
-        fps: frames a second in place of the recipe's.
-        default_fps: frames a second where neither says.
+        fps: frames a second; None for the recipe's.
+        default_fps: frames a second if the recipe has none.
         videos: folder of the videos; None for the recipe's.
-        split: a part; None for all whose annotations are there.
+        split: a part; None for all parts whose annotation files exist.
 
     Raises:
-        VtgError: there is no such recipe, part or annotation file.
+        VtgError: the recipe, the part or the annotation file does not exist.
     """
     data = load_recipe(name).data
     files = [data.annotation_file(split)] if split is not None else _annotation_files(data)
@@ -40,18 +40,18 @@ def recipe_work(name: str, fps: float | None, default_fps: float, videos: str | 
 def annotated_work(
     path: Path, fps: float | None, default_fps: float, videos: str | None, dataset: str | None, split: str | None
 ) -> Work:
-    """The videos and queries of one annotation file.
+    """The jobs for one annotation file.
 
     Args:
         path: the file.
-        fps: frames a second in place of the benchmark's.
-        default_fps: frames a second of data sets of one's own.
+        fps: frames a second; None for the benchmark's.
+        default_fps: frames a second of other data sets.
         videos: folder of the videos; None for ``videos`` beside the file.
-        dataset: one of `vtg.datasets.DATASETS`; recognised from the file where None.
-        split: only the videos of this part, in the data sets that have both in one file.
+        dataset: one of `vtg.datasets.DATASETS`; None to recognise it from the file.
+        split: only the videos of this part, for data sets with several parts in one file.
 
     Raises:
-        VtgError: the file cannot be read, or several benchmarks have files like it and nobody says which it is.
+        VtgError: the file cannot be read, or its data set is ambiguous and neither `dataset` nor `fps` is given.
     """
     annotations = read_annotations(path, dataset)
     found = annotations.dataset
@@ -65,7 +65,7 @@ def annotated_work(
 
 
 def _annotation_files(data: DataRecipe) -> list[Path]:
-    """The files of all parts that are there."""
+    """The annotation files of all parts, as far as they exist."""
     files: dict[Path, None] = {}
     errors = []
     for part in data.annotations:
@@ -96,7 +96,7 @@ def _work(
         raise VtgError(f"{folder}: no videos there; name their folder with --videos")
     jobs: dict[str, VideoJob] = {}
     queries: dict[str, QueryJob] = {}
-    passed_over: set[str] = set()
+    reported: set[str] = set()
     for path, sample in samples:
         video = data.video_name.format(vid=sample.video_id)
         query = data.query_name.format(qid=sample.query_id, vid=sample.video_id)
@@ -109,8 +109,8 @@ def _work(
             problems.append(f"{where}query {query}: is there twice, with different words")
         if video in files:
             jobs.setdefault(video, _job(video, files[video], sample, data, fps))
-        elif video not in passed_over:
-            passed_over.add(video)
+        elif video not in reported:
+            reported.add(video)
             problems.append(f"{where}no video {video} in {folder}")
     return Work(
         source, tuple(jobs.values()), tuple(queries.values()), tuple(problems), data.video_features, data.query_features
@@ -124,13 +124,13 @@ def _is_wanted(sample: Sample, data: DataRecipe, split: str | None) -> bool:
 
 def _job(video: str, file: str, sample: Sample, data: DataRecipe, fps: float) -> VideoJob:
     if data.dataset in RATED_DATASETS and data.fps is None and sample.ratings is not None:
-        # One frame an annotated clip: these lie evenly over the whole video.
+        # One frame for each annotated clip; clips are evenly spaced over the whole video.
         return VideoJob(video, file, clips=len(sample.ratings), line=sample.line)
     return VideoJob(video, file, fps, line=sample.line)
 
 
 def _files_by_name(folder: str) -> dict[str, str]:
-    """Path or URL of every video below a folder by its name without the ending; of several the first."""
+    """Path or URL of every video below a folder by its name without the suffix; the first of several."""
     found: Iterable[str]
     folder = local_path(folder)
     if is_url(folder):

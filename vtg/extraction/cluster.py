@@ -1,4 +1,4 @@
-"""Extract features on many machines with Ray Data, by the same stages as on one."""
+"""Extract features on many machines with Ray Data, with the same stages as on one machine."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 __all__ = ["extract_on_cluster", "require_ray"]
 
-SEGMENT_CHUNKS = 4  # chunks of a video that travel together, at most: 128 frames
-# Shares of a core, by which Ray decides what runs at a time. They differ, so that Ray keeps the stages apart.
+SEGMENT_CHUNKS = 4  # maximum number of chunks in a segment: 128 frames
+# Cores that Ray reserves for a task of each stage. They differ so that Ray does not fuse the stages.
 ENCODE_CPUS = 0.5
 DECODE_CPUS = 0.25
-DECODE_CPUS_BESIDE_GPU = 1.0  # there decoding is what takes the processor
+DECODE_CPUS_BESIDE_GPU = 1.0  # with encoding on the GPU, decoding limits the speed
 WRITE_CPUS = 0.1
 CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A job on its way to be decoded."""
+    """A job to be decoded."""
 
     job: VideoJob
     source_bytes: int
@@ -51,18 +51,18 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Segment:
-    """A segment of a video on its way from stage to stage.
+    """A segment of a video, passed from stage to stage.
 
     Attributes:
         task: the job.
         duration: of the whole video, seconds.
-        content: content key of the file, where it is wanted.
+        content: content key of the file; "" if not needed.
         first: number of its first frame.
         is_last: whether the video ends with it.
-        chunks: decoded frames that are to be encoded; the chunks are the batches.
-        encoded: features that are to be written; None where there are no frames.
-        length: frames that have been written.
-        failure: why the video cannot be done; "" where it can.
+        chunks: decoded frames to be encoded, one batch each.
+        encoded: features to be written; None if there are no frames.
+        length: number of frames that have been written.
+        failure: the reason if the video failed; "" otherwise.
     """
 
     task: _Task
@@ -78,12 +78,12 @@ class _Segment:
 
 @dataclass
 class _LongVideo:
-    """A video that is written in stretches, which are joined when all are there."""
+    """A video that is written in segments, which are joined when all of them are complete."""
 
     task: _Task
     duration: float
     content: str
-    lengths: dict[int, int] = field(default_factory=dict)  # frames of the segment that begins with a frame
+    lengths: dict[int, int] = field(default_factory=dict)  # frames of each segment, by its first frame
     total: int | None = None
 
     @property
@@ -99,18 +99,18 @@ def extract_on_cluster(
     device: str | None = None,
     workers: int | None = None,
 ) -> Generator[Step, None, None]:
-    """Do what is left to do on a Ray cluster, and tell of every step; queries are encoded here.
+    """Process a plan on a Ray cluster, yielding every step; queries are encoded on this machine.
 
-    Ray's own workers must have vtg, and reach the videos, OUT and the weights under the same names. The job of a worker
-    that is lost is done by another one.
+    Ray's workers must have vtg installed, and access to the videos, OUT and the weights under the same paths. Jobs of
+    lost workers are repeated.
 
     Args:
-        plan: what is left to do.
-        output: where it goes.
+        plan: the remaining jobs.
+        output: the output folder.
         encoder: the CLIP.
-        address: of the cluster; None for that of ``RAY_ADDRESS``, or else one of this machine's own.
-        device: "cpu" or "cuda"; None takes the cluster's GPUs if it has any.
-        workers: encoders at work at a time; None takes one a GPU, or one a core.
+        address: of the cluster; None for that of ``RAY_ADDRESS``, or else a new one on this machine.
+        device: "cpu" or "cuda"; None for the cluster's GPUs if it has any.
+        workers: number of parallel encoders; None for one a GPU, or one a core.
 
     Yields:
         As `vtg.extraction.machine.extract_here`.
@@ -136,7 +136,7 @@ def extract_on_cluster(
         for job in claimed:
             output.release(job.id)
     if plan.queries:
-        # Not above: workers that do not encode need no torch.
+        # Imported here, as workers that do not encode need no torch.
         from vtg.extraction.encoders import EncoderPool
         from vtg.extraction.machine import extract_here
 
@@ -145,12 +145,12 @@ def extract_on_cluster(
 
 
 def require_ray() -> Any:
-    """Ray's module, set up for this process.
+    """Import Ray, with usage statistics off.
 
     Raises:
         VtgError: it is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home on the user's behalf
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics without the user's consent
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
@@ -182,28 +182,28 @@ def _run_connected(
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    # Workers of a cluster that begins here import what this process does, also from a checkout.
+    # Workers of a local cluster import the same modules as this process, also from a checkout.
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = {"env_vars": {"PYTHONPATH": paths}} if address is None else None
     try:
         _check_address(address)
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=environment)
-    except Exception as error:  # Ray raises all kinds, also plain ones
+    except Exception as error:  # Ray raises many types, also Exception itself
         reason = error_line(error)
         if address is None:
             raise VtgError(f"Ray did not start or was not found ({reason}); try again, or leave --ray out") from None
         raise VtgError(f"{address}: no cluster there ({reason}); start one with: ray start --head") from None
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it talks a lot; what matters is raised
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised as exceptions
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong, of the traces of all workers that it went through."""
+    """The original error in a message with the tracebacks of several workers."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)), lines[-1] if lines else "?")
 
 
 def _check_address(address: str | None) -> None:
-    """Raise OSError where nobody listens: Ray itself would try for a minute and more."""
+    """Raise OSError if the address does not accept connections: Ray itself would retry for over a minute."""
     found = re.fullmatch(r"([\w.-]+):(\d+)", address or "")
     if found:
         socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
@@ -214,7 +214,7 @@ def _run(
 ) -> Iterator[Step]:
     with_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
     out = output.out if is_url(output.out) else str(Path(output.out).expanduser().absolute())
-    where = (out, output.settings)  # workers are at home elsewhere
+    where = (out, output.settings)  # an absolute path, as workers have another working directory
     results = _pipeline(ray, tasks, where, encoder, with_gpu, workers)
     long_videos: dict[str, _LongVideo] = {}
     joining: dict[Any, str] = {}
@@ -247,7 +247,7 @@ def _pipeline(
     with_gpu: bool,
     workers: int | None,
 ) -> Any:
-    """Decode on any core, encode on a pool of actors, write on any core; Ray holds back what runs ahead."""
+    """Decode on any core, encode on a pool of actors, write on any core; Ray limits the queues between the stages."""
     from vtg.extraction.encoders import load_encoder
 
     cpus = int(ray.cluster_resources().get("CPU", 1))
@@ -274,7 +274,7 @@ def _pipeline(
 
 
 def _decode(row: dict[str, Any], size: int, with_content: bool) -> Iterator[dict[str, Any]]:
-    """The stretches of one video; the last may be a failure."""
+    """The segments of one video; the last may be a failure."""
     task: _Task = row["task"]
     try:
         with open_job(task.job, size, with_content) as video:
@@ -301,7 +301,7 @@ class _Encode:
         from vtg.extraction.encoders import load_encoder
 
         if device == "cpu":
-            torch.set_num_threads(1)  # of this worker, a process of its own; why, says `use_one_thread`
+            torch.set_num_threads(1)  # of this worker process; see `use_one_thread`
         self._encoder = load_encoder(spec, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -313,7 +313,7 @@ class _Encode:
 
 
 def _joined(parts: list[EncodedChunk]) -> EncodedChunk:
-    fields = vars(parts[0])
+    fields = [name for name, value in vars(parts[0]).items() if value is not None]
     return EncodedChunk(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
 
 
@@ -325,7 +325,7 @@ def _write(row: dict[str, Any], where: tuple[str, OutputSettings]) -> dict[str, 
 
 @contextlib.contextmanager
 def _opened(where: tuple[str, OutputSettings]) -> Iterator[Output]:
-    """The output in a worker, which has locks of its own: who started it holds those of the videos only."""
+    """The output in a worker, with its own locks; the driver process holds the claims of the videos."""
     output = Output(*where)
     output.place.make()
     try:
@@ -348,7 +348,7 @@ def _written(output: Output, segment: _Segment) -> VideoRecord | _Segment:
 
 
 def _join(video: _LongVideo, where: tuple[str, OutputSettings]) -> VideoRecord:
-    """Make one file of the stretches of a long video."""
+    """Join the segments of a long video to one file."""
     job = video.task.job
     with _opened(where) as output:
         chunks = output.read_segments(job, video.lengths)

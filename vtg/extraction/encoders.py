@@ -1,4 +1,4 @@
-"""Encode frames on all GPUs or cores of one machine, with the same result on each."""
+"""Encode frames on all GPUs or cores of one machine, with results that do not depend on their number."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from vtg.video.limits import MAX_THREADS
 
 __all__ = ["EncoderPool", "devices", "load_encoder", "use_one_thread"]
 
-GPU_BATCH_FRAMES = (
-    32  # frames: as many as a chunk has, whatever memory is free, so that batches are the same everywhere
-)
+GPU_BATCH_FRAMES = 32  # size of a chunk; independent of free memory, so that batches are the same on all machines
 
 Result = TypeVar("Result")
 
@@ -32,7 +30,7 @@ _setting_threads = threading.Lock()
 
 
 def devices(device: str | None) -> list[str]:
-    """The devices to encode on: the one that is named, else every GPU, else the best that there is."""
+    """The devices to encode on: the given one, else every GPU, else the best available."""
     if device is not None and device != "cuda":
         return [device]
     if torch.cuda.is_available():
@@ -41,43 +39,43 @@ def devices(device: str | None) -> list[str]:
 
 
 def load_encoder(spec: EncoderSpec, device: str) -> ClipEncoder:
-    """Load a CLIP whose batches do not depend on the memory that happens to be free.
+    """Load a CLIP with a batch size that does not depend on free memory.
 
     Raises:
-        VtgError: its weights cannot be had.
+        VtgError: its weights cannot be loaded.
     """
     batch = GPU_BATCH_FRAMES if device.startswith("cuda") else None
     return ClipEncoder(spec.clip, spec.weights, layers=spec.layers, device=device, batch_size=batch)
 
 
 def use_one_thread() -> None:
-    """Let torch compute in one thread what the calling thread asks for; all other threads keep what they have.
+    """Limit torch to one thread for operations of the calling thread; other threads are not affected.
 
-    How many threads share an operation decides on the last bits of its result.
+    The last bits of an operation's result depend on the number of threads.
     """
     with _setting_threads:
         default = torch.get_num_threads()
         torch.set_num_threads(1)
-        # This holds for the calling thread, and is now the default of threads that have not used torch yet: a thread
-        # that ends at once sets that back.
+        # This applies to the calling thread, and to threads that have not used torch yet: a temporary thread resets it
+        # for the latter.
         other = threading.Thread(target=torch.set_num_threads, args=(default,))
         other.start()
         other.join()
 
 
 class EncoderPool:
-    """Encoders side by side: one for each GPU; on the CPU one thread a core, which share the weights.
+    """A pool of encoders: one for each GPU or, on the CPU, one thread a core with shared weights.
 
-    A batch is a chunk of one video and is encoded by one thread, so that a video's features depend neither on how many
-    cores there are nor on what else is encoded at the time. Use it in a ``with`` statement.
+    A batch is a chunk of one video and is encoded by one thread, so that a video's features depend neither on the
+    number of cores nor on other videos encoded at the same time. Use it in a ``with`` statement.
 
     Args:
         spec: the CLIP.
-        device: a torch device; None takes every GPU, or the best that there is.
-        workers: threads on the CPU; None takes as many as torch would.
+        device: a torch device; None for every GPU, or the best available.
+        workers: threads on the CPU; None for torch's number of threads.
 
     Raises:
-        VtgError: the weights cannot be had.
+        VtgError: the weights cannot be loaded.
     """
 
     def __init__(self, spec: EncoderSpec, device: str | None = None, workers: int | None = None) -> None:
@@ -92,10 +90,10 @@ class EncoderPool:
         self._pool = ThreadPoolExecutor(
             len(encoders), thread_name_prefix="vtg-encode", initializer=use_one_thread if self._on_cpu else None
         )
-        # What is decoded and waits for an encoder: as many chunks again as are being encoded.
+        # Chunks that are being encoded or waiting: at most two for each encoder.
         self._room = threading.Semaphore(2 * len(encoders))
         self.image_size = encoders[0].image_size
-        # Enough to keep the encoders busy: on the CPU decoding takes a small part of the time.
+        # Enough to keep the encoders busy; on the CPU decoding takes a small part of the time.
         self.decoders = max(2, len(encoders) if self._on_cpu else _cores())
 
     def __enter__(self) -> EncoderPool:
@@ -107,18 +105,18 @@ class EncoderPool:
         self._pool.shutdown(cancel_futures=True)
 
     def decoding_threads(self, videos: int) -> int:
-        """Threads for each decoder so that all cores decode when so many videos are to be done, at most 4."""
+        """Threads for each decoder with a number of videos, so that all cores decode; at most `MAX_THREADS`."""
         return min(MAX_THREADS, max(1, _cores() // max(1, min(self.decoders, videos))))
 
     def encode_frames(self, chunk: Chunk, is_wanted: Callable[[], bool]) -> Future[EncodedChunk] | None:
-        """Encode a chunk as soon as an encoder is free; waits while too many others wait already.
+        """Submit a chunk for encoding; blocks while too many others are waiting.
 
         Args:
             chunk: times [N] and frames [N, H, W, 3].
-            is_wanted: asked now and then while waiting; False ends it.
+            is_wanted: called repeatedly while waiting; False cancels.
 
         Returns:
-            What will be the chunk's features; None where it was no longer wanted.
+            A future of the chunk's features; None if cancelled.
         """
         while not self._room.acquire(timeout=0.2):
             if not is_wanted():
@@ -128,7 +126,7 @@ class EncoderPool:
         return future
 
     def encode_text(self, text: str) -> Future[np.ndarray]:
-        """Encode a sentence alone: [L, K, C] float16."""
+        """Submit a sentence for encoding: a future of [L, K, C] float16."""
         return self._submit(lambda encoder: to_float16(encoder.encode_text(text).layers))
 
     def _submit(self, work: Callable[[ClipEncoder], Result]) -> Future[Result]:
@@ -143,5 +141,5 @@ class EncoderPool:
 
 
 def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores that this process may use
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only: the cores that this process may use
     return len(affinity(0)) if affinity else os.cpu_count() or 1

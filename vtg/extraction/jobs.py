@@ -9,24 +9,24 @@ from typing import TypeVar
 
 __all__ = ["QueryJob", "VideoJob", "Work", "repeated_ids", "why_no_file_name"]
 
-MAX_NAME_BYTES = 200  # characters between two slashes: file systems take 255 bytes, endings of our own included
+MAX_NAME_BYTES = 200  # of a path component; file systems allow 255 bytes, including our suffixes
 _FORBIDDEN = re.compile(r"[\\\x00-\x1f]")
-# Windows forbids more: signs, an ending of a blank or a dot, and the names of its devices.
+# Windows also forbids some characters, a blank or dot at the end, and the names of its devices.
 _FORBIDDEN_ON_WINDOWS = re.compile(r'[<>:"|?*]|[ .](/|$)|(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.|/|$)', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class VideoJob:
-    """One video, or a stretch of one, whose features are wanted.
+    """A video, or a span of one, to extract features of.
 
     Attributes:
-        id: names the features; may have slashes, which become folders.
+        id: name of the features; slashes separate folders.
         source: path or URL of the file.
-        fps: frames a second; None where ``clips`` says how many there are to be.
-        clips: so many frames spread over the whole video; None where ``fps`` is given.
-        start: seconds; only frames whose whole interval lies after it.
-        end: seconds; only frames whose whole interval lies before it; None for the end of the video.
-        line: where it stands in its manifest or annotation file, from 1; 0 where there are no lines.
+        fps: frames a second; None if ``clips`` is given.
+        clips: number of frames, evenly spaced over the whole video; None if ``fps`` is given.
+        start: seconds; only frames whose whole interval is after it.
+        end: seconds; only frames whose whole interval is before it; None for the end of the video.
+        line: number of its line in the manifest or annotation file, from 1; 0 if there are no lines.
     """
 
     id: str
@@ -38,7 +38,7 @@ class VideoJob:
     line: int = 0
 
     def rate(self, duration: float) -> float:
-        """Frames a second in a video of so many seconds."""
+        """Frames a second for a video of a duration in seconds."""
         if self.fps is not None:
             return self.fps
         return (self.clips or 1) / duration
@@ -46,10 +46,10 @@ class VideoJob:
 
 @dataclass(frozen=True)
 class QueryJob:
-    """One sentence whose features are wanted.
+    """A sentence to extract features of.
 
     Attributes:
-        id: names the features.
+        id: name of the features.
         text: the sentence.
         line: as for `VideoJob`.
     """
@@ -64,15 +64,15 @@ Job = TypeVar("Job", VideoJob, QueryJob)
 
 @dataclass(frozen=True)
 class Work:
-    """Everything that a source asks for, and what is wrong with it.
+    """The jobs of a source, and its problems.
 
     Attributes:
-        source: what it was read from, in the user's words.
+        source: that it was read from, as given by the user.
         videos: in the order of the source.
         queries: in the order of the source.
-        problems: one line each, with file and line number where there is one.
-        video_folder: where the published layout keeps videos.
-        query_folder: where it keeps queries.
+        problems: one line each, with file and line number if there is one.
+        video_folder: of the published layout.
+        query_folder: of the published layout.
     """
 
     source: str
@@ -83,12 +83,12 @@ class Work:
     query_folder: str = "clip_b32_txt_k4"
 
     def shard(self, number: int, of: int) -> Work:
-        """Every ``of``-th job from the ``number``-th on, counted from 1: all shards together are the whole."""
+        """Shard ``number``, counted from 1, of ``of``: every ``of``-th job."""
         return replace(self, videos=self.videos[number - 1 :: of], queries=self.queries[number - 1 :: of])
 
 
 def why_no_file_name(job_id: str) -> str:
-    """Why an id cannot name a file here; "" where it can."""
+    """The reason why an id cannot be a file name; "" if it can."""
     parts = job_id.split("/")
     if any(part in ("", ".", "..") for part in parts):
         return "has an empty or dotted part"
@@ -106,11 +106,14 @@ def why_no_file_name(job_id: str) -> str:
 
 
 def repeated_ids(jobs: list[Job], where: str) -> tuple[list[Job], list[tuple[int, str]]]:
-    """The first job of each id; and for each of the others its line, and what to tell the user.
+    """Separate jobs with repeated ids.
 
     Args:
-        jobs: in their order.
+        jobs: in order.
         where: the file or folder that they come from.
+
+    Returns:
+        The first job of each id; and for each of the others its line and a message.
     """
     first: dict[str, Job] = {}
     repeated = [job for job in jobs if first.setdefault(job.id, job) is not job]

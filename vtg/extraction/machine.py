@@ -1,4 +1,4 @@
-"""Extraction on one machine: runs fetching, decoding, encoding and writing side by side."""
+"""Extract features on one machine; files are fetched, decoded, encoded and written in parallel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vtg.video import Chunk
 
 __all__ = ["extract_here"]
 
-PROGRESS_INTERVAL_SECONDS = 0.5  # how often progress is message, if nothing ends
+PROGRESS_INTERVAL_SECONDS = 0.5  # between steps if no job ends
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -30,15 +30,15 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 
 
 def extract_here(plan: Plan, output: Output, encoders: EncoderPool) -> Generator[Step, None, None]:
-    """Do what is left to do, and tell of every step; closing it stops the work.
+    """Process a plan, yielding every step; closing the generator stops the work.
 
     Args:
-        plan: what is left to do.
-        output: where it goes.
-        encoders: of this machine; entered and left here.
+        plan: the remaining jobs.
+        output: the output folder.
+        encoders: of this machine; entered and exited here.
 
     Yields:
-        What became of a job, as it ends; a number of frames whenever some have been encoded; 0 now and then.
+        The result of each job when it ends; the number of frames when some have been encoded; 0 at regular intervals.
 
     Raises:
         OSError: features cannot be written.
@@ -48,7 +48,7 @@ def extract_here(plan: Plan, output: Output, encoders: EncoderPool) -> Generator
 
 
 class _Run:
-    """Threads that each take one job after the other."""
+    """Threads that process jobs one by one."""
 
     def __init__(self, plan: Plan, output: Output, encoders: EncoderPool) -> None:
         self._sizes = plan.sizes
@@ -90,7 +90,7 @@ class _Run:
                 self._messages.put(self._video(job) if isinstance(job, VideoJob) else self._query(job))
         except _Stopped:
             pass
-        except BaseException as error:  # whatever it is, it must reach the caller, who would wait for ever
+        except BaseException as error:  # raised in the caller, which would wait forever otherwise
             self._messages.put(error)
         finally:
             self._messages.put(None)
@@ -100,7 +100,7 @@ class _Run:
         if not self._output.claim(job.id):
             return Elsewhere(job)
         try:
-            if self._output.has_done(job, size):  # since the plan was made
+            if self._output.has_done(job, size):  # by another process since the plan was made
                 return Elsewhere(job)
             return self._extract(job, size)
         except VtgError as error:

@@ -13,15 +13,15 @@ from vtg.text import read_json, short_repr
 
 __all__ = ["looks_like_manifest", "manifest_jobs"]
 
-COLUMNS = ("path", "id", "start", "end")  # of a line of text, with tabs between them; only the first is needed
+COLUMNS = ("path", "id", "start", "end")  # of a line of text, separated by tabs; only the first is required
 
 
 class _WrongLineError(ValueError):
-    """What is wrong with a line."""
+    """A line is not valid; the message follows "file:line: "."""
 
 
 def looks_like_manifest(text: str) -> bool:
-    """Whether the first line is a path, or a JSON object with one."""
+    """Whether the first line is a path, or a JSON object with a path."""
     _, line = next(lines_of(text), (0, ""))
     if not line.startswith("{"):
         return True
@@ -37,18 +37,18 @@ def manifest_jobs(
 ) -> tuple[list[VideoJob], list[str]]:
     """Read a manifest.
 
-    A line is a path, or a path, an id, a start and an end in seconds with tabs between them (the last ones may be
-    left out); or a JSON object with these fields, and others that are passed over. The id is the file's name without
-    its ending where none is given. Empty lines and those that begin with # are passed over.
+    A line has a path, and optionally an id, a start and an end in seconds, separated by tabs; or it is a JSON object
+    with these fields, others being ignored. The default id is the file's name without its suffix. Empty lines and lines
+    that start with # are ignored.
 
     Args:
         text: the manifest.
         name: of its file, for messages.
-        resolve: makes a path or URL in it absolute.
+        resolve: converts a path or URL in it to an absolute one.
         fps: frames a second of every job.
 
     Returns:
-        The jobs in order, and a line for everything that is wrong.
+        The jobs in order, and one line for each problem.
     """
     jobs: list[VideoJob] = []
     problems: list[tuple[int, str]] = []

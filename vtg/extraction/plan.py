@@ -14,16 +14,16 @@ __all__ = ["Plan", "make_plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is left to do.
+    """The remaining jobs of an extraction.
 
     Attributes:
-        videos: to be done.
-        queries: to be done.
-        sizes: bytes of the videos' files, by path or URL; -1 where that cannot be known.
-        finished_videos: how many were done before.
-        finished_queries: how many were done before.
-        failed: what failed before and is not tried again.
-        records: of everything in OUT, also what was not requested for.
+        videos: to extract.
+        queries: to extract.
+        sizes: bytes of the videos' files, by path or URL; -1 if unknown.
+        finished_videos: number of videos that are complete.
+        finished_queries: number of queries that are complete.
+        failed: videos that failed before and are not tried again.
+        records: of all videos in OUT, including those that are not requested.
     """
 
     videos: tuple[VideoJob, ...]
@@ -36,16 +36,16 @@ class Plan:
 
 
 def make_plan(work: Work, output: Output, sizes: Mapping[str, int], retry_failed: bool) -> Plan:
-    """Find out what is left to do.
+    """Compare the requested jobs with the output.
 
-    A video is finished when its record is of the same stretch, rate and file (by its size), and its features have the
-    size that they were written with. What failed is left alone as long as its file has the same size.
+    A video is finished if its record has the same span, frame rate and file (by its size), and its features file has
+    the recorded size. A failed video is skipped as long as its file has the same size.
 
     Args:
-        work: what is requested for; of a shard, only its part.
-        output: what is there.
+        work: the requested jobs, of one shard only.
+        output: the output folder.
         sizes: bytes of the videos' files, by path or URL.
-        retry_failed: try again what failed before.
+        retry_failed: try failed videos again.
     """
     files = output.place.sizes()
     records = output.video_records()

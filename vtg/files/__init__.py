@@ -1,1 +1,1 @@
-"""Files that appear whole or not at all, locks between processes, content hashes, and what paths lead to."""
+"""Write files atomically, lock files between processes, hash content, and classify paths."""

@@ -13,11 +13,11 @@ SAMPLE_BYTES = 1 << 16  # at the beginning, in the middle and at the end of a fi
 
 
 def file_sha256(path: str | os.PathLike[str], offset: int = 0) -> str:
-    """The SHA-256 of a file, all of which is read, in 64 hex digits.
+    """The SHA-256 of a file's content in 64 hex digits.
 
     Args:
-        path: the file.
-        offset: so many bytes at its beginning do not count.
+        path: the file, which is read completely.
+        offset: number of bytes at its beginning to leave out.
 
     Raises:
         OSError: it cannot be read.
@@ -31,10 +31,10 @@ def file_sha256(path: str | os.PathLike[str], offset: int = 0) -> str:
 
 
 def file_fingerprint(path: str | os.PathLike[str]) -> str:
-    """32 hex digits that change when a file is written anew, over its size, time and samples of its content.
+    """A fast fingerprint of a file, from its size, modification time and samples of its content, in 32 hex digits.
 
     Args:
-        path: the file; a small part of it is read, however large it is.
+        path: the file, of which `SAMPLE_BYTES` are read at three places.
 
     Raises:
         OSError: it cannot be read.

@@ -14,21 +14,21 @@ from pathlib import Path
 
 __all__ = ["Claims", "hold_lock", "lock_handle"]
 
-# A claim is a lock on one byte of a file that has none: any process may take it, and the system gives it back when
-# the process ends, however it ends. Offsets fit in 31 bits, which is as far as Windows' call reaches.
+# A claim is a lock on one byte of an empty file, which the system releases when the process ends. Offsets fit in 31
+# bits, the limit of Windows' function.
 OFFSET_RANGE = 1 << 30
 RETRY_SECONDS = 0.05
-MAX_WAIT_SECONDS = 10.0  # seconds
+MAX_WAIT_SECONDS = 10.0
 LOCKED_ERRORS = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 
 
 class Claims:
-    """Claims of this process on names, which no other process on the same file has at the same time.
+    """Claims of this process on names; no other process with the same file can claim them at the same time.
 
-    They keep processes apart, not threads of one. Where the file system has no locks, every claim succeeds.
+    Claims exclude other processes, not threads of this one. On file systems without locks every claim succeeds.
 
     Args:
-        path: the file of locks; None where there can be none.
+        path: the lock file; None for no locks.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -40,17 +40,17 @@ class Claims:
 
     @property
     def are_kept(self) -> bool:
-        """Whether others are kept out: the file system has shown no lack of locks yet."""
+        """Whether claims exclude other processes; False once the file system turns out to have no locks."""
         return self._handle >= 0
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all claims."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
 
     def take(self, name: str) -> bool:
-        """Claim a name; False where another process has it."""
+        """Claim a name; False if another process has claimed it."""
         with self._lock:
             if not self.are_kept:
                 return True
@@ -63,14 +63,14 @@ class Claims:
             return True
 
     def release(self, name: str) -> None:
-        """Give a name back."""
+        """Release a name."""
         with self._lock, contextlib.suppress(OSError):
             if self.are_kept:
                 _unlock_byte(self._handle, _offset(name))
 
     @contextlib.contextmanager
     def held(self, name: str) -> Iterator[None]:
-        """Hold a name that everyone holds for a moment only; after some seconds the block is entered in any case."""
+        """Claim a name that is held briefly; the block is entered after `MAX_WAIT_SECONDS` at the latest."""
         until = time.monotonic() + MAX_WAIT_SECONDS
         while not self.take(name) and time.monotonic() < until:
             time.sleep(RETRY_SECONDS)
@@ -81,13 +81,13 @@ class Claims:
 
 
 def lock_handle(handle: int) -> bool | None:
-    """Lock an open file for this handle alone, until it is closed or its process ends, however it ends.
+    """Lock an open file exclusively, until the handle is closed or the process ends.
 
     Args:
         handle: of a file that is open for writing.
 
     Returns:
-        Whether it is locked: False where another handle has it, None where the file system has no locks.
+        Whether it is locked: False if another handle has the lock, None if the file system has no locks.
     """
     try:
         _lock_file(handle)
@@ -135,7 +135,7 @@ else:
     import fcntl
 
     def _lock_file(handle: int) -> None:
-        # Not lockf, whose locks belong to the process: one thread would take another's file for abandoned.
+        # Not lockf, whose locks belong to the process and so do not exclude its other threads.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _lock_byte(handle: int, offset: int) -> None:

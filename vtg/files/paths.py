@@ -1,4 +1,4 @@
-"""What paths lead to, where links lead, and the folder for what can be downloaded again."""
+"""Check what paths and links lead to; locate the cache folder."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _KINDS = (
 
 
 def lies_within(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether a path is really below one of some folders, wherever links lead; True where there are no folders.
+    """Whether a path, with links resolved, is below one of some folders; True if there are no folders.
 
     Args:
-        path: that may have links.
-        folders: absolute and without links.
+        path: may contain links.
+        folders: absolute and resolved.
 
     Raises:
-        OSError, RuntimeError: a circle of links.
+        OSError, RuntimeError: the links form a loop.
     """
     if not folders:
         return True
@@ -46,7 +46,7 @@ def lies_within(path: Path, folders: Sequence[Path]) -> bool:
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder is there; False, too, where that cannot be known."""
+    """Whether a path is an existing folder; False on errors."""
     try:
         return Path(path).is_dir()
     except OSError:
@@ -54,7 +54,7 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
 
 
 def is_there(path: str | os.PathLike[str]) -> bool:
-    """Whether a file or folder is there; False, too, where that cannot be known."""
+    """Whether a path exists; False on errors."""
     try:
         return Path(path).exists()
     except OSError:
@@ -62,7 +62,7 @@ def is_there(path: str | os.PathLike[str]) -> bool:
 
 
 def is_gone(path: str | os.PathLike[str]) -> bool:
-    """Whether a path leads to nothing; False where that cannot be known: nobody may look, a disk does not answer."""
+    """Whether a path does not exist; False on other errors, such as missing rights or a disk that does not respond."""
     try:
         Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -73,10 +73,12 @@ def is_gone(path: str | os.PathLike[str]) -> bool:
 
 
 def why_no_file(path: Path) -> str:
-    """Why a path names no file that can be read from start to end; "" where it does. Nothing is opened.
+    """The reason why a path is not a regular file, for a message after "path: "; "" if it is one or a folder.
+
+    The file is not opened.
 
     Raises:
-        OSError: it is there, and may not be looked at.
+        OSError: its status cannot be read.
     """
     try:
         mode = path.stat().st_mode
@@ -86,17 +88,17 @@ def why_no_file(path: Path) -> str:
 
 
 def check_regular(path: Path) -> None:
-    """Make sure that reading a path will end: a pipe would be waited for, a device read for ever.
+    """Check that a path is a regular file, as reading a pipe or device might never end.
 
     Raises:
-        VtgError: it is there, and is no file.
+        VtgError: it exists and is not a regular file.
     """
     if path.exists() and not path.is_file():
         raise VtgError(f"{path}: is a folder, device or pipe, not a file: give a file")
 
 
 def cache_folder() -> Path:
-    """The folder for what can be downloaded again: `VTG_CACHE`, else the user's cache folder."""
+    """The cache folder for downloads: `VTG_CACHE`, else the user's cache folder."""
     chosen = os.environ.get("VTG_CACHE")
     if chosen:
         return Path(chosen).expanduser()

@@ -1,9 +1,8 @@
-"""Files that appear whole or not at all: written in a folder of their own beside their place, then moved there.
+"""Write files atomically: under a temporary name beside the final one, then renamed.
 
-`write_whole` gives a path to write to, `working_folder` a whole folder for unfinished files; what a killed process
-has left in one is removed by the next that works in the same place. `WholeFileWriter` writes a file piece by piece, if
-need be behind a header that is known last.
-`fitted_name` and `check_name` keep names within what file systems take.
+`write_whole` yields a path to write to, and `working_folder` a temporary folder; what a killed process has left there
+is removed by the next one that works in the same folder. `WholeFileWriter` writes a file in pieces, optionally after a
+header that is written last. `fitted_name` and `check_name` limit the length of file names.
 """
 
 from __future__ import annotations
@@ -36,25 +35,25 @@ __all__ = [
     "write_whole",
 ]
 
-MAX_NAME_BYTES = 255  # bytes of UTF-8: the most that common file systems take, most of which count so
+MAX_NAME_BYTES = 255  # in UTF-8, the limit of common file systems
 LOCK_NAME = "lock"  # file in a working folder that its owner keeps locked
-PART_SUFFIX = ".part"  # ends the name of a file that a `WholeFileWriter` is writing: NAME.TOKEN.part
-ABANDONED_SECONDS = 3600.0  # where there are no locks, an unfinished file so old belongs to nobody
-MAX_ATTEMPTS = 100  # at a new working folder
-# Then what is abandoned is removed under its lock: once that is given back, its owner may take it.
+PART_SUFFIX = ".part"  # of a file that a `WholeFileWriter` is writing: NAME.TOKEN.part
+ABANDONED_SECONDS = 3600.0  # age from which unfinished files count as abandoned on file systems without locks
+MAX_ATTEMPTS = 100  # to create a new working folder or file
+# If so, abandoned files are removed while they are locked, so that no other process can claim them in between.
 CAN_REMOVE_OPEN_FILES = sys.platform != "win32"
 WORKING_FOLDER = re.compile(r"\.vtg-[0-9a-f]{12}\.part")
 
 
 @contextlib.contextmanager
 def write_whole(out: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path to write to, with the suffix of `out`; it becomes `out` if the block succeeds, else it vanishes.
+    """Yield a path to write to, with the suffix of `out`; it is renamed to `out` if the block succeeds, else removed.
 
     Args:
         out: the file; its folder must exist.
 
     Raises:
-        VtgError: nothing can be made in the folder, the block runs out of room there, or `out` cannot be replaced.
+        VtgError: the folder cannot be written to, the disk is full, or `out` cannot be replaced.
     """
     out = Path(out)
     check_name(out)
@@ -76,7 +75,7 @@ def write_whole(out: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _is_of_reading(error: OSError, folder: Path) -> bool:
-    """Whether an error names another file than those in a working folder, or is none of the system's."""
+    """Whether an error is about a file outside a working folder, or not an error of the operating system."""
     name = error.filename
     if isinstance(name, (str, bytes, os.PathLike)):
         return folder not in Path(os.fsdecode(name)).parents
@@ -85,17 +84,17 @@ def _is_of_reading(error: OSError, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def working_folder(place: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new hidden folder for unfinished files, removed at the end.
+    """Yield a new hidden folder for unfinished files, which is removed at the end.
 
-    Its owner keeps a file in it locked, so that others can tell: where a process was killed, the system gives its lock
-    back, and the next call for the same place removes the folder. One whose owner lives is never touched, nor is
-    any that has another name or no lock, or that lies on a network drive without locks.
+    A file in it is locked while it is in use. After a process was killed the system releases the lock, and the next
+    call for the same parent folder removes the working folder. Folders that are in use, that have another name or no
+    lock file, or that are on file systems without locks are never removed.
 
     Args:
-        place: the folder to make it in.
+        place: the parent folder.
 
     Raises:
-        VtgError: it cannot be made there.
+        VtgError: it cannot be created there.
     """
     place = Path(place)
     _remove_abandoned(place)
@@ -108,7 +107,7 @@ def working_folder(place: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _claimed_folder(place: Path) -> tuple[Path, int]:
-    """A new folder and the handle of its locked file."""
+    """Create a working folder; return it and the handle of its locked file."""
     for _ in range(MAX_ATTEMPTS):
         folder = place / f".vtg-{secrets.token_hex(6)}.part"
         try:
@@ -121,12 +120,12 @@ def _claimed_folder(place: Path) -> tuple[Path, int]:
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise VtgError(f"{place}: cannot be written to ({error.strerror}): choose another folder") from None
-        # Before it was locked, another process took it for abandoned.
+        # Another process removed it as abandoned before it was locked.
     raise VtgError(f"{place}: what is made in it is removed at once by other programs: choose another folder")
 
 
 def _remove_abandoned(place: Path) -> None:
-    """Removes the working folders in a folder whose owners have ended."""
+    """Remove the abandoned working folders in a folder."""
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             if WORKING_FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -137,7 +136,7 @@ def _remove_if_abandoned(folder: Path) -> None:
     with contextlib.suppress(OSError):
         lock = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            # What was locked may be of another that removes this folder, and gone by now.
+            # Another process may be removing this folder, and may have removed the locked file.
             if not lock_handle(lock) or not _is_still(folder / LOCK_NAME, lock):
                 return
             for path in folder.iterdir():
@@ -154,15 +153,13 @@ def _remove_if_abandoned(folder: Path) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove a working folder that holds its lock alone, unless another process has claimed it this moment."""
-    (folder / LOCK_NAME).unlink(
-        missing_ok=True
-    )  # fails where that process has it open, and the system protects open files
-    folder.rmdir()  # fails where that process has made a lock of its own
+    """Remove a working folder that contains nothing but its lock, unless another process is claiming it."""
+    (folder / LOCK_NAME).unlink(missing_ok=True)  # fails on Windows if that process has it open
+    folder.rmdir()  # fails if that process has created a new lock file
 
 
 def _is_still(path: Path, handle: int) -> bool:
-    """Whether a path leads to the file that was opened there, which may be removed since, and made anew."""
+    """Whether a path still leads to the file that was opened there, which may have been replaced."""
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
@@ -170,15 +167,15 @@ def _is_still(path: Path, handle: int) -> bool:
 
 
 def fitted_name(before: str, stem: str, after: str = "") -> str:
-    """A file name made of three parts, of which the middle one is shortened where all together are too long.
+    """A file name of three parts, the middle one shortened if the name is too long.
 
     Args:
-        before: what it begins with.
-        stem: what may be shortened, usually from the name of another file; the end of it gives way to an ellipsis.
-        after: what it ends with.
+        before: the beginning.
+        stem: the part that may be shortened, with an ellipsis at its end.
+        after: the end.
 
     Returns:
-        At most 255 bytes of UTF-8, as file systems take.
+        At most `MAX_NAME_BYTES` in UTF-8.
     """
     name = f"{before}{stem}{after}"
     while stem and len(os.fsencode(name)) > MAX_NAME_BYTES:
@@ -188,7 +185,7 @@ def fitted_name(before: str, stem: str, after: str = "") -> str:
 
 
 def check_name(path: str | os.PathLike[str]) -> None:
-    """Makes sure that a file can have this name.
+    """Check the length of a file name.
 
     Raises:
         VtgError: it is too long.
@@ -199,9 +196,9 @@ def check_name(path: str | os.PathLike[str]) -> None:
 
 
 def remove_abandoned_parts(folder: Path) -> None:
-    """Removes the files in a folder that a `WholeFileWriter` was at when its process was killed.
+    """Remove unfinished files of `WholeFileWriter`s whose processes were killed.
 
-    Where the file system has no locks, and on Windows, those that have not grown for an hour.
+    On Windows and on file systems without locks, only files not modified for `ABANDONED_SECONDS` are removed.
     """
     for part in folder.glob(f"*{PART_SUFFIX}"):
         with contextlib.suppress(OSError):  # another process has just finished or removed it
@@ -209,26 +206,25 @@ def remove_abandoned_parts(folder: Path) -> None:
             try:
                 locked = lock_handle(handle)
                 is_old = os.fstat(handle).st_mtime < time.time() - ABANDONED_SECONDS
-                # Where an open file cannot get its name, it is not locked in the moment before that.
+                # On Windows the writer has to unlock a file before renaming it.
                 is_abandoned = locked is not False and (is_old or (locked is True and CAN_REMOVE_OPEN_FILES))
                 if is_abandoned and CAN_REMOVE_OPEN_FILES:
                     part.unlink()
             finally:
                 os.close(handle)
             if is_abandoned and not CAN_REMOVE_OPEN_FILES:
-                part.unlink()  # fails where its owner has it open
+                part.unlink()  # fails if its writer has it open
 
 
 class WholeFileWriter:
-    """Writes one file piece by piece; use it in a ``with`` statement.
+    """Writer of one file in pieces; use it in a ``with`` statement.
 
-    The final name only ever holds a whole file: the content goes to a file beside it, which `complete` renames, and
-    which is removed where the ``with`` statement is left without that. A format is not the writer's concern: whoever
-    owns one hands `complete` the header.
+    The content is written to a file beside the final one, which `complete` renames, and which is removed if the
+    ``with`` statement exits without that. The writer is independent of file formats: `complete` takes the header.
 
     Args:
-        path: the final name; its folder is made.
-        header_bytes: room for the header, which is written last.
+        path: the final name; its folder is created.
+        header_bytes: size of the header, which is written last.
     """
 
     def __init__(self, path: Path, header_bytes: int = 0) -> None:
@@ -238,38 +234,38 @@ class WholeFileWriter:
 
     @property
     def sha256(self) -> str:
-        """Of what was written so far, without the header, in 64 hex digits."""
+        """SHA-256 of what was written so far, without the header, in 64 hex digits."""
         return self._digest.hexdigest()
 
     def __enter__(self) -> WholeFileWriter:
-        """Begin the file beside the final one."""
+        """Open the temporary file beside the final one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(MAX_ATTEMPTS):
             self._part = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
             self._file = self._part.open("wb")
-            # As long as it is open: tells `remove_abandoned_parts` that somebody is at work.
+            # Locked as long as it is open, so that `remove_abandoned_parts` leaves it.
             if lock_handle(self._file.fileno()) is not False and _is_still(self._part, self._file.fileno()):
                 break
-            self._file.close()  # before it was locked, another process took it for abandoned
+            self._file.close()  # another process removed it as abandoned before it was locked
         self._file.write(bytes(self._header_bytes))
         return self
 
     def write(self, content: bytes | np.ndarray) -> None:
-        """Append bytes, or the values of an array, which is C-contiguous and little-endian."""
+        """Append bytes, or the values of a C-contiguous, little-endian array."""
         data = content if isinstance(content, bytes) else content.reshape(-1).view(np.uint8).data
         self._digest.update(data)
         with self._naming_errors():
             self._file.write(data)
 
     def complete(self, header: bytes = b"", check: Callable[[Path], object] = lambda path: None) -> None:
-        """Give the file its header and its name.
+        """Write the header and rename the file to its final name.
 
         Args:
-            header: of just the bytes that were left for it.
-            check: looks at the file before it gets its name, and raises where something is wrong.
+            header: of `header_bytes` bytes.
+            check: called with the path before renaming; raises if the file is not valid.
 
         Raises:
-            ValueError: the header is longer or shorter.
+            ValueError: the header has another size.
         """
         if len(header) != self._header_bytes:
             raise ValueError(f"{self._path}: a header of {len(header)} bytes, not {self._header_bytes}")
@@ -278,15 +274,15 @@ class WholeFileWriter:
             self._file.write(header)
             self._file.flush()
             os.fsync(self._file.fileno())
-            if not CAN_REMOVE_OPEN_FILES:  # nor rename them
+            if not CAN_REMOVE_OPEN_FILES:  # an open file cannot be renamed either
                 self._file.close()
-        # Still locked: as soon as it is not, another process may take it for abandoned.
+        # Still locked otherwise, so that no other process removes it as abandoned.
         check(self._part)
         self._part.replace(self._path)
 
     @contextlib.contextmanager
     def _naming_errors(self) -> Iterator[None]:
-        """What the system says of an open file does not name it."""
+        """Add the file name to errors of the operating system on an open file, which lack it."""
         try:
             yield
         except OSError as error:
@@ -298,6 +294,6 @@ class WholeFileWriter:
     ) -> None:
         try:
             with self._naming_errors():
-                self._file.close()  # which writes what is still in memory, and fails again where the disk is full
+                self._file.close()  # flushes the buffer, which fails again if the disk is full
         finally:
             self._part.unlink(missing_ok=True)
