@@ -1,4 +1,4 @@
-"""Write extracted features in one of the layouts, with a record of each; tell which of them are whole."""
+"""Write extracted features in one of the layouts, with a record of each; check which of them are complete."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from vtg.text import json_text, read_json
 
 __all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "span_key"]
 
-FORMAT = 1  # of what lies in OUT beside the features; a later one is refused
+FORMAT = 1  # version of the files in OUT besides the features; later versions are rejected
 SETTINGS = "extraction/settings.json"
 VIDEO_RECORDS = "extraction/videos"
 QUERY_RECORDS = "extraction/queries"
 SEGMENT_RECORDS = "extraction/segments"
 SEGMENT_SUFFIX = ".safetensors"
 FAILURES = "failures.jsonl"
-MAX_HEADER_BYTES = 1 << 20  # bytes: a damaged file may say that its header is longer than memory
+MAX_HEADER_BYTES = 1 << 20  # a damaged file may claim a header larger than memory
 
 
 class Output:
-    """One folder of features, with a record of each beside them.
+    """A folder of features, with a record of each.
 
-    A record is written after its features have appeared whole: what has one is finished.
+    A record is written after its features: a video or query with a record is finished.
 
     Args:
         out: path or URL.
-        settings: what is to be in it.
+        settings: of the output.
     """
 
     def __init__(self, out: str, settings: OutputSettings) -> None:
@@ -47,22 +47,24 @@ class Output:
         self.place: Place = open_place(out)
 
     def check(self) -> None:
-        """Make sure that it can be begun, or gone on with; nothing is written yet.
+        """Check that an extraction with these settings can start or continue; nothing is written.
 
         Raises:
-            VtgError: it cannot be written to, or holds features of another CLIP or layout, or of nobody knows what.
+            VtgError: it cannot be written to, or has features of another CLIP, layout or program.
         """
         self.place.check()
         found = read_settings(self.place)
         if found is None and any(name.endswith(".npy") for name in self.place.sizes(self.settings.videos)):
             raise VtgError(f"{self.out}: has features that were not extracted by vtg; choose another OUT")
-        if found is not None and replace(found, clip=self.settings.clip) != self.settings:  # copies of weights are one
+        if (
+            found is not None and replace(found, clip=self.settings.clip) != self.settings
+        ):  # copies of weights are the same
             is_empty = not (self.place.sizes(VIDEO_RECORDS) or self.place.sizes(QUERY_RECORDS))
             mend = f"nothing is in it yet: remove {SETTINGS} there, or choose" if is_empty else "choose"
             raise VtgError(f"{self.out}: {found.difference(self.settings)}; {mend} another OUT")
 
     def begin(self) -> None:
-        """Make the folder, if it is not there, and say what is to be in it."""
+        """Create the folder and its settings, if they do not exist."""
         self.place.make()
         with self.place.claims.held(SETTINGS):
             if read_settings(self.place) is None:
@@ -71,10 +73,10 @@ class Output:
 
     @classmethod
     def open(cls, out: str) -> Output:
-        """Open a folder that was begun before, to look at it.
+        """Open an existing output for reading.
 
         Raises:
-            VtgError: nothing was extracted to it.
+            VtgError: it has no settings.
         """
         settings = read_settings(open_place(out))
         if settings is None:
@@ -94,7 +96,7 @@ class Output:
         return {record.id: record for record in records if record}
 
     def has_done(self, job: VideoJob, source_bytes: int) -> bool:
-        """Whether the features that a job asks for are there."""
+        """Whether the features of a job exist and are complete."""
         name = f"{VIDEO_RECORDS}/{job.id}.json"
         record = from_json(VideoRecord, self.place.read([name]).get(name))
         if record is None or record.failure or not record.is_of(job, source_bytes):
@@ -102,11 +104,11 @@ class Output:
         return self.place.size(record.file) == record.file_bytes
 
     def claim(self, video: str) -> bool:
-        """Keep other processes from doing a video; False where one is at it."""
+        """Claim a video; False if another process has claimed it."""
         return self.place.claims.take(_video_claim(video))
 
     def release(self, video: str) -> None:
-        """Let others have a video."""
+        """Release the claim of a video."""
         self.place.claims.release(_video_claim(video))
 
     def write_video(
@@ -117,7 +119,7 @@ class Output:
         content: str,
         chunks: Iterable[EncodedChunk],
     ) -> VideoRecord:
-        """Write the features of a video as they come, and its record.
+        """Write the features of a video chunk by chunk, and its record.
 
         Args:
             job: the job.
@@ -176,7 +178,7 @@ class Output:
         return key.file_name, writer.sha256, shape
 
     def write_failure(self, job: VideoJob, source_bytes: int, reason: str) -> VideoRecord:
-        """Record that a video cannot be done; features that it had before, when it was another file, go."""
+        """Record that a video failed, and remove features of an earlier file with its id."""
         record = VideoRecord.of(job, source_bytes, failure=reason)
         if self.settings.layout == "published":
             self.place.remove(f"{self.settings.videos}/{job.id}.npy")
@@ -199,13 +201,14 @@ class Output:
         self.place.write(f"{VIDEO_RECORDS}/{record.id}.json", to_json(record))
 
     def write_segment(self, job: VideoJob, first: int, chunk: EncodedChunk) -> None:
-        """Keep a stretch of a long video until all of it is there; ``first`` is the number of its first frame."""
+        """Write a temporary segment of a long video; ``first`` is the number of its first frame."""
         from safetensors.numpy import save
 
-        self.place.write(_segment(job.id, first), save(vars(chunk)))
+        arrays = {name: array for name, array in vars(chunk).items() if array is not None}
+        self.place.write(_segment(job.id, first), save(arrays))
 
     def read_segments(self, job: VideoJob, firsts: Iterable[int]) -> Iterator[EncodedChunk]:
-        """The stretches of a video in order."""
+        """The segments of a video in order."""
         from safetensors.numpy import load
 
         for first in sorted(firsts):
@@ -213,12 +216,12 @@ class Output:
             yield EncodedChunk(**load(self.place.read([name])[name]))
 
     def remove_segments(self, job: VideoJob, firsts: Iterable[int]) -> None:
-        """Remove the stretches of a video."""
+        """Remove the segments of a video."""
         for first in firsts:
             self.place.remove(_segment(job.id, first))
 
     def write_failures(self, records: Iterable[VideoRecord]) -> None:
-        """Bring ``failures.jsonl`` up to date: one line for each video that failed; none, and there is no file.
+        """Update ``failures.jsonl``: one line for each video that failed; without failures the file is removed.
 
         Args:
             records: of all videos.
@@ -232,7 +235,7 @@ class Output:
                 self.place.remove(FAILURES)
 
     def sweep(self) -> None:
-        """Remove what processes that were killed have left unfinished."""
+        """Remove unfinished files of processes that were killed."""
         claims = self.place.claims
         for name in self.place.sizes():
             owner = self._unfinished_of(name)
@@ -246,7 +249,7 @@ class Output:
                 claims.release(owner)
 
     def _unfinished_of(self, name: str) -> str:
-        """The claim that whoever writes an unfinished file has; "" for a finished one."""
+        """The claim that the writer of an unfinished file holds; "" for a finished file."""
         final = name.removesuffix(PART_SUFFIX).rpartition(".")[0] if name.endswith(PART_SUFFIX) else name
         if final.startswith(f"{SEGMENT_RECORDS}/"):
             return _video_claim(
@@ -264,7 +267,7 @@ class Output:
 
 
 def read_settings(place: Place) -> OutputSettings | None:
-    """What a folder was begun with; None where it was not begun.
+    """Read the settings of an output folder; None if it has none.
 
     Raises:
         VtgError: the settings are damaged, or of a later version.
@@ -282,17 +285,17 @@ def read_settings(place: Place) -> OutputSettings | None:
 
 
 def span_key(content: str, start: float, end: float | None) -> str:
-    """The content key of a stretch of a video; that of the whole is the file's own."""
+    """The content key of a span of a video; that of the whole video is the file's."""
     if start == 0 and end is None:
         return content
     return hashlib.sha256(f"{content} {start!r} {end!r}".encode()).hexdigest()[: len(content)]
 
 
 def header_sha256(path: Path) -> str:
-    """The SHA-256, in 64 hex digits, of what a file of features has before its values.
+    """The SHA-256, in 64 hex digits, of the header of a file of features.
 
     Args:
-        path: a ``.npy`` file or one of safetensors.
+        path: a ``.npy`` or safetensors file.
 
     Raises:
         OSError: it cannot be read.
@@ -306,7 +309,7 @@ def header_sha256(path: Path) -> str:
 
 
 def query_claim(query: str) -> str:
-    """What whoever writes a query's features has claimed."""
+    """The name of a claim on a query."""
     return f"query {query}"
 
 
@@ -315,7 +318,7 @@ def _video_claim(video: str) -> str:
 
 
 def _segment(video: str, first: int) -> str:
-    # Not in a folder of the video's own: an id may be the beginning of another one, "a" of "a/b".
+    # Not in a folder named by the video's id, which may be a prefix of another id, such as "a" of "a/b".
     return f"{SEGMENT_RECORDS}/{video}.{first:08d}{SEGMENT_SUFFIX}"
 
 

@@ -1,4 +1,4 @@
-"""Write whole files to a folder of this machine or to an object store."""
+"""Write files atomically to a local folder or an object store."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from vtg.files.whole import ABANDONED_SECONDS, PART_SUFFIX, WholeFileWriter
 
 __all__ = ["LocalPlace", "Place", "RemotePlace", "open_place"]
 
-# In these a file is there when it has been sent, and a rename is a copy.
+# In these a file appears when its upload is complete, and renaming copies it.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 
 
 class Place(Protocol):
-    """A folder that features are written to; names in it have slashes between their parts."""
+    """A folder that features are written to; names in it are paths with slashes."""
 
     name: str
     claims: Claims
 
     def check(self) -> None:
-        """Try whether it can be written to, without making it; VtgError where it cannot."""
+        """Check that it can be written to, without creating it; raises a VtgError if not."""
 
     def make(self) -> None:
-        """Make it, if it is not there."""
+        """Create it, if it does not exist."""
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """The names of all files below one of its folders, with their bytes."""
+        """The names and sizes in bytes of all files below one of its folders."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None where it is not there."""
+        """Size of a file in bytes; None if it does not exist."""
 
     def read(self, names: list[str]) -> dict[str, bytes]:
-        """The contents of small files, without those that are not there."""
+        """The contents of small files, without those that do not exist."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file, which appears whole."""
+        """Write a small file atomically."""
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
 
     def path(self, name: str) -> Path:
-        """Where a large file is to be written whole before it is published."""
+        """The local path to write a large file to before it is published."""
 
     def publish(self, name: str) -> None:
-        """Let a file that was written to `path` appear under its name."""
+        """Move a file that was written to `path` to its name."""
 
     def as_file(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """A file of it as one on this machine's disk, for as long as the block lasts."""
+        """Yield a local path to a file, valid during the block."""
 
     def is_abandoned(self, name: str) -> bool:
-        """Whether an unfinished file is so old that nobody can be writing to it."""
+        """Whether an unfinished file is older than `ABANDONED_SECONDS`."""
 
 
 def open_place(out: str) -> Place:
-    """The place that a path or a URL names; nothing is made yet.
+    """The place of a path or URL; nothing is created.
 
     Raises:
         VtgError: fsspec does not know the URL.
@@ -74,7 +74,7 @@ def open_place(out: str) -> Place:
 
 
 class LocalPlace:
-    """A folder on this machine's disk, or one that looks like it.
+    """A folder of the local file system.
 
     Args:
         root: the folder.
@@ -86,20 +86,20 @@ class LocalPlace:
         self.claims = Claims(None)
 
     def check(self) -> None:
-        """Write to it, or to the nearest folder above it that is there.
+        """Check that it, or the nearest existing folder above it, can be written to.
 
         Raises:
-            VtgError: that fails.
+            VtgError: it cannot.
         """
-        there = next(folder for folder in (self._root.absolute(), *self._root.absolute().parents) if folder.exists())
+        existing = next(folder for folder in (self._root.absolute(), *self._root.absolute().parents) if folder.exists())
         try:
-            with tempfile.TemporaryFile(dir=there):
+            with tempfile.TemporaryFile(dir=existing):
                 pass
         except OSError as error:
             raise VtgError(f"{self._root}: cannot be written to ({error.strerror}); choose another OUT") from None
 
     def make(self) -> None:
-        """Make the folder, and open its locks."""
+        """Create the folder, and open its lock file."""
         self._root.mkdir(parents=True, exist_ok=True)
         self.claims = Claims(self._root / "extraction" / "claims")
 
@@ -133,11 +133,11 @@ class LocalPlace:
         (self._root / name).unlink(missing_ok=True)
 
     def path(self, name: str) -> Path:
-        """The final one: who writes there makes files appear whole."""
+        """The final path: its writers are atomic themselves."""
         return self._root / name
 
     def publish(self, name: str) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the file was written to its final path."""
 
     @contextlib.contextmanager
     def as_file(self, name: str) -> Iterator[Path]:
@@ -161,12 +161,12 @@ def _sizes(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
         if entry.is_dir():
             yield from _sizes(Path(entry.path), f"{prefix}{entry.name}/")
         else:
-            with contextlib.suppress(OSError):  # it has just been renamed
+            with contextlib.suppress(OSError):  # renamed in the meantime
                 yield f"{prefix}{entry.name}", entry.stat().st_size
 
 
 class RemotePlace:
-    """A folder that fsspec reaches; there are no locks in it.
+    """A folder of a file system of fsspec, without locks.
 
     Args:
         url: the folder.
@@ -184,10 +184,10 @@ class RemotePlace:
         self._staging: Any = tempfile.TemporaryDirectory(prefix="vtg-")
 
     def check(self) -> None:
-        """Write to it, and leave it as it was.
+        """Check that it can be written to, by writing and removing a file.
 
         Raises:
-            VtgError: that fails.
+            VtgError: it cannot.
         """
         probe = f"{self._root}/.vtg-{secrets.token_hex(4)}"
         try:
@@ -201,7 +201,7 @@ class RemotePlace:
             raise VtgError(f"{self.name}: cannot be written to ({error}); choose another OUT") from None
 
     def make(self) -> None:
-        """Nothing: a folder elsewhere comes with its first file."""
+        """Do nothing: the folder is created with its first file."""
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """See `Place`."""
@@ -242,11 +242,11 @@ class RemotePlace:
             self._system.rm_file(f"{self._root}/{name}")
 
     def path(self, name: str) -> Path:
-        """A folder that goes with this process."""
+        """A path in a temporary folder of this process."""
         return Path(self._staging.name, *name.split("/"))
 
     def publish(self, name: str) -> None:
-        """Send it; where files grow while they are sent, under another name first."""
+        """Upload it; if incomplete uploads are visible, under another name first."""
         staged, final = self.path(name), f"{self._root}/{name}"
         self._system.makedirs(posixpath.dirname(final), exist_ok=True)
         if self._names & OBJECT_STORES:

@@ -26,11 +26,11 @@ LAYOUTS: tuple[Layout, ...] = ("published", "store")
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """What everything in one OUT has in common.
+    """Settings of an output folder.
 
     Attributes:
         encoder: fingerprint of the CLIP.
-        clip: the same in words.
+        clip: name of the CLIP, for messages.
         layout: "published" (one float16 ``.npy`` a video and a query) or "store" (the files of a `FeatureStore`).
         videos: folder of videos in the published layout.
         queries: folder of queries in the published layout.
@@ -43,7 +43,7 @@ class OutputSettings:
     queries: str = "clip_b32_txt_k4"
 
     def difference(self, requested: OutputSettings) -> str:
-        """In words, how they are not what is requested for."""
+        """A description of the difference to the requested settings, for a message."""
         if self.encoder != requested.encoder:
             return f"was made with {self.clip}, not with {requested.clip}"
         if self.layout != requested.layout:
@@ -54,21 +54,21 @@ class OutputSettings:
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """What became of one video; the same for whoever did it, and whenever.
+    """The result of a video; reproducible, without the time and the machine.
 
     Attributes:
         id: of the job.
         source: path or URL.
-        source_bytes: size of its file; -1 where that cannot be known.
-        fps, clips, start, end: as the job requested.
-        rate: frames a second in the features.
+        source_bytes: size of its file; -1 if unknown.
+        fps, clips, start, end: of the job.
+        rate: frames a second of the features.
         duration: of the whole video, seconds.
-        file: of the features, below OUT.
+        file: of the features, relative to OUT.
         file_bytes: its size.
-        sha256: of the values in it, without its header.
-        header_sha256: of what is before them.
+        sha256: of its values, without the header.
+        header_sha256: of its header.
         shape: of the layers, [T, K, P, Cv].
-        failure: why there are no features; "" where there are.
+        failure: the reason why there are no features; "" if there are.
     """
 
     id: str
@@ -89,30 +89,30 @@ class VideoRecord:
 
     @classmethod
     def of(cls, job: VideoJob, source_bytes: int, **found: Any) -> VideoRecord:
-        """A record of a job, with what was found."""
+        """Create a record of a job."""
         return cls(job.id, job.source, source_bytes, job.fps, job.clips, job.start, job.end, **found)
 
     def failure_fields(self) -> dict[str, str]:
-        """What reports and ``failures.jsonl`` tell of a video that failed."""
+        """The fields of a failed video in reports and ``failures.jsonl``."""
         return {"id": self.id, "source": self.source, "reason": self.failure}
 
     def is_of(self, job: VideoJob, source_bytes: int) -> bool:
-        """Whether a job asks for just this."""
+        """Whether the record belongs to a job with the same settings and file size."""
         requested = (job.fps, job.clips, job.start, job.end)
         return (self.fps, self.clips, self.start, self.end) == requested and self.source_bytes == source_bytes
 
 
 @dataclass(frozen=True)
 class QueryRecord:
-    """What became of one query.
+    """The result of a query.
 
     Attributes:
         id: of the job.
         text: the sentence.
-        file: of the features, below OUT.
+        file: of the features, relative to OUT.
         file_bytes: its size.
-        sha256: of the values in it, without its header.
-        header_sha256: of what is before them.
+        sha256: of its values, without the header.
+        header_sha256: of its header.
         shape: [L, K, Cq].
     """
 
@@ -127,23 +127,23 @@ class QueryRecord:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A job that another process is at work on, or has finished since the plan was made."""
+    """A job that another process is working on, or has finished since the plan was made."""
 
     job: VideoJob | QueryJob
 
 
-Step: TypeAlias = "VideoRecord | QueryRecord | Elsewhere | int"  # what happened; so many frames were encoded
+Step: TypeAlias = "VideoRecord | QueryRecord | Elsewhere | int"  # the result of a job, or a number of encoded frames
 
 Record = TypeVar("Record", VideoRecord, QueryRecord)
 
 
 def to_json(record: VideoRecord | QueryRecord) -> bytes:
-    """A record as it is stored."""
+    """Serialise a record."""
     return json_text(asdict(record)).encode()
 
 
 def from_json(kind: type[Record], content: bytes | None) -> Record | None:
-    """A stored record; None where there is none, or, after a power failure, not a whole one."""
+    """Parse a stored record; None if there is none, or it is incomplete after a power failure."""
     try:
         fields = read_json(content or b"")
         return kind(**{**fields, "shape": tuple(fields["shape"])})

@@ -1,4 +1,4 @@
-"""List and read remote files with fsspec; open the video of a job wherever it lies."""
+"""List and read remote files with fsspec; open the video of a job from a path or URL."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ __all__ = [
     "videos_below",
 ]
 
-MAX_READ_BYTES = 1 << 30  # bytes of a file that is read into memory
-MAX_UNANNOUNCED_BYTES = 1 << 40  # bytes of a copy whose size its server does not say
-READING_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError)  # what file systems raise beside their own
+MAX_READ_BYTES = 1 << 30  # of a file that is read into memory
+MAX_UNANNOUNCED_BYTES = 1 << 40  # of a download whose size the server does not announce
+READING_ERRORS = (OSError, ValueError, RuntimeError, NotImplementedError)  # raised by file systems besides their own
 
 
 def is_url(path: str) -> bool:
-    """Whether a path names something that is not simply on this machine's disk."""
+    """Whether a path is a URL."""
     return "://" in path
 
 
 def local_path(path: str) -> str:
-    """A ``file://`` URL as the path that it means; anything else as it is."""
+    """The path of a ``file://`` URL; other paths and URLs unchanged."""
     for prefix in ("file://", "local://"):
         if path.startswith(prefix):
             from fsspec.core import url_to_fs
@@ -49,10 +49,10 @@ def local_path(path: str) -> str:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The file system that a URL names, and the path in it.
+    """The file system of a URL, and the path in it.
 
     Raises:
-        VtgError: fsspec does not know it, or what it needs for it is not installed or not set up.
+        VtgError: fsspec does not support it, or a package for it is missing or not configured.
     """
     import fsspec
 
@@ -66,7 +66,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def read_remote(url: str) -> bytes:
-    """All of a small file.
+    """Read a small file.
 
     Raises:
         VtgError: it cannot be read, or is larger than 1 GB.
@@ -86,7 +86,7 @@ def read_remote(url: str) -> bytes:
 
 
 def remote_size(url: str) -> int | None:
-    """Bytes of a file; -1 where its server does not say, None where it is not there."""
+    """Size of a file in bytes; -1 if the server does not report it, None if the file does not exist."""
     system, path = file_system(url)
     try:
         size = system.info(path).get("size")
@@ -113,7 +113,7 @@ def videos_below(url: str) -> list[str]:
 
 
 def matching_urls(pattern: str) -> list[str]:
-    """The URLs that a pattern with ``*`` fits, sorted.
+    """The URLs that match a pattern with ``*``, sorted.
 
     Raises:
         VtgError: its file system cannot be searched.
@@ -127,16 +127,16 @@ def matching_urls(pattern: str) -> list[str]:
 
 @contextlib.contextmanager
 def open_job(job: VideoJob, size: int, with_content: bool, threads: int = 1) -> Iterator[OpenedVideo]:
-    """Open the video of a job as `open_video` does, fetching its file first where it lies elsewhere.
+    """Open the video of a job with `open_video`, downloading its file first if it is remote.
 
     Args:
         job: the job.
         size: side of a frame, pixels.
-        with_content: whether its content key is wanted, for which all of it is read.
-        threads: that decode; one where other videos are decoded at the same time. The frames do not depend on it.
+        with_content: whether to compute its content key, which reads the whole file.
+        threads: decoding threads; the frames do not depend on their number.
 
     Raises:
-        VtgError: the file cannot be had or read, here or while its chunks are taken.
+        VtgError: the file cannot be fetched or read, here or while iterating over its chunks.
     """
     try:
         with (
@@ -145,16 +145,16 @@ def open_job(job: VideoJob, size: int, with_content: bool, threads: int = 1) -> 
         ):
             yield video
     except VideoError as error:
-        # The reader of the message knows the URL, not the copy.
+        # Name the URL, not the temporary copy.
         raise VideoError(job.source, error.reason) from None
 
 
 @contextlib.contextmanager
 def fetched(source: str) -> Iterator[Path]:
-    """A local file itself; a copy of a remote one for as long as the block lasts.
+    """Yield the path of a local file, or of a temporary copy of a remote one, valid during the block.
 
     Raises:
-        VideoError: it cannot be had, or its server sends more or less than it announced.
+        VideoError: it cannot be downloaded, or its server sends more or less than it announced.
     """
     if not is_url(source):
         yield Path(source)
@@ -175,7 +175,7 @@ def fetched(source: str) -> Iterator[Path]:
 
 
 def _announcement() -> Any:
-    """Follow a copy, and end it where it gets longer than its server announced."""
+    """A callback that stops a download when it gets longer than its server announced."""
     from fsspec.callbacks import Callback
 
     class Announcement(Callback):

@@ -21,10 +21,10 @@ __all__ = ["ExtractionReport", "WrongWorkError", "extract"]
 
 
 class WrongWorkError(VtgError):
-    """Something is wrong with what is to be done, and nothing has been done yet.
+    """The jobs have problems, and nothing was extracted.
 
     Args:
-        problems: one line each, with file and line number where there is one.
+        problems: one line each, with file and line number if there is one.
     """
 
     def __init__(self, problems: tuple[str, ...]) -> None:
@@ -35,17 +35,17 @@ class WrongWorkError(VtgError):
 
 @dataclass
 class ExtractionReport:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
-        videos: that now have their features and had not.
-        queries: the same of queries.
-        finished: videos and queries that had theirs before.
-        elsewhere: videos and queries that another process was at work on.
-        failed: videos that have none, also those that failed in an earlier run.
-        problems: of the source, where they were to be left out.
-        frames: encoded.
-        seconds: that it took.
+        videos: number of videos extracted by this run.
+        queries: number of queries extracted by this run.
+        finished: number of videos and queries that were finished before.
+        elsewhere: number of videos and queries that another process was working on.
+        failed: videos without features, including those that failed in an earlier run.
+        problems: of the source, if they were skipped.
+        frames: number of encoded frames.
+        seconds: duration of the run.
     """
 
     videos: int = 0
@@ -58,7 +58,7 @@ class ExtractionReport:
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """The fields of the JSON document."""
         return {
             "videos": self.videos,
             "queries": self.queries,
@@ -85,7 +85,7 @@ def extract(
     ray: str | None = None,
     progress: Reporter = silent,
 ) -> ExtractionReport:
-    """Extract the features of videos and queries; what is there and whole is never done again.
+    """Extract the features of videos and queries; finished output is not computed again.
 
     Args:
         work: from `vtg.extraction.read_source`.
@@ -93,24 +93,24 @@ def extract(
         encoder: the CLIP.
         layout: "published" (one float16 ``.npy`` a video and a query) or "store" (the files of a `FeatureStore`, no
             queries).
-        device: a torch device; None takes every GPU, or the best that there is.
-        workers: encoding threads on the CPU (with Ray: encoders at a time); None takes as many as there are cores.
-        shard: (i, n) does the i-th of n parts, counted from 1.
-        retry_failed: try again what failed before.
-        skip_wrong: leave out what is wrong in the work instead of refusing it.
-        ray: do it on this Ray cluster ("" for that of ``RAY_ADDRESS``, or else one of this machine's own).
-        progress: told of every step, and every half second: videos and queries that have ended, well or badly, with the
-            frames that are encoded and their number a second as its detail.
+        device: a torch device; None for every GPU, or the best available.
+        workers: encoding threads on the CPU (with Ray: parallel encoders); None for the number of cores.
+        shard: (i, n) for the i-th of n parts, counted from 1.
+        retry_failed: try failed videos again.
+        skip_wrong: skip jobs with problems instead of raising.
+        ray: the Ray cluster to use ("" for that of ``RAY_ADDRESS``, or else a new one on this machine).
+        progress: called at every step and every half second, with the number of videos and queries that have ended,
+            successfully or not, and the frames a second as detail.
 
     Returns:
-        What was done; a video that cannot be read is named there, and in ``failures.jsonl``, and stops nothing.
+        The result; videos that cannot be read are listed in it and in ``failures.jsonl``, and do not stop the run.
 
     Raises:
-        WrongWorkError: something is wrong with the work, and ``skip_wrong`` is not set.
-        VtgError: the encoder cannot be had, or OUT cannot be written to or holds something else.
+        WrongWorkError: jobs have problems, and ``skip_wrong`` is not set.
+        VtgError: the encoder cannot be loaded, or OUT cannot be written to or has other content.
     """
     began = time.monotonic()
-    chosen_decoder()  # a wrong choice is no fault of the videos
+    chosen_decoder()  # raises once for a wrong setting, not for every video
     sizes = source_sizes(work.videos)
     problems = (*work.problems, *missing_files(work, sizes))
     settings = OutputSettings(encoder.fingerprint, str(encoder), layout, work.video_folder, work.query_folder)
@@ -122,7 +122,7 @@ def extract(
     report = ExtractionReport(problems=problems)
     try:
         plan = make_plan(part, output, there, retry_failed)
-        # Before OUT is begun: a CLIP or a device that cannot be had leaves nothing behind.
+        # Before OUT is created, so that an error of the CLIP or the device leaves nothing behind.
         steps = _steps(plan, output, encoder, device, workers, ray) if plan.videos or plan.queries else None
         _carry_out(plan, steps, output, report, progress)
     except OSError as error:
@@ -135,7 +135,7 @@ def extract(
 
 
 def _check(output: Output, problems: tuple[str, ...], skip_wrong: bool) -> None:
-    """Refuse an output of something else, and wrong work, in one error."""
+    """Raise for an incompatible output and for problems of the jobs, in one error."""
     try:
         output.check()
     except VtgError as error:

@@ -1,4 +1,4 @@
-"""Make jobs from a folder, a pattern, a manifest, annotations or a URL."""
+"""Create jobs from a folder, a pattern, a manifest, annotations or a URL."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from vtg.video.sources import VIDEO_SUFFIXES, list_videos
 __all__ = ["missing_files", "read_source", "source_sizes"]
 
 MANIFEST_SUFFIXES = frozenset({".txt", ".tsv", ".jsonl", ".ndjson", ".json"})
-BINARY_BYTES = 1024  # every container of videos has a zero in its first bytes
-TEXT_SIGNATURES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")  # beginnings of gzip and of UTF-16, which have zeros too
-UNCHECKED_PROTOCOLS = ("http", "https")  # of these, whether 10,000 files are there is not asked beforehand
+BINARY_BYTES = 1024  # every video container has a zero byte among the first bytes
+TEXT_SIGNATURES = (b"\x1f\x8b", b"\xff\xfe", b"\xfe\xff")  # of gzip and UTF-16, which have zero bytes too
+UNCHECKED_PROTOCOLS = ("http", "https")  # existence is not checked in advance, which is slow for 10,000 files
 
 
 def read_source(
@@ -37,19 +37,19 @@ def read_source(
     dataset: str | None = None,
     split: str | None = None,
 ) -> Work:
-    """Turn a source into jobs.
+    """Create the jobs of a source.
 
     Args:
         source: a video, a folder with all below it, a pattern with ``*``, a manifest, a benchmark's annotation file,
             the name of a recipe or its ``.toml`` file; or the URL of a video, a folder, a pattern or a manifest.
-        fps: frames a second; None for the benchmark's, or ``default_fps`` where there is none.
-        default_fps: frames a second where nothing else says.
+        fps: frames a second; None for the benchmark's, or ``default_fps`` if it has none.
+        default_fps: frames a second if nothing else is given.
         videos: folder of a benchmark's videos; None for the recipe's, or ``videos`` beside the annotations.
-        dataset: what the annotations are of; recognised from the file where None.
+        dataset: of the annotations; None to recognise it from the file.
         split: only this part of a benchmark.
 
     Raises:
-        VtgError: there is no such source, or it cannot be read. What is wrong with single jobs is in the result.
+        VtgError: the source does not exist or cannot be read. Problems of single jobs are in the result.
     """
     source = local_path(source)
     if is_url(source):
@@ -91,14 +91,14 @@ def _listed_work(
 
 
 def _is_binary(path: Path) -> bool:
-    """Whether a file is neither text nor packed text: a video, whatever its name ends in."""
+    """Whether a file is neither text nor compressed text, and so a video with any suffix."""
     with path.open("rb") as file:
         head = file.read(BINARY_BYTES)
     return b"\0" in head and not head.startswith(TEXT_SIGNATURES)
 
 
 def _files_work(source: str, files: list[str], root: str, fps: float, problems: Sequence[str] = ()) -> Work:
-    """One job a file, named by its path below the root without its ending."""
+    """One job for each file, named by its path relative to the root without its suffix."""
     if not files:
         raise VtgError("; ".join(problems) or f"{source}: no videos there")
     jobs = [VideoJob(Path(os.path.relpath(file, root)).with_suffix("").as_posix(), file, fps) for file in files]
@@ -107,13 +107,13 @@ def _files_work(source: str, files: list[str], root: str, fps: float, problems: 
 
 
 def _matching_files(pattern: str) -> tuple[list[str], str]:
-    """The files that a pattern fits, and the folder before its first part with a wildcard."""
+    """The files that match a pattern, and the folder before its first part with a wildcard."""
     fixed = Path()
     for part in Path(pattern).parts[:-1]:
         if glob.has_magic(part):
             break
         fixed /= part
-    # Not resolved: what a link is called is what its features are to be called.
+    # Not resolved, as features are named after links, not their targets.
     found = [Path(file).absolute() for file in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - may begin with /
     return sorted(str(file) for file in found if file.is_file()), str(fixed.absolute())
 
@@ -154,7 +154,7 @@ def _remote_work(url: str, fps: float) -> Work:
 
 
 def _below(url: str, root: str) -> str:
-    # A file system may write its URLs another way than the user did (memory:///a for memory://a).
+    # A file system may write URLs in another form than the user (memory:///a for memory://a).
     path, folder = (text.split("://", 1)[1].strip("/") for text in (url, root))
     return posixpath.splitext(path.removeprefix(folder).lstrip("/"))[0]
 
@@ -167,7 +167,7 @@ def _decoded(url: str, content: bytes) -> str:
 
 
 def source_sizes(jobs: Iterable[VideoJob]) -> dict[str, int | None]:
-    """Bytes of the file of each job, by its path or URL: -1 where that cannot be known, None where it is not there."""
+    """Size in bytes of each job's file, by path or URL: -1 if unknown, None if the file does not exist."""
     return {source: _size(source) for source in dict.fromkeys(job.source for job in jobs)}
 
 
@@ -182,7 +182,7 @@ def _size(source: str) -> int | None:
 
 
 def missing_files(work: Work, sizes: Mapping[str, int | None]) -> list[str]:
-    """A line for each job whose file is not there, or is a folder."""
+    """A line for each job whose file does not exist, or is a folder."""
     lines = []
     for job in work.videos:
         if sizes[job.source] is None:

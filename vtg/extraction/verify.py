@@ -1,4 +1,4 @@
-"""Check extracted features: every file is there, whole and finite."""
+"""Check extracted features: every file exists, is complete and has finite values."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from vtg.progress import Progress, Reporter, silent
 __all__ = ["VerificationReport", "verify"]
 
 READ_BYTES = 1 << 22
-FRAME_TOLERANCE = 1.0  # a file's own duration and that of its last frame's interval differ by less
+FRAME_TOLERANCE = 1.0  # between the duration of a file and the end of the last frame's interval
 
 Record = VideoRecord | QueryRecord
 
 
 @dataclass
 class VerificationReport:
-    """What is wrong with what was extracted.
+    """Problems of extracted features.
 
     Attributes:
-        checked: files that were looked at.
-        problems: (file, what is wrong with it), by file.
-        failed: videos that have no features because they could not be read.
+        checked: number of checked files.
+        problems: (file, problem), sorted by file.
+        failed: videos without features because they could not be read.
     """
 
     checked: int = 0
@@ -43,7 +43,7 @@ class VerificationReport:
     failed: list[VideoRecord] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """The fields of the JSON document."""
         return {
             "checked": self.checked,
             "problems": [{"file": file, "reason": reason} for file, reason in self.problems],
@@ -52,11 +52,11 @@ class VerificationReport:
 
 
 def verify(out: str, progress: Reporter = silent) -> VerificationReport:
-    """Read every file of an OUT whole: shape, type, NaN and infinity, checksum, frames against duration.
+    """Check every file of an OUT: shape, type, NaN and infinity, checksum, number of frames against the duration.
 
     Args:
         out: folder or URL.
-        progress: told of every file.
+        progress: called for every file.
 
     Raises:
         VtgError: nothing was extracted to it.
@@ -68,7 +68,7 @@ def verify(out: str, progress: Reporter = silent) -> VerificationReport:
     report = VerificationReport(len(records), failed=[record for record in videos if record.failure])
     files = output.place.sizes()
     report.problems.extend(_strays(output, files, {record.file for record in records}))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and looking for NaN both let others run
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and NumPy release the interpreter lock
         reasons = pool.map(lambda record: _why_wrong(output, record, files.get(record.file)), records)
         for done, (record, reason) in enumerate(zip(records, reasons, strict=True), start=1):
             progress(Progress("checking", done, len(records), "files"))
@@ -79,7 +79,7 @@ def verify(out: str, progress: Reporter = silent) -> VerificationReport:
 
 
 def _strays(output: Output, files: dict[str, int], recorded: set[str]) -> Iterator[tuple[str, str]]:
-    """Unfinished files, and features that nobody has a record of."""
+    """Unfinished files, and features without a record."""
     folders = (f"{output.settings.videos}/", f"{output.settings.queries}/")
     for name in files:
         if name.endswith(PART_SUFFIX):
@@ -91,7 +91,7 @@ def _strays(output: Output, files: dict[str, int], recorded: set[str]) -> Iterat
 
 
 def _why_wrong(output: Output, record: Record, size: int | None) -> str:
-    """What is wrong with one file; "" if nothing is."""
+    """The problem of a file; "" if there is none."""
     if size is None:
         return "is missing; extract again"
     if size != record.file_bytes:
@@ -138,7 +138,7 @@ def _why_wrong_values(array: np.ndarray, record: Record) -> str:
     if isinstance(record, VideoRecord):
         until = record.duration if record.end is None else min(record.end, record.duration)
         expected = (until - record.start) * record.rate
-        # Beyond whole intervals inside a stretch, up to one at each of its ends falls away.
+        # Only whole intervals inside a span count: up to one is lost at each of its ends.
         fewest = expected - (2.0 if record.start or record.end is not None else FRAME_TOLERANCE)
         if not max(1.0, fewest) <= len(array) <= max(1.0, expected + FRAME_TOLERANCE):
             return f"has {len(array)} frames where {until - record.start:.1f} s should give {expected:.1f}"
