@@ -238,7 +238,7 @@ def _remove(backend: Backend, paths: list[str]) -> None:
         try:
             backend.remove(paths)
         except (VtgError, OSError) as error:
-            st.session_state["library.trouble"] = str(error)
+            st.session_state["library.error"] = str(error)
 
     with st.popover(f"Remove {what}", icon=":material/delete:"):
         st.markdown(
@@ -250,8 +250,8 @@ def _remove(backend: Backend, paths: list[str]) -> None:
 
 
 def _failures(backend: Backend, failed: list[VideoEntry]) -> None:
-    if trouble := st.session_state.pop("library.trouble", None):
-        st.error(display_message(trouble), icon=":material/error:")
+    if message := st.session_state.pop("library.error", None):
+        st.error(display_message(message), icon=":material/error:")
     if not failed:
         return
     with st.container(border=True, key="failures"):

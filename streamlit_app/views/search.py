@@ -75,7 +75,7 @@ def _answer() -> None:
     if st.session_state.pop(CHANGED, False):
         page_state.rerun()
     backend = backend_module.current()
-    state = _answerable(backend, page_state.current_state(PAGE))
+    state = _valid_state(backend, page_state.current_state(PAGE))
     if state is None:
         return
     ready = show_loading(backend)
@@ -83,30 +83,30 @@ def _answer() -> None:
         if backend.readiness.state == backend_module.FAILED:
             raise VtgError(backend.readiness.message)
     # An error in one part does not hide the others.
-    asked = _asked(backend, state)
+    query = _search_query(backend, state)
     hits: list[Hit] | None = None
     if state.has_query and ready:
         with show_errors():
-            hits = _search(backend, state, asked)
+            hits = _search(backend, state, query)
     if state.open is not None:
         with show_errors():
-            show_open(backend, state, asked, _close, _find_like)
+            show_open(backend, state, query, _close, _find_like)
     if hits is not None:
         with show_errors():
-            _show_answers(backend, state, asked, hits)
+            _show_results(backend, state, query, hits)
 
 
-def _answerable(backend: Backend, state: SearchState) -> SearchState | None:
-    """Show errors of parts of the query and return the rest; None while the browser is asked for its picture."""
+def _valid_state(backend: Backend, state: SearchState) -> SearchState | None:
+    """Show errors of parts of the query and return the rest; None while the browser is sending its picture."""
     query = st.session_state.get("search.query", "").strip()
     with show_errors():
         if len(query) > LONGEST_QUERY:
             state = replace(state, query="")
             backend.check_length(query)
     with show_errors():
-        if state.like is not None and (trouble := moment_error(backend, state.like)):
+        if state.like is not None and (reason := moment_error(backend, state.like)):
             state = replace(state, like=None)
-            raise VtgError(f"The moment to find similar ones of {trouble}")
+            raise VtgError(f"The moment to find similar ones of {reason}")
     if not state.picture or state.picture in st.session_state.get(PICTURES, {}):
         return state
     if st.session_state.get(ABSENT) != state.picture:
@@ -120,30 +120,30 @@ def _answerable(backend: Backend, state: SearchState) -> SearchState | None:
         return state
 
 
-def _show_answers(backend: Backend, state: SearchState, asked: SearchQuery, hits: list[Hit]) -> None:
+def _show_results(backend: Backend, state: SearchState, query: SearchQuery, hits: list[Hit]) -> None:
     least = shown_score(backend, state)
     videos = {entry.path: entry for entry in backend.indexed()}
     hits = [hit for hit in hits if hit.video in videos]
     found = [hit for hit in hits if hit.moment.score >= least]
     if found:
-        show_hits(backend, state, asked, found, videos, _open, _find_like)
+        show_hits(backend, state, query, found, videos, _open, _find_like)
     else:
         show_nothing(backend, state, least, hits, _show_nearest)
 
 
-def _asked(backend: Backend, state: SearchState) -> SearchQuery:
+def _search_query(backend: Backend, state: SearchState) -> SearchQuery:
     like = None
     if state.like is not None and (entry := entry_of(backend, state.like)):
         like = Stretch(Path(entry.path), state.like.start, state.like.end)
     return SearchQuery(state.query, state.said, like, st.session_state.get(PICTURES, {}).get(state.picture))
 
 
-def _search(backend: Backend, state: SearchState, asked: SearchQuery) -> list[Hit]:
+def _search(backend: Backend, state: SearchState, query: SearchQuery) -> list[Hit]:
     entries = backend.indexed()
     known = {entry.video[:ID_DIGITS]: [entry.path] for entry in entries}
     known |= folders_of(entries, backend.shown.path)
     places = [path for place in state.places for path in known.get(place, ())]
-    return backend.search(asked, state.limit, places, (state.shortest, state.longest or None))
+    return backend.search(query, state.limit, places, (state.shortest, state.longest or None))
 
 
 def _open(chosen: str) -> None:

@@ -143,7 +143,7 @@ def _besides(backend: Backend, state: SearchState) -> None:
         try:
             picture = read_picture(str(sent.get("name")), str(sent["content"]))
         except VtgError as error:
-            st.session_state["search.trouble"] = str(error)
+            st.session_state["search.error"] = str(error)
             return
         kept: dict[str, Picture] = st.session_state.setdefault(PICTURES, {})
         kept[picture.digest] = picture
@@ -165,8 +165,8 @@ def _besides(backend: Backend, state: SearchState) -> None:
         like = f"{name} {span(*times)}", media_url(backend, "poster", entry.video, middle) if entry else ""
     scroll_count = st.session_state.get("search.likes", 0)
     query_inputs("search.asked", page_state.visit_token(), state.picture, like, scroll_count, on_picture, on_remove)
-    if trouble := st.session_state.pop("search.trouble", None):
-        st.error(escape(trouble), icon=":material/error:")
+    if message := st.session_state.pop("search.error", None):
+        st.error(escape(message), icon=":material/error:")
 
 
 def _seconds(column: DeltaGenerator, label: str, key: str, value: float) -> float:

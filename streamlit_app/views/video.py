@@ -73,7 +73,7 @@ def show() -> None:
     if chosen is None:
         _show_none(state, gone=bool(named) and named not in names)
         return
-    asked = _asked(backend, state)
+    queries = _choose_queries(backend, state)
     part = st.segmented_control(
         "Part",
         PARTS,
@@ -87,12 +87,12 @@ def show() -> None:
     state = replace(
         state,
         video=chosen,
-        queries=tuple(query for query in asked if len(query) <= LONGEST_QUERY),
+        queries=tuple(query for query in queries if len(query) <= LONGEST_QUERY),
         part=part or PARTS[0],
         at=state.at if chosen == named else None,
     )
     page_state.save_state(PAGE, state)
-    for query in asked:
+    for query in queries:
         with show_errors():
             backend.check_length(query)
     with show_errors():
@@ -100,7 +100,7 @@ def show() -> None:
             st.fragment(_part)(names[chosen], state.queries)
 
 
-def _asked(backend: Backend, state: VideoState) -> list[str]:
+def _choose_queries(backend: Backend, state: VideoState) -> list[str]:
     """The queries of the visitor, without duplicates."""
     queries = st.multiselect(
         "Questions",
@@ -212,8 +212,8 @@ def moments_csv(groundings: Sequence[Grounding]) -> str:
 
 def _highlights(backend: Backend, entry: VideoEntry, query: str | None) -> None:
     plan = backend.highlights(entry.video, query, TOP, CLIP_SECONDS)
-    asked = f"for “{escape(query)}”" if query else "for no question: what stands out"
-    st.caption(f"The {len(plan.clips)} best clips of {CLIP_SECONDS:g} s {asked}. Choose one to play it.")
+    purpose = f"for “{escape(query)}”" if query else "for no question: what stands out"
+    st.caption(f"The {len(plan.clips)} best clips of {CLIP_SECONDS:g} s {purpose}. Choose one to play it.")
     _clips(backend, entry, plan, "highlights")
     _downloads(backend, entry, plan, "highlights", "Make a reel")
 
@@ -225,9 +225,9 @@ def _summary(backend: Backend, entry: VideoEntry, query: str | None) -> None:
     st.session_state.setdefault("video.ratio", page_state.current_state(PAGE).ratio)
     ratio = st.slider("Length, % of the video", 5, 50, step=5, key="video.ratio", on_change=keep_ratio)
     plan = backend.summary(entry.video, query, ratio / 100)
-    asked = f", about “{escape(query)}”" if query else ""
+    purpose = f", about “{escape(query)}”" if query else ""
     lengths = f"{format_time(plan.seconds)} of {format_time(plan.duration)}"
-    st.caption(f"{count(len(plan.clips), 'clip')}, {lengths}{asked}: the storyboard.")
+    st.caption(f"{count(len(plan.clips), 'clip')}, {lengths}{purpose}: the storyboard.")
     _clips(backend, entry, plan, "summary")
     _downloads(backend, entry, plan, "summary", "Make the summary")
 

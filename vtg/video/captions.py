@@ -61,12 +61,8 @@ def render_caption(text: str, width: int, height: int) -> npt.NDArray[np.uint8]:
     lines = wrap_text(text, max(1, width - 2 * margin), text_font)
     step = round(1.25 * size)
     widest = max(text_font.getlength(line) for line in lines)
-    picture = Image.new(
-        "RGBA", (min(width, round(widest) + 2 * margin), step * len(lines) + 2 * margin), BACKGROUND_RGBA
-    )
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGBA", (min(width, round(widest) + 2 * margin), step * len(lines) + 2 * margin), BACKGROUND_RGBA)
+    draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
-        draw.text(
-            (picture.width / 2, margin + (number + 0.5) * step), line, fill=TEXT_RGBA, font=text_font, anchor="mm"
-        )
-    return np.asarray(picture)
+        draw.text((image.width / 2, margin + (number + 0.5) * step), line, fill=TEXT_RGBA, font=text_font, anchor="mm")
+    return np.asarray(image)

@@ -94,7 +94,7 @@ class Colours:
     is_hd: bool = False
 
     @classmethod
-    def of_pictures(cls, source: Any) -> Colours:
+    def of_frame(cls, source: Any) -> Colours:
         """The colours of a PyAV frame, or of a codec context."""
         transfer, primaries, matrix, full = (
             int(number or 0)

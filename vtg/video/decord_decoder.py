@@ -58,7 +58,7 @@ def decode(
     """
     samples = Samples(track, rate, first, stop)
     packets = list_all_packets(track)
-    if _has_leading_pictures(packets) or not all(packet.shown for packet in packets):
+    if _has_leading_frames(packets) or not all(packet.shown for packet in packets):
         raise DecodingError("has frames that are hidden, or shown before their keyframe: decord miscounts them")
     times = sorted(packet.pts for packet in packets if packet.pts is not None)
     reader = _reader(track, width, height, threads_for(track, threads))
@@ -74,7 +74,7 @@ def decode(
         yield frames
 
 
-def _has_leading_pictures(packets: Sequence[Packet]) -> bool:
+def _has_leading_frames(packets: Sequence[Packet]) -> bool:
     """Whether a frame is coded after a keyframe and shown before it (an open group of pictures)."""
     key: int | None = None
     for packet in packets:

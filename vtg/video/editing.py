@@ -106,7 +106,7 @@ def encode_range(
     span: FrameRange,
     out: Path,
     filters: Sequence[Filter],
-    picture_options: Mapping[str, Any],
+    video_options: Mapping[str, Any],
     sound_options: Mapping[str, Any],
     progress: Reporter = silent,
 ) -> None:
@@ -117,7 +117,7 @@ def encode_range(
         span: the frame range.
         out: file to write, in a working folder.
         filters: that resize and convert the frames.
-        picture_options: of the video encoder.
+        video_options: of the video encoder.
         sound_options: of the audio encoder.
         progress: called as the output is written.
 
@@ -127,12 +127,12 @@ def encode_range(
     import ffmpeg
 
     source = ffmpeg.input(to_utf8(absolute(track.info.path)), **decoding(track, span.jump(track)))
-    picture = span.trimmed(source["V:0"], track)
+    video = span.trimmed(source["V:0"], track)
     for step in filters:
-        picture = step.applied(picture)
-    streams = [picture.filter("setsar", 1)]
+        video = step.applied(video)
+    streams = [video.filter("setsar", 1)]
     duration = span.end - span.start
-    options = {**picture_options, **own_times(track, out, span), **NO_TIMECODE}
+    options = {**video_options, **own_times(track, out, span), **NO_TIMECODE}
     if track.info.audio:
         streams.append(audio_filters(source, decoded_origin(track) + span.start, duration))
         options |= sound_options

@@ -225,12 +225,12 @@ def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Reporter) ->
     track, duration = part.track, part.frames / form.rate
     jump = part.span.jump(track) if part.span is not None else []
     source = ffmpeg.input(to_utf8(absolute(track.info.path)), **decoding(track, jump))
-    picture = _convert(_stretch(source["V:0"], part, form.rate), part, form)
+    video = _convert(_stretch(source["V:0"], part, form.rate), part, form)
     if form.fade:
-        picture = _faded(picture, "fade", min(form.fade, float(duration) / 2), float(duration))
+        video = _faded(video, "fade", min(form.fade, float(duration) / 2), float(duration))
     if part.caption:
-        picture = _captioned(picture, part.caption, form, out.with_suffix(".png"))
-    streams = [picture]
+        video = _captioned(video, part.caption, form, out.with_suffix(".png"))
+    streams = [video]
     # Headers before each keyframe, because those of differently tagged sources differ.
     options = h264(form.width, form.height, ["repeat-headers=1"])
     if form.sound:
@@ -239,14 +239,14 @@ def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Reporter) ->
     write(ffmpeg.output(*streams, to_utf8(str(out)), **options), [track.info.path], out, float(duration), progress)
 
 
-def _stretch(picture: Any, part: _Part, rate: Fraction) -> Any:
+def _stretch(video: Any, part: _Part, rate: Fraction) -> Any:
     """The frames of a part at the common rate, starting at time 0, exactly `part.frames` of them."""
     track = part.track
     if part.span is None:
-        begun = picture.filter("setpts", "PTS-STARTPTS")
+        begun = video.filter("setpts", "PTS-STARTPTS")
         frame_durations = 1 / Fraction(track.info.fps)
     else:
-        begun = part.span.trimmed(picture, track)
+        begun = part.span.trimmed(video, track)
         frame_durations = part.span.longest
     return (
         begun.filter("fps", f"{rate.numerator}/{rate.denominator}")
@@ -257,14 +257,14 @@ def _stretch(picture: Any, part: _Part, rate: Fraction) -> Any:
     )
 
 
-def _convert(picture: Any, part: _Part, form: _Form) -> Any:
+def _convert(video: Any, part: _Part, form: _Form) -> Any:
     """Frames at the common size, with the aspect ratio kept and black bars around them."""
     info = part.track.info
     shrink = min(Fraction(form.width, info.width), Fraction(form.height, info.height))
     inner = even(int(info.width * shrink)), even(int(info.height * shrink))
     for step in resize_for_encoding(part.track.colours, *inner, to_bt709=form.to_bt709):
-        picture = step.applied(picture)
-    return picture.filter("pad", form.width, form.height, "(ow-iw)/2", "(oh-ih)/2").filter("setsar", 1)
+        video = step.applied(video)
+    return video.filter("pad", form.width, form.height, "(ow-iw)/2", "(oh-ih)/2").filter("setsar", 1)
 
 
 def _audio(source: Any, part: _Part, form: _Form, duration: Fraction) -> Any:
@@ -284,13 +284,13 @@ def _faded(stream: Any, name: str, fade: float, duration: float) -> Any:
     )
 
 
-def _captioned(picture: Any, caption: str, form: _Form, file: Path) -> Any:
+def _captioned(video: Any, caption: str, form: _Form, file: Path) -> Any:
     import ffmpeg
     from PIL import Image
 
     margin = round(CAPTION_MARGIN_SHARE * form.height)
     Image.fromarray(render_caption(caption, form.width - 2 * margin, form.height)).save(file)
-    return ffmpeg.filter([picture, ffmpeg.input(to_utf8(str(file)))], "overlay", "(W-w)/2", f"H-h-{margin}")
+    return ffmpeg.filter([video, ffmpeg.input(to_utf8(str(file)))], "overlay", "(W-w)/2", f"H-h-{margin}")
 
 
 def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapter]:

@@ -108,7 +108,7 @@ class MemoryGuard:
     """
 
     def __init__(self, width: int, height: int, threads: int, bits: int = BITS_PER_PIXEL_YUV420) -> None:
-        most = _picture_bytes(width, height, bits) * (MAX_BUFFERED_FRAMES + BUFFERED_FRAMES_PER_THREAD * threads)
+        most = _frame_bytes(width, height, bits) * (MAX_BUFFERED_FRAMES + BUFFERED_FRAMES_PER_THREAD * threads)
         self._before = process_memory() if most > MAX_DECODING_MEMORY else None
 
     def check(self) -> None:
@@ -141,8 +141,8 @@ def process_memory() -> int | None:
 
 
 def _threads_within(memory: int, width: int, height: int, bits: int) -> int:
-    return max(0, (memory // _picture_bytes(width, height, bits) - USUAL_BUFFERED_FRAMES) // BUFFERED_FRAMES_PER_THREAD)
+    return max(0, (memory // _frame_bytes(width, height, bits) - USUAL_BUFFERED_FRAMES) // BUFFERED_FRAMES_PER_THREAD)
 
 
-def _picture_bytes(width: int, height: int, bits: int) -> int:
+def _frame_bytes(width: int, height: int, bits: int) -> int:
     return max(1, width * height * bits // 8)

@@ -51,13 +51,13 @@ class ContinuousTimes:
 
     Args:
         clock: timebase, seconds per tick.
-        picture: default duration of a frame, ticks.
+        frame_duration: default duration of a frame, ticks.
     """
 
-    def __init__(self, clock: Fraction, picture: int) -> None:
+    def __init__(self, clock: Fraction, frame_duration: int) -> None:
         self._max_step = MAX_STEP_SECONDS / clock
         self._max_step_back = MAX_STEP_BACK_SECONDS / clock
-        self._picture = picture
+        self._frame_duration = frame_duration
         self._dts: int | None = None
         self._next_dts: int | None = None
         self._offset = 0
@@ -77,7 +77,7 @@ class ContinuousTimes:
                     self._offset -= step
                     dts -= step
             self._dts = dts
-            self._next_dts = dts + (packet.duration or self._picture)
+            self._next_dts = dts + (packet.duration or self._frame_duration)
         if self._offset:
             if packet.pts is not None:
                 packet.pts += self._offset
@@ -143,7 +143,7 @@ class PacketListing:
     _ends: dict[int, int] = field(default_factory=dict)  # by stream, in ticks of its timebase
     _clocks: dict[int, Fraction] = field(default_factory=dict)  # timebase by stream, seconds per tick
 
-    def add(self, packet: av.Packet, is_picture: bool) -> None:
+    def add(self, packet: av.Packet, is_video: bool) -> None:
         """Add a packet."""
         pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
         if pts is not None or dts is not None:
@@ -155,27 +155,27 @@ class PacketListing:
                 self._ends[index] = known + duration
                 if index not in self._clocks:
                     self._clocks[index] = rational(packet.time_base) or Fraction(0)
-        if is_picture:
-            self._add_picture(coded_frame(packet))
+        if is_video:
+            self._add_frame(coded_frame(packet))
 
     @property
     def end(self) -> Fraction:
         """End of the last stream in the timestamps of the file, seconds."""
         return max((end * self._clocks[index] for index, end in self._ends.items()), default=Fraction(0))
 
-    def _add_picture(self, picture: Packet) -> None:
+    def _add_frame(self, frame: Packet) -> None:
         if self.packets is not None:
-            self.packets.append(picture)
+            self.packets.append(frame)
             if len(self.packets) > MAX_LISTED_PACKETS:
                 self.packets = None
-        self.dated = self.dated and picture.pts is not None
-        if not picture.shown:
+        self.dated = self.dated and frame.pts is not None
+        if not frame.shown:
             return
         self.count += 1
-        if picture.pts is not None:
-            if self.last is not None and picture.pts > self.last[0]:
-                self.longest = max(self.longest, (picture.pts - self.last[0], self.last[0]))
-            self.last = max(self.last or (picture.pts, picture.duration), (picture.pts, picture.duration))
+        if frame.pts is not None:
+            if self.last is not None and frame.pts > self.last[0]:
+                self.longest = max(self.longest, (frame.pts - self.last[0], self.last[0]))
+            self.last = max(self.last or (frame.pts, frame.duration), (frame.pts, frame.duration))
 
     def duration(self, first: int, rate: Fraction) -> Fraction:
         """Seconds from the first frame to the end of the last.

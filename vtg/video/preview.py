@@ -85,9 +85,9 @@ def write_poster(
     """
     target = Path(out)
     with contextlib.suppress(DecodingError):
-        picture = frame_near(path, max(0.0, time), side)
+        frame = frame_near(path, max(0.0, time), side)
         with write_whole(target) as partial:
-            _write_jpeg(picture, partial)
+            _write_jpeg(frame, partial)
         return target
     # For files that cannot be sought in this way, and for times beyond the last frame.
     from vtg.video.sampling import thumbnail
@@ -95,16 +95,16 @@ def write_poster(
     track = survey(path)
     moment = time + track.file_start - float(track.first * track.clock)
     longest = max(track.info.width, track.info.height)
-    picture = thumbnail(path, max(0.0, moment), min(side, longest))
+    frame = thumbnail(path, max(0.0, moment), min(side, longest))
     with write_whole(target) as partial:
-        _write_jpeg(picture, partial)
+        _write_jpeg(frame, partial)
     return target
 
 
-def _write_jpeg(picture: np.ndarray, out: Path) -> None:
+def _write_jpeg(frame: np.ndarray, out: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(picture).save(out, format="jpeg", quality=JPEG_QUALITY)
+    Image.fromarray(frame).save(out, format="jpeg", quality=JPEG_QUALITY)
 
 
 def write_preview(
@@ -138,10 +138,10 @@ def write_preview(
         return cut(path, start, end, out).path
     target = Path(out)
     span = frame_range(track, start, end)
-    pictures = {"c:v": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 26}
+    video_options = {"c:v": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 26}
     sound = {"c:a": "aac", "b:a": "96k", "ac": 2}
     with write_whole(target) as partial:
-        encode_range(track, span, partial, _resize_filters(track, side), pictures, sound)
+        encode_range(track, span, partial, _resize_filters(track, side), video_options, sound)
     return target
 
 
@@ -173,13 +173,13 @@ def write_proxy(
     jump = ["-ss", f"{start_time:.6f}"] if start_time > 0 and _seeks_exactly(track) else []
     is_mapped = track.colours.is_mapped
     if track.info.codec == "h264" and not reencode and not is_mapped and _seeks_exactly(track):
-        pictures = ["-c:v", "copy"]
+        video_options = ["-c:v", "copy"]
     else:
         often = ["-force_key_frames", f"expr:gte(t,n_forced*{KEYFRAME_INTERVAL_SECONDS})"]
         times = [word for name, value in own_times(track, Path(out)).items() for word in (f"-{name}", value)]
         resizing = ["-vf", f"{filter_chain(_resize_filters(track, PROXY_SIDE_PIXELS))},setsar=1", *times]
-        pictures = [*resizing, *H264_OPTIONS, "-preset", "veryfast", "-crf", "28", *often]
-    _write(track, jump, [*pictures, *_audio_options(track)], Path(out), track.info.duration, progress)
+        video_options = [*resizing, *H264_OPTIONS, "-preset", "veryfast", "-crf", "28", *often]
+    _write(track, jump, [*video_options, *_audio_options(track)], Path(out), track.info.duration, progress)
     return Path(out)
 
 

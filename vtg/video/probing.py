@@ -223,7 +223,7 @@ def _survey(path: Path, container: InputContainer) -> VideoTrack:
     check_coded_rate(path, rational(context.framerate))
 
     duration = listing.duration(first, rate)
-    orientation, colours, tagged = orientation_of(frame), Colours.of_pictures(frame), Colours.of_pictures(context)
+    orientation, colours, tagged = orientation_of(frame), Colours.of_frame(frame), Colours.of_frame(context)
     sar = rational(stream.sample_aspect_ratio) or Fraction(1)
     check_shape(path, frame.width * sar, frame.height)
     return VideoTrack(
@@ -298,11 +298,11 @@ def _read_beginning(
     frame: VideoFrame | None = None
     try:
         for packet in read_packets(container, stream, times, every=to_end):
-            is_picture = packet.stream_index == stream.index
-            if is_picture and frame is None and listing.count < MAX_UNDECODABLE_PACKETS:
-                frame = _first_picture(stream, packet)
+            is_video = packet.stream_index == stream.index
+            if is_video and frame is None and listing.count < MAX_UNDECODABLE_PACKETS:
+                frame = _first_frame(stream, packet)
             if packet.size:
-                listing.add(packet, is_picture)
+                listing.add(packet, is_video)
             if not to_end and (frame is not None or listing.count >= MAX_UNDECODABLE_PACKETS):
                 break
     except reading_errors():
@@ -310,7 +310,7 @@ def _read_beginning(
     return frame, listing, times is not None and times.clock_restarted
 
 
-def _first_picture(stream: VideoStream, packet: av.Packet) -> VideoFrame | None:
+def _first_frame(stream: VideoStream, packet: av.Packet) -> VideoFrame | None:
     try:
         frames = stream.codec_context.decode(packet)
     except reading_errors():

@@ -139,18 +139,18 @@ def frame_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDAr
             at = math.floor((Fraction(time) + Fraction(container.start_time or 0, av.time_base)) / clock)
             container.seek(at, stream=stream)
             found = None
-            for picture in container.decode(stream):
-                if picture.pts is None or orientation_of(picture) != UPRIGHT:
+            for decoded in container.decode(stream):
+                if decoded.pts is None or orientation_of(decoded) != UPRIGHT:
                     raise DecodingError("has rotated frames, or frames without timestamps")
-                if picture.pts > at and found is not None:
+                if decoded.pts > at and found is not None:
                     break
-                found = picture
+                found = decoded
             else:
                 if found is None or found.pts + (found.duration or 0) < at:
                     raise DecodingError("has no frame at this time")
             scale = min(1.0, side / max(found.width, found.height))
             width, height = (max(1, round(length * scale)) for length in (found.width, found.height))
-            colours = Colours.of_pictures(found)
+            colours = Colours.of_frame(found)
             if not colours.is_mapped:
                 shown = found.reformat(width, height, format="rgb24", interpolation="BICUBIC")
             else:
@@ -293,10 +293,10 @@ def _sampled(wanted: Samples, sample: int, section: _Section) -> dict[int, int]:
     shown = sorted(packet.time for packet in section.packets if packet.is_shown and packet.time >= track.first)
     sampled: dict[int, int] = {}
     while sample < wanted.stop and (section.bound is None or wanted.middle(sample) <= section.bound):
-        picture = bisect.bisect_left(shown, wanted.middle(sample)) - 1
-        if picture < 0:
+        place = bisect.bisect_left(shown, wanted.middle(sample)) - 1
+        if place < 0:
             raise DecodingError("has no frame where one is expected")
-        sampled[shown[picture]] = sampled.get(shown[picture], 0) + 1
+        sampled[shown[place]] = sampled.get(shown[place], 0) + 1
         sample += 1
     return sampled
 
@@ -356,24 +356,24 @@ class _Decoder:
             raise DecodingError("an expected frame is missing")
 
     def _expected_frames(self, pictures: list[av.VideoFrame]) -> Iterator[npt.NDArray[np.uint8]]:
-        for picture in pictures:
-            if picture.pts is None or (self._newest is not None and picture.pts <= self._newest):
+        for decoded in pictures:
+            if decoded.pts is None or (self._newest is not None and decoded.pts <= self._newest):
                 raise DecodingError("frames are out of order")
-            self._newest = picture.pts
-            if self._expected and picture.pts >= self._expected[0][0]:
+            self._newest = decoded.pts
+            if self._expected and decoded.pts >= self._expected[0][0]:
                 expected, often = self._expected.popleft()
-                if picture.pts > expected:
+                if decoded.pts > expected:
                     raise DecodingError("an expected frame is missing")
-                yield from itertools.repeat(self._convert(picture), often)
+                yield from itertools.repeat(self._convert(decoded), often)
 
-    def _convert(self, picture: av.VideoFrame) -> npt.NDArray[np.uint8]:
-        frame_format = (picture.width, picture.height, picture.format.name)
+    def _convert(self, decoded: av.VideoFrame) -> npt.NDArray[np.uint8]:
+        frame_format = (decoded.width, decoded.height, decoded.format.name)
         if self._graph is None:
             self._frame_format = frame_format
             self._graph = _graph(self._stream, self._steps)
         if frame_format != self._frame_format:
             raise DecodingError("frames change their size or format")
-        self._graph.push(picture)
+        self._graph.push(decoded)
         frame: npt.NDArray[np.uint8] = self._graph.pull().to_ndarray()
         return frame
 

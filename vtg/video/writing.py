@@ -71,8 +71,8 @@ class FrameRange:
     Attributes:
         first: presentation time of the first frame.
         last: presentation time of the last frame.
-        start_time: when the span begins: with its first picture, but not long before the time asked for.
-        finish: when it ends: with its last picture, but not behind the time asked for.
+        start_time: when the span begins: with its first frame, but not long before the time asked for.
+        finish: when it ends: with its last frame, but not after the time asked for.
         longest: for how long one of its pictures stands at most.
         has_constant_rate: all its pictures stand equally long, the last one not longer.
     """
@@ -91,13 +91,13 @@ class FrameRange:
             return []
         return jump_before(track, self.first + TOLERANCE_SECONDS)
 
-    def trimmed(self, picture: Any, track: VideoTrack) -> Any:
+    def trimmed(self, video: Any, track: VideoTrack) -> Any:
         """Trim a video stream of ffmpeg-python to the range, starting at time 0."""
         # In ticks: in seconds the edges would be rounded, and a frame of another shot could appear.
         origin = decoded_origin(track)
         first, last, start_time = (round((origin + time) / track.clock) for time in (self.first, self.last, self.start))
         slack = math.ceil(JOINED_CLOCK_TOLERANCE_SECONDS / track.clock) if track.joined else 0
-        kept = picture.filter("trim", start_pts=first - slack, end_pts=last + slack + 1)
+        kept = video.filter("trim", start_pts=first - slack, end_pts=last + slack + 1)
         return kept.filter("setpts", f"max(PTS-{start_time},0)")
 
 
@@ -291,11 +291,11 @@ def check_output(out: Path, source: str | os.PathLike[str], status: int, stderr:
         raise OSError(reason, os.strerror(reason), str(out))
     if failed or status or not out.exists():  # without such a code the input is at fault
         raise VideoError(source, explain(stderr))
-    if not _has_pictures(out):
+    if not _has_frames(out):
         raise VideoError(source, "has no frame in this range that can be decoded: it is damaged; choose other times")
 
 
-def _has_pictures(out: Path) -> bool:
+def _has_frames(out: Path) -> bool:
     """Whether an output file has a frame: where ffmpeg can decode none, it writes the audio only."""
     try:
         with open_container(out) as container:
