@@ -56,7 +56,7 @@ def test_probes_find_nothing_on_a_page_with_a_password(library: Path) -> None:
 
 def test_a_page_for_others_without_a_password_warns(library: Path) -> None:
     with PageServer(library, "--host", "0.0.0.0", "--device", "cpu") as server:
-        assert server.said.count("--password-file") == 1
+        assert server.output.count("--password-file") == 1
         assert send(server.address, f"GET / HTTP/1.0\r\nHost: {server.address[7:]}\r\n\r\n".encode()).status == 200
 
 

@@ -380,7 +380,7 @@ def test_the_world_is_imported_without_torch():
 
 
 def test_every_wording_is_known_to_the_tokenizer_rows():
-    from tools.demo.lessons import LONGEST_TEXT, Words
+    from tools.demo.lessons import MAX_TEXT_TOKENS, Words
 
     words, chance = Words(), random.Random(0)  # noqa: S311
     unknown = words.row_count - 1
@@ -388,7 +388,7 @@ def test_every_wording_is_known_to_the_tokenizer_rows():
         for sentence in true_sentences(make_scene(seed)):
             for text in (sentence.text, sentence.paraphrase(chance)):
                 rows = words.encode(text)
-                assert unknown not in rows and len(rows) < LONGEST_TEXT, text
+                assert unknown not in rows and len(rows) < MAX_TEXT_TOKENS, text
     assert words.encode("a small zebra").count(unknown) >= 1
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tools.demo.drill import EASIEST, Lesson, Pool, presence_surprise
+from tools.demo.drill import MIN_HARDNESS, Lesson, Pool, presence_surprise
 from tools.demo.questions import Question, ask_about
-from tools.demo.start import NEIGHBOURS, look_around, start_from_one_layer
-from tools.demo.teacher import TOLD, Teacher, Telling
+from tools.demo.start import NEIGHBOUR_OFFSETS, start_from_neighbours, start_from_one_layer
+from tools.demo.teacher import TARGET_COLUMNS, SceneTargets, Teacher
 from vtg.demo import Description, Order, Scene, Sentence, Thing, make_scene, split_seed, truth
 from vtg.demo.sentences import KINDS, held_clips
 from vtg.demo.world import ACTIONS, Action, Backdrop
@@ -69,8 +69,8 @@ def test_the_teacher_tells_where_a_thing_is_and_what_it_does() -> None:
     scene = _scene(mover, Thing("ring", "blue", "large", "top", 0.0, 8.0))
     sentence = Sentence((Description("star", "red", None, None, "right"),))
     held = held_clips(scene, [sentence])[:, 0]
-    values, told = Telling.of(scene).about(sentence, held.astype(np.float32))
-    assert values.shape == told.shape == (10, TOLD)
+    values, told = SceneTargets.of(scene).about(sentence, held.astype(np.float32))
+    assert values.shape == told.shape == (10, TARGET_COLUMNS)
     assert np.array_equal(values[:, 0] > 0, [False] + 8 * [True] + [False]) and told[:, 0].all()
     assert np.array_equal(values[:, 2] > 0, held) and held.any()
     assert not told[[0, 9], 7:].any() and told[1:9, 7:13].all()
@@ -87,7 +87,7 @@ def test_of_one_among_several_nothing_is_told_and_of_an_order_what_was_and_what_
         Thing("ring", "blue", "large", "top", 14.0, 20.0),
     )
     order = Sentence((Description("star", "red"),), Order("before", Description("ring", "blue")))
-    values, told = Telling.of(scene).about(order, np.ones(10, np.float32))
+    values, told = SceneTargets.of(scene).about(order, np.ones(10, np.float32))
     assert np.array_equal(told[:, 7], [True, True, False, False, True, True, False, False, False, False])
     assert np.array_equal(values[:, 1] > 0, 7 * [False] + 3 * [True])
     assert np.array_equal(values[:, 3] > 0, 7 * [False] + 3 * [True]) and values[:, 4].all()
@@ -98,7 +98,7 @@ def test_of_one_among_several_nothing_is_told_and_of_an_order_what_was_and_what_
 def test_what_is_not_told_does_not_count() -> None:
     torch.manual_seed(0)
     teacher, frames = Teacher(8), torch.randn(2, 5, 8)
-    values, told = torch.rand(2, 5, TOLD), torch.rand(2, 5, TOLD) < 0.5
+    values, told = torch.rand(2, 5, TARGET_COLUMNS), torch.rand(2, 5, TARGET_COLUMNS) < 0.5
     values[..., -1] = values[..., -1].round()
     told[0, 0] = True
     loss = teacher(frames, values, told)
@@ -109,13 +109,13 @@ def test_what_is_not_told_does_not_count() -> None:
 def test_some_heads_begin_by_looking_at_neighbours() -> None:
     torch.manual_seed(0)
     head = R2Head(CONFIG)
-    assert look_around(head) < 128 - 44
+    assert start_from_neighbours(head) < 128 - 44
     attention = head.block.refinement.self_attention
     positions = temporal_positions(36, 128, like=head.level_scale)
     with torch.no_grad():
         query, key = (linear(positions).view(36, 8, 16) for linear in (attention.query, attention.key))
         weights = (torch.einsum("thd,shd->hts", query, key) / 4).softmax(dim=2)
-    for number, frames in enumerate(NEIGHBOURS):
+    for number, frames in enumerate(NEIGHBOUR_OFFSETS):
         seen = weights[number, 5:-5] @ torch.arange(36.0) - torch.arange(5.0, 31.0)
         assert torch.allclose(seen, torch.tensor(float(frames)), atol=0.8)
 
@@ -164,5 +164,5 @@ def test_what_was_answered_well_comes_a_tenth_as_often_as_what_was_not(asked: li
     nothing = torch.zeros(0)
     Lesson(_batch(4, []), nothing, nothing, well + badly).remember(torch.cat([torch.full((10,), 0.01), torch.ones(10)]))
     drawn = [place for _ in range(400) for own, place in pool.draw(1, random) if own is pool]
-    assert 0.5 < np.mean(np.array(drawn) < 10) / (EASIEST / (EASIEST + 1)) < 1.5
+    assert 0.5 < np.mean(np.array(drawn) < 10) / (MIN_HARDNESS / (MIN_HARDNESS + 1)) < 1.5
     assert Pool([]).draw(3, random) == []

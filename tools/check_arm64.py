@@ -1,4 +1,4 @@
-"""Checks the compiled engine on arm64 by emulation: the same answers as here, on a question of the published size.
+"""Check the compiled engine on arm64 by emulation: the same answers as here, on a question of the published size.
 
     apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
     python -m tools.check_arm64

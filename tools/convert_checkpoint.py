@@ -1,4 +1,4 @@
-"""Converts a head between the published layout (`.pth`) and ours (`.safetensors`), both ways, tensors byte-equal."""
+"""Convert a head between the published layout (`.pth`) and ours (`.safetensors`), both ways, tensors byte-equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vtg.r2.checkpoints import read_tensors, save_published, save_tensors
 
 
 def convert(source: Path, out: Path, like: str | None) -> str | None:
-    """Reads a checkpoint of either kind and writes one of the kind that `out`'s suffix names.
+    """Read a checkpoint of either kind and writes one of the kind that `out`'s suffix names.
 
     Args:
         source: a published checkpoint, or one of our `.safetensors`.
@@ -46,7 +46,7 @@ def convert(source: Path, out: Path, like: str | None) -> str | None:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs the command on the given words, else on those of the command line; 0 if it worked, 1 if not."""
+    """Run the command on the given words, else on those of the command line; 0 if it worked, 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="a published .pth, or one of our .safetensors")
     parser.add_argument("out", type=Path, help="what to write: .safetensors (ours) or .pth (published layout)")

@@ -1,4 +1,4 @@
-"""Measures a library by the demo world's own truth: the right video, the right seconds, and what is not there."""
+"""Measure a library by the demo world's own truth: the right video, the right seconds, and what is not there."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 DRAWN_PER_SCENE = 30  # sentences, of which those that hold in no other scene are left
 ABSENT_PER_SCENE = 12
-TOP = 5
-HARDEST = 3  # of the videos without a sentence, those with the best scores, that a calibration is fitted on
+TOP_RESULTS = 5
+HARDEST_VIDEOS = 3  # of the videos without a sentence, those with the best scores, that a calibration is fitted on
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def draw_sentences(scenes: Sequence[Scene], present: int, absent: int, seed: int
     true: dict[Sentence, int] = {}
     false: dict[Sentence, None] = {}
     for number, scene in enumerate(scenes):
-        said = true_sentences(scene)
+        true_ones = true_sentences(scene)
         for kind in KINDS:
-            pool = [sentence for sentence in said if sentence.kind == kind]
+            pool = [sentence for sentence in true_ones if sentence.kind == kind]
             for i in random.permutation(len(pool))[: DRAWN_PER_SCENE // len(KINDS)]:
                 true.setdefault(pool[i], number)
         false |= dict.fromkeys(absent_sentences(scene, ABSENT_PER_SCENE, random))
@@ -140,7 +140,7 @@ def evaluate(
     right: list[tuple[bool, bool, bool, bool]] = []
     for one in asked:
         begin = time.perf_counter()
-        hits = library.search(one.sentence.text, limit=TOP)
+        hits = library.search(one.sentence.text, limit=TOP_RESULTS)
         seconds.append(time.perf_counter() - begin)
         best.append(hits[0].moment.score if hits else 0.0)
         if one.scene is not None:
@@ -223,7 +223,7 @@ def fit(library: Library, searcher: Searcher, count: int, asked: tuple[int, int]
     evidence, present = [], []
     for one, found in zip(drawn, everything, strict=True):
         others = [row for number, row in enumerate(found) if number != one.scene]
-        hardest = sorted(others, key=lambda row: -row[0])[:HARDEST]
+        hardest = sorted(others, key=lambda row: -row[0])[:HARDEST_VIDEOS]
         evidence += hardest + ([found[one.scene]] if one.scene is not None else [])
         present += [False] * len(hardest) + [True] * (one.scene is not None)
     fitted = fit_calibration(np.array(evidence), np.array(present))
@@ -273,7 +273,7 @@ def _measure(arguments: argparse.Namespace, bars: Progress) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Runs the command; 0 if it worked, 1 if not."""
+    """Run the command; 0 if it worked, 1 if not."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="example: python tools/evaluate_library.py --folder demo-test --library demo-test.vtg",

@@ -67,7 +67,7 @@ class _Progress:
 def make_clip(
     path: Path, settings: EncoderSettings, training: Training, every: int = LINE_EVERY
 ) -> tuple[float, float]:
-    """Trains the small CLIP and writes its file.
+    """Train the small CLIP and writes its file.
 
     Args:
         path: where to; the file appears when it is whole.
@@ -118,7 +118,7 @@ def _report(path: Path, result: str, begin: float) -> None:
 
 
 def main() -> int:
-    """Runs the command; 0 if it worked, 1 if not."""
+    """Run the command; 0 if it worked, 1 if not."""
     bundled = vtg.demo.clip_path().parent
     parser = argparse.ArgumentParser(
         description=__doc__,

@@ -1,4 +1,4 @@
-"""Checks predictions for QVHighlights' val and test parts and packs them as its evaluation server takes them.
+"""Check predictions for QVHighlights' val and test parts and packs them as its evaluation server takes them.
 
 python -m tools.make_submission val.jsonl test.jsonl --annotations data/qvhighlights --out submission.zip
 """

@@ -1,4 +1,4 @@
-"""Gets a benchmark's data into place: says what is missing or malformed in a folder, fetches what is published.
+"""Get a benchmark's data into place: says what is missing or malformed in a folder, fetches what is published.
 
 python tools/prepare_data.py check tacos
 python tools/prepare_data.py fetch tacos --features
@@ -29,10 +29,10 @@ from vtg.weights.downloads import fetch_from_hub
 
 REPOSITORY = "yeliudev/R2-Tuning"
 PUBLISHED = tuple(name for name in DATASETS if name != "demo")
-SHOWN_AT_MOST = 20  # findings of one kind that are printed one by one
+MAX_SHOWN_FINDINGS = 20  # findings of one kind that are printed one by one
 
 _PARTS = {"qvhighlights": "aa ab ac ad ae", "ego4d": "aa ab", "charades": "aa ab"}  # of the video features' archive
-_FRAMES_OFF = 5  # features may differ by fewer frames than this from duration × rate
+_FRAME_TOLERANCE = 5  # features may differ by fewer frames than this from duration × rate
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Checked:
 
 
 def check(dataset: str, folder: Path | None = None, with_features: bool = True) -> Checked:
-    """Looks at every annotation and every feature file of a data set.
+    """Look at every annotation and every feature file of a data set.
 
     Args:
         dataset: one of `PUBLISHED`.
@@ -101,7 +101,7 @@ def check(dataset: str, folder: Path | None = None, with_features: bool = True) 
 
 
 def fetch(dataset: str, folder: Path | None = None, with_features: bool = False) -> Path:
-    """Downloads a data set's published annotations and, if asked, features to where recipes look for them.
+    """Download a data set's published annotations and, if asked, features to where recipes look for them.
 
     What is there already is left alone. A download that breaks off goes on where it stopped when it is started again.
 
@@ -133,7 +133,7 @@ def fetch(dataset: str, folder: Path | None = None, with_features: bool = False)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the command on the given words, else on those of the command line; 0 if all is well, 1 if not."""
+    """Run the command on the given words, else on those of the command line; 0 if all is well, 1 if not."""
     arguments = _parser().parse_args(words)
     try:
         if arguments.command == "fetch":
@@ -181,10 +181,10 @@ def _print(checked: Checked) -> None:
         print(f"  features of {count} {kind}")
     for kind in ("missing", "malformed", "note"):
         found = [finding.what for finding in checked.findings if finding.kind == kind]
-        for what in found[:SHOWN_AT_MOST]:
+        for what in found[:MAX_SHOWN_FINDINGS]:
             print(f"  {kind}: {what}")
-        if len(found) > SHOWN_AT_MOST:
-            print(f"  {kind}: {len(found) - SHOWN_AT_MOST} more; all of them with --json")
+        if len(found) > MAX_SHOWN_FINDINGS:
+            print(f"  {kind}: {len(found) - MAX_SHOWN_FINDINGS} more; all of them with --json")
     print("ready" if checked.is_ready else "not ready")
 
 
@@ -248,7 +248,7 @@ def _video_fault(path: Path, sample: Sample, fps: float | None) -> str | None:
         clips = 0 if sample.ratings is None else len(sample.ratings)
         return None if shape[0] == clips else f"{shape[0]} frames for {clips} annotated clips"
     expected = round(sample.duration * fps)
-    if abs(shape[0] - expected) >= _FRAMES_OFF:
+    if abs(shape[0] - expected) >= _FRAME_TOLERANCE:
         return f"{shape[0]} frames for {sample.duration:g} s at {fps:g} a second, about {expected} expected"
     return None
 

@@ -1,4 +1,4 @@
-"""Lets ``python -m vtg`` do what ``vtg`` does."""
+"""Let ``python -m vtg`` do what ``vtg`` does."""
 
 from vtg.cli.main import main
 

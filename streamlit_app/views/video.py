@@ -262,7 +262,7 @@ def _clips(backend: Backend, entry: VideoEntry, plan: Plan, key: str) -> None:
 
 
 def _downloads(backend: Backend, entry: VideoEntry, plan: Plan, kind: str, label: str) -> None:
-    """Downloads of a plan: JSON, and a video that is made on request."""
+    """Download of a plan: JSON, and a video that is made on request."""
     stem = one_line(Path(entry.path).stem)
     job_key = f"video.reel.{hash((plan.video, tuple((clip.start, clip.end) for clip in plan.clips)))}"
 

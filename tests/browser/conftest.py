@@ -94,7 +94,7 @@ def demo(chromium: Any, films: Path, demo_library: Path) -> Iterator[DemoPage]:
     with PageServer(demo_library, "--root", films.parent, "--upload-limit", 0.02, "--device", "cpu") as server:
         wait_until_ready(chromium, server)
         yield DemoPage(server.address, films, demo_library, server)
-        assert "streamlit_app" not in server.said, server.said
+        assert "streamlit_app" not in server.output, server.output
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def changing(chromium: Any, films: Path, tmp_path_factory: pytest.TempPathFactor
     with PageServer(library.folder, "--device", "cpu") as server:
         wait_until_ready(chromium, server)
         yield DemoPage(server.address, folder, library.folder, server)
-        assert "streamlit_app" not in server.said, server.said
+        assert "streamlit_app" not in server.output, server.output
 
 
 def open_card(page: Page, address: str, name: str) -> str:
@@ -326,4 +326,4 @@ def test_the_first_question_after_a_restart_is_answered(
         early.get_by_test_id("card").first.click()
         start, end = opened_span(early)
         wait_for_time(early, start - 0.1, end + 0.5)
-        assert "streamlit_app" not in server.said, server.said
+        assert "streamlit_app" not in server.output, server.output

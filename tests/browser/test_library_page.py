@@ -132,7 +132,7 @@ def own(chromium: Any, tmp_path: Path, slow_films: Path, demo_library: Path) -> 
     with PageServer(library, "--root", slow_films.parent, "--device", "cpu") as server:
         wait_until_ready(chromium, server)
         yield DemoPage(server.address, slow_films.parent, library, server)
-        assert "streamlit_app" not in server.said, server.said
+        assert "streamlit_app" not in server.output, server.output
 
 
 def test_progress_outlives_a_reload_and_can_be_cancelled(own: DemoPage, visit: Callable[..., Page]) -> None:

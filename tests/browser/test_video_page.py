@@ -93,7 +93,7 @@ def foreign(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with PageServer(library.folder, "--device", "cpu") as server:
         wait_until_ready(chromium, server)
         yield DemoPage(server.address, films, library.folder, server)
-        assert "streamlit_app" not in server.said, server.said
+        assert "streamlit_app" not in server.output, server.output
 
 
 @pytest.mark.parametrize("name", ["hevc.mkv", "old.avi", "plain.mp4"])

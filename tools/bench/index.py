@@ -1,4 +1,4 @@
-"""Measures indexing: time against decoding alone plus encoding alone, overlap with a slow device, and memory.
+"""Measure indexing: time against decoding alone plus encoding alone, overlap with a slow device, and memory.
 
     python -m tools.bench.index film.mp4 --model ViT-B-32-quickgelu
 

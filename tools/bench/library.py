@@ -1,4 +1,4 @@
-"""Measures a large library: candidates among a million frames, whole searches, and the memory that they take."""
+"""Measure a large library: candidates among a million frames, whole searches, and the memory that they take."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _model(arguments: argparse.Namespace, folder: Path) -> ModelSpec:
 
 
 def main() -> int:
-    """Runs the command; 0 if it worked."""
+    """Run the command; 0 if it worked."""
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="example: python -m tools.bench.library --frames 1000000 --model zero-shot"
     )

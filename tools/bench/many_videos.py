@@ -1,4 +1,4 @@
-"""Measures a library of many short videos: adding the first and the last, searching, refreshing, memory and handles.
+"""Measure a library of many short videos: adding the first and the last, searching, refreshing, memory and handles.
 
     python -m tools.bench.many_videos --videos 10000
 

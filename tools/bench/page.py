@@ -1,4 +1,4 @@
-"""Measures the page in a real browser: from Enter to cards, alone and with five visitors, and memory with large films.
+"""Measure the page in a real browser: from Enter to cards, alone and with five visitors, and memory with large films.
 
     python -m tools.bench.page --videos 200
 
@@ -29,7 +29,7 @@ from vtg.video.process import ffmpeg_binary
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
-PATIENCE = 120_000  # ms
+TIMEOUT_MS = 120_000  # ms
 VISITORS = 5
 LARGE_BYTES = 2 << 30
 QUERIES = [f"a {colour} {shape}" for shape in SHAPES for colour in COLOURS]
@@ -63,14 +63,14 @@ async def search(page: Page, query: str) -> float:
     await box.fill(query)
     await page.evaluate(EXPECT, query)
     await box.press("Enter")
-    return float(await asyncio.wait_for(page.evaluate("window.shown"), PATIENCE / 1000))
+    return float(await asyncio.wait_for(page.evaluate("window.shown"), TIMEOUT_MS / 1000))
 
 
 async def open_page(browser: Browser, address: str) -> Page:
     """A visitor who has the page in front of them, and whose filters let every question have cards."""
     page = await (await browser.new_context(viewport={"width": 1280, "height": 1000})).new_page()
     await page.goto(f"{address}/?min=0")
-    await page.get_by_test_id("examples").wait_for(timeout=PATIENCE)
+    await page.get_by_test_id("examples").wait_for(timeout=TIMEOUT_MS)
     await page.evaluate(WATCH)
     return page
 
@@ -142,7 +142,7 @@ async def measure_large(browser: Browser, folder: Path) -> dict[str, float]:
             began = time.perf_counter()
             await page.goto(f"{server.address}/?q=a+red+circle&open={entry.video[:12]}_2_6")
             video = page.get_by_test_id("video")
-            await video.wait_for(timeout=PATIENCE)
+            await video.wait_for(timeout=TIMEOUT_MS)
             for share in (0.9, 0.3, 0.6):
                 reached = await video.evaluate(_SEEK, [share, entry.duration])
                 figures[f"{name}_seek_{share:g}_s"] = reached
@@ -188,8 +188,8 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, floa
                     figures |= await measure_alone(browser, server.address, arguments.searches)
                 if arguments.only != "alone":
                     figures |= await measure_crowd(browser, server.address, arguments.crowd)
-                if "Traceback" in server.said:
-                    raise SystemExit(server.said)
+                if "Traceback" in server.output:
+                    raise SystemExit(server.output)
         if arguments.only in (None, "large"):
             figures |= await measure_large(browser, folder / "large")
         await browser.close()

@@ -18,7 +18,7 @@ __all__ = ["BROWSER_OPTIONS", "PageServer", "find_chromium", "open_browser"]
 
 START_SECONDS = 120
 STOP_SECONDS = 15
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 BROWSER_OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -33,7 +33,7 @@ BROWSER_OPTIONS = [
 def find_chromium() -> str | None:
     """Path of a Chromium on this machine, that of ``CHROMIUM`` if it is set."""
     chosen = os.environ.get("CHROMIUM")
-    return chosen or next((path for name in NAMES if (path := shutil.which(name))), None)
+    return chosen or next((path for name in BROWSER_NAMES if (path := shutil.which(name))), None)
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ class PageServer:
         self._command = [sys.executable, "-m", "vtg", "ui", "--library", str(library), "--port", "0", "--no-browser"]
         self._command += [str(option) for option in options]
         self._environment = {**os.environ, **(environment or {})}
-        self._said: deque[str] = deque(maxlen=200)
+        self._output: deque[str] = deque(maxlen=200)
         self._ready = threading.Event()
         self.address = ""
 
@@ -88,25 +88,25 @@ class PageServer:
             env=self._environment,
             cwd=Path(__file__).resolve().parents[2],
         )
-        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._read_output, daemon=True).start()
         if not self._ready.wait(START_SECONDS) or not self.address:
             self.__exit__()
-            raise RuntimeError(f"the page did not start: {self.said}")
+            raise RuntimeError(f"the page did not start: {self.output}")
         return self
 
-    def _listen(self) -> None:
+    def _read_output(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self._said.append(line)
+            self._output.append(line)
             if found := re.search(r" at (http://\S+?),", line):
                 self.address = found[1]
                 self._ready.set()
         self._ready.set()
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """What the server wrote on its standard error."""
-        return "".join(self._said)
+        return "".join(self._output)
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()

@@ -1,4 +1,4 @@
-"""Measures queries: latency by length, queries a second and memory, of each engine beside the published algorithm.
+"""Measure queries: latency by length, queries a second and memory, of each engine beside the published algorithm.
 
     python -m tools.bench.query --json > query.json
     python -m tools.bench.query --lengths 150s 33min --picture query.png
@@ -38,9 +38,9 @@ from vtg.r2.engine import ENGINE_VARIABLE, ENGINES, engine_name
 FPS = 0.5
 WORDS = 12  # tokens of the query
 ROUNDS = 7  # of which the median counts, after one of warm-up
-LONGEST_MEASURED = 20.0  # seconds of rounds of one kind
+MAX_MEASURED_SECONDS = 20.0  # seconds of rounds of one kind
 BATCHES = (1, 8, 64)  # queries at once
-CHUNK = 50  # frames of random layers made at a time
+CHUNK_FRAMES = 50  # frames of random layers made at a time
 POLL_SECONDS = 0.002
 MEGABYTE = 1 << 20
 BATCH_LENGTH = "150s"
@@ -85,7 +85,7 @@ def make_head(window_seconds: float) -> R2Head:
 
 
 def store_video(folder: Path, length: Length, head: R2Head) -> tuple[VideoFeatures, VideoFeatures]:
-    """Writes random layers and their projection; gives the features with layers, and with the projection instead."""
+    """Write random layers and their projection; gives the features with layers, and with the projection instead."""
     key = FeatureKey(f"{length.frames:032d}", "0" * 16, FPS)
     features, projections = FeatureStore(folder / "features"), ProjectionStore(folder / "projections")
     own = ProjectionKey(key.video, key.encoder, FPS, "1" * 16)
@@ -112,9 +112,9 @@ def engines(head: R2Head) -> dict[str, Predictor]:
 
 def _random_layers(frames: int, config: HeadConfig) -> Iterator[np.ndarray]:
     shape = (config.layers, config.tokens or 50, config.video_width)
-    chunk = torch.randn(CHUNK, *shape, generator=torch.Generator().manual_seed(1)).half().numpy()
-    for first in range(0, frames, CHUNK):
-        yield np.roll(chunk, first // CHUNK, axis=0)[: frames - first]
+    chunk = torch.randn(CHUNK_FRAMES, *shape, generator=torch.Generator().manual_seed(1)).half().numpy()
+    for first in range(0, frames, CHUNK_FRAMES):
+        yield np.roll(chunk, first // CHUNK_FRAMES, axis=0)[: frames - first]
 
 
 def _queries(config: HeadConfig, count: int) -> list[torch.Tensor]:
@@ -145,7 +145,7 @@ def _median_ms(
     for _ in range(ROUNDS + 1):
         asked = list(itertools.islice(queries, count))
         for name, run in ways.items():
-            if sum(times[name]) < LONGEST_MEASURED:
+            if sum(times[name]) < MAX_MEASURED_SECONDS:
                 begin = time.perf_counter()
                 run(asked)
                 times[name].append(time.perf_counter() - begin)

@@ -1,4 +1,4 @@
-"""Measures training steps against the published algorithm plainly done, in one run, and the memory of each.
+"""Measure training steps against the published algorithm plainly done, in one run, and the memory of each.
 
     python -m tools.bench.train
 
@@ -39,7 +39,7 @@ from vtg.training.data import TrainingSet
 from vtg.training.preparation import Sources, prepare
 
 FRAMES, LAYERS, TOKENS, WIDTH, TEXT_WIDTH = 75, 4, 50, 768, 512
-MOST_WORDS, FEWEST_WORDS = 24, 8
+MAX_WORDS, MIN_WORDS = 24, 8
 POLL_SECONDS = 0.02
 
 
@@ -65,7 +65,7 @@ class PlainBlock(R2Block):
 
 
 def make_plain(head: R2Head) -> None:
-    """Lets a head compute as `PlainBlock` does, with PyTorch's own dropout."""
+    """Let a head compute as `PlainBlock` does, with PyTorch's own dropout."""
     head.block.__class__ = PlainBlock
     for mapping in (head.block.video_map, head.block.query_map):
         for place in (1, 5):
@@ -80,14 +80,14 @@ def write_features(folder: Path, videos: int) -> None:
         for number in range(videos):
             shape = (FRAMES, LAYERS, TOKENS, WIDTH)
             published.write_video(f"v{number}", random.standard_normal(shape, dtype=np.float32))
-            words = int(random.integers(FEWEST_WORDS, MOST_WORDS + 1))
+            words = int(random.integers(MIN_WORDS, MAX_WORDS + 1))
             published.write_query(number, random.standard_normal((words, LAYERS, TEXT_WIDTH), dtype=np.float32))
             fields = {"qid": number, "vid": f"v{number}", "query": "a dog", "duration": 2 * FRAMES}
             file.write(json.dumps({**fields, "relevant_windows": [[20, 60]]}) + "\n")
 
 
 def straightforward_batches(training_set: TrainingSet, plans: list[BatchPlan], folder: Path) -> Iterator[TrainingBatch]:
-    """Loads each file, converts it to float32, and pads."""
+    """Load each file, converts it to float32, and pads."""
     for plan in plans:
         samples = [training_set.samples[index] for index in plan.samples]
         videos, queries = [], []
@@ -112,7 +112,7 @@ def straightforward_batches(training_set: TrainingSet, plans: list[BatchPlan], f
 
 
 def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str, device: str) -> Iterator[float]:
-    """Trains, and gives the seconds of each step, reading included, after one of warm-up.
+    """Train, and gives the seconds of each step, reading included, after one of warm-up.
 
     Args:
         way: "straightforward" or "vtg".
@@ -188,7 +188,7 @@ def measure_child(way: str, folder: Path, arguments: argparse.Namespace) -> tupl
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, float]:
-    """Runs both in turn, round by round."""
+    """Run both in turn, round by round."""
     seconds: dict[str, list[float]] = {"straightforward": [], "vtg": []}
     memory = dict.fromkeys(seconds, 0.0)
     processor: dict[str, list[float]] = {way: [] for way in seconds}

@@ -1,4 +1,4 @@
-"""The bundled head's training: near misses beside what is true, a teacher beside the losses, one layer before all."""
+"""Train the bundled head: with hard negative queries, auxiliary targets, and one layer before all layers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tools.demo.features import Asked, write_training_data
 from tools.demo.frames import end_with_parent
 from tools.demo.optimizer import USES_BFLOAT16, StepTaker, stacked_in_head
 from tools.demo.questions import Question, ask_about
-from tools.demo.start import look_around, start_from_clip, start_from_one_layer
-from tools.demo.teacher import TOLD, Teacher, Telling
+from tools.demo.start import start_from_clip, start_from_neighbours, start_from_one_layer
+from tools.demo.teacher import TARGET_COLUMNS, SceneTargets, Teacher
 from vtg.demo import make_scene, split_seed
 from vtg.r2 import HeadOutput, LossWeights, R2Head, TrainingBatch, save_head, training_losses
 from vtg.r2.losses import ABSENT
@@ -36,23 +36,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Drill", "Lesson", "Phase", "Pool", "drill_head", "presence_surprise"]
 
-# Asked about each scene in all, from which each time some are drawn.
-TRUE, FALSE = 60, 220
-EASIEST = 0.1  # what is answered well comes a tenth as often as what is answered wrongly
-# Of the losses, those that tell one sentence from another count; contrasts between sentences about one video do not, as
-# many of these mean the same frames.
+# Queries about each scene, from which each batch draws some.
+TRUE_QUESTIONS, FALSE_QUESTIONS = 60, 220
+MIN_HARDNESS = 0.1  # sampling weight of the easiest queries, relative to the hardest
+# Without the contrastive losses between the queries of one video, as many of them match the same frames.
 WEIGHTS = LossWeights(cls=20.0, reg=1.0, sal=0.1, video_cal=0.0, layer_cal=0.0)
 TEACHER_WEIGHT = 0.3
 PRESENCE_WEIGHT = 0.3
-RATE, MATRIX_RATE, WEIGHT_DECAY, WARM_UP = 1.5e-3, 0.008, 1e-4, 50
-LENGTHS_TOGETHER = 4  # batches' worth of videos of about one length, of which each batch is drawn
+LEARNING_RATE, MATRIX_LEARNING_RATE, WEIGHT_DECAY, WARM_UP_STEPS = 1.5e-3, 0.008, 1e-4, 50
+LENGTHS_TOGETHER = 4  # batches of videos of similar length, from which a batch is drawn
 LINE_EVERY = 100  # steps
-KEPT = 0.99  # of the averaged weights, from step to step
+AVERAGE_DECAY = 0.99  # of the moving average of the weights, per step
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of the training.
+    """A phase of the training.
 
     Attributes:
         layers: K of the head.
@@ -75,9 +74,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class Drill:
-    """What the bundled head learns from, and for how long.
+    """Data and duration of the bundled head's training.
 
-    What it has learned from one layer in a third of the time, it takes over when it goes on with all of them.
+    The head is trained on one layer first, and its weights are the start for all layers.
 
     Attributes:
         scenes: to learn from.
@@ -94,7 +93,7 @@ class Drill:
 
 
 class Pool:
-    """Questions about a scene, of which those that were answered worst when they were last asked come most."""
+    """Queries about a scene, sampled in proportion to their last loss."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self.questions = questions
@@ -115,13 +114,13 @@ class _Scene:
 
     Attributes:
         name: of its features.
-        telling: what happens in it.
+        targets: its auxiliary targets.
         true: questions whose answer is somewhere.
         false: the others.
     """
 
     name: str
-    telling: Telling
+    targets: SceneTargets
     true: Pool
     false: Pool
 
@@ -129,7 +128,7 @@ class _Scene:
 def drill_head(
     encoder: ClipEncoder, clip: Path, out: Path, work: Path, drill: Drill, seed: int, console: Console
 ) -> float:
-    """Trains the head that is bundled; its file appears when it is whole.
+    """Train the head that is bundled; its file appears when it is whole.
 
     Args:
         encoder: the demo CLIP.
@@ -159,7 +158,7 @@ def drill_head(
         prepared = prepare(recipe, sources, "cpu")
         begun = R2Head(prepared.config)
         if head is None:
-            start_from_clip(begun, clip, prepared.training_set, first=look_around(begun))
+            start_from_clip(begun, clip, prepared.training_set, first=start_from_neighbours(begun))
         else:
             start_from_one_layer(begun, head)
         head = _run(begun, encoder, prepared, scenes, phase, [seed, number], console)
@@ -182,9 +181,9 @@ def _ask(count: int, console: Console) -> list[_Scene]:
 
 def _ask_about(index: int) -> _Scene:
     scene = make_scene(split_seed("train", index))
-    questions = ask_about(scene, TRUE, FALSE, np.random.default_rng([scene.seed, 7]))
+    questions = ask_about(scene, TRUE_QUESTIONS, FALSE_QUESTIONS, np.random.default_rng([scene.seed, 7]))
     true, false = ([one for one in questions if bool(len(one.windows)) == holds] for holds in (True, False))
-    return _Scene(f"train_{index:05d}", Telling.of(scene), Pool(true), Pool(false))
+    return _Scene(f"train_{index:05d}", SceneTargets.of(scene), Pool(true), Pool(false))
 
 
 def _run(
@@ -201,7 +200,7 @@ def _run(
     both = nn.ModuleDict({"head": head, "teacher": teacher}).train()
     averaged = R2Head(head.config)
     averaged.load_state_dict(head.state_dict())
-    taker = StepTaker(both, RATE, MATRIX_RATE, WEIGHT_DECAY, stacked_in_head)
+    taker = StepTaker(both, LEARNING_RATE, MATRIX_LEARNING_RATE, WEIGHT_DECAY, stacked_in_head)
     outputs: list[HeadOutput] = []
     hook = head.register_forward_hook(lambda _head, _inputs, output: outputs.append(output))
     begin, sums = time.monotonic(), dict[str, float]()
@@ -215,12 +214,12 @@ def _run(
             output = outputs.pop()
             surprise = presence_surprise(output, lesson.batch)
             losses["presence"] = PRESENCE_WEIGHT * surprise.mean()
-            losses["teacher"] = TEACHER_WEIGHT * teacher(output.video, lesson.values, lesson.told)
+            losses["teacher"] = TEACHER_WEIGHT * teacher(output.video, lesson.values, lesson.known)
             lesson.remember(surprise.detach())
             torch.stack(list(losses.values())).sum().backward()
-            taker.step(min(step / WARM_UP, phase.first_rate * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))))
+            taker.step(min(step / WARM_UP_STEPS, phase.first_rate * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))))
             both.zero_grad(set_to_none=True)
-            _average(averaged, head, min(KEPT, step / (step + 10)))
+            _average(averaged, head, min(AVERAGE_DECAY, step / (step + 10)))
             sums = {name: sums.get(name, 0.0) + float(loss.detach()) for name, loss in losses.items()}
             bars.update(bar, completed=min(1.0, done))
             if step % LINE_EVERY == 0:
@@ -240,9 +239,9 @@ def _average(averaged: R2Head, head: R2Head, kept: float) -> None:
 
 
 def presence_surprise(output: HeadOutput, batch: TrainingBatch) -> Tensor:
-    """How wrong the best point of each sample is about whether the sentence is true anywhere.
+    """The loss of each sample's best point for whether the query matches anywhere in the video.
 
-    Among the videos of a library it is the best point that counts; in the mean over all points it is one of many.
+    A search over a library ranks videos by their best point, which has little weight in the mean over all points.
 
     Args:
         output: of the batch.
@@ -258,28 +257,28 @@ def presence_surprise(output: HeadOutput, batch: TrainingBatch) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """A batch, and what the teacher tells of it.
+    """A batch with its auxiliary targets.
 
     Attributes:
         batch: B samples.
-        values: [B, T, TOLD].
-        told: bool [B, T, TOLD], which of them are told.
+        values: [B, T, TARGET_COLUMNS].
+        known: bool [B, T, TARGET_COLUMNS], which of them are known.
         asked: where each sample's question is from.
     """
 
     batch: TrainingBatch
     values: Tensor
-    told: Tensor
+    known: Tensor
     asked: Sequence[tuple[Pool, int]]
 
     def remember(self, surprise: Tensor) -> None:
-        """Notes how hard each question, [B], was."""
-        for (pool, place), hardness in zip(self.asked, surprise.clamp(EASIEST, 1.0).tolist(), strict=True):
+        """Note how hard each question, [B], was."""
+        for (pool, place), hardness in zip(self.asked, surprise.clamp(MIN_HARDNESS, 1.0).tolist(), strict=True):
             pool.hardness[place] = hardness
 
 
 def _ahead(reader: _Reader, scenes: Sequence[_Scene], random: np.random.Generator) -> Iterator[Lesson]:
-    """Endless lessons, one read while the one before is learned from."""
+    """Yield batches without end; the next one is read during a training step."""
     by_length = np.argsort([len(scene.true.questions[0].saliency) + random.uniform(0, 3) for scene in scenes])
     near = min(len(scenes), LENGTHS_TOGETHER * reader.videos)
 
@@ -318,7 +317,10 @@ class _Reader:
         asked = [(row, pool.questions[place]) for row, own in enumerate(drawn) for pool, place in own]
         mask = np.zeros((len(asked), frames), bool)
         saliency, positive = np.zeros(mask.shape, np.float32), np.full(len(asked), ABSENT)
-        values, told = np.zeros((*mask.shape, TOLD), np.float32), np.zeros((*mask.shape, TOLD), bool)
+        values, known = (
+            np.zeros((*mask.shape, TARGET_COLUMNS), np.float32),
+            np.zeros((*mask.shape, TARGET_COLUMNS), bool),
+        )
         for row, features in enumerate(layers):
             video[row, : len(features)] = features
         for place, (row, question) in enumerate(asked):
@@ -326,7 +328,7 @@ class _Reader:
             mask[place, own], saliency[place, own] = True, question.saliency
             if len(described := np.flatnonzero(question.saliency)):
                 positive[place] = random.choice(described)
-            values[place, own], told[place, own] = scenes[row].telling.about(question.sentence, question.saliency)
+            values[place, own], known[place, own] = scenes[row].targets.about(question.sentence, question.saliency)
         query, query_mask = self._encode([question.text for _, question in asked])
         batch = TrainingBatch(
             video=torch.from_numpy(video),
@@ -338,7 +340,7 @@ class _Reader:
             windows=[torch.from_numpy(question.windows) for _, question in asked],
             fps=self._fps,
         )
-        return Lesson(batch, torch.from_numpy(values), torch.from_numpy(told), list(chain.from_iterable(drawn)))
+        return Lesson(batch, torch.from_numpy(values), torch.from_numpy(known), list(chain.from_iterable(drawn)))
 
     def draw(self, scene: _Scene, random: np.random.Generator) -> list[tuple[Pool, int]]:
         """As many questions of every scene: where too few are true, more false ones, and some twice if need be."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tools.demo.frames import POSE_COLUMNS, Plan
-from tools.demo.lessons import LONGEST_TEXT, Lesson, Lessons, Words
+from tools.demo.lessons import MAX_TEXT_TOKENS, Lesson, Lessons, Words
 from tools.demo.optimizer import USES_BFLOAT16, StepTaker
 from vtg.demo.sentences import RELATIONS
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
@@ -37,9 +37,9 @@ HEAD_WIDTH = 64  # channels, in OpenAI's convention
 CONTEXT = 77  # tokens
 LEARNED_LAYERS_BELOW = 3  # blocks between the middle attribute head and the last one
 ATTRIBUTES = (len(SHAPES), len(COLOURS), len(SIZES), len(PLACES))  # the first columns of `States.codes`
-# What a text says of each, or that it does not: of the thing, of its action, of the order, of the order's landmark.
-SAID = tuple(count + 1 for count in (*ATTRIBUTES, len(ACTIONS), len(RELATIONS), len(SHAPES), len(COLOURS)))
-TRUE_WEIGHT = 3.0  # few sentences hold: each of their frames counts as three
+# Classes of the text head, with one for "not given": attributes, action, relation, and the landmark's shape and colour.
+TEXT_CLASSES = tuple(count + 1 for count in (*ATTRIBUTES, len(ACTIONS), len(RELATIONS), len(SHAPES), len(COLOURS)))
+POSITIVE_WEIGHT = 3.0  # few sentences hold: each of their frames counts as three
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ class SmallClip(nn.Module):
         self.last_head = nn.Linear(settings.vision_width, attributes)
         self.pose_head = nn.Linear(settings.vision_width, POSE_COLUMNS)
         self.frame_head = nn.Linear(settings.embedding, len(PLACES) * (sum(ATTRIBUTES[:3]) + 1))
-        self.text_head = nn.Linear(settings.embedding, sum(SAID))
+        self.text_head = nn.Linear(settings.embedding, sum(TEXT_CLASSES))
         self.scales = nn.Parameter(torch.tensor([3.0, 3.0]))  # of frames and of patches, logarithms
         self.biases = nn.Parameter(torch.tensor([-6.0, -6.0]))
 
     def encode_frames(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encodes frames.
+        """Encode frames.
 
         Args:
             frames: uint8 [N, H, W, 3].
@@ -146,7 +146,7 @@ class SmallClip(nn.Module):
         return tower.ln_post(stream) @ tower.proj, middle[:, 1:], stream[:, 1:]
 
     def encode_texts(self, rows: Tensor, ends: Tensor) -> Tensor:
-        """Encodes texts given as rows [M, L] that end at `ends` [M] into the common space: [M, E]."""
+        """Encode texts given as rows [M, L] that end at `ends` [M] into the common space: [M, E]."""
         tower = self.clip
         length = rows.shape[1]
         stream = tower.token_embedding(rows) + tower.positional_embedding[:length]
@@ -184,8 +184,8 @@ def lesson_losses(model: SmallClip, lesson: Lesson) -> dict[str, Tensor]:
     """
     tokens, middle, last = model.encode_frames(torch.from_numpy(lesson.frames))
     texts = model.encode_texts(torch.from_numpy(lesson.rows), torch.from_numpy(lesson.ends))
-    where = _where_loss(model.frame_head(tokens[:, 0]).float(), torch.from_numpy(lesson.codes).long())
-    said = _said_loss(
+    where = _place_loss(model.frame_head(tokens[:, 0]).float(), torch.from_numpy(lesson.codes).long())
+    said = _text_loss(
         model.text_head(texts).float(), torch.from_numpy(lesson.parts).long(), torch.from_numpy(lesson.orders)
     )
     tokens, texts = F.normalize(tokens.float(), dim=-1), F.normalize(texts.float(), dim=-1)
@@ -210,7 +210,7 @@ def lesson_losses(model: SmallClip, lesson: Lesson) -> dict[str, Tensor]:
 
 def _match_loss(logits: Tensor, truth: Tensor, weights: Tensor | float = 1.0) -> Tensor:
     each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    return (each * weights * (1 + (TRUE_WEIGHT - 1) * (truth == 1))).mean()
+    return (each * weights * (1 + (POSITIVE_WEIGHT - 1) * (truth == 1))).mean()
 
 
 def _attribute_loss(outputs: Tensor, labels: Tensor, covered: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ def _pose_loss(outputs: Tensor, poses: Tensor, covered: Tensor) -> Tensor:
     return F.smooth_l1_loss(outputs[covered], wanted[covered], beta=0.2)
 
 
-def _where_loss(outputs: Tensor, codes: Tensor) -> Tensor:
+def _place_loss(outputs: Tensor, codes: Tensor) -> Tensor:
     """Is there anything in a place, and is it of a shape, colour, size? outputs [N, ·], codes [N, S, 6]."""
     shape, colour, size, place = codes[..., :4].unbind(-1)
     targets = torch.zeros(len(codes), len(PLACES), sum(ATTRIBUTES[:3]) + 1)
@@ -248,7 +248,7 @@ def _where_loss(outputs: Tensor, codes: Tensor) -> Tensor:
     return _match_loss(outputs, targets.flatten(1))
 
 
-def _said_loss(outputs: Tensor, parts: Tensor, orders: Tensor) -> Tensor:
+def _text_loss(outputs: Tensor, parts: Tensor, orders: Tensor) -> Tensor:
     """Which shape, colour, size, place, action and order does a text about one thing name?
 
     Args:
@@ -260,7 +260,8 @@ def _said_loss(outputs: Tensor, parts: Tensor, orders: Tensor) -> Tensor:
     shape, colour, size, place, action, colour_before = parts[one, 0].unbind(-1)
     named = (shape, torch.maximum(colour, colour_before), size, place, action, *orders[one].unbind(-1))
     losses = [
-        F.cross_entropy(logits, code + 1) for logits, code in zip(outputs[one].split(SAID, -1), named, strict=True)
+        F.cross_entropy(logits, code + 1)
+        for logits, code in zip(outputs[one].split(TEXT_CLASSES, -1), named, strict=True)
     ]
     return torch.stack(losses).sum()
 
@@ -268,7 +269,7 @@ def _said_loss(outputs: Tensor, parts: Tensor, orders: Tensor) -> Tensor:
 def train_encoder(
     settings: EncoderSettings, training: Training, report: Callable[[int, float, dict[str, float]], None]
 ) -> tuple[SmallClip, Words]:
-    """Trains a CLIP on the demo world; the same arguments give the same weights if the time is enough for all steps.
+    """Train a CLIP on the demo world; the same arguments give the same weights if the time is enough for all steps.
 
     Args:
         settings: sizes of the towers; those of the frames go before the plan's.
@@ -306,7 +307,7 @@ def export_tensors(model: SmallClip, words: Words) -> dict[str, Tensor]:
     """A trained model's float16 tensors under OpenAI's names, without the token rows that were never trained."""
     tensors = {name: tensor.detach().clone() for name, tensor in model.clip.state_dict().items()}
     # Later positions were never trained; the last trained one is the best guess.
-    tensors["positional_embedding"][LONGEST_TEXT:] = tensors["positional_embedding"][LONGEST_TEXT - 1]
+    tensors["positional_embedding"][MAX_TEXT_TOKENS:] = tensors["positional_embedding"][MAX_TEXT_TOKENS - 1]
     tensors["logit_scale"] = model.scales.detach()[0].clone()
     table = tensors.pop("token_embedding.weight")
     tensors["token_embedding.weight"], tensors["token_embedding.unknown"] = table[:-1], table[-1]
@@ -315,7 +316,7 @@ def export_tensors(model: SmallClip, words: Words) -> dict[str, Tensor]:
 
 
 def save_encoder(model: SmallClip, words: Words, path: Path) -> None:
-    """Writes a trained model for `vtg.ClipEncoder(pretrained=path)`; the file appears only when it is whole."""
+    """Write a trained model for `vtg.ClipEncoder(pretrained=path)`; the file appears only when it is whole."""
     from safetensors.torch import save
 
     metadata = {"format": "vtg-clip", "version": "1", "logit_bias": f"{float(model.biases.detach()[0]):.4f}"}

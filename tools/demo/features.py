@@ -1,4 +1,4 @@
-"""What the demo head learns from: CLIP layers of scenes drawn at the sampled instants, sentences and their truth."""
+"""Training data of the demo head: CLIP layers of rendered scenes, sentences and their annotations."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ VALIDATION = Asked("val", 8)
 
 
 def draw_scene(asked: Asked, index: int, size: int) -> DrawnScene:
-    """Draws a scene of a split as a decoder would give it and asks about it.
+    """Draw a scene of a split as a decoder would give it and asks about it.
 
     Args:
         asked: about it; of the train split half of the sentences are paraphrased.
@@ -138,7 +138,7 @@ def write_features(
     count: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Writes features of the first scenes of a split in the published layout, and ``<split>/annotations.jsonl``.
+    """Write features of the first scenes of a split in the published layout, and ``<split>/annotations.jsonl``.
 
     What an earlier run finished is kept, so a run that was stopped goes on where it was.
 

@@ -1,4 +1,4 @@
-"""Frames of the demo world as a decoder gives them, with what is in each: endlessly, by a process of its own."""
+"""Render frames of the demo world, with labels of their things, in another process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vtg.demo.scene import Scene
 from vtg.demo.scenes import SPLIT_SIZE, make_scene, split_seed
 
 __all__ = [
-    "MOST_THINGS",
+    "MAX_THINGS",
     "POSE_COLUMNS",
     "FrameBlock",
     "Plan",
@@ -34,7 +34,7 @@ __all__ = [
     "run_ahead",
 ]
 
-MOST_THINGS = 8  # slots for the things of a frame
+MAX_THINGS = 8  # slots for the things of a frame
 POSE_COLUMNS = 7  # x, y, logarithm of the radius, opacity, red, green, blue
 BLOCKS_AHEAD = 2
 
@@ -86,7 +86,7 @@ class FrameBlock:
 
 
 def render_blocks(plan: Plan) -> Generator[FrameBlock, None, None]:
-    """Renders blocks without end, some ahead of those that are taken."""
+    """Render blocks without end, some ahead of those that are taken."""
     return run_ahead(partial(render_block, plan), count(), BLOCKS_AHEAD)
 
 
@@ -116,7 +116,7 @@ def run_ahead(function: Callable[[int], Result], numbers: Iterable[int], ahead: 
 
 
 def end_with_parent() -> None:
-    """Has this process end when the one that started it does: killed, it could not tell, and work would be awaited."""
+    """Have this process end when the one that started it does: killed, it could not tell, and work would be awaited."""
     parent = parent_process()
 
     def watch() -> None:
@@ -128,7 +128,7 @@ def end_with_parent() -> None:
 
 
 def render_block(plan: Plan, number: int) -> FrameBlock:
-    """Renders block `number` of a plan."""
+    """Render block `number` of a plan."""
     rng = np.random.default_rng([plan.seed, number])
     frames, codes, poses, slots = [], [], [], []
     for index in range(plan.block_scenes):
@@ -137,7 +137,7 @@ def render_block(plan: Plan, number: int) -> FrameBlock:
         clips = rng.choice(scene.clip_count, plan.scene_frames, replace=False)
         times = scene.clip_times[clips] + rng.uniform(-0.6, 0.6, len(clips))
         states = scene.states(times)
-        padded = np.full((len(times), MOST_THINGS, 6), -1, np.int8)
+        padded = np.full((len(times), MAX_THINGS, 6), -1, np.int8)
         padded[:, : states.codes.shape[1]] = states.codes
         codes.append(padded)
         for time, things in zip(times, states.things, strict=True):
@@ -166,8 +166,8 @@ def render_frame(scene: Scene, time: float, size: int, rng: np.random.Generator)
 
 
 def _poses(scene: Scene, time: float, things: NDArray[np.int32]) -> NDArray[np.float32]:
-    """float32 [MOST_THINGS, 7], as `FrameBlock.poses`; 0 where there is no thing."""
-    poses = np.zeros((MOST_THINGS, POSE_COLUMNS), np.float32)
+    """float32 [MAX_THINGS, 7], as `FrameBlock.poses`; 0 where there is no thing."""
+    poses = np.zeros((MAX_THINGS, POSE_COLUMNS), np.float32)
     for slot, index in enumerate(things):
         if index >= 0:
             pose = scene.things[index].pose(time)

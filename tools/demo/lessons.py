@@ -1,4 +1,4 @@
-"""What the demo world's CLIP learns from: sentences about frames, and what is true of which."""
+"""Training batches of the demo CLIP: frames, sentences, and which match."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vtg.demo.sentences import RELATIONS, Sentence, holds, part_codes
 from vtg.demo.wording import UNKNOWN, put_into_neutral_words, vocabulary
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES, States
 
-__all__ = ["LONGEST_TEXT", "Lesson", "Lessons", "Words"]
+__all__ = ["MAX_TEXT_TOKENS", "Lesson", "Lessons", "Words"]
 
-LONGEST_TEXT = 24  # tokens; no sentence of the world is longer
+MAX_TEXT_TOKENS = 24  # tokens; no sentence of the world is longer
 START_TOKEN, END_TOKEN, PADDING_TOKEN = 49406, 49407, 0  # of CLIP's tokenizer
 
 NEUTRAL_SHARE = 0.06  # of the sentences say nothing; their logit is held at 0, the threshold of all others
@@ -84,14 +84,14 @@ class Words:
         return len(self.tokens) + 1
 
     def encode(self, text: str) -> list[int]:
-        """Rows of a text, from its start to its end token, at most LONGEST_TEXT; commas and full stops go alone."""
+        """Rows of a text, from its start to its end token, at most MAX_TEXT_TOKENS; commas and full stops go alone."""
         rows = [self._row_of[START_TOKEN]]
         for word in text.replace(",", " ,").replace(".", " .").split():
             if word not in self._known:
                 tokens = [-1] if word == UNKNOWN else self._tokenizer.encode(word)
                 self._known[word] = [self._row_of.get(token, len(self.tokens)) for token in tokens]
             rows += self._known[word]
-        return [*rows[: LONGEST_TEXT - 1], self._row_of[END_TOKEN]]
+        return [*rows[: MAX_TEXT_TOKENS - 1], self._row_of[END_TOKEN]]
 
 
 class Lessons:

@@ -1,4 +1,4 @@
-"""How the demo world's models take a step: orthogonalised momentum for their matrices, AdamW for the rest."""
+"""The optimizer of the demo models: orthogonalised momentum for matrices, AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["USES_BFLOAT16", "BlockMatrices", "StepTaker", "stacked_in_clip", "st
 
 MOMENTUM = 0.95
 # Jordan et al., "Muon" (2024): a quintic that brings all singular values near 1 in five rounds.
-QUINTIC = (3.4445, -4.7750, 2.0315)
-ROUNDS = 5
-SMALLEST_MATRIX = 8  # rows; of fewer, directions cannot be told apart
-# Where the processor only emulates bfloat16, float32 is many times faster; older versions of torch do not tell.
+QUINTIC_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+MIN_MATRIX_ROWS = 8  # rows; of fewer, directions cannot be told apart
+# Where the processor only emulates bfloat16, float32 is many times faster; older versions of torch do not report it.
 _capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", lambda: {})
 USES_BFLOAT16 = bool(_capabilities().get("avx512_bf16", True))
-LARGEST_GRADIENT = 2.0  # norm, of AdamW's parameters; orthogonalised steps have no size to clip
+MAX_GRADIENT_NORM = 2.0  # norm, of AdamW's parameters; orthogonalised steps have no size to clip
 
 
 def stacked_in_clip(name: str, parameter: nn.Parameter) -> int:
@@ -30,7 +30,7 @@ def stacked_in_clip(name: str, parameter: nn.Parameter) -> int:
 
 def stacked_in_head(_name: str, parameter: nn.Parameter) -> int:
     """How many matrices a parameter of an R² head holds: convolutions are matrices too, single rows are not."""
-    return int(parameter.ndim > 1 and len(parameter) >= SMALLEST_MATRIX)
+    return int(parameter.ndim > 1 and len(parameter) >= MIN_MATRIX_ROWS)
 
 
 class StepTaker:
@@ -73,8 +73,8 @@ class StepTaker:
         )
 
     def step(self, factor: float) -> None:
-        """Takes one step by the gradients that the parameters hold, with all rates times `factor`."""
-        nn.utils.clip_grad_norm_(self._others, LARGEST_GRADIENT)
+        """Take one step by the gradients that the parameters hold, with all rates times `factor`."""
+        nn.utils.clip_grad_norm_(self._others, MAX_GRADIENT_NORM)
         for group in self._adam.param_groups:
             group["lr"] = self._rate * factor
         self._adam.step()
@@ -101,7 +101,7 @@ class BlockMatrices:
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
-        """Takes one step by the gradients that the parameters hold, with the rate times `factor`."""
+        """Take one step by the gradients that the parameters hold, with the rate times `factor`."""
         gradients = torch.stack(
             [(p.grad if p.grad is not None else torch.zeros_like(p)).flatten(1) for p in self._parameters]
         )
@@ -118,13 +118,13 @@ class BlockMatrices:
 
 def _orthogonalised(matrices: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrices, nearly: [N, R, C] → [N, R, C]."""
-    a, b, c = QUINTIC
+    a, b, c = QUINTIC_COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     near = matrices.mT if tall else matrices
     near = (near / (near.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(
         torch.bfloat16 if USES_BFLOAT16 else torch.float32
     )
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         gram = near @ near.mT
         near = a * near + (b * gram + c * gram @ gram) @ near
     return (near.mT if tall else near).to(matrices.dtype)

@@ -1,4 +1,4 @@
-"""What the bundled head is asked while it learns: what is true in a scene, and what is nearly true but is not."""
+"""Queries to train the bundled head: true sentences about a scene, and hard negatives."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def ask_about(scene: Scene, true: int, false: int, random: Generator) -> list[Qu
         random: decides which.
     """
     words = Random(int(random.integers(1 << 30)))  # noqa: S311 - nothing secret about it
-    said = true_sentences(scene)
-    questions = [_put(scene, sentence, words) for sentence in _choose(said, true, random)]
+    true_ones = true_sentences(scene)
+    questions = [_put(scene, sentence, words) for sentence in _choose(true_ones, true, random)]
     drawn: dict[Sentence, None] = {}
-    tries = _false_sentences(scene, said, random)
+    tries = _false_sentences(scene, true_ones, random)
     for _ in range(_DRAWS * false):
         if len(drawn) == false:
             break
@@ -74,8 +74,8 @@ def ask_about(scene: Scene, true: int, false: int, random: Generator) -> list[Qu
     return questions
 
 
-def _choose(said: Sequence[Sentence], count: int, random: Generator) -> list[Sentence]:
-    pools = {kind: [sentence for sentence in said if sentence.kind == kind] for kind in KINDS}
+def _choose(true_ones: Sequence[Sentence], count: int, random: Generator) -> list[Sentence]:
+    pools = {kind: [sentence for sentence in true_ones if sentence.kind == kind] for kind in KINDS}
     total = sum(SHARES[kind] for kind in KINDS if pools[kind])
     chosen: dict[Sentence, None] = {}
     for kind, pool in pools.items():
@@ -93,10 +93,10 @@ def _put(scene: Scene, sentence: Sentence, words: Random) -> Question:
     return Question(sentence, text, np.array(true.windows, np.float32).reshape(-1, 2), saliency)
 
 
-def _false_sentences(scene: Scene, said: Sequence[Sentence], random: Generator) -> Iterator[Sentence | None]:
-    """Endless sentences of which most are false; None where a draw said nothing."""
+def _false_sentences(scene: Scene, true_ones: Sequence[Sentence], random: Generator) -> Iterator[Sentence | None]:
+    """Endless sentences of which most are false; None for a draw that gives no sentence."""
     looks = _looks(scene)
-    acting = [sentence for sentence in said if sentence.kind in ("move", "turn", "resize")]
+    acting = [sentence for sentence in true_ones if sentence.kind in ("move", "turn", "resize")]
     absent = absent_sentences(scene, 24, random)
     ways: list[tuple[float, Callable[[], Sentence | None]]] = [
         (0.22, lambda: _acts(_pick(looks, random), random)),
@@ -120,7 +120,7 @@ def _looks(scene: Scene) -> list[Look]:
 
 def _acts(look: Look, random: Generator) -> Sentence | None:
     """A look that is there and any action."""
-    shape, colour, size = _said_of(look, random)
+    shape, colour, size = _partial_look(look, random)
     moves = random.random() < 0.5
     action = _pick((*_MOVING, *_RESIZING) if moves else ACTIONS, random)
     if action == f"turn {colour}":
@@ -161,10 +161,10 @@ def _paired(looks: Sequence[Look], random: Generator) -> Sentence | None:
 
 
 def _placed(look: Look, random: Generator) -> Sentence:
-    return Sentence((Description(*_said_of(look, random), _pick(PLACES, random)),))
+    return Sentence((Description(*_partial_look(look, random), _pick(PLACES, random)),))
 
 
-def _said_of(look: Look, random: Generator) -> Look:
+def _partial_look(look: Look, random: Generator) -> Look:
     """A look with something left out, mostly."""
     shape, colour, size = look
     draw = random.random()

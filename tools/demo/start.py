@@ -1,4 +1,4 @@
-"""Where the demo heads start: from the space in which their CLIP compares frames and texts, and with an eye on time."""
+"""Initialise the demo heads from their CLIP's common space, with attention to neighbouring frames."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from vtg.clip.checkpoints import read_openai_tensors
 from vtg.r2 import R2Head
 from vtg.training.data import TrainingSet
 
-__all__ = ["look_around", "start_from_clip", "start_from_one_layer"]
+__all__ = ["start_from_clip", "start_from_neighbours", "start_from_one_layer"]
 
 DIRECTIONS = 44  # of the common space that are taken over: over nine tenths of what differs from text to text
-PASSED_ON = 0.5  # of each, by the map's second matrix: its outputs are then about 1
-SHARPNESS = 1.7  # of the pooling's keys: a patch that shows what the sentence says stands out among all others
+OUTPUT_GAIN = 0.5  # of each, by the map's second matrix: its outputs are then about 1
+KEY_GAIN = 1.7  # of the pooling's keys: makes patches that match the sentence stand out
 POOLED_SHARE = 0.5  # before its tanh; from the published 0, attention has nothing to learn from for long
 SAMPLES, FRAMES_APART = 300, 5  # looked at
-NEIGHBOURS = (-1, 1, -3, 3, 0, 0)  # frames from itself at which each of the first heads of self-attention looks
+NEIGHBOUR_OFFSETS = (-1, 1, -3, 3, 0, 0)  # frames from itself at which each of the first heads of self-attention looks
 PLACED_PAIRS = 4  # of a position's sines and cosines, the quickest: a frame is told from its neighbours by them
 PLACED_SHARPNESS = 10.0  # similarity where such a head looks: the frames next to that count for two thirds as much
 PLACED_FRAMES = 38  # of a usual scene
-HUSHED = 0.1  # gain of what frames say where positions speak
-FIRST_FREE = 16  # outputs before it are left to positions
-OTHERS_SHARE = 0.3  # of what else those heads' random maps see
-LATER_GATE = -1.0  # before its sigmoid: layers that join later enter with about a quarter
+POSITION_CHANNEL_GAIN = 0.1  # gain of frame content in the channels used for positions
+FIRST_FREE_OUTPUT = 16  # outputs before it are left to positions
+RANDOM_SHARE = 0.3  # of what else those heads' random maps see
+NEW_LAYER_GATE = -1.0  # before its sigmoid: layers that join later enter with about a quarter
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _Tower:
 
 @torch.no_grad()
 def start_from_clip(head: R2Head, clip: Path, training_set: TrainingSet, first: int = 0) -> None:
-    """Lets a new head's maps begin with the projections that end its CLIP's towers.
+    """Initialise the maps of a new head with the final projections of its CLIP's towers.
 
     What differs most from sentence to sentence and from frame to frame in CLIP's common space goes, positive and
     negative parts apart for the rectifier between, through the first outputs of both maps, so that there a frame, a
@@ -74,7 +74,7 @@ def start_from_clip(head: R2Head, clip: Path, training_set: TrainingSet, first: 
             ("ln_final.weight", "ln_final.bias", "text_projection"),
         )
     )
-    frames, sentences = _look(training_set)
+    frames, sentences = _sample_features(training_set)
     class_tokens, patches = vision.project(frames[:, 0]), vision.project(frames[:, 1:].flatten(0, 1))
     texts = text.project(sentences)
     spread = sum(_covariance(each) / _covariance(each).trace() for each in (class_tokens, patches, texts))
@@ -86,13 +86,13 @@ def start_from_clip(head: R2Head, clip: Path, training_set: TrainingSet, first: 
     _start_map(head.block.query_map, text, directions, texts, own)
     if head.config.spatial_pooling:
         for keys in (head.block.video_key, head.block.query_key):
-            keys.weight[own, own] += SHARPNESS * torch.eye(DIRECTIONS)
+            keys.weight[own, own] += KEY_GAIN * torch.eye(DIRECTIONS)
         head.block.scale.fill_(POOLED_SHARE)
 
 
 @torch.no_grad()
-def look_around(head: R2Head) -> int:
-    """Lets some heads of the self-attention begin by looking at a frame's neighbours.
+def start_from_neighbours(head: R2Head) -> int:
+    """Initialise some heads of the self-attention to attend to neighbouring frames.
 
     Positions turn once in a whole video, so a random head sees all frames nearly alike; what moves is told from what
     stays by looking at those before and after.
@@ -107,8 +107,8 @@ def look_around(head: R2Head) -> int:
     attention = refinement.self_attention
     each = width // attention.heads
     gain = math.sqrt(PLACED_SHARPNESS * math.sqrt(each))
-    refinement.cross_norm.weight[: 2 * PLACED_PAIRS] = HUSHED
-    for number, frames in enumerate(NEIGHBOURS):
+    refinement.cross_norm.weight[: 2 * PLACED_PAIRS] = POSITION_CHANNEL_GAIN
+    for number, frames in enumerate(NEIGHBOUR_OFFSETS):
         query, key = torch.zeros(each, width), torch.zeros(each, width)
         for pair in range(PLACED_PAIRS):
             sine, cosine = 2 * pair, 2 * pair + 1
@@ -119,13 +119,13 @@ def look_around(head: R2Head) -> int:
             key[sine, sine] = key[cosine, cosine] = 1.0
         rows = slice(number * each, (number + 1) * each)
         for linear, placed in ((attention.query, query), (attention.key, key)):
-            linear.weight[rows] = OTHERS_SHARE * linear.weight[rows] + gain * placed
-    return FIRST_FREE
+            linear.weight[rows] = RANDOM_SHARE * linear.weight[rows] + gain * placed
+    return FIRST_FREE_OUTPUT
 
 
 @torch.no_grad()
 def start_from_one_layer(head: R2Head, trained: R2Head) -> None:
-    """Lets a new head of several layers begin with what one of the last layer alone has learned.
+    """Initialise a head of several layers from one trained on the last layer.
 
     Args:
         head: of the same sizes but for its layers.
@@ -135,11 +135,11 @@ def start_from_one_layer(head: R2Head, trained: R2Head) -> None:
     state = trained.state_dict()
     if head.config.spatial_pooling:
         state["block.scale"] = trained.block.scale.expand(head.config.layers).clone()
-    state["block.gate"] = torch.full_like(head.block.gate, LATER_GATE)
+    state["block.gate"] = torch.full_like(head.block.gate, NEW_LAYER_GATE)
     head.load_state_dict(state)
 
 
-def _look(training_set: TrainingSet) -> tuple[Tensor, Tensor]:
+def _sample_features(training_set: TrainingSet) -> tuple[Tensor, Tensor]:
     """Last layers of some frames, [N, P, Cv], and of the end tokens of some sentences, [M, Cq]."""
     samples = training_set.samples[:: max(1, len(training_set.samples) // SAMPLES)]
     videos = list({sample.sample.video_id: None for sample in samples})[: SAMPLES // FRAMES_APART]
@@ -153,7 +153,7 @@ def _covariance(points: Tensor) -> Tensor:
 
 
 def _start_map(layers: nn.Sequential, tower: _Tower, directions: Tensor, points: Tensor, own: slice) -> None:
-    """Puts a tower's projection into a map's outputs `own`: norm, dropout, matrix, rectifier, norm, dropout, matrix."""
+    """Put a tower's projection into a map's outputs `own`: norm, dropout, matrix, rectifier, norm, dropout, matrix."""
     norm, first, second = (cast(Any, layers[place]) for place in (0, 2, 6))
     width, count = len(tower.scale), directions.shape[1]
     middle = points.mean(dim=0)
@@ -165,6 +165,6 @@ def _start_map(layers: nn.Sequential, tower: _Tower, directions: Tensor, points:
         first.weight[rows, :width] = sign * into
         first.bias[rows] = -sign * (middle @ directions) / size
     second.weight[own] = 0
-    second.weight[own, :count] = PASSED_ON * torch.eye(count)
-    second.weight[own, count : 2 * count] = -PASSED_ON * torch.eye(count)
+    second.weight[own, :count] = OUTPUT_GAIN * torch.eye(count)
+    second.weight[own, count : 2 * count] = -OUTPUT_GAIN * torch.eye(count)
     second.bias[own] = 0

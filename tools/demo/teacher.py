@@ -1,4 +1,4 @@
-"""What the bundled head is told while it learns, frame by frame: where what it is asked about is, and what it does."""
+"""Auxiliary targets for training the bundled head: for each frame, position, look and action of the described thing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vtg.demo import Scene, Sentence
 from vtg.demo.descriptions import Description
 from vtg.demo.world import ACTIONS
 
-__all__ = ["TOLD", "Teacher", "Telling"]
+__all__ = ["TARGET_COLUMNS", "SceneTargets", "Teacher"]
 
 CLAIMS = slice(0, 7)  # the thing is there, the other is there, the sentence holds; an order's past and future
 POSE = slice(7, 13)  # x, y, radius, colour
 CHANGE = slice(13, 19)  # of these from frame to frame
-TOLD = 20  # the last one is the action
+TARGET_COLUMNS = 20  # the last one is the action
 OTHER, HOLDS, PASTS = 1, 2, (3, 7)
 NO_ACTION = len(ACTIONS)
 PLACE, ACTION = 3, 4  # columns of a description's codes
@@ -28,8 +28,8 @@ WEIGHTS = {"there": 1.0, "other": 1.5, "holds": 3.0, "past": 2.0, "pose": 2.0, "
 
 
 @dataclass(frozen=True, eq=False)
-class Telling:
-    """What happens to the things of a scene, for whoever asks about them.
+class SceneTargets:
+    """State and motion of all things of a scene, clip by clip.
 
     Attributes:
         codes: int8 [things, clips, 6], as `States.codes` has them; −1 where a thing is not there.
@@ -44,8 +44,8 @@ class Telling:
     changes: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, scene: Scene) -> Telling:
-        """Of a scene, in the middle of each clip."""
+    def of(cls, scene: Scene) -> SceneTargets:
+        """Compute the state of a scene in the middle of each clip."""
         shape = (len(scene.things), scene.clip_count, 6)
         codes, pose = np.full(shape, -1, np.int8), np.zeros(shape, np.float32)
         for row, thing in enumerate(scene.things):
@@ -65,37 +65,37 @@ class Telling:
         return cls(codes, pose, change * there[..., None], there & (span > 0))
 
     def about(self, sentence: Sentence, saliency: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """What is told of a sentence.
+        """The targets for a sentence.
 
         Args:
             sentence: true or not.
             saliency: [clips], above 0 where it holds.
 
         Returns:
-            [clips, TOLD] values, and which of them are told: of one thing among several that meet the description,
-            nothing is.
+            [clips, TARGET_COLUMNS] values, and which of them are known: pose and action are not known if several things
+            meet the description.
         """
         clips = len(saliency)
-        values, told = np.zeros((clips, TOLD), np.float32), np.zeros((clips, TOLD), bool)
+        values, known = np.zeros((clips, TARGET_COLUMNS), np.float32), np.zeros((clips, TARGET_COLUMNS), bool)
         met = self._met(sentence.parts[0])
-        values[:, 0], told[:, 0] = met.any(axis=0), True
-        values[:, HOLDS], told[:, HOLDS] = saliency > 0, True
+        values[:, 0], known[:, 0] = met.any(axis=0), True
+        values[:, HOLDS], known[:, HOLDS] = saliency > 0, True
         order = sentence.order
         other = sentence.parts[1] if len(sentence.parts) > 1 else None if order is None else order.landmark
         if other is not None:
             seen = np.any(self._met(other), axis=0)
-            values[:, OTHER], told[:, OTHER] = seen, True
+            values[:, OTHER], known[:, OTHER] = seen, True
             if order is not None:
-                values[:, 3], values[:, 4], told[:, 3:5] = _so_far(seen), _so_far(seen[::-1])[::-1], True
+                values[:, 3], values[:, 4], known[:, 3:5] = _so_far(seen), _so_far(seen[::-1])[::-1], True
         if order is not None:
             there = np.any(met, axis=0)
-            values[1:, 5], values[:-1, 6], told[:, 5:7] = _so_far(there)[:-1], _so_far(there[::-1])[::-1][1:], True
+            values[1:, 5], values[:-1, 6], known[:, 5:7] = _so_far(there)[:-1], _so_far(there[::-1])[::-1][1:], True
         single, which, clip = met.sum(axis=0) == 1, met.argmax(axis=0), np.arange(clips)
-        values[:, POSE], told[:, POSE] = self.pose[which, clip], single[:, None]
-        values[:, CHANGE], told[:, CHANGE] = self.change[which, clip], (single & self.changes[which, clip])[:, None]
+        values[:, POSE], known[:, POSE] = self.pose[which, clip], single[:, None]
+        values[:, CHANGE], known[:, CHANGE] = self.change[which, clip], (single & self.changes[which, clip])[:, None]
         action = self.codes[which, clip, ACTION]
-        values[:, -1], told[:, -1] = np.where(action < 0, NO_ACTION, action), single
-        return values, told
+        values[:, -1], known[:, -1] = np.where(action < 0, NO_ACTION, action), single
+        return values, known
 
     def _met(self, part: Description) -> NDArray[np.bool_]:
         """[things, clips], where a thing looks as described, wherever it is and whatever it does."""
@@ -109,7 +109,7 @@ def _so_far(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 class Teacher(nn.Module):
-    """Reads from each refined frame what is told of it; without that, a head sees for long only what holds somewhere.
+    """Read from each refined frame what is known of it; without that, a head sees for long only what holds somewhere.
 
     Of a window's score, a head learns a bit a sentence; of where and how large something is and how that changes,
     dozens of numbers a frame, from which it is a small step to what moves to the left. When the head has learned, the
@@ -121,27 +121,27 @@ class Teacher(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.read = nn.Linear(width, TOLD - 1 + NO_ACTION + 1)
+        self.read = nn.Linear(width, TARGET_COLUMNS - 1 + NO_ACTION + 1)
 
-    def forward(self, frames: Tensor, values: Tensor, told: Tensor) -> Tensor:
-        """How wrong the frames are.
+    def forward(self, frames: Tensor, values: Tensor, known: Tensor) -> Tensor:
+        """The loss of the predictions.
 
         Args:
             frames: [B, T, D].
-            values: [B, T, TOLD].
-            told: bool [B, T, TOLD].
+            values: [B, T, TARGET_COLUMNS].
+            known: bool [B, T, TARGET_COLUMNS].
 
         Returns:
             A scalar.
         """
         outputs = self.read(frames)
         claims = F.binary_cross_entropy_with_logits(outputs[..., CLAIMS], values[..., CLAIMS], reduction="none")
-        claims = _means(claims, told[..., CLAIMS])
+        claims = _means(claims, known[..., CLAIMS])
         poses = slice(POSE.start, CHANGE.stop)
         errors = F.smooth_l1_loss(outputs[..., poses], values[..., poses], reduction="none", beta=ROUNDED_BELOW)
-        pose, change = _means(errors, told[..., poses]).split(6)
-        known = told[..., -1]
-        action = F.cross_entropy(outputs[..., TOLD - 1 :][known], values[..., -1][known].long())
+        pose, change = _means(errors, known[..., poses]).split(6)
+        has_action = known[..., -1]
+        action = F.cross_entropy(outputs[..., TARGET_COLUMNS - 1 :][has_action], values[..., -1][has_action].long())
         parts = {
             "there": claims[0],
             "other": claims[OTHER],
@@ -154,6 +154,6 @@ class Teacher(nn.Module):
         return torch.stack([WEIGHTS[name] * loss for name, loss in parts.items()]).sum()
 
 
-def _means(errors: Tensor, told: Tensor) -> Tensor:
-    """[N] of [B, T, N], over what is told."""
-    return torch.where(told, errors, 0).sum(dim=(0, 1)) / told.sum(dim=(0, 1)).clamp(min=1)
+def _means(errors: Tensor, known: Tensor) -> Tensor:
+    """[N] of [B, T, N], the mean over known targets."""
+    return torch.where(known, errors, 0).sum(dim=(0, 1)) / known.sum(dim=(0, 1)).clamp(min=1)

@@ -1,4 +1,10 @@
-"""A small synthetic world of moving shapes, and what is trained on it: everything works with no network."""
+"""A synthetic world of moving shapes with bundled models, which works without a network.
+
+In: seeds. Out: rendered videos with annotations, and search results on them.
+
+Read `world`, `scene` and `scenes` (content), `render` and `videos` (frames and files), `descriptions`, `sentences`,
+`wording` and `absences` (queries and their truth), then `benchmark` and `run`.
+"""
 
 from __future__ import annotations
 

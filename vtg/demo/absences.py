@@ -1,4 +1,4 @@
-"""What could be said about a scene but is true nowhere in it."""
+"""Sentences that match nothing in a scene (hard negatives)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _VALUES: dict[str, Sequence[str]] = {
     "place": PLACES,
     "action": ACTIONS,
 }
-_MOST_DRAWS = 40  # for each sentence: in a crowded scene much of what is drawn is true
+_MAX_DRAWS = 40  # for each sentence: in a crowded scene much of what is drawn is true
 
 
 def absent_sentences(scene: Scene, count: int, random: Generator) -> list[Sentence]:
-    """Makes sentences of the world's kinds that hold nowhere in a scene, most of them easily taken for true.
+    """Make sentences of the world's kinds that hold nowhere in a scene, most of them easily taken for true.
 
     Each begins with one that is true and has one word, or all of them, drawn anew. A sentence about an order asks for a
     look that is not there at all, as "the last red circle" is never wrong where there is one.
@@ -40,10 +40,10 @@ def absent_sentences(scene: Scene, count: int, random: Generator) -> list[Senten
     pools = {kind: [sentence for sentence in true if sentence.kind == kind] for kind in KINDS}
     kinds = [KINDS[i] for i in random.permutation(len(KINDS)) if pools[KINDS[i]]]
     found: dict[Sentence, None] = {}
-    for draw in range(_MOST_DRAWS * count if kinds else 0):
+    for draw in range(_MAX_DRAWS * count if kinds else 0):
         pool = pools[kinds[draw % len(kinds)]]
         sentence = _change(pool[int(random.integers(len(pool)))], random)
-        if _says_something(sentence) and not held_clips(scene, [replace(sentence, order=None)]).any():
+        if _is_meaningful(sentence) and not held_clips(scene, [replace(sentence, order=None)]).any():
             found[sentence] = None
         if len(found) == count:
             break
@@ -54,9 +54,9 @@ def _change(sentence: Sentence, random: Generator) -> Sentence:
     """The sentence with one word, or all words, of one of its descriptions drawn anew."""
     place = int(random.integers(len(sentence.parts)))
     part = sentence.parts[place]
-    said = [name for name in _VALUES if getattr(part, name) is not None]
+    given = [name for name in _VALUES if getattr(part, name) is not None]
     near = random.random() < _NEAR_SHARE
-    for name in [said[int(random.integers(len(said)))]] if near else said:
+    for name in [given[int(random.integers(len(given)))]] if near else given:
         part = _draw(part, name, random)
     return replace(sentence, parts=(*sentence.parts[:place], part, *sentence.parts[place + 1 :]))
 
@@ -75,8 +75,8 @@ def _draw(part: Description, name: str, random: Generator) -> Description:
     return replace(part, **{name: others[int(random.integers(len(others)))]})
 
 
-def _says_something(sentence: Sentence) -> bool:
-    """Whether no pair is of a thing and itself, and nothing turns the colour that it has."""
+def _is_meaningful(sentence: Sentence) -> bool:
+    """Whether a pair describes two different things, and no thing turns to the colour that it has."""
     return len(set(sentence.parts)) == len(sentence.parts) and all(
         part.colour is None or part.action != f"turn {part.colour}" for part in sentence.parts
     )

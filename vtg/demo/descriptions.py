@@ -1,4 +1,4 @@
-"""What a sentence about the demo world says of one thing, and which of several windows it means."""
+"""Parts of a sentence about the demo world: descriptions of things, and the order of windows."""
 
 from __future__ import annotations
 

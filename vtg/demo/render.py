@@ -1,4 +1,4 @@
-"""How the demo world looks: draws a scene at any instant."""
+"""Render the demo world: draw a scene at any instant."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHADOW = 0.28  # opacity
 def draw_frame(
     backdrops: Sequence[Backdrop], things: Sequence[Thing], time: float, width: int, height: int
 ) -> NDArray[np.uint8]:
-    """Draws a scene at one instant.
+    """Draw a scene at one instant.
 
     Everything that sentences speak of is inside the central square, whose side is the shorter of width and height.
 

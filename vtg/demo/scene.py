@@ -47,7 +47,7 @@ class Scene:
         return np.arange(0.5, self.clip_count) * np.float64(CLIP_SECONDS)
 
     def frame(self, time: float, width: int = 320, height: int = 240) -> NDArray[np.uint8]:
-        """Draws the scene at `time` (seconds): uint8 [height, width, 3], RGB."""
+        """Draw the scene at `time` (seconds): uint8 [height, width, 3], RGB."""
         return draw_frame(self.backdrops, self.things, time, width, height)
 
     def visible(self, time: float) -> list[int]:

@@ -1,4 +1,4 @@
-"""How a scene is made from a seed: what appears when and where, so that no two things share a place."""
+"""Generate scenes from seeds: what appears when and where, without overlaps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPLIT_SIZE = 900_000  # seeds in a split
 BACKDROP_STYLES = ("gradient", "waves", "bokeh", "clouds", "stripes", "hills")
 
 _LIFE_CLIPS = (3, 15)  # shortest and longest life of a thing
-_MOST_THINGS = 5  # at a time
+_MAX_THINGS = 5  # at a time
 _MOVES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _SIZE_NAMES = tuple(SIZES)
 
@@ -48,7 +48,7 @@ def make_scene(
     density: float = 2.5,
     without: tuple[str, str] | None = None,
 ) -> Scene:
-    """Makes a scene; the same arguments always give the same scene.
+    """Make a scene; the same arguments always give the same scene.
 
     Args:
         seed: any non-negative number.
@@ -80,7 +80,7 @@ def make_scene(
 def long_scene(
     seed: int, duration: float = 1800.0, shot_seconds: float = 120.0, density: float = 2.0
 ) -> tuple[Scene, Thing]:
-    """Makes a long scene of many shots in whose middle one thing appears whose like is nowhere else in it.
+    """Make a long scene of many shots in whose middle one thing appears whose like is nowhere else in it.
 
     Args:
         seed: any non-negative number.
@@ -140,7 +140,7 @@ class _Shot:
         span = self.last - self.first
         life = min(span, int(random.integers(_LIFE_CLIPS[0], _LIFE_CLIPS[1] + 1)))
         begin = int(random.integers(0, span - life + 1))
-        if (self.taken[begin : begin + life].sum(axis=1) >= _MOST_THINGS).any():
+        if (self.taken[begin : begin + life].sum(axis=1) >= _MAX_THINGS).any():
             return None
         colour, shape, size = self._choose_look(begin, begin + life)
         start, end = (self.first + begin) * CLIP_SECONDS, (self.first + begin + life) * CLIP_SECONDS

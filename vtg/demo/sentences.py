@@ -1,4 +1,4 @@
-"""What can be said about a scene, in words, and when it is true."""
+"""Sentences about a scene, and the windows in which they are true."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _RATERS = 3
 # With more, no saliency could be right about who rates what: here one that knows the truth has an average precision of
 # 98 % for the highest mark.
 _DISAGREEMENT = 0.25  # standard deviation of a rating, in marks
-_AS_GOOD = 1 / 1.12  # of the best clip's quality: what shows that well is rated as the best
+_BEST_QUALITY_SHARE = 1 / 1.12  # of the best clip's quality: what shows that well is rated as the best
 _SEVERAL_SHARE = 0.4  # of the sentences are chosen among those with several windows, where there are any
-_SHORTEST_WINDOW = 2 * CLIP_SECONDS
+_MIN_WINDOW_SECONDS = 2 * CLIP_SECONDS
 _COLOUR_NAMES = tuple(COLOURS)
 _SIZE_NAMES = tuple(SIZES)
 
@@ -103,7 +103,7 @@ class Truth:
 
 
 def holds(states: States, parts: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Decides at many instants at once whether the descriptions of many sentences are met, whatever their order.
+    """Decide at many instants at once whether the descriptions of many sentences are met, whatever their order.
 
     Args:
         states: N instants.
@@ -160,13 +160,13 @@ def truth(scene: Scene, sentence: Sentence) -> Truth:
     best = max(qualities, default=1.0)
     scores = []
     for clip, quality in zip(clips, qualities, strict=True):
-        rated = np.rint(4 * min(1.0, quality / best / _AS_GOOD) + disagreement[clip])
+        rated = np.rint(4 * min(1.0, quality / best / _BEST_QUALITY_SHARE) + disagreement[clip])
         low, middle, high = (int(score) for score in np.clip(rated, 0, 4))
         scores.append((low, middle, high))
     return Truth(_windows(clips), tuple(int(clip) for clip in clips), tuple(scores))
 
 
-def true_sentences(scene: Scene, shortest: float = _SHORTEST_WINDOW, most: float = 0.6) -> list[Sentence]:
+def true_sentences(scene: Scene, shortest: float = _MIN_WINDOW_SECONDS, most: float = 0.6) -> list[Sentence]:
     """Sentences that hold somewhere in the scene.
 
     Args:
@@ -189,7 +189,7 @@ def true_sentences(scene: Scene, shortest: float = _SHORTEST_WINDOW, most: float
 
 
 def choose_sentences(scene: Scene, count: int, random: Generator) -> list[Sentence]:
-    """Picks true sentences of a scene: all kinds in turn, different windows as long as there are some.
+    """Pick true sentences of a scene: all kinds in turn, different windows as long as there are some.
 
     Args:
         scene: what to speak about.

@@ -31,7 +31,7 @@ class DemoVideo:
     Attributes:
         path: the MP4 file.
         scene: what it shows.
-        sentences: what is asked about it, all true somewhere in it.
+        sentences: what is queries about it, all true somewhere in it.
     """
 
     path: Path
@@ -53,7 +53,7 @@ def make_videos(
     frame_rate: int = _FRAME_RATE,
     progress: Reporter = silent,
 ) -> list[DemoVideo]:
-    """Renders videos of a split, and `annotations.jsonl` beside them.
+    """Render videos of a split, and `annotations.jsonl` beside them.
 
     A video that is already there is kept: what is in it follows from its name. Everything else about the folder is
     left alone.
@@ -63,7 +63,7 @@ def make_videos(
         split: "train", "val", "test" or "demo"; their scenes are different.
         count: how many videos.
         first: the first video's number within the split.
-        sentences: how many are asked about a video, at most.
+        sentences: how many are queries about a video, at most.
         seconds: length of a video; 60 to 90 s, different from video to video, when not given.
         cuts: times of hard cuts in seconds, the same in every video.
         width: pixels, even.
@@ -93,8 +93,8 @@ def make_videos(
             write_video(scene, path, width, height, frame_rate, partial(_report_more, progress, done, total))
         done += round(scene.duration * frame_rate)
         progress(Progress("rendering", done, total, "frames"))
-        asked = choose_sentences(scene, sentences, np.random.default_rng([scene.seed, 2]))
-        videos.append(DemoVideo(path, scene, tuple(asked)))
+        queries = choose_sentences(scene, sentences, np.random.default_rng([scene.seed, 2]))
+        videos.append(DemoVideo(path, scene, tuple(queries)))
     write_annotations(videos, folder / "annotations.jsonl")
     return videos
 
@@ -120,11 +120,11 @@ def annotate(scene: Scene, video_id: str, sentence: Sentence, query_id: int) -> 
 
 
 def write_annotations(videos: Iterable[DemoVideo], path: str | Path) -> None:
-    """Writes the videos' sentences as JSON lines; query ids count from 0."""
-    asked = [(video, sentence) for video in videos for sentence in video.sentences]
+    """Write the videos' sentences as JSON lines; query ids count from 0."""
+    queries = [(video, sentence) for video in videos for sentence in video.sentences]
     lines = [
         json.dumps(annotate(video.scene, video.path.stem, sentence, query_id))
-        for query_id, (video, sentence) in enumerate(asked)
+        for query_id, (video, sentence) in enumerate(queries)
     ]
     with write_whole(path) as beside:
         beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -138,7 +138,7 @@ def write_video(
     frame_rate: int = _FRAME_RATE,
     progress: Reporter = silent,
 ) -> None:
-    """Renders a scene into an MP4 file (H.264, 4:2:0), which appears only when it is whole.
+    """Render a scene into an MP4 file (H.264, 4:2:0), which appears only when it is whole.
 
     Args:
         scene: what to render.
@@ -169,6 +169,6 @@ def _encode(frames: Iterator[bytes], path: Path, width: int, height: int, frame_
     command += ["-r", str(frame_rate), "-i", "-", "-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20"]
     # One thread and no version strings: the same scene gives the same bytes.
     command += ["-pix_fmt", "yuv420p", "-threads", "1", "-bitexact", "-movflags", "+faststart", str(path)]
-    status, said = feed(command, frames)
+    status, error_output = feed(command, frames)
     if status != 0:
-        raise VtgError(f"{path}: ffmpeg could not write the video: {said.strip() or 'it gave no reason'}")
+        raise VtgError(f"{path}: ffmpeg could not write the video: {error_output.strip() or 'it gave no reason'}")

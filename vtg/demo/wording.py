@@ -1,4 +1,4 @@
-"""The words of the demo world: how a sentence is put, plainly or otherwise."""
+"""Wordings of the demo world's sentences, plain or paraphrased."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo world's things and how they live: vocabulary, poses over time, and what is where at a given moment."""
+"""Things of the demo world: vocabulary, poses over time, and states at given times."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def find_model(name: str) -> ModelEntry:
 
 
 def load_head(source: str | Path) -> R2Head:
-    """Loads an R² head in eval mode.
+    """Load an R² head in eval mode.
 
     Args:
         source: a published `.pth`, one of our `.safetensors`, or the name of a model that is on this disk. A published
@@ -176,7 +176,7 @@ def recognised_settings(path: Path) -> dict[str, Any] | None:
 
 
 def pull(name: str, progress: Reporter = silent) -> Path:
-    """Downloads a published head, checks its hash, converts it to our format, and keeps it in the cache folder.
+    """Download a published head, checks its hash, converts it to our format, and keeps it in the cache folder.
 
     A download that broke off goes on where it stopped, also in another process. The hub is that of `HF_ENDPOINT`.
 
@@ -216,7 +216,7 @@ def pull(name: str, progress: Reporter = silent) -> Path:
 
 
 def download(entry: ModelEntry, partial: Path, progress: Reporter) -> None:
-    """Fetches a published file, going on from what `partial` already holds.
+    """Fetch a published file, going on from what `partial` already holds.
 
     Raises:
         VtgError: it could not be fetched whole; `partial` keeps what arrived.
@@ -236,7 +236,7 @@ def download(entry: ModelEntry, partial: Path, progress: Reporter) -> None:
 
 
 def check_hash(entry: ModelEntry, path: Path) -> None:
-    """Compares a downloaded file with the registry.
+    """Compare a downloaded file with the registry.
 
     Raises:
         VtgError: it is not the published file.
