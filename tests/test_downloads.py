@@ -280,9 +280,9 @@ def test_a_remote_video_of_another_size_is_refused(kind: str, reason: str, monke
 
 
 def test_a_remote_manifest_of_any_size_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vtg.extraction.remote.MOST_READ", len(CONTENT) - 1)
+    monkeypatch.setattr("vtg.extraction.remote.MAX_READ_BYTES", len(CONTENT) - 1)
     for kind in ("whole", "endless"):
         with pytest.raises(VtgError, match="larger than"):
             read_remote(f"odd://{kind}/manifest.jsonl")
-    monkeypatch.setattr("vtg.extraction.remote.MOST_READ", len(CONTENT))
+    monkeypatch.setattr("vtg.extraction.remote.MAX_READ_BYTES", len(CONTENT))
     assert read_remote("odd://whole/manifest.jsonl") == CONTENT

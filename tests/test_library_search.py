@@ -101,7 +101,7 @@ class TestPictures:
             with pytest.raises(VtgError, match=words):
                 library.search(question)
         for parts in ((), (Part(" "),), (Part("a dog", -1.0),)):
-            with pytest.raises(VtgError, match="say what to look for"):
+            with pytest.raises(VtgError, match="what to look for"):
                 Question(parts)
 
 
@@ -212,8 +212,8 @@ class TestIndex:
     """The vector index, which a library gets once it pays."""
 
     def test_it_finds_what_reading_everything_finds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vtg.library.tables.INDEX_FROM", 2_000)
-        monkeypatch.setattr("vtg.library.tables.PARTITION_FRAMES", 200)
+        monkeypatch.setattr("vtg.library.tables.MIN_INDEXED_FRAMES", 2_000)
+        monkeypatch.setattr("vtg.library.tables.FRAMES_PER_PARTITION", 200)
         random = np.random.default_rng(0)
         tables = LibraryTables(tmp_path)
         stored = {}

@@ -109,11 +109,10 @@ def _so_far(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 class Teacher(nn.Module):
-    """Read from each refined frame what is known of it; without that, a head sees for long only what holds somewhere.
+    """An auxiliary output layer that predicts the targets from each refined frame, in training only.
 
-    Of a window's score, a head learns a bit a sentence; of where and how large something is and how that changes,
-    dozens of numbers a frame, from which it is a small step to what moves to the left. When the head has learned, the
-    teacher goes.
+    The labels of windows give about one bit a sentence; position, size and their change give dozens of numbers a frame,
+    which speeds up learning of motions.
 
     Args:
         width: D of the frames.

@@ -258,7 +258,7 @@ class ProjectionWriter:
 
 
 class _WindowsFile:
-    """Write the int8 windows of one video, and their scales after them; use it in a ``with`` statement."""
+    """Writer of the int8 windows of one video, and their scales after them; use it in a ``with`` statement."""
 
     def __init__(self, path: Path, key: ProjectionKey) -> None:
         self._key = key
