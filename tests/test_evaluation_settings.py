@@ -248,4 +248,4 @@ def test_clip_alone_needs_a_library(run: Callable[..., Result], tmp_path: Path) 
     write_benchmark(tmp_path, "tacos", [100], queries=1)
     refused = run("tacos", "--features", tmp_path, "--annotations", tmp_path, "--model", "zero-shot")
     assert refused.status == 1
-    assert refused.err == "vtg: zero-shot: grounds by CLIP's embeddings, which cached features lack; give a library\n"
+    assert refused.err == "vtg: zero-shot: needs CLIP's embeddings, which cached features lack; give a library\n"

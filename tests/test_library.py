@@ -182,7 +182,7 @@ def bad_files(folder: Path, good: Path) -> dict[str, str]:
     (folder / "short.mp4").write_bytes(content[: len(content) // 2])
     command = [ffmpeg_binary(), "-v", "error", "-f", "lavfi", "-i", "sine=duration=2", str(folder / "sound.mp4")]
     subprocess.run(command, check=True)
-    return {"text.mp4": "not a video", "empty.mp4": "empty", "short.mp4": "cut short", "sound.mp4": "picture"}
+    return {"text.mp4": "not a video", "empty.mp4": "empty", "short.mp4": "cut short", "sound.mp4": "no video stream"}
 
 
 def test_bad_files_are_named_and_leave_nothing(library: Library, folder: Path) -> None:

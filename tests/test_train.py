@@ -266,7 +266,7 @@ def test_half_precision_trains_nearly_the_same(recipe: Path, tmp_path: Path) -> 
 def test_check_learns_a_few_samples_and_says_when_it_cannot(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = check(load_recipe(recipe, ["train.rate=2e-3"]), Sources())
     assert result.fits and result.samples == result.learnt == 8 and result.steps < 400
-    assert "fit together" in result.verdict and result.last_loss < result.first_loss
+    assert "recipe match" in result.verdict and result.last_loss < result.first_loss
     monkeypatch.setattr("vtg.training.overfitting.MAX_STEPS", 20)
     result = check(load_recipe(recipe, ["train.rate=0"]), Sources())
     assert not result.fits and result.steps == 20
