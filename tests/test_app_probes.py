@@ -44,7 +44,7 @@ def test_probes_find_nothing(page: PageServer, library: Path) -> None:
     before = {str(path) for path in library.rglob("*")}
     assert probe_page(page.address) == []
     assert {str(path) for path in library.rglob("*")} == before
-    assert "Traceback" not in page.said, page.said
+    assert "Traceback" not in page.output, page.output
     assert page.process.poll() is None
 
 

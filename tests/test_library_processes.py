@@ -28,9 +28,9 @@ def open_library(folder: Path, weights: Path) -> Library:
 
 def index_slowly(folder: Path, weights: Path, films: Path, log: Path, seconds: float) -> None:
     """Runs in a process of its own: notes every video that is decoded, and takes its time."""
-    from vtg.features import pipeline
+    from vtg.features import decoding
 
-    original = pipeline.sample_frames
+    original = decoding.sample_frames
 
     def noted(path: Path, *options: Any, **more: Any) -> Any:
         with log.open("a") as file:
@@ -38,7 +38,7 @@ def index_slowly(folder: Path, weights: Path, films: Path, log: Path, seconds: f
         time.sleep(seconds)
         return original(path, *options, **more)
 
-    pipeline.sample_frames = noted  # type: ignore[assignment]
+    decoding.sample_frames = noted  # type: ignore[assignment]
     report = open_library(folder, weights).add([films])
     assert not report.failed
 
