@@ -168,6 +168,13 @@ def test_copies_of_a_damaged_file_are_read_once(
     assert opened == ["a.mp4"]
 
 
+def test_copies_of_a_file_that_is_no_video_are_both_named(library: Library, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one.mp4", "two.mp4")]
+    for path in paths:
+        path.write_text("this is not a video")
+    assert list(library.add(paths).failed) == [str(path) for path in paths]
+
+
 def bad_files(folder: Path, good: Path) -> dict[str, str]:
     (folder / "text.mp4").write_text("this is not a video")
     (folder / "empty.mp4").write_bytes(b"")

@@ -49,7 +49,7 @@ class EncodedVideo:
 
     Attributes:
         path: the file.
-        key: its content key, "" where the file could not be read.
+        key: its content key, "" where none could be computed.
         info: what `probe` says, None where the file could not be read or was skipped.
         skipped: the caller's ``skip`` said that it knows this content already; it has no chunks.
 
@@ -186,7 +186,7 @@ def _decode(
 ) -> None:
     try:
         for path in paths:
-            begun = False
+            begun, key = False, ""
             try:
                 key = content_key(path)
                 if skip(key):
@@ -199,7 +199,7 @@ def _decode(
                             return
             except VtgError as error:
                 if not begun:
-                    _put(waiting, _Begin(path), stop)
+                    _put(waiting, _Begin(path, key), stop)
                 _put(waiting, error, stop)
             else:
                 _put(waiting, None, stop)
