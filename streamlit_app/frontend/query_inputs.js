@@ -166,6 +166,6 @@ class SearchQuery {
 export default function ({ parentElement, data, setTriggerValue }) {
   const known = parentElement.querySelector(".vtg");
   const inputs = known ? known.vtgQueryInputs : new SearchQuery(parentElement);
-  inputs.root.vtgQueryInputs = asked;
+  inputs.root.vtgQueryInputs = inputs;
   inputs.update(data, setTriggerValue);
 }

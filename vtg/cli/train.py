@@ -73,6 +73,7 @@ def train(
     is_main_process = int(os.environ.get("RANK", "0")) == 0  # with several processes, only the first prints
     messages.quiet = not is_main_process
     from vtg.recipes import load_recipe
+    from vtg.training.processes import end_process_group
     from vtg.training.train import Sources, member_recipes
 
     chosen = load_recipe(recipe, settings or ())
@@ -92,6 +93,7 @@ def train(
         results.append(_train(member, sources, target, resume_member, plot, device))
         if not results[-1].finished:
             break
+    end_process_group()
     if is_main_process:
         _print_results(chosen, results, as_json)
     if not results[-1].finished:
@@ -157,12 +159,14 @@ def _reporter(show: Reporter) -> Callable[[TrainingStep], None]:
 
 
 def _check(recipes: list[Recipe], sources: Sources, device: str | None, as_json: bool) -> None:
+    from vtg.training.processes import end_process_group
     from vtg.training.train import check as run
 
     results: list[CheckResult] = []
     for recipe in recipes:
         with progress_bar(f"checking {recipe.name}") as show:
             results.append(run(recipe, sources, device, show))
+    end_process_group()
     if as_json:
         documents = [result.to_dict() for result in results]
         print_json(documents[0] if len(documents) == 1 else {"checks": documents})

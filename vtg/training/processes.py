@@ -18,7 +18,7 @@ from vtg.training.data import TrainingSample
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["any_interrupted", "batch_size", "make_accelerator", "watch_interrupts"]
+__all__ = ["any_interrupted", "batch_size", "end_process_group", "make_accelerator", "watch_interrupts"]
 
 
 def make_accelerator(recipe: TrainRecipe, device: str | None, some_unused: bool) -> Accelerator:
@@ -50,6 +50,16 @@ def make_accelerator(recipe: TrainRecipe, device: str | None, some_unused: bool)
     if device is not None and accelerator.device.type != device:
         raise VtgError(f"there is no device {device} here; accelerate found {accelerator.device.type}")
     return accelerator
+
+
+def end_process_group() -> None:
+    """Leave the process group that accelerate has joined, once all processes have finished; without one do nothing.
+
+    Threads of a group that is still open abort the interpreter when it ends.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def batch_size(recipe: TrainRecipe, samples: Sequence[TrainingSample], processes: int) -> int:
