@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from vtg import __version__
 from vtg.cli.clips import add_clip_commands
 from vtg.cli.console import (
     READER_GONE,
@@ -59,6 +60,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        answers.print(f"vtg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _general(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version of vtg, and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 # What typer raises of a wrong use: click's class or its own, by its version, and always the base of this one.

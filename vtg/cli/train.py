@@ -71,8 +71,10 @@ def train(
     speaks = int(os.environ.get("RANK", "0")) == 0  # of several processes the first
     messages.quiet = not speaks
     from vtg.recipes import load_recipe
+    from vtg.training.processes import require_packages
     from vtg.training.train import Sources, member_recipes
 
+    require_packages()
     chosen = load_recipe(recipe, settings or ())
     sources = Sources(features, annotations, validation_features, validation_annotations, pretrained)
     if chosen.name == "demo" and features is None:

@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from vtg.errors import VtgError
 from vtg.files.locks import lock_handle
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "WholeFileWriter",
@@ -249,7 +251,7 @@ class WholeFileWriter:
 
     def write(self, array: np.ndarray) -> None:
         """Append the values of an array, which is C-contiguous and little-endian."""
-        data = array.reshape(-1).view(np.uint8).data
+        data = array.reshape(-1).view("uint8").data
         self._digest.update(data)
         with self._naming_errors():
             self._file.write(data)
