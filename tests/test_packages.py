@@ -18,7 +18,7 @@ ROOT = Path(vtg.__file__).parent
 ORDER = (
     *("errors", "lazy", "text", "files", "timespans", "progress", "weights", "video", "clip", "features", "r2"),
     *("models", "grounding", "summary", "speech", "library", "datasets", "metrics", "recipes", "evaluation"),
-    *("training", "extraction", "demo", "server", "cli", "__main__"),
+    *("training", "extraction", "demo", "doctor", "server", "cli", "__main__"),
 )
 LIGHT = ("vtg", "vtg.library.library", "vtg.models.specs", "vtg.r2.config", "vtg.cli.main", "vtg.video.sources")
 HEAVY = ("av", "lancedb", "open_clip", "PIL", "pyarrow", "scipy", "torch")

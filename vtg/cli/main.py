@@ -25,6 +25,7 @@ from vtg.cli.console import (
     progress_bar,
     span,
 )
+from vtg.cli.doctor import add_doctor_command
 from vtg.cli.extract import add_extract_command
 from vtg.cli.library import add_library_commands
 from vtg.cli.options import (
@@ -302,6 +303,7 @@ add_extract_command(app)
 add_research_commands(app)
 add_training_command(app)
 add_page_command(app)
+add_doctor_command(app)
 
 if __name__ == "__main__":
     main()
