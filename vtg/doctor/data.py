@@ -25,8 +25,9 @@ LEAST_FREE = 1 << 30  # bytes
 
 def check_models() -> Iterator[Check]:
     """The bundled weights, the default CLIP and the published heads, and the folder that downloads go to."""
+    from vtg.clip.specs import DEMO
     from vtg.files.paths import cache_folder
-    from vtg.models.specs import DEFAULT_MODEL, DEMO, describe_models
+    from vtg.models.specs import DEFAULT_MODEL, describe_models
     from vtg.weights.bundled import clip_path, head_path
 
     missing = [path.name for path in (clip_path(), head_path()) if not path.is_file()]
@@ -36,29 +37,21 @@ def check_models() -> Iterator[Check]:
     else:
         yield Check("models", DEMO, OK, "the bundled CLIP and head are there")
     rows = {row["name"]: row for row in describe_models() if row["name"] != DEMO}
-    default = rows[DEFAULT_MODEL]
-    if default["clip_present"]:
-        yield Check("models", "CLIP", OK, f"{default['clip']}, the default, is on this disk")
+    clip = rows[DEFAULT_MODEL]["clip"]
+    if rows[DEFAULT_MODEL]["clip_present"]:
+        yield Check("models", "CLIP", OK, f"{clip}, the default, is on this disk")
     else:
-        found = (
-            f"{default['clip']}, the default, is not on this disk; it is downloaded when first needed (about 600 MB)"
-        )
-        yield Check(
-            "models", "CLIP", ABSENT, found, "without a network, name a file of its weights with --pretrained FILE"
-        )
-    heads = {name: row for name, row in rows.items() if row.get("repository")}
-    present = [name for name, row in heads.items() if row["present"]]
-    here = f"{len(present)} of {len(heads)} published heads are on this disk{f': {chr(44).join(present)}' if present else ''}"
-    if DEFAULT_MODEL in present:
-        yield Check("models", "heads", OK, here)
+        found = f"{clip}, the default, is not on this disk; it is downloaded when first needed (about 600 MB)"
+        advice = "without a network, name a file of its weights with --pretrained FILE"
+        yield Check("models", "CLIP", ABSENT, found, advice)
+    heads = {name: row["present"] for name, row in rows.items() if row.get("repository")}
+    names = ", ".join(name for name, present in heads.items() if present)
+    found = f"{sum(heads.values())} of {len(heads)} published heads are on this disk{f': {names}' if names else ''}"
+    if heads[DEFAULT_MODEL]:
+        yield Check("models", "heads", OK, found)
     else:
-        yield Check(
-            "models",
-            "heads",
-            ABSENT,
-            f"{here}; {DEFAULT_MODEL} is downloaded when first needed (11 MB)",
-            f"vtg models pull {DEFAULT_MODEL}",
-        )
+        found = f"{found}; {DEFAULT_MODEL}, the default, is downloaded when first needed (11 MB)"
+        yield Check("models", "heads", ABSENT, found, f"vtg models pull {DEFAULT_MODEL}")
     folder = cache_folder()
     if is_writable(folder):
         yield Check("models", "cache", OK, str(folder))
@@ -79,29 +72,24 @@ def check_library(folder: Path | None) -> Iterator[Check]:
     try:
         library = Library(folder)
         if not library.exists:
-            yield Check(
-                "library", "folder", ABSENT, f"{folder}: there is no library yet", "make one with: vtg index PATH"
-            )
+            found = f"{folder}: there is no library yet"
+            yield Check("library", "folder", ABSENT, found, "make one with: vtg index PATH")
             return
         facts = library.describe()
     except VtgError as error:
         yield check_of_error("library", "folder", WARNING, error)
         return
     yield Check("library", "folder", OK, str(folder))
-    held = f"{facts['videos']} videos ({format_time(facts['seconds'])}), {facts['bytes'] / 1e6:.1f} MB, made with {facts['encoder']}"
+    size = f"{facts['bytes'] / 1e6:.1f} MB"
+    held = f"{facts['videos']} ({format_time(facts['seconds'])}), {size}, made with {facts['encoder']}"
     if facts["failed"]:
         advice = "see why with: vtg library list; try again with: vtg index PATH --retry-failed"
         yield Check("library", "videos", WARNING, f"{held}; {facts['failed']} files could not be indexed", advice)
     else:
         yield Check("library", "videos", OK, held)
     if not is_writable(folder):
-        yield Check(
-            "library",
-            "rights",
-            WARNING,
-            f"{folder} cannot be written to: videos cannot be added",
-            "change the rights of the folder",
-        )
+        found = f"{folder} cannot be written to: videos cannot be added"
+        yield Check("library", "rights", WARNING, found, "change the rights of the folder")
     yield from _problems(library)
 
 

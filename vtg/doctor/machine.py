@@ -23,6 +23,7 @@ VARIABLES = (
 SECRET = re.compile("PASSWORD|TOKEN")  # in the name of a variable whose value is not shown
 USER_OF_URL = re.compile("//[^/@]*@")
 NVIDIA = Path("/proc/driver/nvidia/version")  # there where Linux has NVIDIA's driver
+SLOWER = "which gives the same moments in two to three times the time"
 COMPILE_AGAIN = "pip install --force-reinstall --no-deps --no-binary vtground vtground"
 ENCODERS = {"libx264": "H.264", "aac": "AAC"}  # of ffmpeg, with which vtg writes videos
 
@@ -65,54 +66,42 @@ def check_device() -> Iterator[Check]:
     else:
         found = device.type
     if device.type == "cpu" and (NVIDIA.exists() or shutil.which("nvidia-smi")):
-        why = (
-            f"its CUDA is {torch.version.cuda}, and it finds no GPU"
-            if torch.version.cuda
-            else "it is built without CUDA"
-        )
+        version = torch.version.cuda
+        why = f"its CUDA is {version}, and it finds no GPU" if version else "it is built without CUDA"
+        found = f"{found}; there is an NVIDIA driver, but torch does not use it: {why}"
         advice = "install the torch that pytorch.org shows for your driver's CUDA version"
-        yield Check(
-            "device", "device", WARNING, f"{found}; there is an NVIDIA driver, but torch does not use it: {why}", advice
-        )
+        yield Check("device", "device", WARNING, found, advice)
     else:
         yield Check("device", "device", OK, found)
 
 
 def check_engine() -> Iterator[Check]:
     """What answers queries from int8 projections: a compiled engine or PyTorch, and why."""
-    from vtg.r2.engine import NOT_COMPILED, VARIABLE, engine_faults, engine_name
+    from vtg.r2.engine import NO_INSTRUCTIONS, NOT_COMPILED, VARIABLE, engine_faults, engine_name
 
+    faults = engine_faults()
+    reasons = "; ".join(f"{name} {fault}" for name, fault in faults.items() if fault not in ("", NOT_COMPILED))
+    advice = ""
     try:
         name = engine_name()
     except VtgError:
-        wanted, usable = os.environ[VARIABLE], [name for name, fault in engine_faults().items() if not fault]
-        found = f"{VARIABLE}={wanted}: there is no such engine on this machine"
-        yield Check(
-            "engine", "engine", ERROR, found, f"unset {VARIABLE}, or set it to one of: {', '.join([*usable, 'torch'])}"
-        )
-        return
-    faults = engine_faults()
-    others = "; ".join(f"{other} {fault}" for other, fault in faults.items() if fault)
-    if name != "torch":
-        yield Check("engine", "engine", OK, f"compiled, {name}{f' ({others})' if others else ''}")
+        name = ""
+    if not name:
+        found = f"{VARIABLE}={os.environ[VARIABLE]}: there is no such engine on this machine"
+        usable = [name for name, fault in faults.items() if not fault]
+        advice = f"unset {VARIABLE}, or set it to one of: {', '.join([*usable, 'torch'])}"
+    elif name != "torch":
+        found = f"compiled, {name}{f' ({reasons})' if reasons else ''}"
     elif os.environ.get(VARIABLE):
-        yield Check("engine", "engine", OK, f"PyTorch, because {VARIABLE} is torch")
-    elif all(fault == NOT_COMPILED for fault in faults.values()):
-        found = (
-            "PyTorch: the same moments in two to three times the time; no engine was compiled when vtg was installed"
-        )
-        yield Check(
-            "engine", "engine", WARNING, found, f"install a C compiler (gcc or clang), then run: {COMPILE_AGAIN}"
-        )
+        found = f"PyTorch, because {VARIABLE} is torch"
+    elif not reasons:
+        found = f"PyTorch, {SLOWER}; no engine was compiled when vtg was installed"
+        advice = f"install a C compiler (gcc or clang), then run: {COMPILE_AGAIN}"
     else:
-        advice = "" if _only_lacks_instructions(faults.values()) else f"compile it again: {COMPILE_AGAIN}"
-        yield Check("engine", "engine", WARNING if advice else OK, f"PyTorch: {others}", advice)
-
-
-def _only_lacks_instructions(faults: object) -> bool:
-    from vtg.r2.engine import NO_INSTRUCTIONS, NOT_COMPILED
-
-    return set(faults) <= {NOT_COMPILED, NO_INSTRUCTIONS}  # type: ignore[call-overload]
+        found = f"PyTorch, {SLOWER}; {reasons}"
+        if set(faults.values()) - {NOT_COMPILED, NO_INSTRUCTIONS}:
+            advice = f"compile it again: {COMPILE_AGAIN}"
+    yield Check("engine", "engine", (WARNING if advice else OK) if name else ERROR, found, advice)
 
 
 def check_video() -> Iterator[Check]:
