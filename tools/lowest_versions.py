@@ -22,9 +22,9 @@ PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9][0-9.]*)\s*(;.*)?")
 
 
-def read_project(pyproject: str) -> dict[str, Any]:
-    """The table `project` of the text of a pyproject.toml."""
-    return dict(tomllib.loads(pyproject)["project"])
+def read_pyproject(pyproject: str) -> dict[str, Any]:
+    """The tables of the text of a pyproject.toml."""
+    return tomllib.loads(pyproject)
 
 
 def lowest_versions(pyproject: str) -> list[str]:
@@ -36,7 +36,7 @@ def lowest_versions(pyproject: str) -> list[str]:
     Raises:
         ValueError: a dependency states no lower bound.
     """
-    project = read_project(pyproject)
+    project = read_pyproject(pyproject)["project"]
     extras = project.get("optional-dependencies", {}).values()
     lines = []
     for requirement in [*project["dependencies"], *(one for extra in extras for one in extra)]:
