@@ -37,13 +37,22 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return vtg_in_process(capsys, monkeypatch, "doctor")
 
 
-@pytest.fixture
-def library(tmp_path: Path, make_video: Callable[..., Path], tiny_clip: Path) -> Path:
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path], tiny_clip: Path) -> Path:
+    """A folder with a library of one video."""
     from vtg.models.specs import model_spec
 
-    folder = tmp_path / "library"
-    Library(folder, model_spec("zero-shot", pretrained=tiny_clip), "cpu").add([make_video(tmp_path / "a.mp4")])
+    folder = tmp_path_factory.mktemp("indexed")
+    model = model_spec("zero-shot", pretrained=tiny_clip)
+    Library(folder / "library", model, "cpu").add([make_video(folder / "a.mp4")])
     return folder
+
+
+@pytest.fixture
+def library(tmp_path: Path, indexed: Path) -> Path:
+    """A library of its own for a test; its video is not moved along."""
+    shutil.copytree(indexed / "library", tmp_path / "library")
+    return tmp_path / "library"
 
 
 def check(result: Result, name: str, section: str | None = None) -> dict[str, str]:
@@ -109,9 +118,12 @@ def test_a_sound_library_is_described(run: Callable[..., Result], library: Path)
     assert "GB free" in check(result, "disk")["found"]
 
 
-def test_problems_of_a_library_are_warnings_with_advice(run: Callable[..., Result], library: Path) -> None:
-    (library.parent / "a.mp4").unlink()
+def test_problems_of_a_library_are_warnings_with_advice(
+    run: Callable[..., Result], library: Path, indexed: Path
+) -> None:
+    (indexed / "a.mp4").rename(indexed / "b.mp4")
     result = run("--json")
+    (indexed / "b.mp4").rename(indexed / "a.mp4")
     assert result.status == 0
     problem = check(result, "problem")
     assert problem["state"] == "warning" and "is not there any more" in problem["found"]
