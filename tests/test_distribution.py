@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -119,13 +120,19 @@ def test_the_wheel_runs_the_demo_in_an_empty_environment(built: tuple[Path, Path
     """Installs torch and all else with pip: it takes minutes, some gigabytes and a network."""
     venv.create(tmp_path / "venv", with_pip=True)
     programs = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
-    subprocess.run([programs / "python", "-m", "pip", "install", "--quiet", built[1]], check=True)
+    own = ("PYTHON", "VTG_")  # variables that would lead to this checkout, or to a library
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    install = [programs / "python", "-m", "pip", "install", "--quiet", built[1]]
+    subprocess.run(install, cwd=tmp_path, env=environment, check=True)
 
     def vtg_of_wheel(*words: str) -> str:
-        done = subprocess.run([programs / "vtg", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        command = [programs / "vtg", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
+    where = vtg_of_wheel("doctor", "--json")
+    assert str(tmp_path / "venv").replace("\\", "\\\\") in where
     assert vtg_of_wheel("--version") == f"vtg {vtg.__version__}\n"
     assert "vtg can be used" in vtg_of_wheel("doctor")
     assert "100% of the moments found" in vtg_of_wheel("demo")

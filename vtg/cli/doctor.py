@@ -1,4 +1,4 @@
-"""`vtg doctor`."""
+"""The command `vtg doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vtg.cli.console import JsonOption, answers, messages, print_json
+from vtg.cli.console import JsonOption, output, print_json, progress_bar
 from vtg.cli.options import LibraryOption
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def doctor(library: LibraryOption = None, as_json: JsonOption = False) -> None:
     """
     from vtg.doctor import examine
 
-    with messages.status("examining") as status:
-        report = examine(library, lambda section: status.update(f"examining: {section}"))
+    with progress_bar("examining") as progress:
+        report = examine(library, progress)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -42,7 +42,7 @@ def doctor(library: LibraryOption = None, as_json: JsonOption = False) -> None:
 
 def _print(report: Report) -> None:
     for section, members in groupby(report.checks, lambda check: check.section):
-        answers.print(section, style="bold")
+        output.print(section, style="bold")
         checks = list(members)
         if section == "packages":
             sound = [check for check in checks if check.state == "ok"]
@@ -52,17 +52,17 @@ def _print(report: Report) -> None:
             _print_check(check)
     if report.usable:
         wrong = sum(check.state == "warning" for check in report.checks)
-        answers.print(f"vtg can be used; {wrong or 'no'} warnings", markup=False)
+        output.print(f"vtg can be used; {wrong or 'no'} warnings", markup=False)
     else:
-        answers.print("vtg cannot be used; see the lines marked error", markup=False)
+        output.print("vtg cannot be used; see the lines marked error", markup=False)
 
 
 def _print_check(check: Check) -> None:
     _print_line(check.state, check.name, check.found)
     if check.advice:
-        answers.print(f"{'':<10}→ {check.advice}", markup=False, soft_wrap=True)
+        output.print(f"{'':<10}→ {check.advice}", markup=False, soft_wrap=True)
 
 
 def _print_line(state: str, name: str, found: str) -> None:
-    answers.print(f"  {state:<8}", style=COLOURS[state], end="", markup=False)
-    answers.print(f"{name:<20} {found}" if name else found, markup=False, soft_wrap=True)
+    output.print(f"  {state:<8}", style=COLOURS[state], end="", markup=False)
+    output.print(f"{name:<20} {found}" if name else found, markup=False, soft_wrap=True)

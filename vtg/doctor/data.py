@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vtg.doctor.report import ABSENT, OK, WARNING, Check, check_of_error
 from vtg.errors import VtgError
+from vtg.progress import Progress
 from vtg.timespans import format_time
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ class _TooLongError(Exception):
 def _problems(library: Library) -> Iterator[Check]:
     end = time.monotonic() + VERIFY_SECONDS
 
-    def watch_time(done: int, total: int) -> None:
+    def watch_time(state: Progress) -> None:
         if time.monotonic() > end:
-            raise _TooLongError(f"{done} of {total} files were examined in {VERIFY_SECONDS:.0f} s")
+            raise _TooLongError(f"{state.done:.0f} of {state.total} files were examined in {VERIFY_SECONDS:.0f} s")
 
     everything = "vtg library verify"
     try:

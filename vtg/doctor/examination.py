@@ -11,6 +11,7 @@ from vtg.doctor.data import check_library, check_models, check_space
 from vtg.doctor.machine import check_device, check_engine, check_environment, check_system, check_video
 from vtg.doctor.packages import PACKAGES, check_packages, failed_imports, required_packages
 from vtg.doctor.report import ERROR, WARNING, Check, Report, check_of_error
+from vtg.progress import Progress, Reporter, silent
 
 __all__ = ["examine"]
 
@@ -30,18 +31,16 @@ class _Section:
     needs: tuple[str, ...] = ()
 
 
-def examine(library: Path | None = None, progress: Callable[[str], None] = lambda section: None) -> Report:
+def examine(library: Path | None = None, progress: Reporter = silent) -> Report:
     """Examine this installation of vtg. Nothing is downloaded, and nothing is written.
 
     Args:
         library: folder of the library; None for the default.
-        progress: told the name of each section as it is begun.
+        progress: called before each section.
 
     Returns:
         What was found. No error is raised, whatever is broken.
     """
-    progress("packages")
-    packages, broken = _examine_packages()
     sections = (
         _Section("device", check_device, ("torch",)),
         _Section("engine", check_engine, ("torch",)),
@@ -50,9 +49,12 @@ def examine(library: Path | None = None, progress: Callable[[str], None] = lambd
         _Section("library", partial(check_library, library), ("torch", "numpy", "lancedb", "pyarrow", "av")),
         _Section("library", partial(check_space, library)),
     )
+    total = len(sections) + 1
+    progress(Progress("examining packages", 0, total, "sections"))
+    packages, broken = _examine_packages()
     checks = [*_run(_Section("system", check_system)), *packages, *_run(_Section("environment", check_environment))]
-    for section in sections:
-        progress(section.name)
+    for done, section in enumerate(sections, start=1):
+        progress(Progress(f"examining {section.name}", done, total, "sections"))
         missing = [module for module in section.needs if module in broken]
         if missing:
             found = f"not examined, because {', '.join(missing)} cannot be imported"

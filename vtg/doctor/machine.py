@@ -30,14 +30,14 @@ ENCODERS = {"libx264": "H.264", "aac": "AAC"}  # of ffmpeg, with which vtg write
 
 def check_system() -> Iterator[Check]:
     """Versions of vtg, Python and the system, and the size of the machine."""
-    from vtg.weights.memory import machine_memory
+    from vtg.weights.memory import total_memory
 
     yield Check("system", "vtg", OK, f"{__version__}, in {Path(__file__).parents[1]}")
     yield Check(
         "system", "Python", OK, f"{platform.python_version()} ({platform.python_implementation()}), {sys.executable}"
     )
     yield Check("system", "platform", OK, platform.platform())
-    memory = machine_memory()
+    memory = total_memory()
     size = f", {memory / 1e9:.1f} GB of memory" if memory else ""
     yield Check("system", "processor", OK, f"{platform.machine()}, {os.cpu_count()} cores{size}")
 
@@ -77,7 +77,7 @@ def check_device() -> Iterator[Check]:
 
 def check_engine() -> Iterator[Check]:
     """What answers queries from int8 projections: a compiled engine or PyTorch, and why."""
-    from vtg.r2.engine import NO_INSTRUCTIONS, NOT_COMPILED, VARIABLE, engine_faults, engine_name
+    from vtg.r2.engine import ENGINE_VARIABLE, NO_INSTRUCTIONS, NOT_COMPILED, engine_faults, engine_name
 
     faults = engine_faults()
     reasons = "; ".join(f"{name} {fault}" for name, fault in faults.items() if fault not in ("", NOT_COMPILED))
@@ -87,13 +87,13 @@ def check_engine() -> Iterator[Check]:
     except VtgError:
         name = ""
     if not name:
-        found = f"{VARIABLE}={os.environ[VARIABLE]}: there is no such engine on this machine"
+        found = f"{ENGINE_VARIABLE}={os.environ[ENGINE_VARIABLE]}: there is no such engine on this machine"
         usable = [name for name, fault in faults.items() if not fault]
-        advice = f"unset {VARIABLE}, or set it to one of: {', '.join([*usable, 'torch'])}"
+        advice = f"unset {ENGINE_VARIABLE}, or set it to one of: {', '.join([*usable, 'torch'])}"
     elif name != "torch":
         found = f"compiled, {name}{f' ({reasons})' if reasons else ''}"
-    elif os.environ.get(VARIABLE):
-        found = f"PyTorch, because {VARIABLE} is torch"
+    elif os.environ.get(ENGINE_VARIABLE):
+        found = f"PyTorch, because {ENGINE_VARIABLE} is torch"
     elif not reasons:
         found = f"PyTorch, {SLOWER}; no engine was compiled when vtg was installed"
         advice = f"install a C compiler (gcc or clang), then run: {COMPILE_AGAIN}"
@@ -118,10 +118,10 @@ def check_video() -> Iterator[Check]:
 
 
 def _check_ffmpeg() -> Iterator[Check]:
-    from vtg.video.process import LOWEST_VERSION, ffmpeg_candidates, run
+    from vtg.video.process import MIN_VERSION, ffmpeg_candidates, run
 
     refused = []
-    lowest = ".".join(map(str, LOWEST_VERSION))
+    lowest = ".".join(map(str, MIN_VERSION))
     advice = f"install ffmpeg {lowest} or newer, or run: pip install --force-reinstall imageio-ffmpeg"
     binary = None
     try:
