@@ -1,7 +1,7 @@
 # The page of vtg on a folder of videos; compose.yaml runs it.
 #
 #   docker build --tag vtground .
-#   docker run --rm --publish 127.0.0.1:8501:8501 --volume ~/Videos:/videos:ro --volume vtg-library:/library \
+#   docker run --rm --init --publish 127.0.0.1:8501:8501 --volume ~/Videos:/videos:ro --volume vtg-library:/library \
 #     --volume vtg-cache:/cache vtground
 #
 # TORCH_INDEX is where pip finds torch: without GPU support by default; for NVIDIA GPUs, name the index of a CUDA

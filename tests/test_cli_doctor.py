@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -11,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -303,9 +303,17 @@ def test_every_dependency_is_examined() -> None:
     named |= {Requirement(line).name: extra for extra, lines in extras.items() for line in lines}
     assert {name: package.extra for name, package in PACKAGES.items()} == named
     assert "" not in required_packages().values()
-    for package in PACKAGES.values():
-        assert package.purpose
-        importlib.util.find_spec(package.module)
+
+
+def test_packages_are_imported_by_their_right_names() -> None:
+    owners = {
+        module: {name.lower().replace("_", "-") for name in names}
+        for module, names in metadata.packages_distributions().items()
+    }
+    installed = {name for names in owners.values() for name in names}
+    wrong = [name for name, package in PACKAGES.items() if name in installed - owners.get(package.module, set())]
+    assert wrong == []
+    assert {"torch", "pillow", "open-clip-torch"} <= installed
 
 
 def test_it_starts_without_any_package_that_may_be_broken() -> None:
