@@ -19,7 +19,7 @@ FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-strict-aliasing", "-ffp-contract
 AVX512 = ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512bf16", "fma"]
 X86 = {"avx2": ["-mavx2", "-mfma"], "avx512": [f"-m{name}" for name in AVX512]}
 ENGINES = {"x86_64": X86, "amd64": X86, "aarch64": {"neon": []}, "arm64": {"neon": []}}
-ZIG_TARGETS = {"amd64": "x86_64-windows-gnu", "arm64": "aarch64-windows-gnu"}
+ZIG_PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}  # other names are the same
 LOWEST_PYTHON = "cp310"
 IS_LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")  # free-threaded Pythons need wheels of their own
 
@@ -38,7 +38,9 @@ class BuildEngine(build_ext):
             return
         out = Path(self.get_ext_fullpath(ext.name))
         out.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", ZIG_TARGETS[platform.machine().lower()]]
+        processor = platform.machine().lower()
+        target = f"{ZIG_PROCESSORS.get(processor, processor)}-windows-gnu"
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", target]
         try:
             subprocess.run([*command, "-shared", *ext.extra_compile_args, "-o", out, *ext.sources], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
