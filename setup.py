@@ -5,6 +5,7 @@ Windows it is compiled by Zig's C compiler, which the build requires there: the 
 """
 
 import platform
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -36,8 +37,10 @@ class BuildEngine(build_ext):
         if sys.platform != "win32":
             super().build_extension(ext)
             return
-        out = Path(self.get_ext_fullpath(ext.name))
+        out = Path(self.build_temp, f"{ext.name}.dll")  # Zig leaves debug information and an import library beside it
         out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(self.get_ext_fullpath(ext.name))
+        place.parent.mkdir(parents=True, exist_ok=True)
         processor = platform.machine().lower()
         target = f"{ZIG_PROCESSORS.get(processor, processor)}-windows-gnu"
         command = [sys.executable, "-m", "ziglang", "cc", "-target", target]
@@ -45,6 +48,7 @@ class BuildEngine(build_ext):
             subprocess.run([*command, "-shared", *ext.extra_compile_args, "-o", out, *ext.sources], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise CompileError(str(error)) from error
+        shutil.copyfile(out, place)
 
 
 setup(
