@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,6 +20,11 @@ else:
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9][0-9.]*)\s*(;.*)?")
+
+
+def read_pyproject(pyproject: str) -> dict[str, Any]:
+    """The tables of the text of a pyproject.toml."""
+    return tomllib.loads(pyproject)
 
 
 def lowest_versions(pyproject: str) -> list[str]:
@@ -30,7 +36,7 @@ def lowest_versions(pyproject: str) -> list[str]:
     Raises:
         ValueError: a dependency states no lower bound.
     """
-    project = tomllib.loads(pyproject)["project"]
+    project = read_pyproject(pyproject)["project"]
     extras = project.get("optional-dependencies", {}).values()
     lines = []
     for requirement in [*project["dependencies"], *(one for extra in extras for one in extra)]:

@@ -24,6 +24,7 @@ from vtg.cli.console import (
     progress_bar,
     span,
 )
+from vtg.cli.doctor import add_doctor_command
 from vtg.cli.extract import add_extract_command
 from vtg.cli.library import add_library_commands
 from vtg.cli.options import (
@@ -47,6 +48,7 @@ from vtg.cli.search import add_search_command
 from vtg.cli.train import add_training_command
 from vtg.errors import VtgError
 from vtg.timespans import format_time, parse_time
+from vtg.version import __version__
 
 __all__ = ["app", "main"]
 
@@ -59,6 +61,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.print(f"vtg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _general(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version of vtg, and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 # The base class of typer's usage errors, which is click's or typer's own, depending on the version.
@@ -287,6 +305,7 @@ add_extract_command(app)
 add_research_commands(app)
 add_training_command(app)
 add_page_command(app)
+add_doctor_command(app)
 
 if __name__ == "__main__":
     main()

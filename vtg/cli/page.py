@@ -68,7 +68,7 @@ def ui(
         from streamlit_app.server import open_port, serve
         from streamlit_app.sign_in import read_password
     except ModuleNotFoundError as error:
-        raise VtgError(f"the page needs {error.name}, which is not installed; run: pip install 'vtg[ui]'") from None
+        raise VtgError(f"the page needs {error.name}, which is not installed; run: pip install vtground") from None
 
     asked = selected_model(library, model, None, pretrained, None)
     password = read_password(password_file, os.environ)

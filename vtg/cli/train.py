@@ -73,9 +73,10 @@ def train(
     is_main_process = int(os.environ.get("RANK", "0")) == 0  # with several processes, only the first prints
     messages.quiet = not is_main_process
     from vtg.recipes import load_recipe
-    from vtg.training.processes import end_process_group
+    from vtg.training.processes import end_process_group, require_packages
     from vtg.training.train import Sources, member_recipes
 
+    require_packages()
     chosen = load_recipe(recipe, settings or ())
     sources = Sources(features, annotations, validation_features, validation_annotations, pretrained)
     if chosen.name == "demo" and features is None:

@@ -56,7 +56,9 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
             _put_weights(clip, read_clip_tensors(weights))
     except ImportError as error:
         needs = "transformers" if "transformers" in str(error) else str(error)
-        raise VtgError(f"{model}: its tokenizer needs {needs}; install it with: pip install 'vtg[siglip]'") from None
+        raise VtgError(
+            f"{model}: its tokenizer needs {needs}; install it with: pip install 'vtground[siglip]'"
+        ) from None
     except (OSError, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise VtgError(f"{model} ({pretrained}): {_why_not_loaded(error)}; {OTHER_WAYS}") from None
     except VtgError as error:

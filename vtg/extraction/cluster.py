@@ -156,7 +156,7 @@ def require_ray() -> Any:
         import ray
         import ray.data
     except ImportError:
-        raise VtgError("--ray needs Ray; install it with: pip install 'vtg[ray]'") from None
+        raise VtgError("--ray needs Ray; install it with: pip install 'vtground[ray]'") from None
     return ray
 
 

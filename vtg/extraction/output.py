@@ -278,7 +278,7 @@ def read_settings(place: Place) -> OutputSettings | None:
     try:
         fields = read_json(content)
         if fields.pop("format") > FORMAT:
-            raise VtgError(f"{place.name}: was made by a later vtg; update with: pip install -U vtg")
+            raise VtgError(f"{place.name}: was made by a later vtg; update with: pip install -U vtground")
         return OutputSettings(**fields)
     except (ValueError, TypeError, KeyError):
         raise VtgError(f"{place.name}/{SETTINGS}: damaged; choose another OUT") from None

@@ -18,11 +18,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from vtg.errors import VtgError
 from vtg.files.locks import lock_handle
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "ABANDONED_SECONDS",
@@ -252,7 +254,7 @@ class WholeFileWriter:
 
     def write(self, content: bytes | np.ndarray) -> None:
         """Append bytes, or the values of a C-contiguous, little-endian array."""
-        data = content if isinstance(content, bytes) else content.reshape(-1).view(np.uint8).data
+        data = content if isinstance(content, bytes) else content.reshape(-1).view("uint8").data
         self._digest.update(data)
         with self._naming_errors():
             self._file.write(data)

@@ -138,7 +138,7 @@ def _read(folder: Path) -> _Settings | None:
             raise ValueError("too large for settings")
         settings = read_json(path.read_text("utf-8"))
         if settings["format"] > FORMAT:
-            raise VtgError(f"{folder}: was made by a later vtg; update with: pip install -U vtg")
+            raise VtgError(f"{folder}: was made by a later vtg; update with: pip install -U vtground")
         weights = settings.get("weights_sha256")
         if weights is not None and not re.fullmatch("[0-9a-f]{64}", weights):
             raise ValueError("a hash that is none")

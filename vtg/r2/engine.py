@@ -26,9 +26,11 @@ from vtg.r2.head import R2Head
 from vtg.r2.projection import VideoProjection
 from vtg.r2.pyramid import Downsampling, level_points
 
-__all__ = ["CompiledEngine", "engine_name"]
+__all__ = ["CompiledEngine", "engine_faults", "engine_name"]
 
 ENGINE_VARIABLE = "VTG_ENGINE"
+NOT_COMPILED = "was not compiled"
+NO_INSTRUCTIONS = "needs instructions that the processor does not have"
 ENGINES = ("avx512", "avx2", "neon")  # best first
 VERSION = 2  # of the interface, as in engine.c
 MIN_ROWS_PER_THREAD = 16  # frames × queries; fewer threads are used for fewer rows
@@ -107,19 +109,15 @@ def _chosen(wanted: str) -> tuple[str, ctypes.CDLL | None]:
     return "torch", None
 
 
+def engine_faults() -> dict[str, str]:
+    """Why each compiled engine cannot be used on this machine; "" for one that can."""
+    return {name: _open(name)[1] for name in ENGINES}
+
+
 def _load(name: str) -> ctypes.CDLL | None:
     """Load an engine; None if it was not built, or this processor lacks its instructions."""
-    built = importlib.util.find_spec(f"vtg.r2._engine_{name}")  # compiled when the package was installed
-    if built is None or built.origin is None:
-        return None
-    try:
-        library = ctypes.CDLL(built.origin)
-        if not library.vtg_supported():
-            return None
-        layout = list((c_int64 * 3).in_dll(library, "vtg_layout"))
-    except (OSError, AttributeError, ValueError):  # built for another machine, or from other sources
-        return None
-    if layout != [VERSION, ctypes.sizeof(_Head), ctypes.sizeof(_QueryBatch)]:  # built before the sources changed
+    library, _ = _open(name)
+    if library is None:
         return None
     library.vtg_panels_bytes.argtypes = [c_int64] * 2
     library.vtg_panels_bytes.restype = c_int64
@@ -130,6 +128,23 @@ def _load(name: str) -> ctypes.CDLL | None:
     library.vtg_answer.argtypes = [POINTER(_Head), POINTER(_QueryBatch)]
     library.vtg_answer.restype = None
     return library
+
+
+def _open(name: str) -> tuple[ctypes.CDLL | None, str]:
+    """The shared library of an engine, or why it cannot be used."""
+    built = importlib.util.find_spec(f"vtg.r2._engine_{name}")  # compiled when the package was installed
+    if built is None or built.origin is None:
+        return None, NOT_COMPILED
+    try:
+        library = ctypes.CDLL(built.origin)
+        if not library.vtg_supported():
+            return None, NO_INSTRUCTIONS
+        layout = list((c_int64 * 3).in_dll(library, "vtg_layout"))
+    except (OSError, AttributeError, ValueError):
+        return None, "was compiled for another machine, or from other sources"
+    if layout != [VERSION, ctypes.sizeof(_Head), ctypes.sizeof(_QueryBatch)]:
+        return None, "was compiled before its sources changed"
+    return library, ""
 
 
 class CompiledEngine:

@@ -13,6 +13,7 @@ from vtg.r2 import HeadConfig
 from vtg.recipes import Recipe
 from vtg.training.data import TrainingSet, make_training_set
 from vtg.training.features import FeatureShape, check_features
+from vtg.training.processes import require_packages
 from vtg.training.validation import Validation
 
 __all__ = ["Prepared", "Sources", "prepare"]
@@ -64,8 +65,10 @@ def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Repo
         progress: called after every checked sample.
 
     Raises:
-        VtgError: annotations or features are missing, damaged, or do not match each other or the recipe.
+        VtgError: annotations or features are missing, damaged, or do not match each other or the recipe; or a package
+            that training needs is not installed.
     """
+    require_packages()
     data, train, model = recipe.data, recipe.train, recipe.model
     if sources.annotations is not None and sources.annotations.is_dir():
         data = replace(data, folder=sources.annotations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,27 @@ from vtg.training.data import TrainingSample
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["any_interrupted", "batch_size", "end_process_group", "make_accelerator", "watch_interrupts"]
+__all__ = [
+    "any_interrupted",
+    "batch_size",
+    "end_process_group",
+    "make_accelerator",
+    "require_packages",
+    "watch_interrupts",
+]
+
+PACKAGES = ("accelerate", "tensorboard")  # of the extra "train"
+
+
+def require_packages() -> None:
+    """Make sure that the packages which only training needs are installed.
+
+    Raises:
+        VtgError: one is not.
+    """
+    for name in PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            raise VtgError(f"training needs {name}, which is not installed; run: pip install 'vtground[train]'")
 
 
 def make_accelerator(recipe: TrainRecipe, device: str | None, some_unused: bool) -> Accelerator:

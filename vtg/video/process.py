@@ -26,7 +26,7 @@ from vtg.video.limits import MAX_PROCESS_MEMORY
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["Pipe", "explain", "feed", "ffmpeg_binary", "run"]
+__all__ = ["Pipe", "explain", "feed", "ffmpeg_binary", "ffmpeg_candidates", "run"]
 
 MIN_VERSION = (5, 1)  # of ffmpeg; stated in the README
 MIN_LIBAVUTIL = (57, 28)  # the library version of that release, for builds without a release number
@@ -76,16 +76,21 @@ def ffmpeg_binary() -> str:
         VtgError: neither is usable.
     """
     faults = []
-    for find in (_ffmpeg_on_path, _bundled_ffmpeg):
-        binary = find()
-        if binary is not None:
-            fault = _find_fault(binary)
-            if fault is None:
-                return binary
-            faults.append(f"{binary} {fault}")
+    for binary, fault in ffmpeg_candidates():
+        if not fault:
+            return binary
+        faults.append(f"{binary} {fault}")
     lowest = ".".join(map(str, MIN_VERSION))
     found = f" ({'; '.join(faults)})" if faults else ""
     raise VtgError(f"no usable ffmpeg found{found}: install ffmpeg {lowest} or newer, or `pip install imageio-ffmpeg`")
+
+
+def ffmpeg_candidates() -> Iterator[tuple[str, str]]:
+    """The ffmpeg on PATH and imageio-ffmpeg's, where they are, each with why it cannot be used; "" if it can."""
+    for find in (_ffmpeg_on_path, _bundled_ffmpeg):
+        binary = find()
+        if binary is not None:
+            yield binary, _find_fault(binary) or ""
 
 
 def _ffmpeg_on_path() -> str | None:
