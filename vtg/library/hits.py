@@ -11,7 +11,7 @@ from vtg.grounding.grounder import Grounding, Moment
 from vtg.library.rows import VideoEntry
 from vtg.video.subtitles.lines import SaidLine
 
-__all__ = ["Hit", "Selection", "best_hits", "best_time", "said_moments", "where_said"]
+__all__ = ["Hit", "Hits", "Selection", "best_hits", "best_time", "said_moments", "where_said"]
 
 SAID_REACH = 10.0  # seconds between what is seen and what is said, within which they are one answer
 SAID_PAUSE = 2.0  # seconds between two lines of one moment
@@ -32,6 +32,15 @@ class Hit:
     moment: Moment
     peak: float
     said: str = ""
+
+
+class Hits(list[Hit]):
+    """The results of a search, best first: a list that a notebook shows as a table with thumbnails."""
+
+    def _repr_html_(self) -> str:
+        from vtg.grounding.notebook import Row, table_html
+
+        return table_html([Row(hit.video, hit.moment, hit.moment.score, hit.peak, hit.said) for hit in self])
 
 
 @dataclass(frozen=True)
