@@ -23,10 +23,11 @@ from vtg.library.library import Library
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-VIDEOS = 6  # of the demo world's split "demo", which the bundled models have not seen
-QUERY = "a green circle"
+VIDEOS = 12  # of the demo world's split "demo", which the bundled models have not seen
+QUERY = "a white heart"
 LIMIT_BYTES = 400_000  # of a picture; a test holds it
-WIDTH, HEIGHT = 1280, 900
+WIDTH = 1280
+HEIGHTS = {"page": 740, "moment": 1090}  # pixels
 LOADING_MS = 180_000
 LOOKS = ("light", "dark")
 CARD = "[data-testid=card]"
@@ -59,6 +60,7 @@ def render(out: Path, videos: int = VIDEOS, query: str = QUERY) -> list[Path]:
             for look in LOOKS:
                 page = _open(browser, server.address, look)
                 for name, fields in addresses.items():
+                    page.set_viewport_size({"width": WIDTH, "height": HEIGHTS[name]})
                     page.goto(f"{server.address}/?{urlencode(fields)}")
                     _settle(page, name)
                     written.append(_save(page.screenshot(animations="disabled"), out / f"{name}-{look}.png"))
@@ -68,7 +70,7 @@ def render(out: Path, videos: int = VIDEOS, query: str = QUERY) -> list[Path]:
 
 def _open(browser: Browser, address: str, look: str) -> Page:
     """A visitor in front of the page, with its model loaded."""
-    options: dict[str, Any] = {"color_scheme": look, "viewport": {"width": WIDTH, "height": HEIGHT}}
+    options: dict[str, Any] = {"color_scheme": look, "viewport": {"width": WIDTH, "height": HEIGHTS["page"]}}
     page = browser.new_context(**options).new_page()
     page.set_default_timeout(LOADING_MS)
     page.goto(address)
@@ -90,10 +92,10 @@ def _settle(page: Page, name: str) -> None:
 
 
 def _save(png: bytes, path: Path) -> Path:
-    """Write a PNG whole, with 256 colours: enough for a page, and a third of the bytes."""
+    """Write a PNG whole, without an alpha channel and as small as it gets without loss."""
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT)
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
     with write_whole(path) as beside:
         picture.save(beside, format="png", optimize=True)
     if path.stat().st_size > LIMIT_BYTES:
