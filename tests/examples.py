@@ -141,8 +141,9 @@ def _check_vtg(words: list[str], is_whole: bool) -> None:
     try:
         command.make_context(name, rest)
     except cli.UsageError as error:
-        is_lacking = type(error).__name__ == "MissingParameter"
-        assert is_lacking and not is_whole, f"{name} {shlex.join(rest)}: {error.format_message()}"  # type: ignore[attr-defined]
+        message = error.format_message()  # type: ignore[attr-defined]
+        is_lacking = type(error).__name__ == "MissingParameter" or message.endswith("requires an argument.")
+        assert is_lacking and not is_whole, f"{name} {shlex.join(rest)}: {message}"
 
 
 def _check_pip(words: list[str]) -> None:

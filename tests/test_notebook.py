@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -74,3 +76,31 @@ def test_a_highlight_head_shows_a_curve_alone(film: Path) -> None:
     saliency = Saliency(np.array([0.0]), np.array([0.3]))
     html = Grounding("q", "", 2.0, [], saliency)._repr_html_()
     assert "<svg" in html and "<table" not in html
+
+
+def test_the_notebook_of_the_manual_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From rendered videos to moments, a curve and attention, as a reader runs it."""
+    if not os.environ.get("CI"):
+        for package in ("nbclient", "ipykernel"):
+            pytest.importorskip(package)
+    from tools.notebook import NOTEBOOK, run_notebook
+
+    root = str(NOTEBOOK.parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
+    notebook = run_notebook(NOTEBOOK, tmp_path)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    html = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert len(html) == 2  # results of a search, and a grounding
+    assert all(pictures(one) for one in html) and "<svg" in html[1]
+    drawn = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(drawn) == 2  # the curve, and the attention
+    assert (tmp_path / "diamond.mp4").stat().st_size > 1000
+
+
+def test_the_stored_notebook_has_results_and_no_path_of_a_machine() -> None:
+    from tools.notebook import NOTEBOOK
+
+    text = NOTEBOOK.read_text("utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert cells and all(cell["outputs"] for cell in cells if "print(" in "".join(cell["source"]))
+    assert "/tmp" not in text and "site-packages" not in text
