@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import shlex
@@ -105,7 +106,7 @@ def command_at(words: list[str]) -> tuple[Any, list[str], list[str]]:
 
 
 def check_command(words: list[str], is_whole: bool = True) -> None:
-    """Check a command that is not run: the options of vtg against its command line, those of others against their files.
+    """Check a command that is not run: vtg's options against the command line, those of others against their files.
 
     Args:
         words: of the command.
@@ -184,10 +185,10 @@ def check_python(example: Example) -> None:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        try:
-            target = eval(compile(ast.Expression(node.func), str(example), "eval"), dict(names))
-        except NameError:
+        head, *attributes = ast.unparse(node.func).split(".")
+        if head not in names:
             continue  # of an object that only a run would make
+        target = functools.reduce(getattr, attributes, names[head])
         given = {keyword.arg for keyword in node.keywords if keyword.arg}
         parameters = inspect.signature(target).parameters
         takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())

@@ -31,6 +31,7 @@ DOCS = REPOSITORY / "docs"
 GENERATED = DOCS / "commands.md"
 README_LINES = 160
 PICTURE_BYTES = 400_000
+MESSAGE_LENGTHS = 15, 400  # characters
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
 SHOWN_HOME = "/home/me"  # stands in the documents for the folder in which a reader is
 
@@ -210,16 +211,18 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def messages() -> list[str]:
-    """All texts in the code, with … for what is put into them."""
-    found = []
+    """The texts in the code that are as long as a message, with … for what is put into them."""
+    found: list[str] = []
     for package in ("vtg", "streamlit_app"):
         for path in (REPOSITORY / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.JoinedStr):
-                    found.append("".join(str(one.value) if isinstance(one, ast.Constant) else "…" for one in node.values))
+                    found.append(
+                        "".join(str(one.value) if isinstance(one, ast.Constant) else "…" for one in node.values)
+                    )
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.append(node.value)
-    return found
+    return [text for text in found if MESSAGE_LENGTHS[0] <= len(text) <= MESSAGE_LENGTHS[1]]
 
 
 def test_messages_that_are_explained_exist() -> None:

@@ -43,14 +43,14 @@ class Row:
     said: str = ""
 
 
-def table_html(rows: Sequence[Row]) -> str:
-    """A table of moments with thumbnails, at most `MAX_ROWS` of them; the rest is counted below it."""
+def table_html(rows: Sequence[Row], limit: int = MAX_ROWS) -> str:
+    """A table of moments with thumbnails, at most `limit` of them; the rest is counted below it."""
     if not rows:
         return "<p>no moments</p>"
     has_words = any(row.said for row in rows)
     heads = ["", "moment", "score", "video", *(["said"] if has_words else [])]
     lines = ["<tr>" + "".join(f"<th {CELL}>{head}</th>" for head in heads) + "</tr>"]
-    for row in rows[:MAX_ROWS]:
+    for row in rows[:limit]:
         cells = [
             _thumbnail_html(row.video, row.peak),
             f"{format_time(row.span.start)}–{format_time(row.span.end)}",
@@ -59,7 +59,7 @@ def table_html(rows: Sequence[Row]) -> str:
             *([html.escape(one_line(row.said))] if has_words else []),
         ]
         lines.append("<tr>" + "".join(f"<td {CELL}>{cell}</td>" for cell in cells) + "</tr>")
-    more = len(rows) - MAX_ROWS
+    more = len(rows) - limit
     return f"<table>{''.join(lines)}</table>" + (f"<p>and {more} more</p>" if more > 0 else "")
 
 

@@ -16,6 +16,8 @@ from vtg.timespans import TimeSpan
 
 __all__ = ["Grounding", "Moment", "Saliency"]
 
+SHOWN_MOMENTS = 5  # of a grounding in a notebook
+
 
 @dataclass(frozen=True)
 class Moment(TimeSpan):
@@ -113,4 +115,4 @@ class Grounding:
         rows = [Row(self.video, one, one.score, (one.start + one.end) / 2) for one in moments]
         title = f"<p><b>{html.escape(one_line(self.query))}</b> in {html.escape(one_line(Path(self.video).name))}</p>"
         curve = curve_html(self.saliency.times, self.saliency.scores, self.duration, moments[:1])
-        return title + curve + (table_html(rows) if rows else "")
+        return title + curve + (table_html(rows, SHOWN_MOMENTS) if rows else "")
