@@ -139,6 +139,10 @@ def _check_vtg(words: list[str], is_whole: bool) -> None:
         assert names, words
         return
     name = " ".join(["vtg", *names])
+    if not names:  # options of vtg itself, which end it as soon as they are read
+        known = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
+        assert rest and set(rest) <= known, f"{name} {shlex.join(rest)}: there is no such command"
+        return
     try:
         command.make_context(name, rest)
     except cli.UsageError as error:
