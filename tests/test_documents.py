@@ -7,6 +7,8 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,14 +107,10 @@ def test_examples_run(
     document: Path, at_desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_vtg = vtg_in_process(capsys, monkeypatch)
-    names: dict[str, Any] = {}
-    for example in ALL:
-        if example.document != document or not example.is_run:
-            continue
+    own = [example for example in ALL if example.document == document and example.is_run]
+    for example in own:
         if example.title:
             Path(example.title).write_text(example.text, encoding="utf-8")
-        elif example.language == "python":
-            exec(compile(example.text, str(example), "exec"), names)
         elif example.language == "console":
             for words, shown in commands(example):
                 if words[0] == "export":
@@ -124,6 +122,16 @@ def test_examples_run(
                     assert all(plain(line, at_desk) in said for line in shown), f"{example}: {words}: {said}"
                 else:
                     check_command(words)
+    if program := "\n".join(example.text for example in own if example.language == "python"):
+        run_python(program)
+
+
+def run_python(program: str) -> None:
+    """Run a program as a reader does: in an interpreter that has imported nothing else."""
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def plain(text: str, folder: Path) -> str:
@@ -265,9 +273,6 @@ def test_the_commands_name_themselves_right() -> None:
 @pytest.mark.slow
 def test_the_manual_builds_without_a_warning(tmp_path: Path) -> None:
     """As `make docs` does, which CI runs; its pages load nothing from other hosts."""
-    import subprocess
-    import sys
-
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
