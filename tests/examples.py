@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MARK = re.compile(r"<!-- example: parsed, .+ -->")  # says why the next block cannot be run here
 FENCE = re.compile(r"```(\w*)(?: title=\"([^\"]+)\")?$")
 DISTRIBUTION = "vtground"
+OTHERS = {"cd", "curl", "docker", "ffmpeg", "git", "pre-commit", "ray"}  # programs whose options are not checked here
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def check_command(words: list[str], is_whole: bool = True) -> None:
     elif program == "python":
         _check_python_program(rest)
     else:
-        raise AssertionError(f"{shlex.join(words)}: no check knows this program")
+        assert program in OTHERS, f"{shlex.join(words)}: no check knows this program"
 
 
 def _check_vtg(words: list[str], is_whole: bool) -> None:
