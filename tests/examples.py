@@ -85,7 +85,7 @@ def commands(example: Example) -> Iterator[tuple[list[str], list[str]]]:
     """The commands of a console block as words, each with the lines of output that are shown below it."""
     words: list[str] | None = None
     shown: list[str] = []
-    for line in example.text.splitlines():
+    for line in example.text.replace("\\\n", " ").splitlines():
         if line.startswith("$ "):
             if words is not None:
                 yield words, shown
@@ -116,6 +116,8 @@ def check_command(words: list[str], is_whole: bool = True) -> None:
     Raises:
         AssertionError: it is wrong, or nothing here knows such commands.
     """
+    while re.match(r"[A-Z_]+=", words[0]):  # a variable for this command alone
+        words = words[1:]
     program, rest = words[0].rsplit("/", 1)[-1], words[1:]
     if program == "vtg":
         _check_vtg(rest, is_whole)
