@@ -1,12 +1,12 @@
-"""The script that Streamlit runs for each visitor and each click: which pages there are, and what is on all of them."""
+"""The script that Streamlit runs for each session and each interaction: navigation, and the chosen page."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from streamlit_app import visit
+from streamlit_app import page_state
 from streamlit_app.components import ICON, reconnect
-from streamlit_app.look import RULES
+from streamlit_app.theme import RULES
 from streamlit_app.views import library, models, search, video
 
 st.set_page_config(page_title="vtg", page_icon=str(ICON), layout="wide")
@@ -18,14 +18,14 @@ pages = {
     "models": st.Page(models.show, title="Models", icon=":material/neurology:", url_path="models"),
 }
 st.session_state["pages"] = pages
-# Streamlit's own links to pages know nothing of what was seen there: each would first be a step to an empty page.
+# Streamlit's own links to pages lose the state of the page in the URL, so the navigation is drawn below.
 chosen = st.navigation(list(pages.values()), position="hidden")
 here = next(name for name, page in pages.items() if page is chosen or page.url_path == chosen.url_path)
-visit.arrive(here)
+page_state.enter_page(here)
 with st.container(horizontal=True, key="pages"):
     for name, page in pages.items():
-        st.page_link(page, query_params=visit.address(name), disabled=name == here)
+        st.page_link(page, query_params=page_state.url_params(name), disabled=name == here)
 with st.container(key="reconnect"):
     reconnect("page.reconnect")
 chosen.run()
-visit.finish()
+page_state.mark_complete()

@@ -1,4 +1,4 @@
-"""The library, its model and the worker threads that all visitors share."""
+"""The library, its model, cached results and worker threads, shared by all sessions of the page."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vtg.errors import VtgError
 from vtg.library.library import Library
 from vtg.library.tables import INDEXED, VideoEntry
 
-from .address import LONGEST_QUERY
-from .asked import Asked
 from .examples import examples_or_none
 from .exports import KeptResults
-from .garbage import set_aside
+from .garbage_collection import freeze_loaded_objects
 from .jobs import Worker
+from .media_cache import MediaCache
 from .options import Options
 from .roots import Roots
+from .search_query import SearchQuery
 from .shown_paths import ShownPaths, may_know_paths
-from .store import MadeFiles
+from .url_state import LONGEST_QUERY
 
 if TYPE_CHECKING:
     from vtg.grounding.grounder import Grounding
@@ -36,21 +36,22 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "LOADING", "NOTHING", "READY", "Backend", "Options", "Readiness", "current", "use"]
 
 NOTHING, LOADING, READY, FAILED = "nothing", "loading", "ready", "failed"
-REMEMBERED = 256  # answers kept: a reload, a filter or another visitor's same question costs nothing
-FAINT = 0.05  # what scores less is next to nothing, where the model has no threshold of its own
-FRESH_SECONDS = 1.0  # for which the list of videos is taken as it was read
-EXAMPLES = 6
+MAX_CACHED_RESULTS = 256
+DEFAULT_THRESHOLD = 0.05  # of scores, for models without a threshold of their own
+LIST_CACHE_SECONDS = 1.0  # for the list of videos
+EXAMPLE_COUNT = 6
+GONE = "The library {} does not exist any more: put it back, or start the page with another one."
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether questions can be answered.
+    """Whether queries can be answered.
 
     Attributes:
         state: nothing (no videos yet), loading, ready or failed.
-        message: why it failed, or what is going on.
+        message: the error, or the current step.
     """
 
     state: str
@@ -58,7 +59,7 @@ class Readiness:
 
 
 class Backend:
-    """One library for all visitors.
+    """One library for all sessions.
 
     Args:
         options: how the page was started.
@@ -71,26 +72,28 @@ class Backend:
         self.options = options
         self._paths_known = may_know_paths(options.host, options.allow_hosts)
         self.roots = Roots(options.roots, self._paths_known)
-        # In every address of a file: other sites and other programs cannot guess it.
+        # Part of every address of a file, so that other sites and programs cannot guess it.
         self.secret = secrets.token_urlsafe(24)
-        self.upload_token = secrets.token_urlsafe(24)  # whoever is sent the address of a film may not add any
+        self.upload_token = secrets.token_urlsafe(
+            24
+        )  # another one, so that the address of a video does not allow uploads
         self.worker = Worker("vtg-library")
-        # A copy of a long film must not wait behind an indexing run, nor a short film of clips behind that copy.
+        # Separate workers: a copy of a long video must not wait for indexing, nor a short reel for that copy.
         self.copies = Worker("vtg-copies")
         self.films = Worker("vtg-films")
-        self.model_lock = threading.Lock()  # held while the model is loaded: no two threads do
+        self.model_lock = threading.Lock()  # held while the model is loaded, so that one thread does
         self.results = KeptResults()
         self._list_lock = threading.Lock()
         self._answers: OrderedDict[Hashable, Any] = OrderedDict()
         self._answers_lock = threading.Lock()
-        # Questions take turns: each has all cores for itself, and those asked at once would only hold each other up.
+        # One query at a time: each uses all cores, so parallel queries would only delay each other.
         self._turn = threading.Lock()
         self.open(Library(options.folder, options.model, options.device))
 
     def open(self, library: Library) -> None:
-        """Look at a library from now on, all visitors."""
+        """Use a library from now on, in all sessions."""
         self.library = library
-        self.made = MadeFiles(library.folder / "previews")
+        self.made = MediaCache(library.folder / "previews")
         own = [("library", library.folder), ("library", library.folder.resolve())]
         self.shown = ShownPaths(self._paths_known, [*self.roots.named.items(), *own])
         self.examples: tuple[str, ...] = ()
@@ -100,7 +103,7 @@ class Backend:
         self.warm_up()
 
     def warm_up(self) -> None:
-        """Load the model in the background, so that the first question is as quick as the others."""
+        """Load the model in the background, so that the first query is as fast as later ones."""
         if self.readiness.state in (NOTHING, FAILED) and self.indexed():
             self.readiness = Readiness(LOADING, "Loading the model")
             threading.Thread(target=self._load, name="vtg-load", args=(self.library,), daemon=True).start()
@@ -112,9 +115,9 @@ class Backend:
                 grounder = library.grounder
                 grounder.encoder.encode_text("a warm-up")
             library.search("a warm-up", limit=1)
-            import_module("altair")  # takes seconds, which the first to open a moment would wait
-            examples = examples_or_none(library, EXAMPLES)
-            set_aside()
+            import_module("altair")  # takes seconds, which would delay the first moment that is opened
+            examples = examples_or_none(library, EXAMPLE_COUNT)
+            freeze_loaded_objects()
         except VtgError as error:
             outcome = Readiness(FAILED, str(error))
         except Exception as error:
@@ -127,18 +130,18 @@ class Backend:
 
     @property
     def gone(self) -> bool:
-        """Whether the library was there and is not any more."""
+        """Whether the library's folder existed and has been deleted or moved."""
         return self._seen and not self.library.exists
 
     def entries(self) -> list[VideoEntry]:
-        """All files of the library, sorted by path; what was read less than a second ago is not read again."""
+        """All files of the library, sorted by path; cached for a second."""
         with self._list_lock:
             now = time.monotonic()
-            if self._entries is None or now - self._entries[0] > FRESH_SECONDS:
+            if self._entries is None or now - self._entries[0] > LIST_CACHE_SECONDS:
                 try:
                     entries = self.library.videos()
                 except Exception:
-                    # A database that is deleted while it is read complains in ways of its own.
+                    # A database that is deleted while it is read raises various errors.
                     if self.library.exists:
                         raise
                     entries = []
@@ -146,13 +149,13 @@ class Backend:
                 self._entries = (now, entries)
             return self._entries[1]
 
-    def look_again(self) -> None:
-        """Read the list of videos anew, after something has changed it."""
+    def refresh(self) -> None:
+        """Discard the cached list of videos, after a change."""
         with self._list_lock:
             self._entries = None
 
     def indexed(self) -> list[VideoEntry]:
-        """The files that can be searched; of several with the same content the first."""
+        """The files that can be searched, one per content key."""
         first: dict[str, VideoEntry] = {}
         for entry in self.entries():
             if entry.state == INDEXED and self.library.reads(entry):
@@ -160,7 +163,7 @@ class Backend:
         return list(first.values())
 
     def entry(self, video: str) -> VideoEntry:
-        """The file of a content key.
+        """The entry of a content key.
 
         Raises:
             VtgError: the library has no such video.
@@ -171,40 +174,40 @@ class Backend:
         raise VtgError("this video is not in the library any more")
 
     def file(self, video: str) -> Path:
-        """The file of a content key, which is there and, where it lies below a root, does not lead out of it.
+        """The path of a content key's file; it exists and is not a link that leaves the roots.
 
         Raises:
-            VtgError: it is not.
+            VtgError: there is no such file.
         """
         path = Path(self.entry(video).path)
-        if self.roots.lead_out(path):
-            raise VtgError(f"{path.name}: is a link that leads out of the folders which this page may read")
+        if self.roots.escapes(path):
+            raise VtgError(f"{path.name}: is a link to a file outside the folders that this page may read")
         if not path.is_file():
-            raise VtgError(f"{path.name}: the file is not there any more, so it cannot be played.")
+            raise VtgError(f"{path.name}: the file does not exist any more, so it cannot be played.")
         return path
 
     @property
-    def usual_score(self) -> float:
-        """From which score on a moment counts as found, unless a visitor says otherwise; 0…1."""
-        return self.library.threshold or FAINT
+    def default_threshold(self) -> float:
+        """The default minimum score of a result, 0…1."""
+        return self.library.threshold or DEFAULT_THRESHOLD
 
     def search(
         self,
-        asked: Asked,
+        asked: SearchQuery,
         limit: int,
         places: Sequence[str] = (),
         lengths: tuple[float, float | None] = (0.0, None),
     ) -> list[Hit]:
-        """Find moments, however unlikely; see `vtg.Library.search`.
+        """Find moments of any score; see `vtg.Library.search`.
 
         Args:
-            asked: what is looked for.
-            limit: how many at most.
-            places: paths of files or folders to search; none for all.
-            lengths: of the moments, seconds: at least, and at most (None for any).
+            asked: the query.
+            limit: maximum number of moments.
+            places: paths of files or folders to search; empty for all.
+            lengths: minimum and maximum length of the moments, seconds; maximum None for any.
 
         Raises:
-            VtgError: nothing can be searched, or what is asked for is empty or too long.
+            VtgError: nothing can be searched, or the query is empty or too long.
         """
         for text in (asked.words, asked.said):
             self.check_length(text)
@@ -213,22 +216,22 @@ class Backend:
         narrow = shortest > 0 or longest is not None
 
         def ask() -> list[Hit]:
-            # Those of the wrong length are only known once they are found.
+            # The length of a moment is known only after the search.
             most = limit * 8 if narrow else limit
             with self._turn, asked.question(self.library.folder) as question:
                 found = self.library.search(question, most, videos=places or None)
             fitting = [hit for hit in found if shortest <= hit.moment.seconds <= (longest or 1e9)]
             return fitting[:limit]
 
-        return self.remembered(("search", asked, limit, tuple(places), lengths), ask)
+        return self.cached(("search", asked, limit, tuple(places), lengths), ask)
 
     @property
-    def has_words(self) -> bool:
-        """Whether anything is known of what is said in the library's videos."""
-        return bool(self.remembered(("words",), lambda: self.library.describe()["said_lines"]))
+    def has_transcripts(self) -> bool:
+        """Whether any video of the library has a transcript."""
+        return bool(self.cached(("words",), lambda: self.library.describe()["said_lines"]))
 
     def ground(self, video: str, queries: Sequence[str]) -> list[Grounding]:
-        """Curves and moments of one video, one answer a query.
+        """Saliency and moments of one video, one grounding per query.
 
         Raises:
             VtgError: the video is not in the library, or a query is empty or too long.
@@ -236,13 +239,13 @@ class Backend:
         for query in queries:
             self._check_question(query)
         path = self.entry(video).path
-        return self.remembered(("ground", video, *queries), lambda: self.library.ground_many(path, queries))
+        return self.cached(("ground", video, *queries), lambda: self.library.ground_many(path, queries))
 
-    def comparable(self, video: str, grounding: Grounding) -> Grounding:
-        """A grounding whose moments have the scores of a search: those that `usual_score` and the cards are about.
+    def with_search_scores(self, video: str, grounding: Grounding) -> Grounding:
+        """Replace the scores of a grounding by those of a search, to which `default_threshold` and the cards refer.
 
-        A head's scores say which moment of a video is likelier; how likely the video has what is asked for at all is
-        known to a search, from the best moment. The others keep their share of it.
+        A head's scores rank the moments of one video; a search calibrates the best one across videos. The other scores
+        are scaled by the same factor.
 
         Args:
             video: content key of its video.
@@ -254,7 +257,7 @@ class Backend:
         best = grounding.moments[0].score if grounding.moments else 0.0
         if not best:
             return grounding
-        hits = self.search(Asked(grounding.query), 1, [self.entry(video).path])
+        hits = self.search(SearchQuery(grounding.query), 1, [self.entry(video).path])
         share = (hits[0].moment.score if hits else 0.0) / best
         moments = [replace(moment, score=min(1.0, share * moment.score)) for moment in grounding.moments]
         return replace(grounding, moments=moments)
@@ -271,7 +274,7 @@ class Backend:
             return find_highlights(self.library.grounder, self.library.open_features(path), query, top, seconds)
 
         path = self._checked(video, query)
-        return self.remembered(("highlights", video, query, top, seconds), plan)
+        return self.cached(("highlights", video, query, top, seconds), plan)
 
     def summary(self, video: str, query: str | None, ratio: float) -> Plan:
         """A short version of one video; see `vtg.summary.summarize`.
@@ -285,7 +288,7 @@ class Backend:
             return summarize(self.library.grounder, self.library.open_features(path), query, ratio=ratio)
 
         path = self._checked(video, query)
-        return self.remembered(("summary", video, query, ratio), plan)
+        return self.cached(("summary", video, query, ratio), plan)
 
     def _checked(self, video: str, query: str | None) -> str:
         if query is not None:
@@ -295,33 +298,33 @@ class Backend:
     def _check_question(self, query: str) -> None:
         self.check_length(query)
         if not query.strip():
-            raise VtgError("The question is empty: say what to look for.")
+            raise VtgError("The query is empty: say what to look for.")
         self._check_state()
 
     def check_length(self, query: str) -> None:
-        """Refuse a question that is longer than `LONGEST_QUERY`.
+        """Check the length of a query.
 
         Raises:
-            VtgError: it is.
+            VtgError: it is longer than `LONGEST_QUERY`.
         """
         if len(query) > LONGEST_QUERY:
             raise VtgError(
-                f"This question has {len(query):,} characters, and the model reads about 50 words: "
+                f"This query has {len(query):,} characters, and the model reads about 50 words: "
                 f"describe the moment in one sentence, of {LONGEST_QUERY} characters at most."
             )
 
     def _check_state(self) -> None:
         if self.gone:
-            raise VtgError(f"The library {self.library.folder} is not there any more.")
+            raise VtgError(GONE.format(self.library.folder))
         if self.readiness.state == FAILED:
             raise VtgError(self.readiness.message)
 
-    def remembered(self, question: Hashable, ask: Callable[[], Answer]) -> Answer:
-        """An answer that stays the same as long as the library does.
+    def cached(self, question: Hashable, ask: Callable[[], Answer]) -> Answer:
+        """A result that is cached until the library changes.
 
         Args:
-            question: names it.
-            ask: finds it, where it is not known yet.
+            question: cache key.
+            ask: computes the result if it is not cached.
 
         Raises:
             VtgError: what `ask` raises, or the library is gone.
@@ -338,37 +341,37 @@ class Backend:
         except VtgError:
             raise
         except Exception as error:
-            self.look_again()
+            self.refresh()
             if self.gone:
-                raise VtgError(f"The library {self.library.folder} is not there any more.") from error
+                raise VtgError(GONE.format(self.library.folder)) from error
             raise
         with self._answers_lock:
             self._answers[key] = answer
-            while len(self._answers) > REMEMBERED:
+            while len(self._answers) > MAX_CACHED_RESULTS:
                 self._answers.popitem(last=False)
         return answer
 
     def changed(self) -> None:
-        """Take note that videos came or went, from whichever thread."""
-        self.look_again()
+        """Refresh after videos were added or removed; may be called from any thread."""
+        self.refresh()
         self.warm_up()
 
     def remove(self, paths: Iterable[str]) -> list[str]:
-        """Forget files; those that were uploaded are deleted with it.
+        """Remove files from the library; uploaded files are deleted as well.
 
         Returns:
-            The paths that were forgotten.
+            The paths that were removed.
         """
         forgotten = self.library.remove(paths)
         for path in map(Path, forgotten):
             if path.parent == self.uploads:
                 path.unlink(missing_ok=True)
-        self.look_again()
+        self.refresh()
         return forgotten
 
     @property
     def uploads(self) -> Path:
-        """Where uploaded files are kept: inside the library, so that one folder is all there is."""
+        """The folder of uploaded files, inside the library's folder."""
         return self.library.folder.resolve() / "uploads"
 
 
@@ -376,7 +379,7 @@ _current: Backend | None = None
 
 
 def use(backend: Backend) -> Backend:
-    """Make a backend the one that this process's pages show."""
+    """Set the backend of this process."""
     global _current
     _current = backend
     return backend
@@ -386,7 +389,7 @@ def current() -> Backend:
     """The backend of this process.
 
     Raises:
-        RuntimeError: nobody has started one.
+        RuntimeError: none is set.
     """
     if _current is None:
         raise RuntimeError("the page is started with: vtg ui")

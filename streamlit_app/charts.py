@@ -9,7 +9,7 @@ import numpy as np
 
 from vtg.timespans import format_time
 
-from .look import CURVES
+from .theme import CURVES
 
 if TYPE_CHECKING:
     import altair as alt
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["JUMP", "clicked_time", "curve_caption", "curve_chart", "curve_heights", "stacked_chart"]
 
 JUMP = "jump"  # the name of the selection that a click makes
-MOST_POINTS = 1500  # of a curve; more are narrower than a pixel
-SHADED = 12  # moments shaded; the others are too weak to be seen
+MAX_POINTS = 1500  # of a curve; more would be narrower than a pixel
+MAX_SHADED_MOMENTS = 12  # the others have too low scores to be visible
 ROW_PIXELS, CURVE_PIXELS = 76, 190  # of the whole chart, with its axis
 AROUND_PIXELS = 70  # for the axis and around the legend
-LEGEND_PIXELS = 18  # a line of it, which narrow screens need for each question
-NEUTRAL = "#8b8378"  # of lines that belong to no question
+LEGEND_PIXELS = 18  # of one line; narrow screens need one line per query
+NEUTRAL = "#8b8378"  # colour of lines that do not belong to a query
 LABEL_SHARE = 0.12  # of a row's height, per row, that a label takes
 ROW_HEIGHT = 0.86  # of a curve's row, so that rows do not touch
 # Vega's language, for 1:23 and 1:02:03.
@@ -35,11 +35,11 @@ _CLOCK = (
 
 
 def curve_chart(grounding: Grounding, threshold: float, accent: str) -> alt.LayerChart:
-    """One curve with its moments shaded, over an axis of scores from 0 to 1; a click gives a time.
+    """Chart of one curve with its moments shaded and an axis of scores from 0 to 1; a click selects a time.
 
     Args:
-        grounding: what is drawn, with the scores of a search (`Backend.comparable`).
-        threshold: the score from which on a moment counts as found, which is marked.
+        grounding: what is drawn, with the scores of a search (`Backend.with_search_scores`).
+        threshold: minimum score of a result, which is marked.
         accent: colour of the moments.
     """
     import altair as alt
@@ -57,11 +57,11 @@ def curve_chart(grounding: Grounding, threshold: float, accent: str) -> alt.Laye
 
 
 def stacked_chart(groundings: Sequence[Grounding], threshold: float) -> alt.LayerChart:
-    """Curves of several queries on one video, one above the other, with a legend; a click gives a time.
+    """Chart of the curves of several queries on one video, stacked, with a legend; a click selects a time.
 
     Args:
         groundings: of the same video, with the scores of a search, at most as many as there are colours.
-        threshold: the score from which on a moment counts as found, which is marked in each row.
+        threshold: minimum score of a result, which is marked in each row.
     """
     import altair as alt
 
@@ -98,17 +98,17 @@ def stacked_chart(groundings: Sequence[Grounding], threshold: float) -> alt.Laye
 
 
 def curve_caption(grounding: Grounding) -> str:
-    """What the charts of such a grounding show, in words."""
+    """Explanation of the chart of a grounding."""
     if not grounding.moments:
-        return "Height: the saliency of each part, 0 to 1."
+        return "Height: saliency, 0 to 1."
     return (
-        "Height: how much each part answers (saliency), with the peak as high as the best moment's score. "
-        "Shaded: the moments. Dashed: the score from which on a moment counts as found."
+        "Height: saliency, scaled so that the peak has the best moment's score. "
+        "Shaded: the moments. Dashed: the minimum score of a result."
     )
 
 
 def clicked_time(event: Mapping[str, Any] | None) -> float | None:
-    """The time that a click on a chart chose, seconds; None where nothing is chosen."""
+    """The time selected by a click on a chart, seconds; None without a selection."""
     points = ((event or {}).get("selection") or {}).get(JUMP) or []
     return float(points[0]["time"]) if points and "time" in points[0] else None
 
@@ -126,7 +126,7 @@ def _shading(grounding: Grounding, colour: str, bottom: float, top: float) -> al
             "moment": f"{format_time(moment.start)}–{format_time(moment.end)}",
             "score": f"{moment.score:.2f}",
         }
-        for moment in grounding.moments[:SHADED]
+        for moment in grounding.moments[:MAX_SHADED_MOMENTS]
         if moment.score > 0
     ]
     return (
@@ -144,7 +144,7 @@ def _shading(grounding: Grounding, colour: str, bottom: float, top: float) -> al
 
 
 def _pointers(times: np.ndarray, top: float) -> list[alt.Chart]:
-    """A line that follows the pointer, and where a click falls: the nearest time, wherever above or below the curve."""
+    """A line that follows the pointer, and the click targets: the nearest time, at any height."""
     import altair as alt
 
     rows = _rows(time=times, at=[format_time(time) for time in times])
@@ -179,7 +179,7 @@ def _time_axis(duration: float) -> alt.X:
 
 
 def _height(top: float, bases: Sequence[float], height: float, thresholds: Sequence[float]) -> alt.Y:
-    """The axis of scores; each row has its own, from 0 to 1, with a mark at the threshold (at most one)."""
+    """The axis of scores from 0 to 1 in each row, with a mark at the threshold (at most one)."""
     import altair as alt
 
     marks = {base + height * score: f"found ≥ {score:.2f}" for base in bases for score in thresholds}
@@ -187,7 +187,7 @@ def _height(top: float, bases: Sequence[float], height: float, thresholds: Seque
     for base in bases:
         for score in (0.0, 1.0):
             place = base + height * score
-            if all(abs(place - other) > room for other in marks):  # it would be written over another
+            if all(abs(place - other) > room for other in marks):  # else labels would overlap
                 marks[place] = f"{score:g}"
     labels = " : ".join(f"abs(datum.value - {place}) < 1e-6 ? '{label}'" for place, label in marks.items())
     axis = alt.Axis(title=None, values=sorted(marks), labelExpr=f"{labels} : ''", grid=False, domain=False)
@@ -214,29 +214,28 @@ def _rows(**columns: Any) -> alt.Data:
 
 
 def _thinned(grounding: Grounding) -> tuple[np.ndarray, np.ndarray]:
-    """At most `MOST_POINTS` of a curve: of each stretch its first time and its highest score."""
+    """At most `MAX_POINTS` of a curve: the first time and the highest score of each bin."""
     times, scores = grounding.saliency.times, np.asarray(grounding.saliency.scores, float)
-    step = -(-len(times) // MOST_POINTS)
+    step = -(-len(times) // MAX_POINTS)
     starts = np.arange(0, len(times), step)
     return times[starts], np.maximum.reduceat(scores, starts)
 
 
 def _to_the_end(times: np.ndarray, shares: np.ndarray, duration: float) -> tuple[np.ndarray, np.ndarray]:
-    """A curve of steps, with the last one drawn as long as it lasts."""
+    """Extend a step curve to the end of the video."""
     return np.append(times, max(duration, times[-1])), np.append(shares, shares[-1])
 
 
 def curve_heights(grounding: Grounding, saliency: np.ndarray) -> np.ndarray:
-    """Saliency on the scale of the moments' scores, so that a threshold of scores can be drawn across it.
+    """Scale saliency to the scores of the moments, so that the score threshold can be drawn in the same chart.
 
-    The saliency of a head that retrieves moments is a probability times a cosine: it says which parts of a video answer
-    a query more than others, and its height means nothing across videos and queries. So its peak is drawn as high as
-    the best moment's score, all else in proportion, and what is below 0, which speaks against the query, as 0. Where
-    there are no moments (a highlight-only head), saliency is a probability itself.
+    The saliency of a head that retrieves moments is a probability times a cosine: it ranks the parts of one video for
+    one query, and is not comparable across videos and queries. So its peak is scaled to the best moment's score, and
+    negative values are drawn as 0. Without moments (a highlight-only head), saliency is a probability itself.
 
     Args:
         grounding: with the scores of a search.
-        saliency: [N] of parts of its curve.
+        saliency: [N] of its curve.
 
     Returns:
         [N] 0…1.

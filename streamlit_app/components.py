@@ -1,4 +1,4 @@
-"""Custom components of the page: result cards, player, query box and uploads; their arguments and events."""
+"""Custom components of the page: query inputs, result cards, player and uploads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = [
     "CardGroup",
     "Film",
     "Mark",
-    "asked",
     "cards",
     "player",
+    "query_inputs",
     "questions",
     "reconnect",
     "uploader",
@@ -32,18 +32,18 @@ ICON = FRONTEND / "icon.svg"
 
 @dataclass(frozen=True)
 class Card:
-    """One picture that can be chosen.
+    """One moment that can be opened.
 
     Attributes:
-        id: what is told when it is chosen.
+        id: passed to the callback when it is chosen.
         name: of the video.
-        span: where in it, as people read it.
-        label: all of it in words, for those who hear the page.
-        poster: address of a picture.
-        preview: address of a short film, "" for none.
+        span: its times, as text.
+        label: full description, for screen readers.
+        poster: address of an image.
+        preview: address of a short video, "" for none.
         score: 0…1, None for none.
-        said: words that are said there, "" for none.
-        like: says, in words, that others like it can be looked for; "" where they cannot.
+        said: its transcript words, "" for none.
+        like: label of the button that finds similar moments; "" for no button.
     """
 
     id: str
@@ -68,7 +68,7 @@ class CardGroup:
 
 @dataclass(frozen=True)
 class Mark(TimeSpan):
-    """A moment on the player's line: seconds, score 0…1, and in words."""
+    """A moment on the player's timeline: seconds, score 0…1, and its label."""
 
     score: float
     label: str
@@ -76,24 +76,24 @@ class Mark(TimeSpan):
 
 @dataclass(frozen=True)
 class Film:
-    """What the player plays.
+    """The state of the player.
 
     Attributes:
-        film: names the video.
-        moment: names the moment; another one is jumped to.
+        film: id of the video.
+        moment: id of the moment; the player seeks to it when it changes.
         title: of the video.
         src: address of the file.
-        offset: seconds of the video at which that file begins.
+        offset: time in the video at which that file starts, seconds.
         start: of the moment, seconds.
         end: of the moment, seconds.
         duration: of the video, seconds.
-        marks: moments on the line.
-        play: begin at once.
-        note: shown over the picture, "" for none.
-        jump: where to go, seconds, and a number that is another at each jump; None for nowhere.
-        clip: address and name of the moment's clip, None for none.
-        replay: whether there is a moment to be replayed.
-        last: whether no other form of the file is to be had, where the browser cannot play this one.
+        marks: moments on the timeline.
+        play: start at once.
+        note: text shown over the video, "" for none.
+        jump: time to seek to, seconds, and a number that changes with each seek; None for none.
+        clip: address and file name of the moment's clip, None for none.
+        replay: whether there is a moment to replay.
+        last: no other form of the file is available if the browser cannot play this one.
     """
 
     film: str
@@ -127,32 +127,32 @@ def _component(name: str) -> Callable[..., Any]:
     return mount
 
 
-def asked(
+def query_inputs(
     key: str,
     session: str,
     picture: str,
     like: tuple[str, str] | None,
-    news: int,
-    take: Callable[[dict[str, str]], None],
-    drop: Callable[[str], None],
+    scroll_count: int,
+    on_picture: Callable[[dict[str, str]], None],
+    on_remove: Callable[[str], None],
 ) -> None:
-    """Show what is asked besides words, and take a picture.
+    """Show the picture and the moment of a query, and let the visitor choose a picture.
 
-    Browsers keep the pictures that they have sent, as long as their tab is open: after a reload they send them again.
+    Browsers keep the pictures that they have sent while their tab is open; after a reload they send them again.
 
     Args:
         key: of this place on the page.
-        session: names the visit that keeps the pictures; another one is sent them again.
-        picture: digest of the one that is asked by, "" for none.
-        like: a moment that others are to be like: in words, and the address of its picture; None for none.
-        news: another number where the page is to be scrolled to this.
-        take: called with digest, name and content (base64) of a picture: a new one has no digest yet, one that the
+        session: id of the session that keeps the pictures; pictures are sent again to another one.
+        picture: digest of the picture of the query, "" for none.
+        like: caption and image address of the moment to find similar ones of; None for none.
+        scroll_count: the page scrolls to this component whenever the number changes.
+        on_picture: called with digest, name and content (base64) of a picture; a new one has no digest, one that the
             browser does not have has no content.
-        drop: called with what is not to be asked any more: "picture" or "like".
+        on_remove: called with the part to remove from the query: "picture" or "like".
     """
     moment = {"label": like[0], "poster": like[1]} if like else None
-    data = {"session": session, "picture": picture, "like": moment, "news": news}
-    _mount("asked", key, data, width="content", taken=take, dropped=drop)
+    data = {"session": session, "picture": picture, "like": moment, "scrollCount": scroll_count}
+    _mount("query_inputs", key, data, width="content", taken=on_picture, dropped=on_remove)
 
 
 def cards(
@@ -160,56 +160,56 @@ def cards(
     groups: list[CardGroup],
     query: str,
     chosen: str,
-    choose: Callable[[str], None],
-    find_like: Callable[[str], None],
+    on_choose: Callable[[str], None],
+    on_find_similar: Callable[[str], None],
 ) -> None:
     """Show cards.
 
     Args:
         key: of this place on the page.
-        groups: what to show.
-        query: that they answer.
-        chosen: id of the one that is open.
-        choose: called with the id of the one that is clicked.
-        find_like: called with the id of the one that others are to be like.
+        groups: the cards.
+        query: of which they are the results.
+        chosen: id of the open card.
+        on_choose: called with the id of a card that is clicked.
+        on_find_similar: called with the id of a card to find similar moments of.
     """
     data = {"groups": [asdict(group) for group in groups], "query": query, "open": chosen}
-    _mount("cards", key, data, chosen=choose, liked=find_like)
+    _mount("cards", key, data, chosen=on_choose, liked=on_find_similar)
 
 
-def player(key: str, film: Film, refused: Callable[[str], None]) -> None:
+def player(key: str, film: Film, on_refused: Callable[[str], None]) -> None:
     """Show the player.
 
     Args:
         key: of this place on the page.
         film: what it plays.
-        refused: called with the address of a file that the browser cannot play.
+        on_refused: called with the address of a file that the browser cannot play.
     """
     data = asdict(film)
     data["moments"] = data.pop("marks")
     data["jump"] = {"to": film.jump[0], "count": film.jump[1]} if film.jump else None
     data["clip"] = {"href": film.clip[0], "name": film.clip[1]} if film.clip else None
-    _mount("player", key, data, refused=refused)
+    _mount("player", key, data, refused=on_refused)
 
 
-def questions(key: str, library: str, examples: tuple[str, ...], asked: str, ask: Callable[[str], None]) -> None:
-    """Show examples and what this browser asked before.
+def questions(key: str, library: str, examples: tuple[str, ...], query: str, on_ask: Callable[[str], None]) -> None:
+    """Show example queries and earlier queries of this browser.
 
     Args:
         key: of this place on the page.
-        library: names it: each has its own history.
-        examples: questions to try.
-        asked: the one that was just answered, "" for none: it is remembered.
-        ask: called with the one that is clicked.
+        library: id of the library; each has its own history.
+        examples: queries to try.
+        query: the current one, which is added to the history; "" for none.
+        on_ask: called with a query that is clicked.
     """
-    _mount("questions", key, {"library": library, "examples": list(examples), "asked": asked}, ask=ask)
+    _mount("questions", key, {"library": library, "examples": list(examples), "asked": query}, ask=on_ask)
 
 
 def reconnect(key: str) -> None:
     """Run the script when the browser has connected again; shows nothing.
 
-    After a restart the server knows nothing of an open page: neither its fragments nor the callbacks of its widgets, so
-    that the first click would be lost. A run of the whole script makes them known before anybody clicks.
+    After a restart the server has no fragments and callbacks of pages that are open in browsers, so that the first
+    click would have no effect. A run of the whole script registers them again.
 
     Args:
         key: of this place on the page.
@@ -218,31 +218,31 @@ def reconnect(key: str) -> None:
 
 
 def uploader(
-    key: str, url: str, limit: int, hint: str, too_large: str, accept: str, uploaded: Callable[[dict[str, Any]], None]
+    key: str, url: str, limit: int, hint: str, too_large: str, accept: str, on_upload: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Take files.
+    """Show a file upload.
 
     Args:
         key: of this place on the page.
-        url: where they are sent.
-        limit: bytes of one.
-        hint: what is taken, in words.
-        too_large: what is said of one beyond the limit.
-        accept: as an HTML input's.
-        uploaded: called with name and job of one that has arrived.
+        url: to which files are sent.
+        limit: maximum size of a file, bytes.
+        hint: which files are accepted, as text.
+        too_large: error text for a larger file.
+        accept: value of the HTML input's attribute.
+        on_upload: called with name and job of an uploaded file.
     """
     data = {"url": url, "limit": limit, "hint": hint, "tooLarge": too_large, "accept": accept}
-    _mount("uploader", key, data, uploaded=uploaded)
+    _mount("uploader", key, data, uploaded=on_upload)
 
 
 def _mount(name: str, key: str, data: dict[str, Any], width: str = "stretch", **events: Callable[[Any], None]) -> None:
-    def teller(event: str, tell: Callable[[Any], None]) -> Callable[[], None]:
+    def make_handler(event: str, callback: Callable[[Any], None]) -> Callable[[], None]:
         def on_event() -> None:
             value = getattr(st.session_state.get(key), event, None)
             if value is not None:
-                tell(value)
+                callback(value)
 
         return on_event
 
-    told = {f"on_{event}_change": teller(event, tell) for event, tell in events.items()}
-    _component(name)(key=key, data=data, width=width, **told)
+    handlers = {f"on_{event}_change": make_handler(event, callback) for event, callback in events.items()}
+    _component(name)(key=key, data=data, width=width, **handlers)

@@ -1,4 +1,4 @@
-"""HTTP connections of the page: uvicorn's, of which none may be held open without sending a whole request."""
+"""An HTTP protocol for uvicorn that closes connections without a complete request after a time limit."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .answers import HEADERS
+from .response_headers import HEADERS
 
-__all__ = ["MOST_CONNECTIONS", "BoundedProtocol"]
+__all__ = ["MAX_CONNECTIONS", "BoundedProtocol"]
 
-REQUEST_SECONDS = 20.0  # within which a request's first line and headers have to be there
-MOST_CONNECTIONS = 512  # at once; further ones are told that the server is busy
+REQUEST_SECONDS = 20.0  # for the request line and headers
+MAX_CONNECTIONS = 512  # at the same time; further ones get the status "busy" (503)
 
 
 class BoundedProtocol(H11Protocol):
-    """Closes a connection that waits too long for its request, however often something of it comes."""
+    """Closes a connection whose request is not complete in time, also if parts of it keep arriving."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -37,14 +37,14 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request, with the headers that all answers have."""
+        """Refuse an invalid request, with the headers of all responses."""
         lines = [b"HTTP/1.1 400 Bad Request", b"content-type: text/plain; charset=utf-8", b"connection: close"]
         lines += [b"content-length: %d" % len(msg), *(b"%b: %b" % header for header in HEADERS)]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + msg.encode("ascii"))
         self.transport.close()
 
     def _watch(self) -> None:
-        """Set the deadline while no request is being answered; what comes does not move it."""
+        """Set the deadline while no request is being answered; received data does not extend it."""
         if self.transport.get_protocol() is not self or (self.cycle is not None and not self.cycle.response_complete):
             self._forget()
         elif self._deadline is None:

@@ -1,4 +1,4 @@
-"""Questions to begin with: of many everyday phrases, those that a library has frames for."""
+"""Choose example queries: everyday phrases that match frames of the library."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["choose_examples", "examples_or_none", "rank_phrases"]
 
 log = logging.getLogger(__name__)
 
-VIDEOS_LOOKED_AT = 60  # of a large library, evenly chosen
-EVERYDAY = (
+MAX_SAMPLED_VIDEOS = 60  # of a large library, evenly spaced
+EVERYDAY_PHRASES = (
     "a dog running",
     "a cat on a sofa",
     "a child laughing",
@@ -62,7 +62,7 @@ EVERYDAY = (
 
 
 def examples_or_none(library: Library, count: int) -> tuple[str, ...]:
-    """As `choose_examples`; none where that fails, for what is only an invitation may be missing."""
+    """As `choose_examples`; empty where that fails, because examples are optional."""
     try:
         return choose_examples(library, count)
     except Exception:
@@ -71,17 +71,17 @@ def examples_or_none(library: Library, count: int) -> tuple[str, ...]:
 
 
 def choose_examples(library: Library, count: int) -> tuple[str, ...]:
-    """Phrases that the library's videos answer.
+    """Phrases that match the library's videos.
 
     Args:
         library: with its model loaded.
-        count: how many at most.
+        count: maximum number of phrases.
     """
     from vtg.library.tables import INDEXED
 
     paths = [entry.path for entry in library.videos() if entry.state == INDEXED]
-    step = max(1, len(paths) // VIDEOS_LOOKED_AT)
-    embeddings = [library.open_features(path).embedding for path in paths[::step][:VIDEOS_LOOKED_AT]]
+    step = max(1, len(paths) // MAX_SAMPLED_VIDEOS)
+    embeddings = [library.open_features(path).embedding for path in paths[::step][:MAX_SAMPLED_VIDEOS]]
     frames = [np.asarray(embedding) for embedding in embeddings if embedding is not None]
     if not frames:
         return ()
@@ -92,21 +92,21 @@ def choose_examples(library: Library, count: int) -> tuple[str, ...]:
 
 
 def rank_phrases(logits: list[np.ndarray], count: int) -> list[int]:
-    """Order phrases by how clearly some frame shows them and nothing else; those of different videos come first.
+    """Rank phrases by their highest probability in a frame; phrases of different videos come first.
 
     Args:
-        logits: one a video, [T, M + B]: of its frames with the phrases, and with prompts for nothing in particular.
+        logits: one per video, [T, M + B]: of its frames with the phrases and with the background prompts.
         count: M.
 
     Returns:
-        Indices into the phrases, best first; a phrase that is nowhere the likeliest is left out.
+        Indices of the phrases, best first, without phrases that are not the likeliest in any frame.
     """
     clarity = np.stack([_best_share(video)[:count] for video in logits])  # [videos, M]
-    best, home = clarity.max(axis=0), clarity.argmax(axis=0)
+    best, best_video = clarity.max(axis=0), clarity.argmax(axis=0)
     order = [int(index) for index in np.argsort(-best) if best[index] > 0]
     first_of: dict[int, int] = {}
     for index in order:
-        first_of.setdefault(int(home[index]), index)
+        first_of.setdefault(int(best_video[index]), index)
     leading = set(first_of.values())
     return [index for index in order if index in leading] + [index for index in order if index not in leading]
 
@@ -123,7 +123,7 @@ def _phrases(library: Library) -> list[str]:
     from vtg.clip.specs import DEMO
 
     if library.model.encoder.pretrained != DEMO:
-        return list(EVERYDAY)
+        return list(EVERYDAY_PHRASES)
     from vtg.demo.world import COLOURS, SHAPES
 
     return [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]

@@ -1,4 +1,4 @@
-"""Exports of results: keeps what visitors see, and gives it in the forms that editors and tables open."""
+"""Keep the results of recent searches and export them as JSON, CSV, SRT, EDL and OTIO."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["FORMS", "Export", "KeptResults"]
 
 FORMS = {".json": "application/json", ".csv": "text/csv", ".srt": "application/x-subrip"}
 FORMS |= {".edl": "text/plain", ".otio": "application/json"}
-KEPT = 64  # results: those that visitors looked at last
-LONGEST_NAME = 60  # characters of a question in the name of a file
+MAX_KEPT_RESULTS = 64  # most recent searches
+LONGEST_NAME = 60  # characters of a query in a file name
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Export:
 
 
 class KeptResults:
-    """Results of searches, as long as somebody may want to export them."""
+    """The results of recent searches, for export."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[str, tuple[Hit, ...]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def keep(self, title: str, hits: Sequence[Hit]) -> str:
-        """Keep results, and give their name; the same ones have the same name.
+        """Keep results and return their id, which depends on their content only.
 
         Args:
-            title: what was asked, in words.
+            title: the query as text.
             hits: best first.
         """
         results = title, tuple(hits)
@@ -57,7 +57,7 @@ class KeptResults:
         with self._lock:
             self._kept[name] = results
             self._kept.move_to_end(name)
-            while len(self._kept) > KEPT:
+            while len(self._kept) > MAX_KEPT_RESULTS:
                 self._kept.popitem(last=False)
         return name
 
@@ -65,13 +65,13 @@ class KeptResults:
         """Results as a file; see `vtg.library.export.export_hits`.
 
         Args:
-            name: what `keep` has given.
+            name: from `keep`.
             form: one of `FORMS`.
-            shown: how the path of a video is written in it.
+            shown: converts the path of a video for display.
 
         Raises:
-            VtgError: there is no such form, or the results are not kept any more.
-            VideoError: a video cannot be read any more, so that nobody knows its frames.
+            VtgError: there is no such format, or the results are not kept any more.
+            VideoError: a video cannot be read any more, so that its frame rate is unknown.
         """
         from vtg.library.export import EXPORTS
 

@@ -1,4 +1,4 @@
-"""Long work in the background: one thread a worker, so that the page never waits and a reload loses nothing."""
+"""Run long jobs in background threads, independent of sessions and reloads."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.progress import Progress
 
 __all__ = ["CANCELLED", "DONE", "FAILED", "RUNNING", "WAITING", "Cancelled", "Job", "Worker"]
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
-KEPT = 50  # finished jobs that can still be asked for
+MAX_FINISHED_JOBS = 50  # kept for display
 log = logging.getLogger(__name__)
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error
-    """Raised inside a job's work when somebody has cancelled it."""
+    """Raised in a job's work when the job was cancelled."""
 
 
 @dataclass
 class Job:
-    """One piece of work; the worker's thread writes it, everybody reads it.
+    """One job; written by the worker's thread, read by all threads.
 
     Attributes:
-        number: its place among all jobs of its worker.
-        kind: what sort of work, such as "index".
-        title: for people.
-        work: does it; may return what the page shows in the end.
-        give_up: called where the job has failed or was cancelled, also before it began; None for nothing to be undone.
+        number: of the job in its worker.
+        kind: of work, such as "index".
+        title: for display.
+        work: the function; it may return a result.
+        on_failure: called after the job failed or was cancelled, also before its start; None for no cleanup.
         state: one of this module's states.
         share: done, 0…1.
-        note: what is being done at the moment.
-        result: what the work returned.
-        error: why it failed, one line.
+        note: the current step.
+        result: return value of the work.
+        error: one line; "" without an error.
     """
 
     number: int
     kind: str
     title: str
     work: Callable[[Job], Any] = field(repr=False)
-    give_up: Callable[[], None] | None = field(default=None, repr=False)
+    on_failure: Callable[[], None] | None = field(default=None, repr=False)
     state: str = WAITING
     share: float = 0.0
     note: str = ""
@@ -54,31 +55,35 @@ class Job:
 
     @property
     def active(self) -> bool:
-        """Whether it is still to come to an end."""
+        """Whether it has not ended yet."""
         return self.state in (WAITING, RUNNING)
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody has cancelled it."""
+        """Whether it was cancelled."""
         return self._stop.is_set()
 
     def cancel(self) -> None:
-        """Ask it to end; it does at its next step."""
+        """Cancel the job; it ends at its next step."""
         self._stop.set()
 
-    def report(self, share: float, note: str = "") -> None:
-        """Tell how far the work is.
+    def report(self, state: Progress, note: str = "") -> None:
+        """Update the progress: a `Reporter` of vtg.
+
+        Args:
+            state: of the work as a whole.
+            note: for people; "" for the step of `state`.
 
         Raises:
-            Cancelled: somebody has asked it to end.
+            Cancelled: the job was cancelled.
         """
         if self.stopping:
             raise Cancelled
-        self.share, self.note = min(1.0, max(0.0, share)), note
+        self.share, self.note = min(1.0, max(0.0, state.share)), note or state.step
 
 
 class Worker:
-    """Does jobs one after the other, in a thread that ends with the process.
+    """Runs jobs one after the other in a daemon thread.
 
     Args:
         name: of the thread.
@@ -92,37 +97,37 @@ class Worker:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def submit(
-        self, kind: str, title: str, work: Callable[[Job], Any], give_up: Callable[[], None] | None = None
+        self, kind: str, title: str, work: Callable[[Job], Any], on_failure: Callable[[], None] | None = None
     ) -> Job:
         """Queue work.
 
         Args:
-            kind: what sort of work.
-            title: for people.
+            kind: of work.
+            title: for display.
             work: called with its job in the worker's thread.
-            give_up: called in that thread where the job has failed or was cancelled.
+            on_failure: called in that thread after the job failed or was cancelled.
         """
         with self._changed:
-            job = Job(next(self._numbers), kind, title, work, give_up)
+            job = Job(next(self._numbers), kind, title, work, on_failure)
             self._waiting.append(job)
             self._all.append(job)
             ended = [old for old in self._all if not old.active]
-            for old in ended[: max(0, len(ended) - KEPT)]:
+            for old in ended[: max(0, len(ended) - MAX_FINISHED_JOBS)]:
                 self._all.remove(old)
             self._changed.notify()
             return job
 
     def jobs(self, kind: str | None = None) -> list[Job]:
-        """Those that wait, run or ended lately, oldest first."""
+        """The jobs that wait, run or ended recently, oldest first."""
         with self._changed:
             return [job for job in self._all if kind is None or job.kind == kind]
 
     def find(self, number: int) -> Job | None:
-        """The job of a number, as long as it is kept."""
+        """The job with a number; None if it is not kept any more."""
         return next((job for job in self.jobs() if job.number == number), None)
 
     def dismiss(self, job: Job) -> None:
-        """Forget a job that has ended."""
+        """Remove a job that has ended."""
         with self._changed:
             if not job.active and job in self._all:
                 self._all.remove(job)
@@ -139,16 +144,16 @@ class Worker:
                     self._changed.wait()
                 job = self._waiting.popleft()
             end = CANCELLED if job.stopping else self._do(job)
-            if end != DONE and job.give_up is not None:
+            if end != DONE and job.on_failure is not None:
                 try:
-                    job.give_up()
+                    job.on_failure()
                 except Exception:
                     log.exception("job %s could not be undone", job.title)
-            job.state = end  # last: who sees that it has ended finds nothing of it any more
+            job.state = end  # last, so that cleanup is complete when the job counts as ended
 
     @staticmethod
     def _do(job: Job) -> str:
-        """Work, and give the state in which that ended."""
+        """Run a job; return its final state."""
         job.state = RUNNING
         try:
             job.result = job.work(job)
@@ -156,13 +161,13 @@ class Worker:
             return CANCELLED
         except VtgError as error:
             job.error = str(error)
-        except OSError as error:  # a full disk, a folder that went
+        except OSError as error:  # such as a full disk or a deleted folder
             where = f"{error.filename}: " if error.filename else ""
             job.error = f"{where}{error.strerror or error}"
         except Exception:
-            # The worker serves everybody: one broken job must not end it.
+            # A failing job must not end the worker, which all sessions share.
             log.exception("job %s failed", job.title)
-            job.error = "it failed in a way that nobody foresaw; the server's log says more"
+            job.error = "unexpected error: see the server's log, and try again"
         else:
             if job.stopping:
                 return CANCELLED

@@ -1,9 +1,9 @@
-"""The addresses of files: sends videos by range, and makes posters, previews and clips when they are first asked for.
+"""HTTP routes of files: videos by byte range; posters, previews and clips, which are made on first request.
 
-Streamlit's own media files are read whole into its memory, and a film has gigabytes. So the page has addresses of its
-own, in the same server and on the same port: what reaches the page (another machine, a proxy, TLS) reaches its videos.
-Each begins with a secret of the server's start, so that no other site that a visitor looks at can read them, and names
-a video by its content key: only what is in the library can be asked for.
+Streamlit reads its own media files completely into memory, which is impossible for long videos. So the page has routes
+of its own, in the same server and on the same port, which also work through proxies and TLS. Each address contains a
+secret of this server start, so that other sites cannot read the files, and the content key of a video, so that only
+videos of the library can be requested.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ JPEG_QUALITY = 82
 PREVIEW_MARGIN = 0.5  # seconds before and after the moment
 LONGEST_PREVIEW = 20.0  # seconds
 LONGEST_CLIP = 3600.0  # seconds
-AT_ONCE = max(1, (os.cpu_count() or 1) - 1)  # files made at the same time: a question that is asked gets a core
-GONE_AWAY = 499  # the status, which nobody reads, of an answer to who has gone
+MAX_PARALLEL_FILES = max(
+    1, (os.cpu_count() or 1) - 1
+)  # files made at the same time: a question that is asked gets a core
+CLIENT_CLOSED_STATUS = 499  # the status, which nobody reads, of an answer to who has gone
 TYPES = {".webm": "video/webm", ".mkv": "video/x-matroska", ".avi": "video/x-msvideo", ".ogv": "video/ogg"}
 
 
 def media_url(backend: Backend, kind: str, video: str, *times: float, query: str = "") -> str:
-    """The address of something made from a video.
+    """The address of a file made from a video.
 
     Args:
         backend: whose library has it.
@@ -58,7 +60,7 @@ def media_url(backend: Backend, kind: str, video: str, *times: float, query: str
 
 
 def result_url(backend: Backend, job: int) -> str:
-    """The address of the file that a job has made.
+    """The address of a job's result file.
 
     Args:
         backend: whose job it was.
@@ -68,31 +70,31 @@ def result_url(backend: Backend, job: int) -> str:
 
 
 def export_url(backend: Backend, results: str, form: str) -> str:
-    """The address of a search's results in a form for editors and tables.
+    """The address of an export of search results.
 
     Args:
-        backend: who keeps them.
-        results: what `KeptResults.keep` has called them.
+        backend: that keeps them.
+        results: id from `KeptResults.keep`.
         form: one of `exports.FORMS`.
     """
     return f"/vtg/{backend.secret}/export/{results}/{form.removeprefix('.')}"
 
 
 def clip_name(path: str, start: float, end: float) -> str:
-    """What a clip's file is called."""
+    """File name of a clip."""
     return fitted_name("", one_line(Path(path).stem), f" {format_time(start)}-{format_time(end)}.mp4".replace(":", "."))
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """A file that is made when it is first asked for.
+    """A file that is made on first request.
 
     Attributes:
         suffix: of its name.
-        what: it is made from; the same parts are the same file.
+        what: cache key: equal parts are the same file.
         make: writes it.
         media_type: of its content.
-        name: that it is downloaded under; None for what is looked at.
+        name: for downloads; None for files that are displayed.
     """
 
     suffix: str
@@ -103,15 +105,15 @@ class _Recipe:
 
 
 def media_routes(backend: Callable[[], Backend]) -> list[Route]:
-    """The routes of all addresses that `media_url` gives, and of results of jobs.
+    """The routes of the addresses from `media_url`, `result_url` and `export_url`.
 
     Args:
-        backend: gives the one to serve.
+        backend: returns the current backend.
     """
     from anyio import Semaphore
     from starlette.routing import Route
 
-    slots = Semaphore(AT_ONCE)
+    slots = Semaphore(MAX_PARALLEL_FILES)
 
     def route(path: str, answer: Callable[[Backend, Request], Response | _Recipe]) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -135,12 +137,12 @@ def media_routes(backend: Callable[[], Backend]) -> list[Route]:
 async def _respond(
     backend: Backend, request: Request, answer: Callable[[Backend, Request], Response | _Recipe], slots: Semaphore
 ) -> Response:
-    """Answers only who knows the secret, and in one line where something is wrong."""
+    """Check the secret and respond; errors are responses of one line."""
     from anyio import to_thread
     from starlette.responses import PlainTextResponse
 
     if not secrets.compare_digest(request.path_params["secret"].encode(), backend.secret.encode()):
-        return PlainTextResponse("this address is of an earlier start of the page: reload it", 403)
+        return PlainTextResponse("this address is outdated: reload the page", 403)
     try:
         answered = await to_thread.run_sync(answer, backend, request)
         if not isinstance(answered, _Recipe):
@@ -148,9 +150,9 @@ async def _respond(
         path = backend.made.find(answered.suffix, *answered.what)
         if path is None:
             async with slots:
-                # Who has asked something else since does not wait for these pictures any more.
+                # The client may have left while the request waited.
                 if await request.is_disconnected():
-                    return PlainTextResponse("", GONE_AWAY)
+                    return PlainTextResponse("", CLIENT_CLOSED_STATUS)
                 path = await to_thread.run_sync(_make, backend, answered)
         return _file(path, answered.media_type, answered.name)
     except VtgError as error:
@@ -185,7 +187,7 @@ def _proxy(backend: Backend, request: Request) -> Response:
     kind = "recoded" if "/recoded/" in request.url.path else "proxy"
     path = backend.made.find(".mp4", kind, request.path_params["video"])
     if path is None:
-        raise VtgError("this copy is not made yet")
+        raise VtgError("this copy is not ready yet: try again later")
     return _file(path, "video/mp4", keep=False)
 
 
@@ -236,10 +238,10 @@ def _why(backend: Backend, request: Request) -> _Recipe:
 def _result(backend: Backend, request: Request) -> Response:
     job = backend.films.find(request.path_params["job"])
     if job is None or job.state != DONE or not isinstance(job.result, tuple):
-        raise VtgError("this file is not there any more: make it again")
+        raise VtgError("this file does not exist any more: make it again")
     path, name = job.result
     if not path.is_file():
-        raise VtgError("this file is not there any more: make it again")
+        raise VtgError("this file does not exist any more: make it again")
     return _file(path, "video/mp4", name, keep=False)
 
 

@@ -1,4 +1,4 @@
-"""How the page was started."""
+"""Options of the page's server."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ __all__ = ["Options"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says of the page.
+    """Options of `vtg ui`.
 
     Attributes:
         folder: of the library; None for the default one.
-        roots: folders that visitors may add videos from.
-        model: what a new library is made with, or the head and the weights that an old one is asked with; None for its
-            own.
+        roots: folders from which visitors may add videos.
+        model: of a new library, or head and weights for an existing one; None for its own.
         device: a torch device; None for the best.
-        upload_bytes: the largest file that may be uploaded; 0 forbids uploads.
-        host: name or address that is listened on.
-        allow_hosts: further names that the page is reached under; see `origins.OwnAddresses`.
-        password: that visitors have to give; None for none.
+        upload_bytes: maximum size of an uploaded file; 0 forbids uploads.
+        host: name or address to listen on.
+        allow_hosts: further host names of the page; see `origins.OwnAddresses`.
+        password: of the page; None for none.
     """
 
     folder: Path | None = None

@@ -1,7 +1,7 @@
-"""Which addresses are the page's own: what the Host and Origin of a request may say.
+"""Check the Host and Origin headers of requests against the addresses of the page.
 
-A browser sends both with every request that matters. A name that somebody's DNS leads to this machine (DNS rebinding)
-shows in Host, a script of another site, or of another port of this machine, in Origin.
+Browsers send both with every request that matters. Host shows DNS rebinding (another name that resolves to this
+machine), Origin shows scripts of other sites or of other ports of this machine.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _ORIGIN = re.compile(r"(https?)://([^/?#@\s]+)", re.IGNORECASE)
 
 
 class OwnAddresses:
-    """The addresses under which the page may be asked for.
+    """The addresses of the page.
 
     Args:
-        host: name or address that is listened on, as the user wrote it.
-        port: that is listened on.
-        allowed: further names, each with ``:port`` or without one, such as that of a proxy in front of the page. One
-            without a port goes with the page's own and with the default ones of HTTP and HTTPS.
+        host: name or address to listen on, as given by the user.
+        port: to listen on.
+        allowed: further host names, with or without ``:port``, such as that of a reverse proxy. Without a port, the
+            page's port and the default ports of HTTP and HTTPS are allowed.
 
     Raises:
-        VtgError: one of `allowed` is no name.
+        VtgError: one of `allowed` is not a host name.
     """
 
     def __init__(self, host: str, port: int, allowed: Iterable[str] = ()) -> None:
@@ -45,19 +45,17 @@ class OwnAddresses:
         self._allowed: set[tuple[str, int]] = set()
         for written in allowed:
             if (parsed := parse_authority(written)) is None:
-                raise VtgError(
-                    f"{written}: is no name of a machine; write it like videos.example or videos.example:8080"
-                )
+                raise VtgError(f"{written}: is not a host name; write it like videos.example or videos.example:8080")
             name, own_port = parsed
             self._allowed |= {(name, each) for each in ((port, 80, 443) if own_port is None else (own_port,))}
 
     def is_host(self, host: str, local: str | None = None) -> bool:
-        """Whether a request's Host is the page's own.
+        """Whether a request's Host is an address of the page.
 
         Args:
-            host: as the request has it.
-            local: address of this machine at which the request arrived, which counts where all are listened on. An
-                address can be no other site's: only names are led elsewhere.
+            host: header of the request.
+            local: address of this machine at which the request arrived; allowed if the page listens on all addresses.
+                This is safe, because DNS rebinding needs a name.
         """
         if (parsed := parse_authority(host)) is None:
             return False
@@ -70,24 +68,24 @@ class OwnAddresses:
         )
 
     def is_origin(self, origin: str, host: str) -> bool:
-        """Whether a request's Origin is the page itself: what its Host says, or one of the allowed names.
+        """Whether a request's Origin is the page itself: that of its Host, or one of the allowed names.
 
         Args:
-            origin: as the request has it.
-            host: that `is_host` has taken.
+            origin: header of the request.
+            host: header of the request, accepted by `is_host`.
         """
         if (found := _ORIGIN.fullmatch(origin)) is None or (parsed := parse_authority(found[2])) is None:
             return False
-        usual = DEFAULT_PORTS[found[1].lower()]
-        name, port = parsed[0], usual if parsed[1] is None else parsed[1]
+        default = DEFAULT_PORTS[found[1].lower()]
+        name, port = parsed[0], default if parsed[1] is None else parsed[1]
         if (name, port) in self._allowed:
             return True
         asked = parse_authority(host)
-        return asked is not None and (name, port) == (asked[0], usual if asked[1] is None else asked[1])
+        return asked is not None and (name, port) == (asked[0], default if asked[1] is None else asked[1])
 
 
 def parse_authority(text: str) -> tuple[str, int | None] | None:
-    """Name, in lower case and without brackets, and port of a Host; None where it is none."""
+    """Name (lower case, without brackets) and port of a Host header; None if it is invalid."""
     if (found := _AUTHORITY.fullmatch(text)) is None:
         return None
     port = int(found[2]) if found[2] else None
@@ -95,7 +93,7 @@ def parse_authority(text: str) -> tuple[str, int | None] | None:
 
 
 def listens_everywhere(host: str) -> bool:
-    """Whether a host that is listened on stands for all addresses of this machine."""
+    """Whether listening on a host means all addresses of this machine."""
     try:
         return ipaddress.ip_address(_plain_name(host)).is_unspecified
     except ValueError:
@@ -103,7 +101,7 @@ def listens_everywhere(host: str) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Whether what is listened on is reached from this machine alone."""
+    """Whether a host can only be reached from this machine."""
     name = _plain_name(host)
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -112,14 +110,14 @@ def is_local(host: str) -> bool:
 
 
 def _without_mapping(address: str) -> str:
-    """An address of this machine as visitors write it: a socket for both kinds has those of IPv4 inside IPv6."""
+    """Convert an IPv4 address mapped to IPv6, as dual-stack sockets report it, to plain IPv4."""
     plain = _plain_name(address)
     mapped = ipaddress.IPv6Address(plain).ipv4_mapped if ":" in plain else None
     return str(mapped or plain)
 
 
 def _plain_name(name: str) -> str:
-    """A name or address in the one form in which it is compared."""
+    """Normalize a host name or address for comparison."""
     name = name.strip("[]").partition("%")[0].lower()
     try:
         return str(ipaddress.ip_address(name))

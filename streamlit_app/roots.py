@@ -1,4 +1,4 @@
-"""Which files of this machine visitors may add by name: those below the folders that the page was started with."""
+"""The folders from which visitors may add files by path, and checks that paths stay within them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from vtg.text import from_utf8, to_utf8
 
 __all__ = ["Roots"]
 
-LEVELS = 2  # of folders below a root that are offered
+FOLDER_LEVELS = 2  # of folders below a root that are listed
 
 
 class Roots:
-    """Folders that may be read, and nothing else: what links in them lead to counts by where it really is.
+    """The folders that may be read; links are resolved before a path is checked.
 
     Args:
-        folders: may be none.
-        known: whether visitors may know where on this machine these are; else each goes by its own name.
+        folders: may be empty.
+        known: visitors may see the absolute paths; otherwise only the names of the folders.
 
     Attributes:
-        named: the folders, without links, by the names that visitors write: their own, with a number where two have
-            the same.
+        named: the resolved folders by the names that visitors use: their own, with a number where two are equal.
     """
 
     def __init__(self, folders: Iterable[Path], known: bool = True) -> None:
@@ -40,37 +39,37 @@ class Roots:
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """The folders, without links."""
+        """The resolved folders."""
         return tuple(self.named.values())
 
     def hold(self, path: Path) -> bool:
-        """Whether a file or folder is really below one of the folders, wherever links lead."""
+        """Whether a resolved file or folder is below one of the folders."""
         try:
             real = path.resolve()
         except (OSError, RuntimeError, ValueError):
             return False
         return any(real.is_relative_to(root) for root in self.places)
 
-    def lead_out(self, path: Path) -> bool:
-        """Whether a path below one of the folders leads out of all of them, by links."""
+    def escapes(self, path: Path) -> bool:
+        """Whether a path below one of the folders leaves all of them by links."""
         return any(path.is_relative_to(root) for root in self.places) and not self.hold(path)
 
     def allowed(self, written: str) -> Path:
-        """The file or folder that a visitor may add by name.
+        """Resolve the path of a file or folder that a visitor wants to add.
 
         Args:
-            written: absolute, relative to one of the roots, or beginning with the name of one.
+            written: absolute, relative to one of the roots, or starting with the name of one.
 
         Returns:
-            It, without links.
+            The resolved path.
 
         Raises:
-            VtgError: it lies outside the roots, or is not there.
+            VtgError: it lies outside the roots, or does not exist.
         """
         if not self:
             raise VtgError("This page may read no folders: start it with vtg ui --root FOLDER, or upload files.")
         try:
-            resolved = [path.resolve() for path in self._meant(from_utf8(written.strip()))]
+            resolved = [path.resolve() for path in self._candidates(from_utf8(written.strip()))]
         except (ValueError, OSError, RuntimeError):
             raise VtgError(f"{written[:100]}: is not a path") from None
         inside = [path for path in resolved if self.hold(path)]
@@ -85,9 +84,9 @@ class Roots:
                 return path
         raise VtgError(f"{written[:200]}: no such file or folder.")
 
-    def _meant(self, written: str) -> list[Path]:
+    def _candidates(self, written: str) -> list[Path]:
         path = Path(written)
-        if written == "~" or written.startswith("~/"):  # not those of others, whose names would be told
+        if written == "~" or written.startswith("~/"):  # not `~user`, which would show whether a user exists
             path = path.expanduser()
         if path.is_absolute():
             return [path]
@@ -96,14 +95,14 @@ class Roots:
         return [*named, *(root / path for root in self.places)]
 
     def folders(self, most: int = 300) -> list[str]:
-        """The roots and the folders up to two levels below them that are really there, for choosing from.
+        """The roots and their subfolders up to two levels, for a list of choices.
 
         Args:
-            most: of them.
+            most: maximum number of folders.
         """
         found: list[str] = []
         for name, root in self.named.items():
-            for path in (root, *_below(root, LEVELS)):
+            for path in (root, *_below(root, FOLDER_LEVELS)):
                 inner = path.relative_to(root).parts
                 found.append(to_utf8(str(path)) if self._known else to_utf8("/".join((name, *inner))))
                 if len(found) >= most:
@@ -112,7 +111,7 @@ class Roots:
 
 
 def _below(folder: Path, levels: int) -> Iterator[Path]:
-    """Folders below one that are no links and not hidden, each level after the one before."""
+    """Subfolders that are neither links nor hidden, level by level."""
     level = [folder]
     for _ in range(levels):
         inner: list[Path] = []

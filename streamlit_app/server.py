@@ -1,4 +1,4 @@
-"""Starts the page: Streamlit with settings for a tool that runs for hours, and the addresses of files beside it."""
+"""Start the page's server: Streamlit with its settings, the routes of files, and the access checks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from vtg.errors import VtgError
 
-from . import backend as backend_room
+from . import backend as backend_module
 from .backend import Backend
-from .look import THEME
 from .options import Options
 from .origins import OwnAddresses
 from .sign_in import SignIn
+from .theme import THEME
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -30,34 +30,34 @@ SETTINGS: dict[str, object] = {
     "client.showErrorDetails": "none",
     "client.toolbarMode": "viewer",
     "global.developmentMode": False,
-    "global.disableWidgetStateDuplicationWarning": True,  # see `visit.initial`
+    "global.disableWidgetStateDuplicationWarning": True,  # see `page_state.widget_default`
     "logger.level": "error",
     "runner.magicEnabled": False,
     "server.baseUrlPath": "",
     "server.enableCORS": True,
     "server.enableStaticServing": False,
-    # It is for a way of uploading that the page does not have; `guard` sees to where requests come from.
+    # Protects Streamlit's own uploads, which the page does not use; `guard` checks the origin of requests.
     "server.enableXsrfProtection": False,
     "server.fileWatcherType": "none",
     "server.headless": True,
-    "server.maxUploadSize": 1,  # MB: files come by an address of our own
+    "server.maxUploadSize": 1,  # MB: uploads have a route of their own
     **THEME,
 }
 PAGES = ("search", "video", "library", "models")
-STOP_SECONDS = 2  # that a film which is being sent gets when the server is told to stop
+STOP_SECONDS = 2  # for responses that are being sent when the server stops
 
 
 def make_app(options: Options, port: int) -> ASGIApp:
-    """The whole page as an ASGI application; `backend.use` says what it shows.
+    """The page as an ASGI application, for the backend set by `backend.use`.
 
     Args:
         options: how the page was started.
-        port: that it will be reached at.
+        port: on which it is served.
 
     Raises:
-        VtgError: a name that the page may be reached under is none.
+        VtgError: one of the allowed host names is invalid.
     """
-    # The script imports this package by name, wherever it is started from.
+    # The script imports this package by name, from any working directory.
     home = str(Path(__file__).resolve().parent.parent)
     if home not in sys.path:
         sys.path.insert(0, home)
@@ -73,28 +73,28 @@ def make_app(options: Options, port: int) -> ASGIApp:
     own = OwnAddresses(options.host, port, options.allow_hosts)
     settings = SETTINGS | {"server.port": port, "browser.serverPort": port}
     config.get_config_options(force_reparse=True, options_from_flags=settings)
-    # Last: for what Streamlit has no file of it answers with its page, as if it were there.
+    # Last, because Streamlit answers unknown addresses with its page.
     nothing = Route("/vtg/{rest:path}", lambda _: PlainTextResponse("there is no such file", 404))
-    routes = [*media_routes(backend_room.current), upload_route(backend_room.current), nothing]
+    routes = [*media_routes(backend_module.current), upload_route(backend_module.current), nothing]
     app: ASGIApp = App(Path(__file__).with_name("app.py"), routes=routes)
     return Guard(app, own, PAGES, SignIn(options.password, f"vtg_{port}") if options.password else None)
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """A socket that listens already, so that a taken port is known before anything is loaded.
+    """Open a listening socket, so that a port in use is reported before anything is loaded.
 
     Args:
         host: a name or address of this machine.
-        port: 0 for any that is free.
+        port: 0 for any free port.
 
     Raises:
-        VtgError: it cannot be had.
+        VtgError: the address is invalid or in use.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise VtgError(f"{host}: is no address of this machine ({error.strerror}); leave --host out") from None
+        raise VtgError(f"{host}: is not an address of this machine ({error.strerror}); leave --host out") from None
     try:
         if os.name != "nt":  # on Windows it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,40 +107,40 @@ def open_port(host: str, port: int) -> socket.socket:
 
 
 def serve(backend: Backend, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve the page until the process is told to stop.
+    """Serve the page until the process is stopped.
 
     Args:
-        backend: what it shows.
+        backend: the library and its model.
         listener: from `open_port`.
         ready: called once the page can be reached.
     """
     import uvicorn
 
-    from .connections import MOST_CONNECTIONS, BoundedProtocol
-    from .messages import LARGEST_MESSAGE
-    from .uploads import drop_leftovers
+    from .connections import MAX_CONNECTIONS, BoundedProtocol
+    from .socket_messages import MAX_MESSAGE_BYTES
+    from .uploads import delete_abandoned_uploads
 
-    backend_room.use(backend)
-    drop_leftovers(backend.uploads)
+    backend_module.use(backend)
+    delete_abandoned_uploads(backend.uploads)
     config = uvicorn.Config(
         make_app(backend.options, listener.getsockname()[1]),
         http=BoundedProtocol,
-        limit_concurrency=MOST_CONNECTIONS,
-        ws_max_size=LARGEST_MESSAGE,
-        log_config=None,  # Streamlit has set the logs up
+        limit_concurrency=MAX_CONNECTIONS,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        log_config=None,  # Streamlit has configured logging
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=STOP_SECONDS,  # a film that is being sent does not hold up the end
+        timeout_graceful_shutdown=STOP_SECONDS,  # do not wait for long downloads
     )
     server = uvicorn.Server(config)
 
-    def tell() -> None:
+    def wait_until_started() -> None:
         while not server.started and not server.should_exit:
             threading.Event().wait(0.05)
         if server.started:
             ready()
 
-    # uvicorn takes a refused socket for a mistake of the page.
+    # uvicorn logs a refused WebSocket as an error of the application.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "completing handshake" not in str(record.msg))
-    threading.Thread(target=tell, name="vtg-ready", daemon=True).start()
+    threading.Thread(target=wait_until_started, name="vtg-ready", daemon=True).start()
     server.run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""What visitors are told of this machine's paths: all of them on this machine itself, nothing absolute elsewhere."""
+"""Convert paths for display: absolute paths are shown only to visitors on this machine."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _FOLDERS = re.compile(
 
 
 def may_know_paths(host: str, allow_hosts: Iterable[str]) -> bool:
-    """Whether all visitors are on this machine.
+    """Whether the page can only be reached from this machine.
 
     Args:
-        host: that is listened on.
-        allow_hosts: further names that the page is reached under.
+        host: name or address to listen on.
+        allow_hosts: further host names of the page.
     """
     names = (parse_authority(name) for name in allow_hosts)
     return is_local(host) and all(parsed is not None and is_local(parsed[0]) for parsed in names)
 
 
 class ShownPaths:
-    """How paths are written for visitors.
+    """Converts paths for display.
 
     Args:
-        known: whether they may know the paths of this machine, so that nothing is changed.
-        folders: names for visitors, and the folders that have them.
+        known: visitors may see absolute paths, so that nothing is changed.
+        folders: display names and the folders they stand for.
     """
 
     def __init__(self, known: bool, folders: Iterable[tuple[str, Path]]) -> None:
@@ -41,7 +41,7 @@ class ShownPaths:
         self._folders = sorted(folders, key=lambda item: len(str(item[1])), reverse=True)
 
     def path(self, path: str | Path) -> str:
-        """A file or folder: below a folder with a name as such a path, else by its own name alone."""
+        """The displayed path: relative to a named folder, or else only the last part."""
         path = Path(path)
         if self.known:
             return str(path)
@@ -51,7 +51,7 @@ class ShownPaths:
         return path.name or "/"
 
     def text(self, text: str) -> str:
-        """A message, in which paths may be."""
+        """A message, with the paths in it converted."""
         if self.known:
             return text
         for name, folder in self._folders:

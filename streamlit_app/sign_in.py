@@ -1,4 +1,4 @@
-"""Ask for the page's password on a page that needs no script, and remember who has given it."""
+"""Sign in with the page's password: a form without scripts, session cookies, and limits on attempts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote
 
 from vtg.errors import VtgError
 
-from .look import ACCENT
+from .theme import ACCENT
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,19 +29,19 @@ PATH = "/sign-in"
 VARIABLE = "VTG_PASSWORD"
 LONGEST_PASSWORD = 1024  # bytes
 LONGEST_FORM = 8192  # bytes
-FORM_SECONDS = 10.0  # that a browser may take to send it
+FORM_SECONDS = 10.0  # for sending the form
 SIGNED_IN_SECONDS = 7 * 86_400.0
-MOST_SIGNED_IN = 1000  # visits; the oldest have to sign in again
+MAX_SESSIONS = 1000  # the oldest have to sign in again
 WINDOW_SECONDS = 60.0
-TRIES, TRIES_OF_ALL = 5, 100  # in that time: of one address, and of all together
-MOST_ADDRESSES = 10_000  # remembered
+TRIES, TRIES_OF_ALL = 5, 100  # per window: of one address, and of all addresses
+MAX_ADDRESSES = 10_000  # of which attempts are counted
 
 
 def read_password(file: Path | None, environment: Mapping[str, str]) -> str | None:
-    """The password from the first line of a file, else from the environment; None where neither is given.
+    """Read the password from the first line of a file, or from the environment; None where neither is given.
 
     Raises:
-        VtgError: the file cannot be read, or what is given is empty or too long.
+        VtgError: the file cannot be read, or the password is empty or too long.
     """
     if file is None:
         if (password := environment.get(VARIABLE)) is None:
@@ -64,12 +64,12 @@ def read_password(file: Path | None, environment: Mapping[str, str]) -> str | No
 
 
 class SignIn:
-    """Who may see a page with a password.
+    """Password check and sessions of the page.
 
     Args:
         password: of the page.
-        name: of the cookie; each page on a machine has its own, as ports share them.
-        clock: gives seconds.
+        name: of the cookie; each page on a machine needs its own, because cookies are shared between ports.
+        clock: returns seconds.
     """
 
     def __init__(self, password: str, name: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -77,17 +77,17 @@ class SignIn:
         self._expected = self._digest(password)
         self._name = name
         self._clock = clock
-        self._visits: OrderedDict[str, float] = OrderedDict()  # digests of tokens, and when they end
-        self._tries: OrderedDict[str, deque[float]] = OrderedDict()  # of each address
+        self._visits: OrderedDict[str, float] = OrderedDict()  # expiry times by digest of the token
+        self._tries: OrderedDict[str, deque[float]] = OrderedDict()  # by address
         self._all_tries: deque[float] = deque()
 
     def knows(self, cookies: Mapping[str, str]) -> bool:
-        """Whether cookies are of somebody who has signed in."""
+        """Whether the cookies belong to a session that has signed in."""
         ends = self._visits.get(self._digest(cookies.get(self._name, "")).hex())
         return ends is not None and self._clock() < ends
 
     async def answer(self, request: Request) -> Response:
-        """Take the form that `form` shows."""
+        """Process the form that `form` shows."""
         from anyio import fail_after
         from starlette.responses import RedirectResponse
 
@@ -97,16 +97,16 @@ class SignIn:
                 async for block in request.stream():
                     body += block
                     if len(body) > LONGEST_FORM:
-                        return self.form(request, "This is no password.", 413)
+                        return self.form(request, "This password is too long.", 413)
         except TimeoutError:
-            return self.form(request, "This took too long: try again.", 408)
+            return self.form(request, "The form was not sent in time: try again.", 408)
         fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=None)
         if (wait := self._wait(request.client.host if request.client else "")) > 0:
-            answer = self.form(request, f"Too many tries: wait {wait:.0f} s.", 429)
+            answer = self.form(request, f"Too many attempts: wait {wait:.0f} s.", 429)
             answer.headers["Retry-After"] = f"{wait:.0f}"
             return answer
         if not hmac.compare_digest(self._digest(fields.get("password", [""])[0]), self._expected):
-            return self.form(request, "This is not the password.", 401, fields.get("to", ["/"])[0])
+            return self.form(request, "Wrong password: try again.", 401, fields.get("to", ["/"])[0])
         answer = RedirectResponse(_own_path(fields.get("to", ["/"])[0]), 303)
         answer.set_cookie(
             self._name, self._begin(), httponly=True, samesite="strict", secure=request.url.scheme == "https"
@@ -114,20 +114,20 @@ class SignIn:
         return answer
 
     def form(self, request: Request, trouble: str = "", status: int = 401, to: str | None = None) -> Response:
-        """The page that asks for the password.
+        """The page with the password form.
 
         Args:
-            request: that it answers.
-            trouble: why the last try was none.
-            status: of the answer.
-            to: where the visitor wants to go; None for what was asked for.
+            request: to which it is the response.
+            trouble: error of the last attempt; "" for none.
+            status: of the response.
+            to: address to go to after signing in; None for that of the request.
         """
         from starlette.responses import HTMLResponse
 
         if to is None:
             query = f"?{request.url.query}" if request.url.query else ""
             to = "/" if request.url.path == PATH else quote(request.url.path) + query
-        # A browser that comes by a link of another site leaves the cookie out: it comes again, from here.
+        # Browsers omit the cookie when they follow a link from another site: reload the page from here.
         again = request.headers.get("sec-fetch-site") in ("cross-site", "same-site") and request.method == "GET"
         text = _PAGE.format(
             refresh=f'<meta http-equiv="refresh" content="0;url={html.escape(_own_path(to))}">' if again else "",
@@ -142,16 +142,16 @@ class SignIn:
     def _begin(self) -> str:
         token = secrets.token_urlsafe(32)
         self._visits[self._digest(token).hex()] = self._clock() + SIGNED_IN_SECONDS
-        while len(self._visits) > MOST_SIGNED_IN:
+        while len(self._visits) > MAX_SESSIONS:
             self._visits.popitem(last=False)
         return token
 
     def _wait(self, address: str) -> float:
-        """Count a try of an address, and give the seconds for which it has to wait first; 0 for none."""
+        """Count an attempt of an address; return the seconds it has to wait before the next one, 0 for none."""
         now = self._clock()
         own = self._tries.setdefault(_network(address), deque())
         self._tries.move_to_end(_network(address))
-        while len(self._tries) > MOST_ADDRESSES:
+        while len(self._tries) > MAX_ADDRESSES:
             self._tries.popitem(last=False)
         waits = []
         for tries, most in ((own, TRIES), (self._all_tries, TRIES_OF_ALL)):
@@ -166,12 +166,12 @@ class SignIn:
         return 0.0
 
     def _digest(self, text: str) -> bytes:
-        """What is compared in place of a text: of one length, and with a key that nobody outside knows."""
+        """A keyed digest, which is compared instead of the text."""
         return hmac.digest(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256)
 
 
 def _network(address: str) -> str:
-    """The part of an address that tells visitors apart: who has one of IPv6 has a whole network of them."""
+    """The part of an address that identifies a visitor: for IPv6 the /64 network, which usually has one owner."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -182,7 +182,7 @@ def _network(address: str) -> str:
 
 
 def _own_path(to: str) -> str:
-    """Where a visitor is sent after signing in: a place of this page, whatever the form has said."""
+    """A safe redirect target after signing in: only addresses of this page."""
     printable = to.isascii() and to.isprintable() and " " not in to
     return to if printable and to.startswith("/") and not to.startswith("//") and "\\" not in to else "/"
 
@@ -201,7 +201,7 @@ button {{ background: var(--accent); border-color: var(--accent); color: white; 
 p {{ margin: 0; color: var(--accent); }}
 </style></head><body>
 <form method="post" action="{path}">
-<h1>This page has a password</h1>
+<h1>This page needs a password</h1>
 <label for="password">Password</label>
 <input id="password" name="password" type="password" autocomplete="current-password" autofocus required>
 <input type="hidden" name="to" value="{to}">{trouble}

@@ -1,4 +1,4 @@
-"""Long work that the page starts: indexing, the demo, downloads, films of clips, and copies that browsers play."""
+"""Background jobs of the page: indexing, the demo, model downloads, reels, and browser-playable copies."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VtgError
-from vtg.library.library import IndexProgress, IndexReport, Library
+from vtg.library.library import IndexReport, Library
 from vtg.library.settings import default_library_path
+from vtg.progress import Progress, Reporter, part_of
 from vtg.text import one_line
 
 from .backend import Backend
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Copy", "add_videos", "make_film", "playable", "pull_model", "start_demo"]
 
 DEMO_VIDEOS, DEMO_SECONDS = 5, 40.0
-RENDERING_SHARE = 0.8  # of the time that the demo takes
-SHARPENING_SHARE = 0.2  # of the time that a film of clips takes
+RENDERING_SHARE = 0.8  # of the demo's progress
+SHARPENING_SHARE = 0.2  # of a reel's progress
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Copy:
     """A playable form of a video.
 
     Attributes:
-        kind: video (the file itself), proxy or recoded; what `media_url` calls it.
-        job: that makes it; None where it is there.
+        kind: video (the file itself), proxy or recoded, as for `media_url`.
+        job: that makes it; None if it exists.
     """
 
     kind: str
@@ -43,26 +44,26 @@ def add_videos(
     paths: Iterable[Path],
     title: str,
     retry_failed: bool = False,
-    give_up: Callable[[], None] | None = None,
+    on_failure: Callable[[], None] | None = None,
 ) -> Job:
     """Index files and folders; the job's result is the `IndexReport`.
 
     Args:
         backend: whose library they are for.
-        paths: files, and folders with everything below them.
-        title: for people.
+        paths: files, and folders, which are searched recursively.
+        title: for display.
         retry_failed: try again what failed before.
-        give_up: called where the job has failed or was cancelled.
+        on_failure: called after the job failed or was cancelled.
     """
     paths = list(paths)
-    # What visitors may read, and the folders of files that the library's owner has added from elsewhere.
+    # The folders that visitors may read, and those of files that the library's owner has added from elsewhere.
     owned = [path.parent for path in paths if not backend.roots.hold(path)]
     within = (*backend.roots.places, backend.uploads, *owned)
 
     def work(job: Job) -> IndexReport:
         library = backend.library
-        if backend.gone:  # it is not made again behind the back of who deleted it
-            raise VtgError(f"{library.folder}: the library is not there any more")
+        if backend.gone:  # a library that was deleted is not created again
+            raise VtgError(f"{library.folder}: the library does not exist any more")
         job.note = "loading the model"
         with backend.model_lock:
             library.encoder  # noqa: B018 - loaded here, under the lock
@@ -71,21 +72,21 @@ def add_videos(
         finally:
             backend.changed()
 
-    return backend.worker.submit("index", title, work, give_up)
+    return backend.worker.submit("index", title, work, on_failure)
 
 
-def _follow(backend: Backend, job: Job) -> Callable[[IndexProgress], None]:
-    def tell(step: IndexProgress) -> None:
-        share = step.seconds_done / step.seconds if step.seconds else 0.0
-        job.share = (step.videos_done + share) / step.videos
-        job.note = f"{step.videos_done} of {step.videos} done · {one_line(step.path.name)}"
-        backend.look_again()
+def _follow(backend: Backend, job: Job) -> Reporter:
+    def tell(state: Progress) -> None:
+        job.share = state.share
+        name = state.path.name if state.path else ""
+        job.note = f"{state.done:.0f} of {state.total:.0f} done · {one_line(name)}"
+        backend.refresh()
 
     return tell
 
 
 def start_demo(backend: Backend) -> Job:
-    """Render a few videos, index them into a library of their own beside the backend's, and look at that."""
+    """Render a few demo videos, index them into a library beside the backend's, and open that library."""
     home = backend.options.folder or default_library_path()
     folder = home.expanduser().with_name(f"{home.name}-demo")
 
@@ -96,14 +97,10 @@ def start_demo(backend: Backend) -> Job:
             folder.with_name(f"{folder.name}-videos"),
             count=DEMO_VIDEOS,
             seconds=DEMO_SECONDS,
-            progress=lambda done, total: job.report(RENDERING_SHARE * done / total, "rendering the videos"),
+            progress=part_of(job.report, 0.0, RENDERING_SHARE),
         )
         library = Library(folder, "demo", backend.options.device)
-
-        def tell(step: IndexProgress) -> None:
-            job.report(RENDERING_SHARE + (1 - RENDERING_SHARE) * step.videos_done / step.videos, "indexing them")
-
-        library.add([video.path for video in videos], tell)
+        library.add([video.path for video in videos], part_of(job.report, RENDERING_SHARE, 1.0))
         backend.open(library)
 
     return backend.worker.submit("demo", "Demo videos", work)
@@ -115,22 +112,19 @@ def pull_model(backend: Backend, name: str) -> Job:
     def work(job: Job) -> None:
         from vtg.models.registry import pull
 
-        def tell(done: int, total: int | None) -> None:
-            job.report(done / total if total else 0.0, f"{done / 1e6:.1f} MB")
-
-        pull(name, tell)
+        pull(name, lambda state: job.report(state, f"{state.done / 1e6:.1f} MB"))
         backend.warm_up()
 
     return backend.worker.submit("pull", name, work)
 
 
 def make_film(backend: Backend, plan: Plan, name: str) -> Job:
-    """Write the clips of a plan into one file, in the order of the video; the job's result is the file and its name.
+    """Join the clips of a plan in the order of the video; the job's result is the file and its download name.
 
     Args:
-        backend: who keeps the file.
+        backend: whose cache keeps the file.
         plan: highlights or a summary.
-        name: what the file is called when it is downloaded.
+        name: of the file when it is downloaded.
     """
     from vtg.summary import reel_spans, sharpen
     from vtg.video import write_reel
@@ -138,11 +132,7 @@ def make_film(backend: Backend, plan: Plan, name: str) -> Job:
     spans = sorted((clip.start, clip.end) for clip in plan.clips)
 
     def work(job: Job) -> tuple[Path, str]:
-        def look(done: int, total: int) -> None:
-            job.report(SHARPENING_SHARE * done / max(1, total), "looking for cuts")
-
-        def write(share: float) -> None:
-            job.report(SHARPENING_SHARE + (1 - SHARPENING_SHARE) * share, "writing")
+        look, write = part_of(job.report, 0.0, SHARPENING_SHARE), part_of(job.report, SHARPENING_SHARE, 1.0)
 
         def make(out: Path) -> None:
             write_reel(sorted(reel_spans(sharpen(plan, look)), key=lambda span: span.start), out, progress=write)
@@ -153,12 +143,12 @@ def make_film(backend: Backend, plan: Plan, name: str) -> Job:
 
 
 def playable(backend: Backend, video: str, refused: bool = False) -> Copy:
-    """Where a browser finds a video that it can play, making a copy in the background if need be.
+    """A form of a video that browsers can play; makes a copy in the background if necessary.
 
     Args:
         backend: whose library has it.
         video: its content key.
-        refused: a browser could not play the form that it got.
+        refused: a browser could not play the previous form.
 
     Raises:
         VtgError: the video is not in the library, or cannot be read.
@@ -166,7 +156,7 @@ def playable(backend: Backend, video: str, refused: bool = False) -> Copy:
     from vtg.video.preview import browsers_play, write_proxy
 
     path = str(backend.file(video))
-    if not refused and backend.remembered(("plays", video), lambda: browsers_play(path)):
+    if not refused and backend.cached(("plays", video), lambda: browsers_play(path)):
         return Copy("video")
     kind = "recoded" if refused else "proxy"
     if backend.made.find(".mp4", kind, video):
@@ -178,7 +168,7 @@ def playable(backend: Backend, video: str, refused: bool = False) -> Copy:
 
     def work(job: Job) -> None:
         def make(out: Path) -> None:
-            write_proxy(path, out, job.report, recode=refused)
+            write_proxy(path, out, job.report, reencode=refused)
 
         backend.made.get(".mp4", kind, video, make=make)
 

@@ -1,4 +1,4 @@
-"""Takes uploaded files: streams them to the disk, and lets only whole videos of an allowed size into the library."""
+"""Receive uploaded files: stream them to disk, and add complete videos of an allowed size to the library."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
     from .backend import Backend
 
-__all__ = ["MOST_UPLOADS", "drop_leftovers", "upload_route", "upload_url"]
+__all__ = ["MAX_UPLOADS", "delete_abandoned_uploads", "upload_route", "upload_url"]
 
-WRITTEN_AT_ONCE = 1 << 20  # bytes
-PART = ".part"  # how files end that are still being sent
-ABANDONED_SECONDS = 3600.0  # after which a file that nobody writes to is one that nobody sends any more
-MOST_UPLOADS = 4  # at the same time, of all visitors
-STALLED_SECONDS = 60.0  # in which `WRITTEN_AT_ONCE` has to come, or the rest of the file
-LONGEST_SECONDS = 12 * 3600.0  # that one upload may take
-SPARE_BYTES = 100_000_000  # of the disk that uploads leave to everything else
-LONGEST_GIVEN_NAME = 8192  # characters in an address
+BLOCK_BYTES = 1 << 20  # written at a time
+PARTIAL_SUFFIX = ".part"  # of files that are being uploaded
+ABANDONED_AFTER_SECONDS = 3600.0  # without a write to a partial file
+MAX_UPLOADS = 4  # at the same time, of all sessions
+STALLED_SECONDS = 60.0  # in which `BLOCK_BYTES`, or the rest of the file, must arrive
+LONGEST_SECONDS = 12 * 3600.0  # for one upload
+MIN_FREE_BYTES = 100_000_000  # of the disk that uploads must leave free
+LONGEST_GIVEN_NAME = 8192  # characters in a URL
 
 
 class _Refused(Exception):  # noqa: N818 - an answer
@@ -43,17 +43,17 @@ class _Refused(Exception):  # noqa: N818 - an answer
 
 
 class _Slots:
-    """The places of uploads that are being received."""
+    """Counts the uploads that are being received."""
 
     def __init__(self) -> None:
         self._taken = 0
 
     @contextlib.contextmanager
     def take(self) -> Iterator[None]:
-        """Have one for the block.
+        """Use a slot for a ``with`` block.
 
         Raises:
-            _Refused: all are taken.
+            _Refused: all slots are in use.
         """
         self.check()
         self._taken += 1
@@ -63,15 +63,15 @@ class _Slots:
             self._taken -= 1
 
     def check(self) -> None:
-        """Refuse where all are taken."""
-        if self._taken >= MOST_UPLOADS:
-            raise _Refused(429, f"{MOST_UPLOADS} files are being sent already: try again when one of them is there")
+        """Raise `_Refused` if all slots are in use."""
+        if self._taken >= MAX_UPLOADS:
+            raise _Refused(429, f"{MAX_UPLOADS} files are being uploaded already: try again when one is complete")
 
 
 def upload_url(backend: Backend) -> str:
-    """Where files are sent, each as the whole body of a POST, with ``?name=``.
+    """The address for uploads: one file as the body of a POST, with ``?name=``.
 
-    A GET with ``&size=`` says beforehand whether such a file would be taken.
+    A GET with ``&size=`` checks beforehand whether a file would be accepted.
     """
     return f"/vtg/{backend.upload_token}/upload"
 
@@ -80,7 +80,7 @@ def upload_route(backend: Callable[[], Backend]) -> Route:
     """The route of `upload_url`.
 
     Args:
-        backend: gives the one to add to.
+        backend: returns the current backend.
     """
     from starlette.responses import JSONResponse
     from starlette.routing import Route
@@ -100,32 +100,32 @@ def upload_route(backend: Callable[[], Backend]) -> Route:
         except VtgError as error:
             return JSONResponse({"reason": shown.text(str(error))}, 422)
         except OSError as error:
-            return JSONResponse({"reason": f"the file could not be kept: {error.strerror}"}, 507)
+            return JSONResponse({"reason": f"the file could not be saved: {error.strerror}"}, 507)
 
     return Route("/vtg/{token}/upload", endpoint, methods=["GET", "POST"])
 
 
 def _check_request(backend: Backend, request: Request, size: str) -> str:
-    """The name under which an announced file would be kept.
+    """The name under which an announced file would be saved.
 
     Raises:
-        _Refused: the sender may not, the file is too large, or there is no room for it.
-        VtgError: it is not named like a video.
+        _Refused: not allowed, the file is too large, or the disk is too full.
+        VtgError: the name does not have the suffix of a video.
     """
     if not secrets.compare_digest(request.path_params["token"].encode(), backend.upload_token.encode()):
-        raise _Refused(403, "this page is of an earlier start: reload it")
+        raise _Refused(403, "this page is outdated: reload it")
     limit = backend.options.upload_bytes
     if not limit:
-        raise _Refused(403, "this page takes no uploads")
+        raise _Refused(403, "uploads are disabled on this page")
     name = safe_name(request.query_params.get("name", "")[-LONGEST_GIVEN_NAME:])
     if backend.gone:
-        raise _Refused(410, "the library is not there any more")
+        raise _Refused(410, "the library does not exist any more")
     announced = int(size) if size.isascii() and size.isdigit() and len(size) < 20 else 0
     if announced > limit or len(size) >= 20:
         raise _Refused(413, _too_large(name, limit))
     place = next((place for place in (backend.library.folder, *backend.library.folder.parents) if place.is_dir()), None)
-    if place is not None and announced and announced + SPARE_BYTES > shutil.disk_usage(place).free:
-        raise _Refused(507, f"{name}: there is not enough room on the server's disk")
+    if place is not None and announced and announced + MIN_FREE_BYTES > shutil.disk_usage(place).free:
+        raise _Refused(507, f"{name}: there is not enough free space on the server's disk")
     return name
 
 
@@ -136,8 +136,8 @@ async def _receive(backend: Backend, request: Request, slots: _Slots) -> dict[st
     with slots.take():
         backend.library.begin()
         backend.uploads.mkdir(exist_ok=True)
-        drop_leftovers(backend.uploads)
-        part = backend.uploads / f".{secrets.token_hex(8)}{PART}"
+        delete_abandoned_uploads(backend.uploads)
+        part = backend.uploads / f".{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
         try:
             await _write(request, part, name, backend.options.upload_bytes)
             await to_thread.run_sync(_check, part, name)
@@ -147,7 +147,7 @@ async def _receive(backend: Backend, request: Request, slots: _Slots) -> dict[st
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
-    job = add_videos(backend, [path], path.name, give_up=functools.partial(_drop_unknown, backend, path))
+    job = add_videos(backend, [path], path.name, on_failure=functools.partial(_drop_unknown, backend, path))
     return {"name": path.name, "job": job.number}
 
 
@@ -167,7 +167,7 @@ async def _write(request: Request, part: Path, name: str, limit: int) -> None:
                 if size > limit:
                     raise _Refused(413, _too_large(name, limit))
                 if patience.cancelled_caught:
-                    raise _Refused(408, f"{name}: it comes too slowly: try again with a faster connection")
+                    raise _Refused(408, f"{name}: the upload is too slow: try again with a faster connection")
                 await to_thread.run_sync(file.write, bytes(waiting))
                 if ended:
                     return
@@ -176,39 +176,39 @@ async def _write(request: Request, part: Path, name: str, limit: int) -> None:
 
 
 async def _fill(waiting: bytearray, blocks: AsyncIterator[bytes], most: int) -> bool:
-    """Collect what comes until there is enough to be written; gives whether it was the last."""
+    """Collect data until there is a block to write; return whether the upload has ended."""
     async for block in blocks:
         waiting += block
-        if len(waiting) >= WRITTEN_AT_ONCE or len(waiting) > most:
+        if len(waiting) >= BLOCK_BYTES or len(waiting) > most:
             return False
     return True
 
 
 def _broken_off(name: str) -> _Refused:
-    return _Refused(400, f"{name}: the upload broke off")
+    return _Refused(400, f"{name}: the upload was interrupted: try again")
 
 
-def drop_leftovers(folder: Path) -> None:
-    """Delete what uploads have left that ended with their server; those that are still being written are left alone.
+def delete_abandoned_uploads(folder: Path) -> None:
+    """Delete partial files of uploads that were interrupted by the end of their server.
 
     Args:
-        folder: of a library's uploads; it need not be there.
+        folder: of a library's uploads; it need not exist.
     """
-    for part in folder.glob(f".*{PART}"):
+    for part in folder.glob(f".*{PARTIAL_SUFFIX}"):
         with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+            if time.time() - part.stat().st_mtime > ABANDONED_AFTER_SECONDS:
                 part.unlink()
 
 
 def _drop_unknown(backend: Backend, path: Path) -> None:
-    """Delete an uploaded file whose indexing was cancelled or failed, unless the library lists it all the same."""
-    backend.look_again()
+    """Delete an uploaded file whose indexing was cancelled or failed, unless the library lists it."""
+    backend.refresh()
     if all(entry.path != str(path) for entry in backend.entries()):
         path.unlink(missing_ok=True)
 
 
 def _check(part: Path, name: str) -> None:
-    """Refuse what is no video."""
+    """Check that an uploaded file is a video."""
     from vtg.video import probe
 
     try:
@@ -218,7 +218,7 @@ def _check(part: Path, name: str) -> None:
 
 
 def _keep(part: Path, folder: Path, name: str) -> Path:
-    """Give a file its name; a name that is taken gets a number."""
+    """Give a file its final name; an existing name gets a number."""
     stem, suffix = Path(name).stem, Path(name).suffix
     path, number = folder / name, 2
     while path.exists() or path.is_symlink():
@@ -229,4 +229,4 @@ def _keep(part: Path, folder: Path, name: str) -> Path:
 
 def _too_large(name: str, limit: int) -> str:
     size = f"{limit / 1e9:.3g} GB" if limit >= 1e9 else f"{limit / 1e6:.3g} MB"
-    return f"{name}: is larger than {size}, the most that this page takes; add it with: vtg index"
+    return f"{name}: is larger than {size}, the limit of this page; add it with: vtg index"

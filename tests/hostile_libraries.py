@@ -342,7 +342,7 @@ def _absurd(value: Any, chance: random.Random) -> Any:
 
 
 def _database(folder: Path) -> Any:
-    os.environ.setdefault("LANCE_LOG", "error")
+    os.environ.setdefault("LANCEDB_LOG", "error")
     import lancedb
 
     return lancedb.connect(str(folder))

@@ -16,13 +16,13 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket
 
-from streamlit_app.answers import HEADERS
 from streamlit_app.guard import Guard
-from streamlit_app.messages import guarded_receive, guarded_send
 from streamlit_app.origins import OwnAddresses, is_local
+from streamlit_app.response_headers import HEADERS
 from streamlit_app.server import PAGES
 from streamlit_app.shown_paths import ShownPaths, may_know_paths
 from streamlit_app.sign_in import TRIES, WINDOW_SECONDS, SignIn, read_password
+from streamlit_app.socket_messages import guarded_receive, guarded_send
 from vtg.errors import VtgError
 
 HOST = "127.0.0.1:8501"
@@ -128,7 +128,7 @@ def test_names_that_were_allowed_are_its_own() -> None:
         headers = {"Host": HOST, "Origin": "https://videos.example"}
         with client.websocket_connect(SOCKET, headers=headers) as socket:
             assert socket.receive_text() == f"http://{HOST}", "what Streamlit sees is what it compares with Host"
-    with pytest.raises(VtgError, match="is no name"):
+    with pytest.raises(VtgError, match="is not a host name"):
         OwnAddresses("127.0.0.1", 8501, ["http://videos.example/"])
 
 

@@ -19,11 +19,11 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import streamlit_app
-from streamlit_app import backend as backend_room
+from streamlit_app import backend as backend_module
 from streamlit_app import components
-from streamlit_app.asked import read_picture
 from streamlit_app.backend import READY, Backend, Options
 from streamlit_app.exports import FORMS
+from streamlit_app.search_query import read_picture
 from streamlit_app.views.toolbar import place_names
 from vtg.library.library import Library, Part, Question, Stretch
 from vtg.models.calibration import Calibration
@@ -70,8 +70,8 @@ def home(
 @pytest.fixture
 def backend(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     """A backend on that library, ready."""
-    monkeypatch.setattr(backend_room, "_current", None)
-    made = backend_room.use(Backend(Options(home / "library", (home / "films",), device="cpu")))
+    monkeypatch.setattr(backend_module, "_current", None)
+    made = backend_module.use(Backend(Options(home / "library", (home / "films",), device="cpu")))
     wait_for(lambda: made.readiness.state == READY)
     yield made
     wait_for(lambda: not made.worker.busy)
@@ -160,7 +160,7 @@ def test_more_like_a_moment_is_looked_for(backend: Backend) -> None:
     expected = backend.library.search(Question((Part(Stretch(Path(entry.path), 2, 6)),)), 12)
     assert [card["score"] for card in cards(app)] == [pytest.approx(hit.moment.score) for hit in expected]
     assert expected
-    told = component(app, "asked")
+    told = component(app, "query_inputs")
     assert told is not None
     assert told["like"]["label"] == f"{Path(entry.path).name} 00:02–00:06"
     assert "/poster/" in told["like"]["poster"]
@@ -180,7 +180,7 @@ def test_a_moment_that_others_are_like_has_no_curve_of_a_sentence(backend: Backe
 def test_a_picture_that_the_address_cannot_hold_is_asked_of_the_browser(backend: Backend) -> None:
     app = run(picture="0123456789abcdef", min="0")
     assert cards(app) == []
-    assert component(app, "asked")["picture"] == "0123456789abcdef"  # type: ignore[index]
+    assert component(app, "query_inputs")["picture"] == "0123456789abcdef"  # type: ignore[index]
     file = io.BytesIO()
     Image.new("RGB", (40, 30), "red").save(file, "JPEG")
     picture = read_picture("lake.jpg", base64.b64encode(file.getvalue()).decode())
@@ -196,7 +196,7 @@ def test_a_picture_that_the_address_cannot_hold_is_asked_of_the_browser(backend:
 def test_what_nobody_says_is_told_so(backend: Backend) -> None:
     app = run(said="lake")
     assert cards(app) == []
-    assert any("they have no subtitles" in element.value for element in app.markdown)
+    assert any("have no subtitles" in element.value for element in app.markdown)
     assert app.text_input(key="search.said").value == "lake"
 
 
@@ -234,8 +234,8 @@ def test_why_shows_the_attention_in_place_of_the_posters(backend: Backend) -> No
 
 
 def test_without_a_head_there_is_no_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend_room, "_current", None)
-    backend = backend_room.use(Backend(Options(home / "library", model="zero-shot", device="cpu")))
+    monkeypatch.setattr(backend_module, "_current", None)
+    backend = backend_module.use(Backend(Options(home / "library", model="zero-shot", device="cpu")))
     wait_for(lambda: backend.readiness.state == READY)
     app = run(q="a red circle", min="0", why="1")
     assert app.toggle(key="search.why").disabled
@@ -256,9 +256,9 @@ def test_a_moment_that_is_not_there_is_told_so_and_withholds_nothing(backend: Ba
     entry, expected = backend.indexed()[0], cards(run(q="a red circle", min="0"))
     for parameters, reason in (
         ({"open": "000000000000_1_2"}, "not in the library any more"),
-        ({"open": f"{entry.video[:12]}_500_600"}, "begins after the end of a.mp4"),
+        ({"open": f"{entry.video[:12]}_500_600"}, "starts after the end of a.mp4"),
         ({"like": "000000000000@1-2"}, "not in the library any more"),
-        ({"like": f"{entry.video[:12]}@500-600"}, "begins after the end of a.mp4"),
+        ({"like": f"{entry.video[:12]}@500-600"}, "starts after the end of a.mp4"),
     ):
         app = run(q="a red circle", min="0.0001", **parameters)
         assert reason in app.error[0].value.replace("\\", "")
@@ -270,7 +270,7 @@ def test_the_curve_has_the_scores_of_the_cards(backend: Backend) -> None:
     backend.library.calibration = Calibration(score=0.5, bias=-1.0, threshold=0.4)
     del backend.library.searcher  # which has the calibration of before
     (grounding,) = backend.ground(entry.video, ["a green ring"])
-    found = backend.comparable(entry.video, grounding)
+    found = backend.with_search_scores(entry.video, grounding)
     (hit,) = backend.library.search("a green ring", 1, videos=[entry.path])
     assert found.moments[0].score == pytest.approx(hit.moment.score)
     assert found.moments[0].score != pytest.approx(grounding.moments[0].score)
@@ -332,8 +332,8 @@ def test_what_is_loaded_is_not_looked_through_for_garbage_after_each_run(backend
 
 
 def test_with_nothing_indexed_the_first_steps_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend_room, "_current", None)
-    backend = backend_room.use(Backend(Options(tmp_path / "library", model="demo", device="cpu")))
+    monkeypatch.setattr(backend_module, "_current", None)
+    backend = backend_module.use(Backend(Options(tmp_path / "library", model="demo", device="cpu")))
     started: list[Backend] = []
     monkeypatch.setattr("streamlit_app.views.library.start_demo", started.append)
     app = run()
@@ -344,16 +344,16 @@ def test_with_nothing_indexed_the_first_steps_are_shown(tmp_path: Path, monkeypa
 
 def test_a_library_that_was_deleted_is_told_so(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(home / "library", tmp_path / "library")
-    monkeypatch.setattr(backend_room, "_current", None)
-    backend = backend_room.use(Backend(Options(tmp_path / "library", device="cpu")))
+    monkeypatch.setattr(backend_module, "_current", None)
+    backend = backend_module.use(Backend(Options(tmp_path / "library", device="cpu")))
     wait_for(lambda: backend.readiness.state == READY)
     app = run(q="a red circle", min="0")
     assert cards(app)
     shutil.rmtree(tmp_path / "library")
-    backend.look_again()
+    backend.refresh()
     app.text_input(key="search.query").set_value("something else").run()
     assert not app.exception
-    assert any("not there any more" in element.value for element in app.markdown)
+    assert any("not exist any more" in element.value for element in app.markdown)
     assert not (tmp_path / "library").exists()
 
 
@@ -368,8 +368,8 @@ def test_names_that_are_not_utf8_are_shown(
     make_video(tmp_path / "a.mp4", seconds=8, seed=1)
     spec = model_spec("zero-shot", None, str(tiny_clip), None)
     Library(tmp_path / "library", spec, device="cpu").add([odd.parent, tmp_path / "a.mp4"])
-    monkeypatch.setattr(backend_room, "_current", None)
-    made = backend_room.use(Backend(Options(tmp_path / "library", (tmp_path,), device="cpu")))
+    monkeypatch.setattr(backend_module, "_current", None)
+    made = backend_module.use(Backend(Options(tmp_path / "library", (tmp_path,), device="cpu")))
     wait_for(lambda: made.readiness.state == READY)
     (video,) = (entry.video for entry in made.indexed() if entry.path == str(odd))
 

@@ -17,20 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from streamlit_app.address import LIMITS, OpenMoment, SearchState, VideoState, read_search, read_video
-from streamlit_app.asked import Asked, read_picture
 from streamlit_app.charts import JUMP, clicked_time, curve_chart, stacked_chart
 from streamlit_app.examples import rank_phrases
 from streamlit_app.exports import KeptResults
 from streamlit_app.jobs import CANCELLED, DONE, FAILED, Job, Worker
+from streamlit_app.media_cache import MediaCache
 from streamlit_app.names import safe_name
-from streamlit_app.store import MadeFiles
+from streamlit_app.search_query import SearchQuery, read_picture
+from streamlit_app.url_state import LIMITS, OpenMoment, SearchState, VideoState, read_search, read_video
 from streamlit_app.views.parts import escape
 from streamlit_app.views.video import moments_csv
 from vtg.errors import VtgError
 from vtg.grounding.grounder import Grounding, Moment, Saliency
 from vtg.library.export import results_document
 from vtg.library.library import Hit, Stretch
+from vtg.progress import Progress
 
 if TYPE_CHECKING:
     import altair as alt
@@ -113,7 +114,7 @@ class TestJobs:
         def work(job: Job) -> None:
             begun.set()
             while True:
-                job.report(0.5, "half")
+                job.report(Progress("half", 0.5))
                 threading.Event().wait(0.005)
 
         running, waiting = worker.submit("a", "runs", work), worker.submit("a", "waits", work)
@@ -144,11 +145,11 @@ class TestMadeFiles:
     """Files that can be made again."""
 
     @pytest.fixture
-    def made(self, tmp_path: Path) -> MadeFiles:
+    def made(self, tmp_path: Path) -> MediaCache:
         (tmp_path / "library").mkdir()
-        return MadeFiles(tmp_path / "library" / "previews", limit=1000)
+        return MediaCache(tmp_path / "library" / "previews", limit=1000)
 
-    def test_a_file_is_made_once_by_many_at_once(self, made: MadeFiles) -> None:
+    def test_a_file_is_made_once_by_many_at_once(self, made: MediaCache) -> None:
         calls: list[Path] = []
 
         def make(path: Path) -> None:
@@ -167,7 +168,7 @@ class TestMadeFiles:
         assert made.find(".jpg", "a", 1) == calls[0]
         assert made.find(".jpg", "a", 2) is None
 
-    def test_those_not_asked_for_longest_go(self, made: MadeFiles) -> None:
+    def test_those_not_asked_for_longest_go(self, made: MediaCache) -> None:
         paths = [made.get(".bin", n, make=lambda path: path.write_bytes(bytes(300))) for n in range(3)]
         for age, path in enumerate(paths):
             os.utime(path, (1000 + age, 1000 + age))
@@ -175,13 +176,13 @@ class TestMadeFiles:
         last = made.get(".bin", 3, make=lambda path: path.write_bytes(bytes(300)))
         assert [path.exists() for path in (*paths, last)] == [True, False, True, True]
 
-    def test_nothing_is_written_where_the_library_is_gone(self, made: MadeFiles) -> None:
+    def test_nothing_is_written_where_the_library_is_gone(self, made: MediaCache) -> None:
         made.folder.parent.rmdir()
-        with pytest.raises(VtgError, match="not there any more"):
+        with pytest.raises(VtgError, match="not exist any more"):
             made.get(".bin", 1, make=lambda path: path.write_bytes(b"x"))
         assert not made.folder.parent.exists()
 
-    def test_what_cannot_be_made_can_be_tried_again(self, made: MadeFiles) -> None:
+    def test_what_cannot_be_made_can_be_tried_again(self, made: MediaCache) -> None:
         def fail(path: Path) -> None:
             raise VtgError("no")
 
@@ -309,7 +310,7 @@ def test_a_picture_is_known_by_its_content_and_asked_for_as_a_file(tmp_path: Pat
     picture = read_picture("C:\\lake\u202e <b>.png", encoded("PNG"))
     assert picture == read_picture("other.png", encoded("PNG"))
     assert picture != read_picture("lake.png", encoded("PNG", 9))
-    asked = Asked("snow", like=Stretch(Path("/films/a.mp4"), 60, 70), picture=picture)
+    asked = SearchQuery("snow", like=Stretch(Path("/films/a.mp4"), 60, 70), picture=picture)
     assert asked.sentence is None
     assert str(asked) == "snow + lake_ _b_.png + a.mp4@01:00-01:10"
     with asked.question(tmp_path) as question:

@@ -60,9 +60,11 @@ class TestRoots:
         assert find_videos([films], within)[0] == [(films / "a.mp4").resolve()]
         assert len(find_videos([films])[0]) == 2
         assert find_videos([films / "b.mp4"], within)[1], "it is named as what may not be read"
-        assert SubtitleFolders().beside(films / "a.mp4") and not SubtitleFolders(within).beside(films / "a.mp4")
-        assert roots.lead_out(films / "b.mp4") and not roots.lead_out(films / "a.mp4")
-        assert not roots.lead_out(others / "b.mp4"), "what its owner has added from elsewhere"
+        assert SubtitleFolders().subtitle_files(films / "a.mp4") and not SubtitleFolders(within).subtitle_files(
+            films / "a.mp4"
+        )
+        assert roots.escapes(films / "b.mp4") and not roots.escapes(films / "a.mp4")
+        assert not roots.escapes(others / "b.mp4"), "what its owner has added from elsewhere"
 
     def test_who_may_not_know_where_they_are_writes_their_names(self, tmp_path: Path) -> None:
         for place in ("x/films/2024", "y/films/2025"):

@@ -16,14 +16,14 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from streamlit_app.asked import Asked
 from streamlit_app.backend import READY, Backend, Options
 from streamlit_app.exports import FORMS
 from streamlit_app.jobs import CANCELLED, FAILED, Job
 from streamlit_app.media import export_url, media_routes, media_url, result_url
+from streamlit_app.search_query import SearchQuery
 from streamlit_app.server import open_port
 from streamlit_app.tasks import add_videos, make_film, playable
-from streamlit_app.uploads import MOST_UPLOADS, drop_leftovers, upload_route, upload_url
+from streamlit_app.uploads import MAX_UPLOADS, delete_abandoned_uploads, upload_route, upload_url
 from vtg.errors import VtgError
 from vtg.library.library import Library
 from vtg.models.specs import model_spec
@@ -130,7 +130,7 @@ def test_what_is_played_as_it_is_needs_no_copy_until_a_browser_refuses_it(shop: 
 
 
 def test_results_are_sent_as_files(shop: Backend, client: Any) -> None:
-    name = shop.results.keep("a red circle / <b>", shop.search(Asked("a red circle"), 12))
+    name = shop.results.keep("a red circle / <b>", shop.search(SearchQuery("a red circle"), 12))
     for form in FORMS:
         answer = client.get(export_url(shop, name, form))
         assert answer.status_code == 200, answer.text
@@ -217,7 +217,7 @@ def test_a_disk_without_room_is_told_before_and_while_a_file_is_sent(
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))  # type: ignore[attr-defined]
         answer = client.get(upload_url(shop), params={"name": "new.mp4", "size": 1000})
-        assert answer.status_code == 507 and "not enough room" in answer.json()["reason"]
+        assert answer.status_code == 507 and "not enough free space" in answer.json()["reason"]
     opened = Path.open
 
     def full(path: Path, *arguments: Any, **more: Any) -> Any:
@@ -228,7 +228,10 @@ def test_a_disk_without_room_is_told_before_and_while_a_file_is_sent(
 
     monkeypatch.setattr(Path, "open", full)
     answer = client.post(upload_url(shop), params={"name": "new.mp4"}, content=b"film")
-    assert (answer.status_code, answer.json()["reason"]) == (507, "the file could not be kept: No space left on device")
+    assert (answer.status_code, answer.json()["reason"]) == (
+        507,
+        "the file could not be saved: No space left on device",
+    )
     assert not any(shop.uploads.iterdir())
 
 
@@ -259,14 +262,14 @@ def test_only_a_few_files_are_taken_at_once_and_none_that_stalls(
     async def send_all(statuses: list[int]) -> None:
         with anyio.fail_after(30):
             async with anyio.create_task_group() as group:
-                for _ in range(MOST_UPLOADS + 2):
+                for _ in range(MAX_UPLOADS + 2):
                     group.start_soon(send_slowly, statuses)
 
     statuses: list[int] = []
     with ThreadPoolExecutor(1) as thread:
         thread.submit(anyio.run, send_all, statuses).result()
         thread.submit(anyio.run, send_all, statuses).result()
-    assert sorted(statuses) == [408] * (2 * MOST_UPLOADS) + [429] * 4, "places are given back"
+    assert sorted(statuses) == [408] * (2 * MAX_UPLOADS) + [429] * 4, "places are given back"
     assert not any(shop.uploads.iterdir())
 
 
@@ -296,7 +299,7 @@ def test_a_film_that_becomes_a_link_out_of_the_root_is_not_sent(
         path.symlink_to(aside)
         for kind, times in (("video", ()), ("poster", (1.0,)), ("clip", (1.0, 2.0))):
             answer = client.get(media_url(shop, kind, video.video, *times))
-            assert (answer.status_code, "leads out" in answer.text) == (404, True)
+            assert (answer.status_code, "is a link to a file outside" in answer.text) == (404, True)
     finally:
         path.unlink()
         aside.rename(path)
@@ -330,12 +333,12 @@ def test_an_upload_whose_indexing_ends_early_is_deleted(
 
 
 def test_parts_that_nobody_sends_any_more_are_deleted(tmp_path: Path) -> None:
-    drop_leftovers(tmp_path / "none")
+    delete_abandoned_uploads(tmp_path / "none")
     for name in (".a.part", ".b.part", "c.part.mp4"):
         (tmp_path / name).write_text("part")
     for name in (".a.part", "c.part.mp4"):
         os.utime(tmp_path / name, (1000, 1000))
-    drop_leftovers(tmp_path)
+    delete_abandoned_uploads(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b.part", "c.part.mp4"]
 
 
@@ -347,13 +350,13 @@ def test_answers_are_remembered_until_the_library_changes(
     monkeypatch.setattr(
         shop.library, "search", lambda query, *rest, **more: asked.append(str(query)) or search(query, *rest, **more)
     )
-    first = shop.search(Asked("a green star"), 12)
-    assert shop.search(Asked("a green star"), 12) == first
+    first = shop.search(SearchQuery("a green star"), 12)
+    assert shop.search(SearchQuery("a green star"), 12) == first
     assert asked == ["a green star"]
     make_video(tmp_path / "c.mp4", seconds=4, seed=7)
     job = add_videos(shop, [tmp_path / "c.mp4"], "c")
     wait_for(lambda: not job.active)
-    shop.search(Asked("a green star"), 12)
+    shop.search(SearchQuery("a green star"), 12)
     assert asked == ["a green star"] * 2
     shop.remove([str(tmp_path / "c.mp4")])
 
@@ -373,17 +376,17 @@ def test_questions_of_several_visitors_take_turns(shop: Backend, monkeypatch: py
     monkeypatch.setattr(shop.library, "search", watched)
     shapes = ("circle", "square", "triangle", "star")
     with ThreadPoolExecutor(len(shapes)) as visitors:
-        answers = list(visitors.map(lambda shape: shop.search(Asked(f"an orange {shape}"), 3), shapes))
+        answers = list(visitors.map(lambda shape: shop.search(SearchQuery(f"an orange {shape}"), 3), shapes))
     assert together == [1] * len(shapes) and all(answers)
 
 
 def test_lengths_are_filtered_and_questions_checked(shop: Backend) -> None:
-    for hit in shop.search(Asked("a red circle"), 50, lengths=(3.0, 5.0)):
+    for hit in shop.search(SearchQuery("a red circle"), 50, lengths=(3.0, 5.0)):
         assert 3 <= hit.moment.end - hit.moment.start <= 5
     with pytest.raises(VtgError, match="5,000 characters"):
-        shop.search(Asked("x" * 5000), 12)
+        shop.search(SearchQuery("x" * 5000), 12)
     with pytest.raises(VtgError, match="empty"):
-        shop.search(Asked(), 12)
+        shop.search(SearchQuery(), 12)
 
 
 def test_a_taken_port_is_one_line() -> None:
@@ -391,7 +394,7 @@ def test_a_taken_port_is_one_line() -> None:
     try:
         with pytest.raises(VtgError, match="another --port"):
             open_port("127.0.0.1", listener.getsockname()[1])
-        with pytest.raises(VtgError, match="no address of this machine"):
+        with pytest.raises(VtgError, match="not an address of this machine"):
             open_port("no.such.host.invalid", 0)
     finally:
         listener.close()

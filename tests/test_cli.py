@@ -50,7 +50,7 @@ def test_precision_is_accepted_and_changes_nothing(
     words = ("index", films, "-m", tiny_head, "--pretrained", tiny_clip, "--device", "cpu")
     result = run(*words, "--precision", "float16")
     assert result.status == 0
-    assert "vtg: --precision changes nothing any more: projections are kept as int8" in result.err
+    assert "vtg: --precision has no effect: projections are always stored as int8" in result.err
     assert "--precision" not in run("index", "--help").out
     assert "no such precision" in run(*words, "--precision", "float8").err
     assert run("library", "info", "--json").json["precision"] == "int8"
@@ -144,7 +144,7 @@ def test_interrupting_says_how_to_go_on(run: Callable[..., Result], monkeypatch:
     monkeypatch.setattr("vtg.library.library.Library.add", interrupted)
     result = run("index", "anything")
     assert result.status == 130
-    assert "goes on" in result.err
+    assert "run the same command to continue" in result.err
 
 
 def test_explaining_writes_a_picture_a_moment(

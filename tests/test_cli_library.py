@@ -62,7 +62,7 @@ def test_a_subtitle_file_that_cannot_be_read_is_named_and_fails_nothing(
     (films / "a.en.srt").write_text("1\n00:00:03,000 --> 00:00:04,000\nOut of the water!\n")
     result = run("index", films, "--json")
     assert result.status == 0
-    assert result.json["warnings"] == [f"{films / 'a.srt'}: the encoding of its text is not known: save it as UTF-8"]
+    assert result.json["warnings"] == [f"{films / 'a.srt'}: the encoding of its text is unknown: save it as UTF-8"]
     assert [line for line in result.err.splitlines() if "a.srt" in line] == [f"vtg: {result.json['warnings'][0]}"]
     assert len(run("search", "--said", "water", "--json").json["results"]) == 2
 

@@ -247,7 +247,7 @@ def test_a_tower_that_is_no_vit_is_refused(name: str, catalogue: Callable[[str],
 
 
 def test_more_layers_than_there_are_is_refused(tiny_clip: Path) -> None:
-    with pytest.raises(VtgError, match="has 4 layers, 9 were asked for"):
+    with pytest.raises(VtgError, match="has 4 layers, 9 were requested"):
         ClipEncoder(pretrained=tiny_clip, layers=9, device="cpu")
 
 

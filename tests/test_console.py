@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from commands import Result, vtg_in_process
 
-from vtg.cli.console import READER_GONE
+from vtg.cli.console import PIPE_CLOSED_STATUS
 from vtg.text import READABLE, json_text, one_line
 
 HERE = Path(__file__).resolve().parents[1]
@@ -113,7 +113,7 @@ needs_bash = pytest.mark.skipif(os.name == "nt", reason="pipes as Unix has them"
 @pytest.mark.parametrize("words", [["library", "list"], ["library", "list", "--json"], ["--help"]])
 def test_a_reader_that_has_gone_ends_the_run_quietly(library: Path, words: list[str]) -> None:
     done = vtg(library, *words, shell="| true; exit ${PIPESTATUS[0]}")
-    assert done.returncode == READER_GONE
+    assert done.returncode == PIPE_CLOSED_STATUS
     assert not done.stderr
 
 
@@ -122,7 +122,7 @@ def test_nobody_need_read_the_messages(library: Path, tmp_path: Path) -> None:
     done = vtg(library, "index", str(tmp_path / "none.mp4"), shell="2> >(true)")
     assert done.returncode == 1, "the status is that of the work"
     done = vtg(library, "library", "info", shell="2>&1 | head -1; exit ${PIPESTATUS[0]}")
-    assert done.returncode in (READER_GONE, 0)
+    assert done.returncode in (PIPE_CLOSED_STATUS, 0)
     assert len(done.stdout.splitlines()) == 1
 
 

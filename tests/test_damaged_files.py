@@ -36,7 +36,7 @@ from vtg.cli import options as cli_library
 log = open(sys.argv.pop(1), "w", buffering=1)
 @contextlib.contextmanager
 def follow(what):
-    yield lambda name, done, total: log.write(f"{time.monotonic()} {int(done)} {name}\\n")
+    yield lambda state: log.write(f"{time.monotonic()} {int(state.done + state.current)} {state.path.name}\\n")
 cli_library.progress_bar = follow
 cli.main()
 """

@@ -250,7 +250,7 @@ def test_the_real_files_are_read_without_a_problem(shared: Path, file: str, coun
         ({"relevant_windows": [[1, 2, 3]]}, "query 5: relevant_windows[0] has 3 numbers instead of 2"),
         ({"relevant_windows": [[1, "2"]]}, "query 5: relevant_windows[0][1] must be a number, not '2'"),
         ({"relevant_windows": {"a": 1}}, "query 5: relevant_windows must be a list of lists"),
-        ({"saliency_scores": None}, "query 5: relevant_clip_ids and saliency_scores belong together"),
+        ({"saliency_scores": None}, "query 5: relevant_clip_ids and saliency_scores must be given together"),
         ({"relevant_clip_ids": [1]}, "query 5: 1 relevant_clip_ids but 2 saliency_scores"),
         ({"relevant_clip_ids": [1, 4]}, "query 5: clip 4 is not one of the 4 clips of a video of 9.5 s"),
         ({"relevant_clip_ids": [-1, 1]}, "query 5: clip -1 is not one of the 4 clips"),
@@ -291,7 +291,7 @@ def test_a_wrong_video_is_reported_by_its_id(tmp_path: Path, dataset: str, entry
 
 
 def test_a_repeated_query_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(VtgError, match=r":2: query 5: the id is there twice, first on line 1"):
+    with pytest.raises(VtgError, match=r":2: query 5: duplicate id, first on line 1"):
         load_samples(write(tmp_path / "a.jsonl", [LINE, LINE]))
 
 
@@ -300,14 +300,14 @@ def test_odd_windows_are_kept_and_reported(tmp_path: Path, window: list[float]) 
     annotations = read_annotations(write(tmp_path / "a.jsonl", [{**LINE, "relevant_windows": [window]}]))
     np.testing.assert_array_equal(annotations.samples[0].windows, [window])
     (problem,) = annotations.problems
-    assert problem.is_mended
+    assert problem.is_repaired
     assert str(problem).startswith(f"{annotations.path}:1: query 5: window [{window[0]}, {window[1]}] ")
 
 
 def test_broken_files_are_reported_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     for content, reason in (
-        ("", "no annotations in it"),
+        ("", "contains no annotations"),
         ("not json", ":1: not valid JSON"),
         ("[1]\n", ":1: expected a JSON object, found list"),
         ('{"a": 1}', "not the annotations of a known data set"),
@@ -325,7 +325,7 @@ def test_the_wrong_data_set_is_refused(tmp_path: Path) -> None:
         VtgError, match="holds annotations of tvsum, not of youtube; give the other file or --dataset tvsum"
     ):
         load_samples(path, "youtube")
-    with pytest.raises(VtgError, match="there is no data set 'nothing'"):
+    with pytest.raises(VtgError, match="unknown data set 'nothing'"):
         load_samples(path, "nothing")
 
 

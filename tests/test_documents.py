@@ -66,7 +66,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from PIL import Image
 
-    from vtg.demo.tour import run_tour
+    from vtg.demo.run import run_demo
     from vtg.video import thumbnail
 
     folder = tmp_path_factory.mktemp("desk").resolve()
@@ -74,7 +74,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     videos.mkdir(parents=True)
     lines = "1\n00:00:05,000 --> 00:00:08,000\nand now we jump into the lake\n"
     (videos / "demo_00001.srt").write_text(lines, encoding="utf-8")
-    run_tour(folder / "films")
+    run_demo(folder / "films")
     shutil.copy(videos / "demo_00001.mp4", folder / "holiday.mp4")
     (folder / "Videos" / "old").mkdir(parents=True)
     shutil.copy(videos / "demo_00001.mp4", folder / "Videos")

@@ -21,18 +21,19 @@ from vtg.clip import catalogue as clip_downloads
 from vtg.errors import VideoError, VtgError
 from vtg.extraction.remote import fetched, read_remote
 from vtg.weights import downloads
-from vtg.weights.downloads import TooLongError, append_rest, fetch_whole
+from vtg.weights.downloads import BLOCK_BYTES, TooLongError, append_rest, fetch_whole
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server:
-    """How it answers: "whole", "endless", "short", "stalled" or "other"."""
+    """How it answers: "whole", "endless", "short", "stalled", "other" or "breaking" (half of what is asked for)."""
 
     manner = "whole"
     announces = True
     asked = 0
+    sent = 0
     url = ""
 
 
@@ -51,8 +52,20 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                 self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
 
+        def send_half(self) -> None:
+            first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+            rest = CONTENT[first:]
+            self.send_response(206 if first else 200)
+            self.send_header("Content-Length", str(len(rest)))
+            self.end_headers()
+            half = rest if len(rest) < 2 * BLOCK_BYTES else rest[: len(rest) // 2]
+            state.sent += len(half)
+            self.wfile.write(half)
+
         def do_GET(self) -> None:
             state.asked += 1
+            if state.manner == "breaking":
+                return self.send_half()
             self.do_HEAD()
             try:
                 if state.manner == "short":
@@ -68,6 +81,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                     self.wfile.write(CONTENT if state.manner == "whole" else CONTENT[::-1])
             except OSError:  # the client had enough
                 pass
+            return None
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -86,6 +100,14 @@ def test_a_whole_file_appears_under_its_name(server: Server, tmp_path: Path) -> 
     fetch_whole(server.url, tmp_path / "new" / "w.pt", SHA256[:8])
     assert (tmp_path / "new" / "w.pt").read_bytes() == CONTENT
     assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_a_broken_download_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    server.manner = "breaking"
+    fetch_whole(server.url, tmp_path / "w.pt", SHA256)
+    assert (tmp_path / "w.pt").read_bytes() == CONTENT
+    assert server.asked == 4
+    assert server.sent < len(CONTENT) + server.asked * BLOCK_BYTES  # what was lost of a block that broke off
 
 
 @pytest.mark.parametrize(
@@ -190,7 +212,7 @@ def test_what_the_hub_sends_is_checked_by_its_hash(etag: str, is_taken: bool, tm
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     code = (
-        "from vtg.downloads import fetch_from_hub\n"
+        "from vtg.weights.downloads import fetch_from_hub\n"
         "for _ in range(2): print(fetch_from_hub('timm/some_clip', 'open_clip_model.safetensors'))\n"
     )
     settings = {

@@ -44,14 +44,14 @@ def test_float32_is_what_it_always_was(tiny_clip: Path, frames: np.ndarray) -> N
 def test_undoing_gives_the_same_numbers_again(tiny_clip: Path, frames: np.ndarray) -> None:
     encoder = encoder_of(tiny_clip, "float32")
     before = encoder.encode_frames(frames).layers
-    restore = clip_precision.halve_products(encoder.visual)
+    restore = clip_precision.use_bfloat16_products(encoder.visual)
     assert not torch.equal(encoder.encode_frames(frames).layers, before)
     restore()
     assert torch.equal(encoder.encode_frames(frames).layers, before)
 
 
 def test_a_small_tower_is_not_even_tried(tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_precision, "_is_better", lambda encoder: pytest.fail("tried"))
+    monkeypatch.setattr(clip_precision, "_is_bfloat16_better", lambda encoder: pytest.fail("tried"))
     assert encoder_of(tiny_clip, "auto").computes == "float32"
 
 
@@ -61,11 +61,11 @@ class TestTrial:
     @pytest.fixture(autouse=True)
     def anything_is_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("VTG_CACHE", str(tmp_path))
-        monkeypatch.setattr(clip_precision, "FEWEST_WEIGHTS", 0)
+        monkeypatch.setattr(clip_precision, "MIN_PARAMETERS", 0)
 
     def time_as(self, monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
         def seconds(encoder: ClipEncoder, frames: torch.Tensor) -> float:
-            halved = any(isinstance(module, clip_precision._HalfLinear) for module in encoder.visual.modules())
+            halved = any(isinstance(module, clip_precision._BFloat16Linear) for module in encoder.visual.modules())
             return 1.0 if halved else gain
 
         monkeypatch.setattr(clip_precision, "_seconds", seconds)
@@ -79,19 +79,19 @@ class TestTrial:
 
     def test_only_what_is_close_is_used(self, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time_as(monkeypatch, 9.0)
-        original = clip_precision._HalfLinear.forward
+        original = clip_precision._BFloat16Linear.forward
         monkeypatch.setattr(
-            clip_precision._HalfLinear, "forward", lambda self, inputs: original(self, inputs).roll(1, -1)
+            clip_precision._BFloat16Linear, "forward", lambda self, inputs: original(self, inputs).roll(1, -1)
         )
         assert encoder_of(tiny_clip, "auto").computes == "float32"
 
     def test_the_outcome_is_remembered(self, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time_as(monkeypatch, 1.5)
         encoder_of(tiny_clip, "auto")
-        monkeypatch.setattr(clip_precision, "_is_better", lambda encoder: pytest.fail("tried again"))
+        monkeypatch.setattr(clip_precision, "_is_bfloat16_better", lambda encoder: pytest.fail("tried again"))
         assert encoder_of(tiny_clip, "auto").computes == "bfloat16"
         (tmp_path / "encoding.json").write_text("damaged")
-        monkeypatch.setattr(clip_precision, "_is_better", lambda encoder: False)
+        monkeypatch.setattr(clip_precision, "_is_bfloat16_better", lambda encoder: False)
         assert encoder_of(tiny_clip, "auto").computes == "float32"
 
 

@@ -236,10 +236,10 @@ def test_the_weights_are_those_when_the_pass_was_made() -> None:
 def test_only_heads_that_the_engine_can_read_are_given_to_it() -> None:
     like = torch.zeros(1)
     small = HeadConfig(**SMALL)  # type: ignore[arg-type]
-    assert CompiledEngine.fits(small, like) == bool(AVAILABLE)
-    assert not CompiledEngine.fits(small, like.double())
+    assert CompiledEngine.supports(small, like) == bool(AVAILABLE)
+    assert not CompiledEngine.supports(small, like.double())
     for other in ({"hidden_width": 24}, {"attention_heads": 32}, {"query_width": 21}, {"spatial_pooling": False}):
-        assert not CompiledEngine.fits(HeadConfig(**{**SMALL, **other}), like)  # type: ignore[arg-type]
+        assert not CompiledEngine.supports(HeadConfig(**{**SMALL, **other}), like)  # type: ignore[arg-type]
 
 
 def test_an_engine_is_there_where_it_can_be() -> None:
@@ -253,7 +253,7 @@ def test_the_variable_names_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VTG_ENGINE", "torch")
     assert engine_name() == "torch"
     monkeypatch.setenv("VTG_ENGINE", "sse")
-    with pytest.raises(VtgError, match="VTG_ENGINE=sse: no such engine on this machine"):
+    with pytest.raises(VtgError, match="VTG_ENGINE=sse: not available on this machine"):
         engine_name()
 
 

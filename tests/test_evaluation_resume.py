@@ -50,7 +50,7 @@ def stop_before(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], list[
 def run(folder: Path, out: str = "out.jsonl", *settings: str, head: str = HEAD) -> list[str]:
     """Evaluate; gives what was said."""
     said: list[str] = []
-    evaluate(load_recipe("tacos", settings), folder, folder / out, folder, str(folder / head), note=said.append)
+    evaluate(load_recipe("tacos", settings), folder, folder / out, folder, str(folder / head), warn=said.append)
     return said
 
 
@@ -112,7 +112,7 @@ def test_what_another_evaluation_left_is_begun_anew_with_a_line(
     asked = stopped(folder, stop_before)
     settings = change(folder)
     part = folder / "out.jsonl.part"
-    assert run(folder, "out.jsonl", *settings) == [f"{part}: was left by an evaluation with {reason}; begun anew"]
+    assert run(folder, "out.jsonl", *settings) == [f"{part}: is of an evaluation with {reason}; starting again"]
     assert asked == ["v0", "v1", "v2"]
     assert run(folder, "whole.jsonl", *settings) == []
     assert (folder / "out.jsonl").read_bytes() == (folder / "whole.jsonl").read_bytes()
@@ -131,8 +131,7 @@ def test_predictions_of_features_that_have_changed_are_made_anew(
     count = 2 if changed == "video" else 1
     (line,) = run(folder)
     assert line == (
-        f"{folder / 'out.jsonl.part'}: {count} of its 4 predictions are of other features than there are now; "
-        "these are made anew"
+        f"{folder / 'out.jsonl.part'}: {count} of its 4 predictions are of other features; they are computed again"
     )
     assert asked == ["v0", "v2"]
     run(folder, "whole.jsonl")
@@ -166,8 +165,6 @@ def test_what_is_no_unfinished_evaluation_is_written_over(folder: Path) -> None:
         part.write_text(content)
         said = run(folder)
         assert said == (
-            [f"{part}: was left by an evaluation with another version of vtg; begun anew"]
-            if "models" in content
-            else []
+            [f"{part}: is of an evaluation with another version of vtg; starting again"] if "models" in content else []
         )
         assert len((folder / "out.jsonl").read_text().splitlines()) == 6

@@ -99,12 +99,12 @@ def test_a_checkpoint_that_says_nothing_needs_a_recipe_or_like(
     refused = run(own_recipe(tmp_path), *arguments)
     assert (refused.status, refused.out) == (1, "")
     assert refused.err == (
-        f"vtg: {says_nothing}: says nothing of its rate, unit, suppression; name the published head that it is "
-        "like with --like, or state data.fps, evaluation.unit, evaluation.nms in the recipe or with --set\n"
+        f"vtg: {says_nothing}: does not contain its rate, unit, suppression; name a published head with the "
+        "same settings with --like, or set data.fps, evaluation.unit, evaluation.nms in the recipe or with --set\n"
     )
     assert not out.exists() and not list(tmp_path.glob("*.part"))
     partly = run(own_recipe(tmp_path, "fps = 0.5\n"), *arguments, "--set", "evaluation.nms=linear")
-    assert "says nothing of its unit; " in partly.err and partly.status == 1
+    assert "does not contain its unit; " in partly.err and partly.status == 1
     written = []
     for recipe, more in (
         (own_recipe(tmp_path), ("--like", "r2-tacos")),
@@ -118,7 +118,7 @@ def test_a_checkpoint_that_says_nothing_needs_a_recipe_or_like(
         assert result.status == 0, result.err
         written.append(out.read_text())
     assert written[0] == written[1] == written[2]
-    for wrong, message in (("r2-taco", "did you mean r2-tacos"), ("r2-tacos", "has its settings inside")):
+    for wrong, message in (("r2-taco", "did you mean r2-tacos"), ("r2-tacos", "contains its settings")):
         ours = ("--features", tmp_path, "--model", tmp_path / "ours.safetensors", "--like", wrong)
         refused = run(own_recipe(tmp_path), *ours)
         assert refused.status == 1 and message in refused.err and refused.err.count("\n") == 1
@@ -127,7 +127,7 @@ def test_a_checkpoint_that_says_nothing_needs_a_recipe_or_like(
 def test_a_highlight_head_that_says_nothing_needs_a_rate_alone() -> None:
     config = replace(SAID, guessed=True, moment_retrieval=False)
     recipe = Recipe("mine", DataRecipe(), EvaluationRecipe())
-    with pytest.raises(VtgError, match=r"says nothing of its rate; .* state data\.fps in the recipe"):
+    with pytest.raises(VtgError, match=r"does not contain its rate; .* set data\.fps in the recipe"):
         evaluation_config(recipe, config, "head.pth")
     assert not evaluation_config(load_recipe("youtube-dog"), config, "head.pth").guessed
 
@@ -210,8 +210,8 @@ def test_a_library_is_asked_whole_from_its_layers_or_says_that_it_needs_them(
     refused = run(recipe, "--features", alone, "--model", tiny_head, "--out", out, "--device", "cpu")
     assert refused.status == 1 and not out.exists() and not list(tmp_path.glob("*.part"))
     assert refused.err == (
-        "vtg: holiday: evaluation asks it whole, and only what this head made of 20 s windows is kept; index it again "
-        "with --keep-layers\n"
+        "vtg: holiday: evaluation needs the whole video, and only a projection of 20 s windows is stored; index it "
+        "again with --keep-layers\n"
     )
 
 

@@ -7,16 +7,20 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from vtg.clip.encoder import ClipEncoder
 from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
 from vtg.extraction import ExtractionReport, QueryJob, VideoJob, Work, WrongWorkError, extract, read_source
+from vtg.extraction import cluster as cluster_module
 from vtg.extraction import encoders as encoders_module
 from vtg.extraction import machine as machine_module
 from vtg.extraction.encoders import EncoderPool
@@ -101,13 +105,13 @@ def test_what_is_there_is_not_done_again(tmp_path: Path, run: Run, monkeypatch: 
 
 def count_opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
-    original = machine_module.open_video
+    original = machine_module.open_job
 
     def counted(job: VideoJob, size: int, with_content: bool, threads: int) -> Any:
         opened.append(job.id)
         return original(job, size, with_content, threads)
 
-    monkeypatch.setattr(machine_module, "open_video", counted)
+    monkeypatch.setattr(machine_module, "open_job", counted)
     return opened
 
 
@@ -175,6 +179,52 @@ def test_shards_and_workers_give_the_same_bytes(tmp_path: Path, run: Run, undist
     assert sum(shares) == 6
     assert max(shares) <= 2
     assert contents(tmp_path / "shards") == undisturbed
+
+
+class RowsOfOneProcess:
+    """What extraction asks of a Ray data set, done at once and here."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self._rows = rows
+
+    def flat_map(self, stage: Callable[[Any], Any], **_: object) -> RowsOfOneProcess:
+        return RowsOfOneProcess([result for row in self._rows for result in stage(row)])
+
+    def map(self, stage: Any, fn_constructor_args: tuple[Any, ...] = (), **_: object) -> RowsOfOneProcess:
+        run_stage = stage(*fn_constructor_args) if fn_constructor_args else stage
+        return RowsOfOneProcess([run_stage(row) for row in self._rows])
+
+    def iter_rows(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+
+def test_the_stages_of_a_cluster_give_the_same_bytes_without_one(
+    tmp_path: Path, run: Run, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = SimpleNamespace(
+        from_items=lambda items, **_: RowsOfOneProcess(items),
+        DataContext=SimpleNamespace(get_current=SimpleNamespace),
+        TaskPoolStrategy=SimpleNamespace,
+        ActorPoolStrategy=SimpleNamespace,
+    )
+    ray = SimpleNamespace(
+        data=data,
+        exceptions=SimpleNamespace(RayError=ZeroDivisionError),
+        is_initialized=lambda: True,
+        cluster_resources=lambda: {"CPU": 1},
+        remote=lambda **_: lambda function: SimpleNamespace(remote=function),
+        wait=lambda references, num_returns: (references[:num_returns], references[num_returns:]),
+        get=lambda reference: reference,
+    )
+    monkeypatch.setattr(cluster_module, "require_ray", lambda: ray)
+    monkeypatch.setattr(cluster_module, "SEGMENT_CHUNKS", 1)  # so that one video is written in stretches and joined
+    threads = torch.get_num_threads()
+    try:
+        report = run(tmp_path, ray="")
+    finally:
+        torch.set_num_threads(threads)  # the encoding stage sets those of a process of its own
+    assert (report.videos, report.frames, len(report.failed)) == (6, 104, 1)
+    assert contents(tmp_path) == undisturbed
 
 
 def test_a_shard_is_the_same_part_whatever_is_done(run: Run, tmp_path: Path, films: Path) -> None:
@@ -354,9 +404,9 @@ def test_wrong_work_is_left_out_when_asked_and_refused_otherwise(tmp_path: Path,
 def test_progress_tells_of_every_job_and_frame(tmp_path: Path, run: Run) -> None:
     states = []
     run(tmp_path, progress=states.append)
-    assert (states[0].jobs_done, states[0].jobs) == (0, 7)
-    assert (states[-1].jobs_done, states[-1].frames) == (7, 104)
-    frames = [state.frames for state in states]
+    assert (states[0].done, states[0].total) == (0, 7)
+    frames = [int(state.detail.split(" frames, ")[0]) for state in states]
+    assert (states[-1].done, frames[-1]) == (7, 104)
     assert frames == sorted(frames)
 
 
@@ -366,6 +416,23 @@ def test_cores_decode_one_video_together_and_many_videos_apart(
     monkeypatch.setattr(encoders_module, "_cores", lambda: 8)
     with EncoderPool(EncoderSpec(pretrained=str(tiny_clip)), "cpu", workers=4) as pool:
         assert [pool.decoding_threads(videos) for videos in (0, 1, 2, 3, 4, 100)] == [4, 4, 4, 2, 2, 2]
+
+
+def test_encoders_on_the_processor_leave_the_threads_of_others_alone(tiny_clip: Path) -> None:
+    def threads_of(pool: ThreadPoolExecutor) -> int:
+        return pool.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(1) as older, ThreadPoolExecutor(1) as newer:
+            assert threads_of(older) == 3
+            with EncoderPool(EncoderSpec(pretrained=str(tiny_clip)), "cpu", workers=2) as pool:
+                pool.encode_text("a dog").result()
+                assert pool._submit(lambda _: torch.get_num_threads()).result() == 1
+                assert [torch.get_num_threads(), threads_of(older), threads_of(newer)] == [3, 3, 3]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_output_elsewhere_gets_the_same_files(run: Run, undisturbed: dict[str, bytes]) -> None:

@@ -40,7 +40,7 @@ def extract_slowly(films: Path, out: Path, weights: Path, log: Path, seconds: fl
     """Runs in a process of its own: notes every video that is begun, and takes its time."""
     from vtg.extraction import machine
 
-    original = machine.open_video
+    original = machine.open_job
 
     def noted(job: VideoJob, size: int, with_content: bool, threads: int) -> Any:
         with log.open("a") as file:
@@ -48,7 +48,7 @@ def extract_slowly(films: Path, out: Path, weights: Path, log: Path, seconds: fl
         time.sleep(seconds)
         return original(job, size, with_content, threads)
 
-    machine.open_video = noted  # type: ignore[assignment]
+    machine.open_job = noted  # type: ignore[assignment]
     extract(read_source(str(films), 1.0), str(out), EncoderSpec(pretrained=str(weights)), device="cpu", workers=2)
 
 

@@ -13,8 +13,7 @@ from training_sets import write_data_set
 
 import vtg
 from vtg.clip.specs import EncoderSpec
-from vtg.demo.scenes import make_scene
-from vtg.demo.videos import make_sample, write_video
+from vtg.demo import choose_sentences, make_scene, split_seed, write_video
 from vtg.extraction import extract, read_source
 from vtg.features.store import PublishedFeatures
 from vtg.r2 import Predictor, read_head
@@ -79,9 +78,10 @@ def test_frames_and_texts_are_encoded_as_on_the_cpu(dtype: torch.dtype) -> None:
 
 def test_the_demo_model_finds_the_same_moments(tmp_path: Path) -> None:
     film = tmp_path / "scene.mp4"
-    sample = make_sample("val", 3)
-    write_video(sample.scene, film)
-    query = str(sample.annotations[0]["query"])
+    scene = make_scene(split_seed("val", 3))
+    write_video(scene, film)
+    (sentence,) = choose_sentences(scene, 1, np.random.default_rng(0))
+    query = sentence.text
     found, expected = (vtg.load("demo", device=device).ground(film, query) for device in ("cuda", "cpu"))
     assert len(found.moments) and len(expected.moments)
     best, other = found.moments[0], expected.moments[0]

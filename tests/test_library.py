@@ -16,8 +16,9 @@ import vtg
 from vtg.errors import VideoError, VtgError
 from vtg.features.store import FeatureStore
 from vtg.library.indexing import Indexer
-from vtg.library.library import IndexProgress, Library
+from vtg.library.library import Library
 from vtg.models.specs import model_spec
+from vtg.progress import Progress
 from vtg.video.process import ffmpeg_binary
 
 
@@ -65,7 +66,7 @@ def test_search_equals_grounding_the_file(library: Library, folder: Path) -> Non
 
 def test_a_second_run_does_nothing(library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library.add([folder])
-    monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
     report = library.add([folder])
     assert report.added == []
     assert names(report.unchanged) == ["a.mp4", "b.MKV"]
@@ -114,7 +115,7 @@ def test_a_copy_and_a_renamed_file_are_not_encoded_again(
 ) -> None:
     library.add([folder])
     shutil.copy(folder / "a.mp4", folder / "copy.mp4")
-    monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
     report = library.add([folder])
     assert names(report.added) == ["copy.mp4"]
     assert report.seconds == 0
@@ -133,9 +134,9 @@ def test_a_copy_of_a_file_that_is_removed_meanwhile_is_encoded(library: Library,
     (folder / "a.mp4").rename(tmp_path / "a.mp4")
     shutil.copy(tmp_path / "a.mp4", folder / "copy.mp4")
     other = Library(library.folder, device="cpu")
-    steps: list[IndexProgress] = []
+    steps: list[Progress] = []
 
-    def remove(step: IndexProgress) -> None:
+    def remove(step: Progress) -> None:
         steps.append(step)
         if len(steps) == 2:  # the first is told before a file is looked at; by now the copy need not be encoded
             assert Path(step.path).name == "copy.mp4"
@@ -159,12 +160,19 @@ def test_copies_of_a_damaged_file_are_read_once(
         raise VideoError(path, "is damaged")
         yield
 
-    monkeypatch.setattr("vtg.features.pipeline.sample_frames", damaged)
+    monkeypatch.setattr("vtg.features.decoding.sample_frames", damaged)
     for name in ("copy.mp4", "third.mp4"):
         shutil.copy(folder / "a.mp4", folder / name)
     report = library.add([folder / name for name in ("a.mp4", "copy.mp4", "third.mp4")])
     assert names(list(report.failed)) == ["a.mp4", "copy.mp4", "third.mp4"]
     assert opened == ["a.mp4"]
+
+
+def test_copies_of_a_file_that_is_no_video_are_both_named(library: Library, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("one.mp4", "two.mp4")]
+    for path in paths:
+        path.write_text("this is not a video")
+    assert list(library.add(paths).failed) == [str(path) for path in paths]
 
 
 def bad_files(folder: Path, good: Path) -> dict[str, str]:
@@ -202,7 +210,7 @@ def test_what_failed_is_tried_again_when_asked_or_changed(
     probed: list[str] = []
     from vtg.video.probing import survey
 
-    monkeypatch.setattr("vtg.features.pipeline.survey", lambda path: probed.append(path.name) or survey(path))
+    monkeypatch.setattr("vtg.features.decoding.survey", lambda path: probed.append(path.name) or survey(path))
     library.add([folder])
     assert probed == []
     library.add([folder], retry_failed=True)
@@ -210,8 +218,8 @@ def test_what_failed_is_tried_again_when_asked_or_changed(
 
 
 def test_an_interrupted_run_keeps_what_was_finished(library: Library, folder: Path) -> None:
-    def stop_at_the_second(step: IndexProgress) -> None:
-        if step.videos_done == 1:
+    def stop_at_the_second(step: Progress) -> None:
+        if step.done == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -281,8 +289,8 @@ def test_an_encoder_that_cannot_be_had_leaves_no_library(tmp_path: Path, folder:
 
 
 def test_a_run_that_is_stopped_keeps_what_was_finished(library: Library, folder: Path) -> None:
-    steps: list[IndexProgress] = []
-    report = library.add([folder], steps.append, stop=lambda: bool(steps) and steps[-1].videos_done == 1)
+    steps: list[Progress] = []
+    report = library.add([folder], steps.append, stop=lambda: bool(steps) and steps[-1].done == 1)
     assert report.stopped
     assert names(report.added) == ["a.mp4"]
     assert names([entry.path for entry in library.videos()]) == ["a.mp4"]
@@ -448,7 +456,7 @@ class TestHeads:
         assert hit.moment.start - 2 < time < hit.moment.end
         assert picture.shape == (64, 64, 3)
         bare = Library(with_head.folder, library.model, device="cpu")
-        with pytest.raises(VtgError, match="looks at no patches"):
+        with pytest.raises(VtgError, match="has no attention maps"):
             bare.explain("a red circle", hit)
 
 
@@ -461,7 +469,7 @@ def test_what_another_run_has_done_since_the_files_were_looked_at_is_not_done_ag
     def late(indexer: Indexer, *arguments: Any) -> None:
         monkeypatch.setattr(Indexer, "index", index)
         assert other.add([folder]).added
-        monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
         index(indexer, *arguments)
 
     monkeypatch.setattr(Indexer, "index", late)

@@ -95,7 +95,7 @@ class TestPictures:
             (ask(tmp_path / "text.png"), "not a picture"),
             (ask(Stretch(tmp_path / "none.mp4", 0, 1)), "not in the library"),
             (ask(Stretch(folder / "1.mp4", 40, 41)), "40 s is not in it"),
-            (Question((Part("a dog"), Part("a dog", -1.0))), "take each other away"),
+            (Question((Part("a dog"), Part("a dog", -1.0))), "cancel out"),
         ):
             with pytest.raises(VtgError, match=words):
                 library.search(question)
@@ -127,7 +127,7 @@ class TestSaid:
     def test_changed_subtitles_are_read_again_without_encoding(
         self, library: Library, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
         (folder / "1.srt").unlink()
         (folder / "2.en.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nAn elephant, 象\n")
         assert len(library.add([folder]).unchanged) == 4
@@ -250,7 +250,7 @@ class TestCalibration:
         assert found[present].mean() > 0.9
         assert found[~present].mean() < 0.1
         assert 0 < fitted.threshold < 1
-        with pytest.raises(ValueError, match="sentences that are not"):
+        with pytest.raises(ValueError, match="queries that do not"):
             fit_calibration(evidence, np.ones(400, bool))
 
     def test_the_threshold_errs_as_often_on_both_sides(self) -> None:

@@ -15,6 +15,7 @@ from vtg.errors import VtgError
 from vtg.library.library import IndexReport, Library
 from vtg.library.watching import watch
 from vtg.models.specs import model_spec
+from vtg.progress import silent
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def library(tmp_path: Path, tiny_clip: Path, folder: Path) -> Library:
 
 @pytest.fixture
 def nothing_decoded(monkeypatch: pytest.MonkeyPatch, library: Library) -> None:
-    monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+    monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
 
 
 def names(paths: list[str]) -> list[str]:
@@ -149,7 +150,7 @@ def test_a_watched_folder_is_followed(library: Library, folder: Path, make_video
     reports: list[IndexReport] = []
     ended = threading.Event()
     watcher = threading.Thread(
-        target=watch, args=(library, [folder], 0.2, reports.append, lambda step: None, ended.is_set), daemon=True
+        target=watch, args=(library, [folder], 0.2, reports.append, silent, ended.is_set), daemon=True
     )
     watcher.start()
 

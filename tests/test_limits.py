@@ -38,7 +38,9 @@ def test_an_ffmpeg_process_gets_at_least_one_thread() -> None:
 def test_pictures_beyond_the_limit_are_refused_in_one_line_that_says_it() -> None:
     check_size("a.mp4", 8192, 8192)
     check_size("a.mp4", 16384, 4096)
-    with pytest.raises(VideoError, match=r"^a.mp4: has pictures of 8192x8208; the limit is 67 megapixels") as raised:
+    with pytest.raises(
+        VideoError, match=r"^a.mp4: has frames of 8192x8208 pixels; the limit is 67 megapixels"
+    ) as raised:
         check_size("a.mp4", 8192, 8208)
     assert "\n" not in str(raised.value)
 
@@ -48,7 +50,7 @@ def test_the_guard_notices_what_decoding_takes_and_costs_small_pictures_nothing(
 ) -> None:
     guard = MemoryGuard(3840, 2160, 4, 24)
     guard.check()
-    taken = np.ones(limits.DECODING_MEMORY // 8 + (10 << 20))
+    taken = np.ones(limits.MAX_DECODING_MEMORY // 8 + (10 << 20))
     with pytest.raises(MemoryError, match="300 MB"):
         guard.check()
     del taken

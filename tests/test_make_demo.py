@@ -1,8 +1,7 @@
-"""The demo models from nothing: the smoke run, what heads learn from, and the table that compares them."""
+"""The demo models from nothing: the smoke run, and the features that heads are trained on."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -13,14 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from tools.compare_demo import summarised
 from tools.demo.features import Asked, draw_scene, features_folder, write_features
-from tools.demo.test_set import FIGURES, TestSet, figures_of, make_test_set
 from vtg import ClipEncoder
-from vtg.demo import make_scene, split_seed, truth
+from vtg.demo import clip_path, head_path, make_scene, make_videos, split_seed, truth
 from vtg.features.store import PublishedFeatures
-from vtg.grounding.grounder import Grounding, Moment, Saliency
-from vtg.r2 import HeadConfig, R2Head
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,18 +26,6 @@ def encoder(tiny_clip: Path) -> ClipEncoder:
     return ClipEncoder(pretrained=str(tiny_clip), device="cpu")
 
 
-@pytest.fixture(scope="module")
-def tests_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the test set lies."""
-    return tmp_path_factory.mktemp("unseen")
-
-
-@pytest.fixture(scope="module")
-def unseen(tests_folder: Path, encoder: ClipEncoder) -> TestSet:
-    """One unseen video."""
-    return make_test_set(tests_folder, encoder, 1, 6, 1, lambda label, done, total: None)
-
-
 @pytest.mark.slow
 def test_a_smoke_run_rebuilds_both_files_from_nothing(tmp_path: Path):
     command = [sys.executable, str(ROOT / "tools" / "make_demo.py"), "--smoke", "--out", str(tmp_path)]
@@ -50,8 +33,8 @@ def test_a_smoke_run_rebuilds_both_files_from_nothing(tmp_path: Path):
     assert run.returncode == 0, run.stderr
     first, last = re.search(r"loss ([\d.]+) → ([\d.]+)", run.stdout).groups()  # type: ignore[union-attr]
     assert float(last) < 0.85 * float(first)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.safetensors", "head.safetensors"]
-    clip, head = tmp_path / "clip.safetensors", tmp_path / "head.safetensors"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [clip_path().name, head_path().name]
+    clip, head = tmp_path / clip_path().name, tmp_path / head_path().name
     assert clip.stat().st_size <= 4_000_000 and head.stat().st_size <= 3_000_000
 
     from vtg.grounding.grounder import Grounder
@@ -71,11 +54,12 @@ def test_smoke_does_not_overwrite_what_is_bundled():
     assert run.returncode == 1 and run.stderr.startswith("--smoke: ") and len(run.stderr.splitlines()) == 1
 
 
-def test_what_heads_learn_from_looks_like_what_a_decoder_gives(unseen: TestSet, encoder: ClipEncoder):
+def test_what_heads_learn_from_looks_like_what_a_decoder_gives(tmp_path: Path, encoder: ClipEncoder):
     from vtg.video import sample_frames
 
+    (video,) = make_videos(tmp_path, "test", 1)
     drawn = draw_scene(Asked("test", 6), 0, encoder.image_size)
-    decoded = np.concatenate([frames for _, frames in sample_frames(unseen.videos[0].path, 0.5, encoder.image_size)])
+    decoded = np.concatenate([frames for _, frames in sample_frames(video.path, 0.5, encoder.image_size)])
     assert drawn.frames.shape == decoded.shape and drawn.frames.dtype == np.uint8
     assert np.abs(drawn.frames.astype(float) - decoded).mean() < 8
 
@@ -129,50 +113,18 @@ def test_features_are_written_once_and_lie_where_training_finds_them(
     assert PublishedFeatures(folder).video("train_00001").shape[0] == samples[-1].duration / 2
 
 
-def test_the_truth_itself_scores_full_marks(unseen: TestSet, tmp_path: Path):
-    groundings = []
-    for sentence in unseen.videos[0].sentences:
-        true = truth(unseen.videos[0].scene, sentence)
-        saliency = np.zeros(unseen.videos[0].scene.clip_count)
-        for clip, ratings in zip(true.relevant_clip_ids, true.saliency_scores, strict=True):
-            saliency[clip] = sum(ratings)
-        moments = [Moment(start, end, 1.0) for start, end in true.windows]
-        groundings.append(
-            Grounding(sentence.text, "", 0.0, moments, Saliency(np.arange(len(saliency)) * 2.0, saliency))
-        )
-    figures = figures_of(unseen, groundings, tmp_path / "predictions.jsonl")
-    assert set(figures) == {"all", *unseen.kinds} and set(figures["all"]) == set(FIGURES)
-    assert figures["all"]["R1@0.7"] == figures["all"]["MR mAP"] == 100 and figures["all"]["HD mAP"] > 90
-    groundings[0] = replace(groundings[0], moments=[Moment(0.0, 0.5, 1.0)])
-    worse = figures_of(unseen, groundings, tmp_path / "predictions.jsonl")
-    assert worse["all"]["R1@0.5"] == pytest.approx(100 * (1 - 1 / len(groundings)), abs=0.01)
-
-
-def test_a_head_of_one_layer_is_asked_by_the_last_layers_alone(unseen: TestSet, encoder: ClipEncoder):
-    torch.manual_seed(0)
-    config = HeadConfig(hidden_width=16, video_width=64, query_width=64, layers=1, tokens=5, nms="normal")
-    head = R2Head(config).eval()
-    groundings = unseen.answer(head, lambda done, total: None)
-    assert len(groundings) == len(unseen.samples)
-    layers = torch.from_numpy(np.array(unseen.features[0].layers[:, -1:]))  # type: ignore[index]
-    query = encoder.encode_text(unseen.samples[0].query).layers[:, -1:]
-    alone = head.predict(layers, query, 0.5).saliency.numpy()
-    assert np.allclose(groundings[0].saliency.scores, alone, atol=1e-4)
-    assert all(grounding.moments for grounding in unseen.answer(None, lambda done, total: None))  # zero-shot
-
-
-def test_a_test_set_that_is_there_is_used_again(unseen: TestSet, tests_folder: Path, encoder: ClipEncoder):
-    before = {path: path.stat().st_mtime_ns for path in tests_folder.rglob("*") if path.suffix != ".jsonl"}
-    again = make_test_set(tests_folder, encoder, 1, 6, 1, lambda label, done, total: None)
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert [sample.query for sample in again.samples] == [sample.query for sample in unseen.samples]
-
-
-def test_the_table_has_means_and_their_spread():
-    def figures(value: float) -> dict[str, dict[str, float]]:
-        return {"all": dict.fromkeys(FIGURES, value)}
-
-    table = summarised({"zero-shot": [figures(50)], "k4": [figures(90), figures(92), figures(94)]})
-    assert table["zero-shot"]["all"]["R1@0.5"] == [50, 0] and table["zero-shot"]["seeds"] == 1
-    assert table["k4"]["all"]["MR mAP"] == [92, 2] and table["k4"]["seeds"] == 3
-    assert json.loads(json.dumps(table)) == table
+@pytest.mark.slow
+def test_features_of_a_smoke_run_train_a_head_by_the_recipe(tmp_path: Path):
+    command = [sys.executable, "-m", "tools.make_demo", "--smoke", "--only", "features", "--work", str(tmp_path)]
+    made = subprocess.run(
+        [*command, "--out", str(clip_path().parent)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert made.returncode == 0, made.stderr
+    folder = made.stdout.strip()
+    settings = ["--set", "model.layers=1", "--set", "train.epochs=1"]
+    command = [sys.executable, "-m", "vtg", "train", "demo", "--features", folder, "--annotations", folder, *settings]
+    trained = subprocess.run(
+        [*command, "--out", str(tmp_path / "run"), "--device", "cpu"], capture_output=True, text=True, check=False
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / "run" / "best.safetensors").is_file()

@@ -181,7 +181,7 @@ def test_bundled_head_is_found_in_the_package(monkeypatch):
 
 def test_pull_downloads_checks_and_converts(hub, tmp_path):
     steps = []
-    path = pull("r2-tiny", progress=lambda done, size: steps.append((done, size)))
+    path = pull("r2-tiny", progress=lambda state: steps.append((state.done, state.total)))
     assert path == tmp_path / "cache" / "models" / "r2-tiny.safetensors"
     assert parts(tmp_path) == [path]
     assert steps == sorted(steps) and steps[-1] == (len(hub.content), len(hub.content))
@@ -241,7 +241,7 @@ def test_broken_download_goes_on_in_a_later_run(hub, tmp_path):
     assert part.stat().st_size == 50_000 and not find_model("r2-tiny").present
     hub.out_of_order, hub.requests = False, []
     steps = []
-    pull("r2-tiny", progress=lambda done, size: steps.append(done))
+    pull("r2-tiny", progress=lambda state: steps.append(state.done))
     assert [requested for method, _, requested in hub.requests if method == "GET"] == ["bytes=50000-"]
     assert hub.body_bytes == len(hub.content) - 50_000
     assert steps[0] > 50_000 and steps[-1] == len(hub.content)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vtg.video.pictures import PictureError, opened_picture, paint_attention
+from vtg.video.pictures import PictureError, open_picture, paint_attention
 
 
 def gif(width: int, height: int) -> bytes:
@@ -51,16 +51,16 @@ def test_what_is_no_picture_is_one_kind_of_error(content: bytes, tmp_path: Path)
         pytest.raises(PictureError),
     ):
         warnings.simplefilter("error")
-        with opened_picture(path) as picture:
+        with open_picture(path) as picture:
             picture.convert("RGB")
 
 
 def test_a_picture_is_read_and_only_of_the_named_formats(tmp_path: Path) -> None:
-    with opened_picture(io.BytesIO(png())) as picture:
+    with open_picture(io.BytesIO(png())) as picture:
         assert picture.convert("RGB").getpixel((39, 29)) == (255, 0, 0)
-    with pytest.raises(PictureError), opened_picture(io.BytesIO(png()), formats=["JPEG"]):
+    with pytest.raises(PictureError), open_picture(io.BytesIO(png()), formats=["JPEG"]):
         pass
-    with pytest.raises(FileNotFoundError), opened_picture(tmp_path / "none.png"):
+    with pytest.raises(FileNotFoundError), open_picture(tmp_path / "none.png"):
         pass
 
 

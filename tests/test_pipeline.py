@@ -115,7 +115,7 @@ def test_an_unforeseen_error_while_decoding_reaches_the_caller(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("vtg.features.pipeline.sample_frames", broken)
+    monkeypatch.setattr("vtg.features.decoding.sample_frames", broken)
     with pytest.raises(ZeroDivisionError):
         list(encode_video(make_video(tmp_path / "a.mp4"), CountingEncoder(), fps=1.0))
 

@@ -122,14 +122,14 @@ def test_an_ffmpeg_that_needs_too_much_gives_one_line_that_says_the_limit(tmp_pa
 def test_output_is_limited() -> None:
     status, output, said = run(["cat", "/dev/zero"])
     assert status != 0
-    assert len(output) == process.MAX_OUTPUT
+    assert len(output) == process.MAX_OUTPUT_BYTES
     assert "64 MiB" in explain(said)
 
 
 def test_what_makes_no_progress_is_stopped() -> None:
     for code in ("sleep 100", "while :; do :; done", "while :; do echo no >&2; sleep 0.1; done"):
         begun = time.monotonic()
-        status, _, said = run([*SHELL, code], patience=1.0)
+        status, _, said = run([*SHELL, code], stall_seconds=1.0)
         assert status != 0
         assert "no progress for 1 s" in explain(said)
         assert time.monotonic() - begun < 5
@@ -138,9 +138,9 @@ def test_what_makes_no_progress_is_stopped() -> None:
 def test_progress_reports_that_say_nothing_new_are_no_progress() -> None:
     code = "while :; do echo frame={}; echo speed=$SECONDS; n=$((n+1)); sleep 0.1; [ $n = 30 ] && exit 0; done"
     stuck = ["bash", "-c", code.replace("{}", "7"), "ffmpeg", "-progress", "pipe:1"]
-    assert run(stuck, lambda line: None, patience=1.0)[0] != 0
+    assert run(stuck, lambda line: None, stall_seconds=1.0)[0] != 0
     moving = ["bash", "-c", code.replace("{}", "$n"), "ffmpeg", "-progress", "pipe:1"]
-    assert run(moving, lambda line: None, patience=1.0)[0] == 0
+    assert run(moving, lambda line: None, stall_seconds=1.0)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -155,11 +155,11 @@ def test_slow_work_goes_on_as_long_as_it_makes_progress(tmp_path: Path, step: st
     file = tmp_path / "file"
     file.write_bytes(bytes(1_000_000))
     code = f"import sys, time; given = open(sys.argv[1], 'r+b', 0)\nfor _ in range(12): {step}; time.sleep(0.25)"
-    assert run(python(code, file), patience=1.0)[0] == 0
+    assert run(python(code, file), stall_seconds=1.0)[0] == 0
 
 
 def test_time_in_which_nobody_waits_does_not_count() -> None:
-    with Pipe([*SHELL, "head -c 1000000 /dev/zero"], patience=1.0) as pipe:
+    with Pipe([*SHELL, "head -c 1000000 /dev/zero"], stall_seconds=1.0) as pipe:
         assert pipe.output.read(10) == bytes(10)
         time.sleep(3)
         assert len(pipe.output.read()) == 999_990
@@ -271,7 +271,7 @@ def test_a_broken_ffmpeg_on_the_path_is_passed_over(
 ) -> None:
     import imageio_ffmpeg
 
-    monkeypatch.setattr(process, "VERSION_SECONDS", 1.0)
+    monkeypatch.setattr(process, "VERSION_TIMEOUT_SECONDS", 1.0)
     put_on_path(tmp_path, script, monkeypatch)
     assert ffmpeg_binary() == imageio_ffmpeg.get_ffmpeg_exe()
 

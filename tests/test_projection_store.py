@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 
 from vtg.errors import VtgError
-from vtg.features.arrays import ArrayFileWriter, read_header
+from vtg.features.arrays import HEADER_BYTES, arrays_header, read_header
 from vtg.features.store import FeatureKey, VideoFeatures
+from vtg.files.whole import WholeFileWriter
 from vtg.grounding.projections import ProjectionKey, ProjectionStore, head_fingerprint, quantized_windows
 from vtg.grounding.windows import ground_with_head
 from vtg.library.library import Library
@@ -28,7 +29,7 @@ from vtg.timespans import interval_iou
 KEY = FeatureKey("a" * 32, "b" * 16, 0.5)
 OWN = ProjectionKey(KEY.video, KEY.encoder, KEY.fps, "c" * 16)
 HERE = Path(__file__).parent / "data"
-OLDER = HERE / "older_projections"  # as the version before int8 became the only one wrote them, of "tiny.t3"
+FLOAT_PRECISIONS = HERE / "older_projections"  # as the version before int8 became the only one wrote them, of "tiny.t3"
 DIMENSIONS = (4, 5, 64)  # K, P, C of `tiny_head`
 
 
@@ -88,7 +89,7 @@ def test_projections_of_older_versions_are_converted_and_answer_the_same(
     tmp_path: Path, precision: str, writable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = replace(OWN, precision=precision)
-    shutil.copy(OLDER / older.file_name, tmp_path)
+    shutil.copy(FLOAT_PRECISIONS / older.file_name, tmp_path)
     store = ProjectionStore(tmp_path)
     assert OWN in store
     store.verify(older)
@@ -97,7 +98,7 @@ def test_projections_of_older_versions_are_converted_and_answer_the_same(
         def refuse(*_: object) -> None:
             raise PermissionError("read-only")
 
-        monkeypatch.setattr(ArrayFileWriter, "__enter__", refuse)
+        monkeypatch.setattr(WholeFileWriter, "__enter__", refuse)
     stored = store.open(OWN)
     assert [key.precision for key in store] == ["int8" if writable else precision]
     for key in store:
@@ -117,7 +118,7 @@ def test_projections_of_older_versions_are_converted_and_answer_the_same(
 
 def test_damage_in_a_projection_of_an_older_version_is_not_converted(tmp_path: Path) -> None:
     older = replace(OWN, precision="float16")
-    whole = (OLDER / older.file_name).read_bytes()
+    whole = (FLOAT_PRECISIONS / older.file_name).read_bytes()
     (tmp_path / older.file_name).write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
     with pytest.raises(VtgError, match="checksum"):
         ProjectionStore(tmp_path).open(OWN)
@@ -204,7 +205,7 @@ class TestLibraryFeatures:
         assert head_fingerprint(str(other_path)) != head_fingerprint(str(tiny_head))
         features = LibraryFeatures(tmp_path, Storage(), str(other_path), lambda: other)
         assert KEY not in features  # so that indexing with this head encodes it again
-        with pytest.raises(VtgError, match="index it again with this model, or once with --keep-layers") as caught:
+        with pytest.raises(VtgError, match="index it again with this model, or with --keep-layers") as caught:
             ground_with_head(other, features.open(KEY, "a.mp4"), ["a"], [torch.zeros(3, 4, 64)])
         assert "\n" not in str(caught.value)
         self.fill(features)
@@ -239,10 +240,9 @@ def as_older(library: Library, precision: str) -> None:
     stored = library.features.projections.open(key)
     assert stored.scale is not None
     values = (stored.values * stored.scale.astype(np.float32)[..., None]).astype(precision)
-    with ArrayFileWriter(library.features.projections.path(replace(key, precision=precision))) as file:
+    with WholeFileWriter(library.features.projections.path(replace(key, precision=precision)), HEADER_BYTES) as file:
         file.write(values)
-        del metadata["sha256"]
-        file.finish(metadata, {"values": (values.dtype.str, values.shape)})
+        file.complete(arrays_header(metadata, {"values": (values.dtype.str, values.shape)}, file.sha256))
     path.unlink()
 
 

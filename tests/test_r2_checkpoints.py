@@ -237,7 +237,7 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path):
     layer = torch.nn.TransformerEncoderLayer(8, 2, 16)
     assert "another architecture" in refusal(written(tmp_path, {"state_dict": layer.state_dict()}))
     save_file({"visual.proj": torch.zeros(2, 2)}, tmp_path / "clip.safetensors", metadata={"format": "vtg-clip"})
-    assert "not an R² head of ours" in refusal(tmp_path / "clip.safetensors")
+    assert "not an R² head written by vtg" in refusal(tmp_path / "clip.safetensors")
 
 
 def test_missing_extra_and_misshapen_tensors_are_listed(tmp_path):

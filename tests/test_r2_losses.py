@@ -386,7 +386,7 @@ def test_fields_that_do_not_belong_together_are_refused():
         replace(batch, saliency=batch.saliency[:, :5])
     with pytest.raises(ValueError, match="windows is"):
         replace(batch, windows=batch.windows[:2])
-    with pytest.raises(ValueError, match="lies in the padding"):
+    with pytest.raises(ValueError, match="is in the padding"):
         replace(batch, positive_frame=torch.tensor([2, 9, 11]))
 
 

@@ -160,7 +160,7 @@ def test_a_wrong_prediction_is_reported_with_its_line_and_query(tmp_path: Path, 
 def test_how_many_more_lines_are_wrong_is_said(tmp_path: Path) -> None:
     wrong = {"qid": 1, "pred_relevant_windows": []}
     assert failure(tmp_path, [wrong, {**wrong, "qid": 2}, {**wrong, "qid": 3}], [MOMENTS]).endswith(
-        "(and 2 more wrong)"
+        "(and 2 more invalid)"
     )
 
 
@@ -195,7 +195,7 @@ def test_a_reversed_true_window_is_reported_with_its_line(tmp_path: Path) -> Non
 
 def test_annotations_without_truth_are_reported(tmp_path: Path) -> None:
     bare = {key: MOMENTS[key] for key in ("qid", "query", "duration", "vid")}
-    assert "has no truth for what it predicts" in failure(tmp_path, [PREDICTION], [bare])
+    assert "has no ground truth for these predictions" in failure(tmp_path, [PREDICTION], [bare])
 
 
 def test_lines_that_are_not_json_are_reported(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_lines_that_are_not_json_are_reported(tmp_path: Path) -> None:
 def test_an_empty_prediction_file_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "preds.jsonl"
     path.write_bytes(content)
-    with pytest.raises(VtgError, match="no predictions in it"):
+    with pytest.raises(VtgError, match="contains no predictions"):
         score_files([path], write(tmp_path / "truth.jsonl", MOMENTS))
 
 
@@ -228,7 +228,7 @@ def test_files_that_are_not_there_and_unknown_data_sets_are_reported(tmp_path: P
     truth = write(tmp_path / "truth.jsonl", MOMENTS)
     with pytest.raises(VtgError, match="there is no such file"):
         score_files([tmp_path / "nothing.jsonl"], truth)
-    with pytest.raises(VtgError, match="there is no data set 'qvh'"):
+    with pytest.raises(VtgError, match="unknown data set 'qvh'"):
         score_files([write(tmp_path / "preds.jsonl", PREDICTION)], truth, dataset="qvh")
     with pytest.raises(VtgError, match="holds queries with windows, not of tvsum"):
         score_files([tmp_path / "preds.jsonl"], truth, dataset="tvsum")
@@ -329,7 +329,7 @@ def test_every_brief_figure_is_the_mean_of_its_queries() -> None:
 def test_files_that_predict_different_things_are_not_compared(tmp_path: Path) -> None:
     one = write(tmp_path / "one.jsonl", PREDICTION)
     other = write(tmp_path / "other.jsonl", {"qid": 1, "pred_relevant_windows": [[2, 8, 0.9]]})
-    with pytest.raises(VtgError, match="score them one by one"):
+    with pytest.raises(VtgError, match="score them separately"):
         score_files([one, other], write(tmp_path / "truth.jsonl", MOMENTS))
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pytest
+
+from vtg.cli.main import ENVIRONMENT
 
 CODE = """
 import logging, os, pkgutil, signal, sys, threading, warnings
@@ -67,3 +72,23 @@ def test_a_library_changes_nothing_of_others(tmp_path: Path, make_video: Callabl
         tiny_clip,
         tmp_path / "film.mp4",
     )
+
+
+@pytest.mark.parametrize(("settings", "is_silent"), [({"LANCEDB_LOG": "info"}, False), (ENVIRONMENT, True)])
+def test_the_command_line_keeps_the_log_of_lancedb_from_people(
+    settings: Mapping[str, str], is_silent: bool, tmp_path: Path
+) -> None:
+    code = (
+        "import lancedb, pyarrow, sys; "
+        "table = lancedb.connect(sys.argv[1]).create_table('words', pyarrow.table({'a': [1]})); "
+        "table.add(pyarrow.table({'a': [2]})); table.optimize()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert (done.stderr == "") is is_silent

@@ -17,7 +17,7 @@ def beside(folder: Path, video: str, *names: str) -> set[str]:
     for name in (video, *names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    return {str(path.relative_to(folder)) for path in SubtitleFolders().beside(folder / video)}
+    return {str(path.relative_to(folder)) for path in SubtitleFolders().subtitle_files(folder / video)}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_language_is_what_follows_the_name_of_the_video(name: str, language:
 
 def test_a_change_of_any_of_them_is_seen(tmp_path: Path) -> None:
     assert beside(tmp_path, "film.mkv", "Subs/film.srt") == {"Subs/film.srt"}
-    name = SubtitleFolders().name(tmp_path / "film.mkv")
-    assert SubtitleFolders().name(tmp_path / "film.mkv") == name
+    name = SubtitleFolders().fingerprint(tmp_path / "film.mkv")
+    assert SubtitleFolders().fingerprint(tmp_path / "film.mkv") == name
     (tmp_path / "Subs" / "film.srt").write_text("more")
-    assert SubtitleFolders().name(tmp_path / "film.mkv") != name
+    assert SubtitleFolders().fingerprint(tmp_path / "film.mkv") != name

@@ -71,11 +71,11 @@ def test_subtitles_belong_to_the_video_of_their_name(tmp_path: Path) -> None:
     for name in ("film.srt", "Film.en.VTT", "film 2.srt", "film.part.en.srt", "other.srt", "film.txt"):
         (tmp_path / name).write_text("")
     folders = SubtitleFolders()
-    assert [path.name for path in folders.beside(tmp_path / "film.mp4")] == ["Film.en.VTT", "film.srt"]
-    name = folders.name(tmp_path / "film.mp4")
+    assert [path.name for path in folders.subtitle_files(tmp_path / "film.mp4")] == ["Film.en.VTT", "film.srt"]
+    name = folders.fingerprint(tmp_path / "film.mp4")
     (tmp_path / "film.srt").write_text("more")
-    assert SubtitleFolders().name(tmp_path / "film.mp4") != name
-    assert SubtitleFolders().name(tmp_path / "nothing.mp4")
+    assert SubtitleFolders().fingerprint(tmp_path / "film.mp4") != name
+    assert SubtitleFolders().fingerprint(tmp_path / "nothing.mp4")
 
 
 def said(text: str, rate: float | None = None) -> list[tuple[float, float, str]]:
@@ -264,7 +264,7 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
         [
             ("film.srt", noise, "encoding"),
             ("film.en.srt", b"a letter, not subtitles\n", "no subtitles"),
-            ("film.sub", b"\0\0\1\xba" + bytes(2000), "pictures"),
+            ("film.sub", b"\0\0\1\xba" + bytes(2000), "images"),
             ("film.vtt", b"\0" * 5000, "encoding"),
             ("film.ass", b"[Events]\n" + (SUBSTATION.splitlines()[-3] + "\n").encode() * 70_000, "more than 60,000"),
         ]

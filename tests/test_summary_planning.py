@@ -141,9 +141,9 @@ def test_what_moves_inwards_pays_for_what_moves_outwards(film: Path) -> None:
 
 
 def test_clips_that_end_elsewhere_or_would_meet_stay(film: Path) -> None:
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[float, float | None]] = []
     inside = plan_of([clip(3.0, 5.0)], (0.0, 2.0, 6.0, 9.0, 12.0), None, str(film))
-    assert sharpen(inside, lambda done, total: calls.append((done, total))).clips == inside.clips
+    assert sharpen(inside, lambda state: calls.append((state.done, state.total))).clips == inside.clips
     assert calls[-1] == (2, 2)
     meeting = plan_of([clip(0.0, 2.0), clip(2.2, 4.0)], (0.0, 2.0, 6.0, 12.0), None, str(film))
     assert sharpen(meeting).clips == meeting.clips
@@ -182,7 +182,7 @@ def test_a_storyboard_shows_the_peaks_with_their_captions(film: Path, tmp_path: 
     for wrong, reason in ((tmp_path / "x.jpg", "ending"), (tmp_path / "no" / "x.png", "does not exist")):
         with pytest.raises(VtgError, match=reason):
             write_storyboard(plan, ["", "", ""], wrong)
-    with pytest.raises(VtgError, match="nothing to show"):
+    with pytest.raises(VtgError, match="has no clips for a storyboard"):
         write_storyboard(plan_of([], (0.0, 12.0), None, str(film)), [], tmp_path / "x.png")
 
 

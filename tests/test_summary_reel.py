@@ -11,8 +11,9 @@ import pytest
 from timecode import Codecs, beeps, ffmpeg, read_codes, render, turned
 
 from vtg.errors import VideoError, VtgError
+from vtg.progress import Progress
 from vtg.video import Reel, Span, joining, probe, probing, sample_frames, write_reel
-from vtg.video.captions import caption_picture, font, wrapped
+from vtg.video.captions import font, render_caption, wrap_text
 from vtg.video.cuts import CutFinder, strongest_cut
 from vtg.video.process import ffmpeg_binary
 
@@ -47,7 +48,7 @@ def sound_seconds(path: Path) -> float:
 def test_every_stretch_is_exact_to_the_frame(talkie: Path, tmp_path: Path) -> None:
     shares: list[float] = []
     spans = [Span(talkie, 1.2, 2.4), Span(talkie, 7.0, 7.04), Span(talkie, 0.0, 1.0), Span(talkie, 11.0, 12.0)]
-    reel = write_reel(spans, tmp_path / "reel.mp4", progress=shares.append)
+    reel = write_reel(spans, tmp_path / "reel.mp4", progress=lambda state: shares.append(state.share))
     assert codes_of(reel.path) == [*range(30, 60), 175, *range(25), *range(275, 300)]
     assert reel == Reel(tmp_path / "reel.mp4", (0.0, 1.2, 1.24, 2.24), 3.24)
     assert probe(reel.path).duration == pytest.approx(3.24, abs=1e-3)
@@ -106,7 +107,7 @@ def test_sources_that_differ_become_one_form(talkie: Path, folder: Path, tmp_pat
 
 def test_only_what_is_near_a_stretch_is_decoded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = render(folder / "long.mp4", 1500, sound=True)
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)  # as if it were too large to list
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)  # as if it were too large to list
     read: list[int] = []
     write = joining.write
 
@@ -153,10 +154,10 @@ def test_a_caption_is_written_at_the_bottom_of_its_stretch(folder: Path, tmp_pat
 
 def test_words_are_wrapped_and_cut_off_where_there_is_no_room() -> None:
     letters = font(20)
-    lines = wrapped("one two three four five six seven eight nine ten eleven twelve", 150, letters, most_lines=2)
+    lines = wrap_text("one two three four five six seven eight nine ten eleven twelve", 150, letters, max_lines=2)
     assert len(lines) == 2 and lines[0].startswith("one two") and lines[1].endswith("…")
-    assert all(letters.getlength(line) <= 150 for line in [*lines, *wrapped("W" * 100, 150, letters)])
-    picture = caption_picture("hello", 400, 200)
+    assert all(letters.getlength(line) <= 150 for line in [*lines, *wrap_text("W" * 100, 150, letters)])
+    picture = render_caption("hello", 400, 200)
     assert picture.shape[2] == 4 and picture.shape[1] < 150 and picture[..., 3].min() > 0
 
 
@@ -195,7 +196,7 @@ def test_a_reel_that_fails_leaves_the_old_file_alone(talkie: Path, tmp_path: Pat
     out = tmp_path / "reel.mp4"
     out.write_bytes(b"precious")
 
-    def stop(share: float) -> None:
+    def stop(state: Progress) -> None:
         raise RuntimeError("stopped by the user")
 
     with pytest.raises(RuntimeError):
@@ -212,9 +213,9 @@ def test_a_cut_is_found_to_the_picture(folder: Path) -> None:
     join = ["-filter_complex", "[0][1]concat=n=2[v]", "-map", "[v]"]
     ffmpeg("-f", "lavfi", "-i", red, "-f", "lavfi", "-i", green, *join, *Codecs["h264"], str(path))
     finder = CutFinder(path)
-    assert finder.near(2.0, 1.5) == pytest.approx(2.12)
-    assert finder.near(3.5, 1.0) is None
-    assert finder.near(0.0, 0.01) is None
+    assert finder.find_near(2.0, 1.5) == pytest.approx(2.12)
+    assert finder.find_near(3.5, 1.0) is None
+    assert finder.find_near(0.0, 0.01) is None
     _, frames = next(sample_frames(path, 25, 32, 2.0, 2.24))
     assert strongest_cut(frames) == 3
 

@@ -251,7 +251,7 @@ def test_a_head_without_spatial_pooling_sees_class_tokens_alone(recipe: Path, tm
     assert torch.equal(head.predict(noisy, query).windows, expected)
     many = head.predict_batch([video], [query, query[:2]])
     torch.testing.assert_close(many[0].windows, expected, atol=1e-5, rtol=0)
-    with pytest.raises(VtgError, match="looks at no patches"):
+    with pytest.raises(VtgError, match="has no attention maps"):
         head.attention(video, query)
 
 
@@ -267,10 +267,10 @@ def test_check_learns_a_few_samples_and_says_when_it_cannot(recipe: Path, monkey
     result = check(load_recipe(recipe, ["train.rate=2e-3"]), Sources())
     assert result.fits and result.samples == result.learnt == 8 and result.steps < 400
     assert "fit together" in result.verdict and result.last_loss < result.first_loss
-    monkeypatch.setattr("vtg.training.overfitting.MOST_STEPS", 20)
+    monkeypatch.setattr("vtg.training.overfitting.MAX_STEPS", 20)
     result = check(load_recipe(recipe, ["train.rate=0"]), Sources())
     assert not result.fits and result.steps == 20
-    assert "not learnt by heart" in result.verdict and "\n" not in result.verdict
+    assert "overfit check failed" in result.verdict and "\n" not in result.verdict
 
 
 def remove(name: str) -> object:
@@ -298,7 +298,7 @@ def rewrite(name: str, *shape: int) -> object:
         (None, ["model.clip_model=ViT-B-32-quickgelu"], r"5 tokens a frame, 16 wide.*has 50, 768 and 512"),
         (None, ["evaluation.metric=MR-full-R1@0.55"], r"MR-full-R1@0\.55.*did you mean MR-full-R1@0\.5\?"),
         (None, ["data.fps=2"], r"frames for .*which is not the recipe's 2 a second"),
-        (None, ["data.fps=none"], r"has no rate"),
+        (None, ["data.fps=none"], r"has no sampling rate"),
         (None, ["model.hidden_width=33"], r"--set model.hidden_width=33: model\.hidden_width 33 must be even"),
         (None, ["train.validation=test"], r"has no part 'test'; it has train, val"),
     ],
@@ -315,11 +315,11 @@ def test_what_does_not_fit_stops_before_the_first_step(
 
 
 def test_a_folder_is_not_trained_into_twice(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(VtgError, match="holds no training to go on with"):
+    with pytest.raises(VtgError, match="contains no training to resume"):
         run(recipe, tmp_path / "out", resume=True)
     run(recipe, tmp_path / "out", "train.epochs=1", "train.validation=none")
     assert not (tmp_path / "out" / "best.safetensors").exists()
-    with pytest.raises(VtgError, match="holds a training already; go on with it with --resume"):
+    with pytest.raises(VtgError, match="contains a training already; continue it with --resume"):
         run(recipe, tmp_path / "out")
     with pytest.raises(VtgError, match=r"was trained with train\.rate = 0\.001, not 0\.002"):
         run(recipe, tmp_path / "out", "train.rate=2e-3", "train.validation=none", resume=True)
@@ -333,7 +333,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(recipe: Path, tmp_path: Path
     video = np.array(published.video("train0"))
     video[2] = np.inf
     published.write_video("train0", video)
-    with pytest.raises(VtgError, match="the loss is no longer a number; look for infinite features"):
+    with pytest.raises(VtgError, match="the loss is not finite; check the features for infinite values"):
         run(recipe, tmp_path / "out")
 
 
@@ -364,6 +364,6 @@ def test_interrupting_the_command_says_how_to_go_on(recipe: Path, tmp_path: Path
     process.send_signal(signal.SIGINT)
     last = process.stderr.read().strip().splitlines()[-1]
     assert process.wait(timeout=60) == 130
-    assert last.startswith("stopped and saved; go on with: vtg train") and last.endswith("--resume")
+    assert last.startswith("stopped and saved; resume with: vtg train") and last.endswith("--resume")
     going_on = run(recipe, tmp_path / "out", "train.epochs=2", resume=True)
     assert isinstance(load_recipe(recipe), Recipe) and going_on.epochs >= 2

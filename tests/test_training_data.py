@@ -120,7 +120,7 @@ def test_queries_of_a_video_come_together_where_they_share_its_map() -> None:
 @pytest.fixture
 def training_set(tmp_path: Path) -> TrainingSet:
     recipe = load_recipe(write_data_set(tmp_path))
-    return prepare(recipe, Sources(), None, lambda what, done, total: None).training_set
+    return prepare(recipe, Sources(), None).training_set
 
 
 def read(training_set: TrainingSet, plans: list[BatchPlan], **changes: object) -> list[TrainingBatch]:
@@ -153,7 +153,7 @@ def test_a_query_with_an_empty_list_of_windows_is_true_nowhere(tmp_path: Path) -
     nowhere = {"relevant_windows": [], "relevant_clip_ids": [], "saliency_scores": []}
     lines[1] = json.dumps({**json.loads(lines[1]), **nowhere})
     (tmp_path / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    ready = prepare(load_recipe(path), Sources(), None, lambda what, done, total: None).training_set
+    ready = prepare(load_recipe(path), Sources(), None).training_set
     assert len(ready.samples) == len(lines) and ready.left_out == 0
     (batch,) = read(ready, [BatchPlan(np.arange(3), 12, 6)])
     assert batch.absent.tolist() == [False, True, False]

@@ -18,7 +18,8 @@ import pytest
 from timecode import Codecs, beeps, ffmpeg, ffmpeg_pick, read_code, read_codes, render, turned
 
 from vtg.errors import VideoError, VtgError
-from vtg.video import concat, cut, probe, probing, sample_frames, sampling, thumbnail, with_pyav
+from vtg.progress import Progress
+from vtg.video import concat, cut, probe, probing, pyav_decoder, sample_frames, sampling, thumbnail
 from vtg.video.process import ffmpeg_binary
 from vtg.video.samples import DecodingError
 
@@ -50,7 +51,7 @@ def expected(count: int, rate: Fraction, fps: float) -> list[int]:
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to decode must give the same, and neither may lean on the other."""
     if request.param == "ffmpeg":
-        monkeypatch.setattr(with_pyav, "can_decode", lambda track: False)
+        monkeypatch.setattr(pyav_decoder, "can_decode", lambda track: False)
     else:
         forbid_ffmpeg(monkeypatch)
     return str(request.param)
@@ -100,7 +101,7 @@ def test_every_sample_is_the_right_picture(codec: str, fps: float, coded: dict[s
     assert codes == expected(100, Fraction(25), fps)
     assert codes == ffmpeg_pick(path, fps)
     assert times == pytest.approx([i / fps for i in range(len(codes))])
-    assert with_pyav.can_decode(probing.survey(path)) == (engine == "pyav")
+    assert pyav_decoder.can_decode(probing.survey(path)) == (engine == "pyav")
 
 
 @pytest.mark.parametrize("rate", ["30000/1001", "12", "60"])
@@ -150,23 +151,27 @@ def test_part_of_a_video_lies_on_the_same_grid(name: str, coded: dict[str, Path]
 def decoded(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Counts, from here on, packets that a decoder gets, pictures that it gives, and how often it starts anew."""
     counts = {"packets": 0, "pictures": 0, "restarts": 0}
-    decode, taken, restart = with_pyav._Decoder.decode, with_pyav._Decoder._taken, with_pyav._Decoder.restart
+    decode, taken, restart = (
+        pyav_decoder._Decoder.decode,
+        pyav_decoder._Decoder._expected_frames,
+        pyav_decoder._Decoder.restart,
+    )
 
-    def counted_decode(self: with_pyav._Decoder, *arguments: object) -> object:
+    def counted_decode(self: pyav_decoder._Decoder, *arguments: object) -> object:
         counts["packets"] += 1
         return decode(self, *arguments)
 
-    def counted_taken(self: with_pyav._Decoder, pictures: list[object]) -> object:
+    def counted_taken(self: pyav_decoder._Decoder, pictures: list[object]) -> object:
         counts["pictures"] += len(pictures)
         return taken(self, pictures)
 
-    def counted_restart(self: with_pyav._Decoder) -> object:
+    def counted_restart(self: pyav_decoder._Decoder) -> object:
         counts["restarts"] += not self._is_fresh
         return restart(self)
 
-    monkeypatch.setattr(with_pyav._Decoder, "decode", counted_decode)
-    monkeypatch.setattr(with_pyav._Decoder, "_taken", counted_taken)
-    monkeypatch.setattr(with_pyav._Decoder, "restart", counted_restart)
+    monkeypatch.setattr(pyav_decoder._Decoder, "decode", counted_decode)
+    monkeypatch.setattr(pyav_decoder._Decoder, "_expected_frames", counted_taken)
+    monkeypatch.setattr(pyav_decoder._Decoder, "restart", counted_restart)
     return counts
 
 
@@ -176,7 +181,7 @@ def test_what_lies_before_the_next_keyframe_is_not_decoded_for_nothing(
 ) -> None:
     path = folder / f"sparse-{codec}.{'webm' if codec == 'vp9' else 'mp4'}"
     render(path, 400, encode=Codecs[codec])
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
     forbid_ffmpeg(monkeypatch)
     assert sampled(path, 0.25)[1] == expected(400, Fraction(25), 0.25)  # pictures 49, 149, 249 and 349
     # A keyframe every 30 pictures: at most so many for each sample, and what overtakes it.
@@ -220,7 +225,7 @@ def test_both_ways_to_decode_give_the_same_bytes(
     with monkeypatch.context() as only_pyav:
         forbid_ffmpeg(only_pyav)
         ours = np.concatenate([frames for _, frames in sample_frames(path, 3, 56)])
-    monkeypatch.setattr(with_pyav, "can_decode", lambda track: False)
+    monkeypatch.setattr(pyav_decoder, "can_decode", lambda track: False)
     theirs = np.concatenate([frames for _, frames in sample_frames(path, 3, 56)])
     assert np.abs(ours.astype(int) - theirs).max() <= 1  # 0, as measured, but releases of ffmpeg may round otherwise
 
@@ -238,7 +243,7 @@ def test_a_part_of_a_long_video_is_jumped_to(
 ) -> None:
     path = folder / f"long-{codec}.{'webm' if codec == 'vp9' else 'mp4'}"
     render(path, 400, encode=Codecs[codec])
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
     forbid_ffmpeg(monkeypatch)
     whole = expected(400, Fraction(25), 5)
     assert sampled(path, 5, start=9.3)[1] == whole[47:]
@@ -251,8 +256,8 @@ def test_a_long_video_without_jumps_is_as_exact(folder: Path, monkeypatch: pytes
     open_groups = [*Codecs["h264"][:4], "-g", "12", "-x264-params", "open-gop=1:scenecut=0:bframes=3"]
     path = render(folder / "long-open.mp4", 300, encode=open_groups)
     one_group = render(folder / "long-group.mp4", 300, encode=["-c:v", "libx264", "-g", "600"])
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
-    monkeypatch.setattr(with_pyav, "HELD_BYTES", 2000)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
+    monkeypatch.setattr(pyav_decoder, "MAX_PENDING_BYTES", 2000)
     for video in (path, one_group):
         assert probe(video).duration == 12
         assert sampled(video, 5)[1] == expected(300, Fraction(25), 5)
@@ -264,7 +269,7 @@ def test_a_long_video_that_is_cut_short_is_recognised(folder: Path, monkeypatch:
     whole = render(folder / "long-whole.mp4", 400, "-movflags", "+faststart", sound=True)
     path = folder / "long-short.mp4"
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 4])
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
     assert probe(whole).duration == 16
     with pytest.raises(VideoError, match="is cut short"):
         probe(path)
@@ -522,10 +527,10 @@ def test_nothing_reaches_the_terminal(plain: Path, folder: Path) -> None:
 def test_what_pyav_cannot_go_on_with_ffmpeg_does(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails_half_way(*arguments: object) -> Iterator[np.ndarray]:
         yield next(real(*arguments))
-        raise DecodingError("lost a picture")
+        raise DecodingError("an expected frame is missing")
 
-    real = with_pyav.decode
-    monkeypatch.setattr(with_pyav, "decode", fails_half_way)
+    real = pyav_decoder.decode
+    monkeypatch.setattr(pyav_decoder, "decode", fails_half_way)
     assert sampled(plain, 25)[1] == list(range(100))
 
 
@@ -579,8 +584,8 @@ def _broken(name: str, folder: Path, plain: Path) -> Path:
         ("no index", "is cut short"),
         ("data ends early", "is cut short"),
         ("matroska ends early", "is cut short"),
-        ("sound only", "has no picture track"),
-        ("still picture", "is a still picture"),
+        ("sound only", "has no video stream"),
+        ("still picture", "is an image"),
     ],
 )
 def test_what_is_no_video_is_said_in_one_line(
@@ -655,7 +660,7 @@ def test_a_clip_holds_exactly_what_was_asked_for(
     start: float, end: float, first: int, last: int, talkie: Path, tmp_path: Path
 ) -> None:
     shares: list[float] = []
-    clip = cut(talkie, start, end, tmp_path / "clip.mp4", progress=shares.append)
+    clip = cut(talkie, start, end, tmp_path / "clip.mp4", progress=lambda state: shares.append(state.share))
     assert codes_of(clip.path) == list(range(first, last + 1))
     assert clip.start == pytest.approx(first / 25) and clip.end == pytest.approx(min(end, (last + 1) / 25))
     assert probe(clip.path).audio == "aac"
@@ -668,7 +673,7 @@ def test_a_clip_of_a_long_video_is_as_exact(
     ending: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = render(folder / f"long-talkie.{ending}", 300, sound=True)
-    monkeypatch.setattr(probing, "SMALL_FILE", 0)
+    monkeypatch.setattr(probing, "SMALL_FILE_BYTES", 0)
     clip = cut(path, 8.2, 10.4, tmp_path / "clip.mp4")
     assert codes_of(clip.path) == list(range(205, 260))
     assert beeps(clip.path) == pytest.approx([0.8, 1.8], abs=0.04)
@@ -741,7 +746,7 @@ def test_a_failed_clip_leaves_the_old_file_alone(plain: Path, tmp_path: Path) ->
     out = tmp_path / "clip.mp4"
     out.write_bytes(b"precious")
 
-    def stop(share: float) -> None:
+    def stop(state: Progress) -> None:
         raise RuntimeError("stopped by the user")
 
     with pytest.raises(RuntimeError):
@@ -752,7 +757,7 @@ def test_a_failed_clip_leaves_the_old_file_alone(plain: Path, tmp_path: Path) ->
 def test_different_clips_are_joined(talkie: Path, folder: Path, tmp_path: Path) -> None:
     silent = render(folder / "silent.mkv", 36, rate="12", size=(48, 64), encode=Codecs["vp9"], first=1000)
     shares: list[float] = []
-    out = concat([talkie, silent, talkie], tmp_path / "joined.mp4", progress=shares.append)
+    out = concat([talkie, silent, talkie], tmp_path / "joined.mp4", progress=lambda state: shares.append(state.share))
     info = probe(out)
     assert (info.width, info.height, info.fps, info.audio) == (96, 72, 25.0, "aac")
     assert info.duration == pytest.approx(15.0, abs=0.05)

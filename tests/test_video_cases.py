@@ -17,7 +17,7 @@ import pytest
 from timecode import Codecs, ffmpeg, read_code, read_codes, render
 
 from vtg.errors import VideoError
-from vtg.video import Span, concat, cut, probe, sample_frames, thumbnail, with_pyav, write_reel
+from vtg.video import Span, concat, cut, probe, pyav_decoder, sample_frames, thumbnail, write_reel
 from vtg.video.preview import write_poster, write_preview, write_proxy
 from vtg.video.probing import survey
 from vtg.video.process import ffmpeg_binary
@@ -151,7 +151,7 @@ def test_a_mirrored_video_is_shown_as_players_do(decoder: None, tmp_path: Path) 
     for written in (clip, reel, preview):
         assert not probe(written).mirrored
         assert np.abs(thumbnail(written, 0.0, 96) - expected).mean() < 6
-    proxy = write_proxy(path, tmp_path / "proxy.mp4", recode=True)
+    proxy = write_proxy(path, tmp_path / "proxy.mp4", reencode=True)
     assert np.abs(thumbnail(proxy, 1.0, 96) - expected).mean() < 6
     from PIL import Image
 
@@ -263,7 +263,7 @@ def test_clips_of_joined_recordings_are_exact(ending: str, either_ffmpeg: None, 
     assert read_codes(sampled(clip.path, 25)) == every[80:120]
     reel = write_reel([Span(path, 5.0, 6.0), Span(path, 1.0, 2.0)], tmp_path / "reel.mp4")
     assert read_codes(sampled(reel.path, 25)) == every[125:150] + every[25:50]
-    with pytest.raises(VideoError, match="begin anew"):
+    with pytest.raises(VideoError, match="start again"):
         cut(path, 3.2, 4.8, tmp_path / "copied.mkv", copy=True)
     whole = concat([path], tmp_path / "whole.mp4")
     assert probe(whole).duration == pytest.approx(8.0, abs=0.1)
@@ -328,7 +328,7 @@ def test_the_largest_pictures_are_decoded_within_the_limit(either_ffmpeg: None) 
 
 def test_pictures_beyond_the_limit_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vtg.video.limits.MAX_PIXELS", 8000 * 8000)
-    with pytest.raises(VideoError, match="8192x8192; the limit is") as caught:
+    with pytest.raises(VideoError, match="8192x8192 pixels; the limit is") as caught:
         probe(CASES / "huge-8k.mp4")
     assert "\n" not in str(caught.value)
 
@@ -358,7 +358,7 @@ def test_numbers_of_a_header_are_not_believed(
     path = tmp_path / "damaged.mp4"
     path.write_bytes(with_field(whole.read_bytes(), box, offset, value))
     if size == "large":
-        monkeypatch.setattr("vtg.video.probing.SMALL_FILE", 0)
+        monkeypatch.setattr("vtg.video.probing.SMALL_FILE_BYTES", 0)
     if reason:
         with pytest.raises(VideoError, match=reason):
             probe(path)
@@ -376,14 +376,14 @@ def test_the_length_that_matroska_claims_is_held_against_its_pictures(
     path = tmp_path / "damaged.mkv"
     path.write_bytes(data[:place] + struct.pack(">d", 1e15) + data[place + 8 :])
     if size == "large":
-        monkeypatch.setattr("vtg.video.probing.SMALL_FILE", 0)
+        monkeypatch.setattr("vtg.video.probing.SMALL_FILE_BYTES", 0)
     with pytest.raises(VideoError, match="is cut short"):
         probe(path)
 
 
 def test_pictures_as_narrow_as_a_line_are_refused(tmp_path: Path) -> None:
     path = render(tmp_path / "line.mkv", 3, size=(8192, 16), encode=["-c:v", "ffv1"])
-    with pytest.raises(VideoError, match=r"is damaged \(its pictures are 8192x16"):
+    with pytest.raises(VideoError, match=r"is damaged \(its frames are 8192x16"):
         probe(path)
 
 
@@ -420,7 +420,7 @@ def test_a_pattern_is_no_sequence_of_pictures(tmp_path: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "color=red:s=64x64", "-frames:v", "1", str(tmp_path / "still1.png"))
     path = tmp_path / "still%d.png"
     path.write_bytes((tmp_path / "still1.png").read_bytes())
-    with pytest.raises(VideoError, match="is a still picture"):
+    with pytest.raises(VideoError, match="is an image"):
         probe(path)
 
 
@@ -447,5 +447,5 @@ def test_a_decoder_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_threads_of_a_large_picture_are_few() -> None:
-    assert with_pyav.threads_for(survey(CASES / "huge-8k.mp4")) == 0
-    assert with_pyav.threads_for(survey(CASES / "chapters.mp4")) >= 1
+    assert pyav_decoder.threads_for(survey(CASES / "huge-8k.mp4")) == 0
+    assert pyav_decoder.threads_for(survey(CASES / "chapters.mp4")) >= 1

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from timecode import ffmpeg
 
-from vtg.video import Span, concat, cut, probing, sample_frames, thumbnail, with_pyav, write_reel
+from vtg.video import Span, concat, cut, probing, pyav_decoder, sample_frames, thumbnail, write_reel
 from vtg.video.colour import MATRIX_NAMES, Colours, resize_for_encoding, resize_to_rgb, sdr_values
 from vtg.video.filters import filter_chain
 from vtg.video.preview import write_poster, write_preview, write_proxy
@@ -113,10 +113,10 @@ def test_samples_thumbnails_and_posters_show_what_sdr_shows(
     # A square has only the middle of both patches.
     with_libraries = np.concatenate([frames for _, frames in sample_frames(film, 2, 64)])
     assert with_libraries.shape[0] == 4 and all(is_right(frame) for frame in with_libraries)
-    monkeypatch.setattr(with_pyav, "can_decode", lambda track: False)
+    monkeypatch.setattr(pyav_decoder, "can_decode", lambda track: False)
     with_binary = np.concatenate([frames for _, frames in sample_frames(film, 2, 64)])
     assert np.abs(with_libraries.astype(int) - with_binary).max() <= 2
-    monkeypatch.setattr("vtg.video.preview.picture_near", _fails)
+    monkeypatch.setattr("vtg.video.preview.frame_near", _fails)
     assert is_right(np.asarray(Image.open(write_poster(film, 1.0, tmp_path / "b.jpg"))))
 
 
@@ -236,7 +236,7 @@ def test_any_matrix_that_a_file_claims_is_read(
     ffmpeg("-i", str(CASE), "-c", "copy", "-bsf:v", f"hevc_{tag}", str(hdr), is_reference=True)
     ffmpeg("-i", str(plain), "-c", "copy", "-bsf:v", f"h264_{tag}", str(sdr), is_reference=True)
     if engine == "ffmpeg":
-        monkeypatch.setattr(with_pyav, "can_decode", lambda track: False)
+        monkeypatch.setattr(pyav_decoder, "can_decode", lambda track: False)
     for path in (hdr, sdr):
         (_, frames), *_ = sample_frames(path, 1, 64)
         assert frames.std() > 10  # neither black nor one colour

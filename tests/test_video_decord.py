@@ -15,7 +15,7 @@ from commands import vtg_in_process
 from timecode import Codecs, ffmpeg, render
 
 from vtg.errors import VtgError
-from vtg.video import sample_frames, thumbnail, with_decord, with_pyav
+from vtg.video import decord_decoder, pyav_decoder, sample_frames, thumbnail
 from vtg.video.probing import survey
 from vtg.video.samples import DecodingError
 
@@ -30,7 +30,7 @@ def frames_of(path: Path, fps: float, start: float = 0.0) -> np.ndarray:
 
 def only_decord(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VTG_DECODER", "decord")
-    monkeypatch.setattr(with_pyav, "decode", lambda *_, **__: pytest.fail("decord has given up"))
+    monkeypatch.setattr(pyav_decoder, "decode", lambda *_, **__: pytest.fail("decord has given up"))
     monkeypatch.setattr("vtg.video.process.Pipe", lambda *_, **__: pytest.fail("decord has given up"))
 
 
@@ -95,8 +95,8 @@ def test_pictures_that_decord_miscounts_are_left_to_pyav(
         ffmpeg("-ss", "1.6", "-i", str(whole), "-c", "copy", str(path))
     expected = frames_of(path, 10)
     monkeypatch.setenv("VTG_DECODER", "decord")
-    with pytest.raises(DecodingError, match="loses count"):
-        next(iter(with_decord.decode(survey(path), Fraction(10), 0, 5, 64, 64, 5)))
+    with pytest.raises(DecodingError, match="miscounts"):
+        next(iter(decord_decoder.decode(survey(path), Fraction(10), 0, 5, 64, 64, 5)))
     assert np.array_equal(frames_of(path, 10), expected)
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vtg.errors import VideoError, VtgError
+from vtg.progress import Progress
 from vtg.video import probe, thumbnail
 from vtg.video.preview import browsers_play, write_poster, write_preview, write_proxy
 from vtg.video.process import ffmpeg_binary
@@ -72,7 +73,7 @@ def test_a_preview_ends_with_the_video(tmp_path: Path) -> None:
 def test_what_browsers_do_not_play_is_coded_for_them(tmp_path: Path) -> None:
     film = encode(tmp_path / "a.mkv", *HEVC, sound=True)
     shares: list[float] = []
-    proxy = write_proxy(film, tmp_path / "p.mp4", shares.append)
+    proxy = write_proxy(film, tmp_path / "p.mp4", lambda state: shares.append(state.share))
     assert browsers_play(proxy)
     assert probe(proxy).duration == pytest.approx(6.0, abs=0.11)
     assert shares == sorted(shares)
@@ -86,7 +87,7 @@ def test_h264_in_another_container_is_copied(tmp_path: Path) -> None:
     proxy = write_proxy(film, tmp_path / "p.mp4")
     assert browsers_play(proxy)
     assert difference(proxy, 4.0, film, 4.0) == 0
-    again = write_proxy(film, tmp_path / "q.mp4", recode=True)
+    again = write_proxy(film, tmp_path / "q.mp4", reencode=True)
     assert difference(again, 4.0, film, 4.0) > 0
 
 
@@ -96,7 +97,7 @@ def test_a_copy_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     class EnoughError(Exception):
         pass
 
-    def stop(share: float) -> None:
+    def stop(state: Progress) -> None:
         raise EnoughError
 
     with pytest.raises(EnoughError):

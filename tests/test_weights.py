@@ -270,7 +270,7 @@ class TestSizes:
 
     def test_more_than_the_machine_has(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.save({"w": torch.ones(64, 64)}, tmp_path / "w.pt")
-        monkeypatch.setattr("vtg.weights.files.machine_memory", lambda: 1000)
+        monkeypatch.setattr("vtg.weights.files.total_memory", lambda: 1000)
         assert refusal(tmp_path / "w.pt").kind == "large"
 
     @pytest.mark.parametrize("length", [2**63, 1 << 30, 3])

@@ -159,12 +159,8 @@ def test_what_cannot_be_read_keeps_its_own_name(tmp_path: Path) -> None:
 
 
 def test_an_array_that_is_about_to_get_its_name_is_not_taken_for_abandoned(tmp_path: Path) -> None:
-    writer = WholeFileWriter(tmp_path / "a.bin", 4)
-    writer.open()
-    try:
+    with WholeFileWriter(tmp_path / "a.bin", 4) as writer:
         writer.write(np.arange(4, dtype=np.uint8))
         writer.complete(b"head", check=lambda part: remove_abandoned_parts(tmp_path))
-    finally:
-        writer.__exit__(None, None, None)
     assert (tmp_path / "a.bin").read_bytes() == b"head\0\1\2\3"
     assert names(tmp_path) == ["a.bin"]

@@ -12,7 +12,7 @@ import vtg
 from vtg.errors import VideoError, VtgError
 from vtg.features.store import VideoFeatures
 from vtg.grounding.grounder import Grounder, Grounding, Moment, Saliency
-from vtg.grounding.zero_shot import MOST_MOMENTS, propose_moments, query_margin
+from vtg.grounding.zero_shot import MAX_MOMENTS, propose_moments, query_margin
 from vtg.timespans import interval_iou, suppress
 
 
@@ -61,7 +61,7 @@ def test_the_shortest_videos_have_a_moment(length: int) -> None:
 def test_windows_are_inside_the_video_best_first_and_apart() -> None:
     margin = np.random.default_rng(1).normal(0, 3, 500)
     windows = propose_moments(margin, fps=0.5, duration=999.0)
-    assert len(windows) <= MOST_MOMENTS
+    assert len(windows) <= MAX_MOMENTS
     assert (windows[:, 0] >= 0).all() and (windows[:, 1] <= 999.0).all() and (windows[:, 0] < windows[:, 1]).all()
     assert (np.diff(windows[:, 2]) <= 0).all()
     overlaps = interval_iou(windows, windows) - np.eye(len(windows))
@@ -110,7 +110,7 @@ class TestGrounder:
         assert first.duration == pytest.approx(12.0)
         assert first.saliency.times.tolist() == [0, 2, 4, 6, 8, 10]
         assert ((first.saliency.scores >= 0) & (first.saliency.scores <= 1)).all()
-        monkeypatch.setattr("vtg.features.pipeline.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
+        monkeypatch.setattr("vtg.features.decoding.sample_frames", lambda *_, **__: pytest.fail("decoded again"))
         again = grounder.ground_many(str(path), ["a blue square", "a red circle"])
         assert [grounding.query for grounding in again] == ["a blue square", "a red circle"]
         # A batch of texts rounds a little differently than one text.

@@ -1,13 +1,13 @@
-/* Answers one question that tools/check_arm64.py saved, with the compiled engine; for processors without Python. */
+/* Runs the compiled engine on a batch of queries saved by tools/check_arm64.py; for processors without Python. */
 
 #include <stdio.h>
 
 #include "../vtg/r2/kernels/engine.c"
 
 static void *read_bytes(int64_t bytes) {
-    void *to = aligned_alloc(LINE, (size_t)up(larger(bytes, 1), LINE));
+    void *to = aligned_alloc(CACHE_LINE, (size_t)round_up(max_of(bytes, 1), CACHE_LINE));
     if (!to || fread(to, 1, (size_t)bytes, stdin) != (size_t)bytes) {
-        fprintf(stderr, "the saved question is too short\n");
+        fprintf(stderr, "the saved batch is too short\n");
         exit(1);
     }
     return to;
@@ -81,31 +81,31 @@ static vtg_head read_head(void) {
 
 int main(void) {
     const vtg_head head = read_head();
-    vtg_question asked = {.windows = 1};
-    asked.queries = read_count();
-    asked.length = read_count();
-    asked.frames = read_count();
-    asked.patches = read_count();
-    asked.lengths = read_bytes(asked.queries * (int64_t)sizeof(int64_t));
-    asked.words_in = read_floats(asked.queries * asked.length * head.layers * head.query_width);
-    asked.position = read_floats(asked.frames * head.width);
-    const int64_t tokens = asked.frames * asked.patches;
+    vtg_query_batch batch = {.windows = 1};
+    batch.queries = read_count();
+    batch.length = read_count();
+    batch.frames = read_count();
+    batch.patches = read_count();
+    batch.lengths = read_bytes(batch.queries * (int64_t)sizeof(int64_t));
+    batch.query_features = read_floats(batch.queries * batch.length * head.layers * head.query_width);
+    batch.position = read_floats(batch.frames * head.width);
+    const int64_t tokens = batch.frames * batch.patches;
     vtg_window window = {.token_stride = tokens * head.width, .scale_stride = tokens};
     window.tokens = read_bytes(head.layers * tokens * head.width);
     window.scales = read_bytes(head.layers * tokens * 2);
-    asked.window_list = &window;
+    batch.window_list = &window;
     int64_t points = 0;
-    for (int64_t level = 0; level < head.levels; level++) points += asked.frames / head.strides[level];
-    const size_t state = (size_t)(asked.queries * asked.frames * head.width);
-    const size_t said = (size_t)(asked.queries * points * head.outputs);
-    asked.pooled = malloc(sizeof(float) * (size_t)(asked.queries * head.width));
-    asked.state = malloc(sizeof(float) * state);
-    asked.said = malloc(sizeof(float) * said);
-    char *memory = aligned_alloc(LINE, (size_t)up(vtg_begin(&head, &asked, 1, 0), LINE));
-    if (!memory || !asked.pooled || !asked.state || !asked.said) return 1;
-    vtg_begin(&head, &asked, 1, memory);
-    vtg_answer(&head, &asked);
-    fwrite(asked.state, sizeof(float), state, stdout);
-    fwrite(asked.said, sizeof(float), said, stdout);
+    for (int64_t level = 0; level < head.levels; level++) points += batch.frames / head.strides[level];
+    const size_t state = (size_t)(batch.queries * batch.frames * head.width);
+    const size_t predictions = (size_t)(batch.queries * points * head.outputs);
+    batch.pooled = malloc(sizeof(float) * (size_t)(batch.queries * head.width));
+    batch.state = malloc(sizeof(float) * state);
+    batch.predictions = malloc(sizeof(float) * predictions);
+    char *memory = aligned_alloc(CACHE_LINE, (size_t)round_up(vtg_begin(&head, &batch, 1, 0), CACHE_LINE));
+    if (!memory || !batch.pooled || !batch.state || !batch.predictions) return 1;
+    vtg_begin(&head, &batch, 1, memory);
+    vtg_answer(&head, &batch);
+    fwrite(batch.state, sizeof(float), state, stdout);
+    fwrite(batch.predictions, sizeof(float), predictions, stdout);
     return 0;
 }

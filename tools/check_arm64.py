@@ -23,7 +23,7 @@ from torch import Tensor
 from tools.bench.query import make_head
 from vtg.r2 import VideoProjection
 from vtg.r2.block import temporal_positions
-from vtg.r2.engine import VARIABLE, CompiledEngine
+from vtg.r2.engine import ENGINE_VARIABLE, CompiledEngine
 
 DRIVER = Path(__file__).with_name("arm64_driver.c")
 FLAGS = ("-O3", "-fno-math-errno", "-fno-strict-aliasing", "-ffp-contract=fast", "-static")
@@ -84,7 +84,7 @@ def question_arrays(projection: VideoProjection, queries: Tensor, lengths: tuple
 
 def main() -> None:
     """Run from a shell."""
-    os.environ[VARIABLE] = "avx2"
+    os.environ[ENGINE_VARIABLE] = "avx2"
     head = make_head(2.0 * FRAMES)
     config, generator = head.config, torch.Generator().manual_seed(0)
     shape = (1, FRAMES, config.layers, config.tokens or 50, config.video_width)

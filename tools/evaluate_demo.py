@@ -1,4 +1,4 @@
-"""Measures a model on unseen videos of the demo world, by the same path that any file takes."""
+"""Evaluate a model on unseen videos of the demo world: `vtg evaluate`, and its figures for each kind of query."""
 
 from __future__ import annotations
 
@@ -6,189 +6,141 @@ import argparse
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-import vtg
-from vtg.demo import DemoVideo, Sentence, make_videos, truth
+from vtg.cli.console import progress_bar
+from vtg.demo import make_videos
+from vtg.demo.benchmark import index_demo
 from vtg.errors import VtgError
-from vtg.timespans import interval_iou
+from vtg.evaluation import evaluate
+from vtg.models.specs import model_spec
+from vtg.progress import Reporter, silent
+from vtg.recipes import load_recipe
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.random import Generator
-    from numpy.typing import NDArray
-
-RANDOM_DRAWS = 200  # windows drawn for each sentence, of which the mean counts
+FIGURES = {  # heading in the table → published name
+    "R1@0.5": "MR-full-R1@0.5",
+    "R1@0.7": "MR-full-R1@0.7",
+    "MR mAP": "MR-full-mAP",
+    "HD mAP": "HL-min-VeryGood-mAP",
+    "Hit@1": "HL-min-VeryGood-Hit1",
+}
 
 
 @dataclass(frozen=True)
-class Scores:
-    """How well the first windows fit, in percent.
+class TestVideos:
+    """Which videos a model is evaluated on.
 
     Attributes:
-        sentences: how many were asked.
-        r1_at_5: of these, how many have an IoU of at least 0.5 with a true window.
-        r1_at_7: the same at 0.7.
-        mean_iou: over the sentences, with the true window that fits best.
+        count: number of videos of the test split.
+        first: index of the first of them within the split.
+        queries: at most as many a video.
     """
 
-    sentences: int
-    r1_at_5: float
-    r1_at_7: float
-    mean_iou: float
+    __test__ = False  # not a test class of pytest
+
+    count: int = 40
+    first: int = 0
+    queries: int = 8
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A sentence asked about a video: IoU of the first window, and IoUs of random windows of a true length."""
-
-    sentence: Sentence
-    iou: float
-    random_ious: NDArray[np.float64]
-
-
-def evaluate(
-    grounder: vtg.Grounder, videos: Sequence[DemoVideo], seed: int = 0, progress: Callable[[int], None] | None = None
-) -> list[Answer]:
-    """Asks every sentence of every video.
+def evaluate_demo(
+    folder: Path,
+    videos: TestVideos,
+    model: str = "demo",
+    pretrained: Path | None = None,
+    progress: Reporter = silent,
+) -> dict[str, dict[str, float]]:
+    """Render videos of the test split, index them, and evaluate a model on them.
 
     Args:
-        grounder: what answers.
-        videos: rendered files and what is asked about them.
-        seed: of the random windows.
-        progress: called with the number of videos done so far.
+        folder: of the videos, their features and the predictions; videos and features that are there are reused.
+        videos: which videos.
+        model: a name that `vtg.load` knows, or a head's checkpoint.
+        pretrained: weights of its CLIP, where they are not the model's own.
+        progress: called during rendering, indexing and evaluating.
 
     Returns:
-        One answer a sentence.
+        By group of queries ("all", "single-frame", and each kind) the number of queries and the figures of `FIGURES`
+        in percent.
 
     Raises:
-        VideoError: a file cannot be read.
+        VtgError: there is no such model, or the folder cannot be written to.
     """
-    random = np.random.default_rng(seed)
-    answers = []
-    for done, video in enumerate(videos, 1):
-        groundings = grounder.ground_many(video.path, [sentence.text for sentence in video.sentences])
-        for sentence, grounding in zip(video.sentences, groundings, strict=True):
-            true = np.array(truth(video.scene, sentence).windows)
-            found = np.array([[moment.start, moment.end] for moment in grounding.moments[:1]]).reshape(-1, 2)
-            drawn = _random_windows(random, true, video.scene.duration)
-            answers.append(
-                Answer(sentence, float(interval_iou(found, true).max(initial=0)), interval_iou(drawn, true).max(axis=1))
-            )
-        if progress is not None:
-            progress(done)
-    return answers
-
-
-def summarise(answers: Iterable[Answer]) -> dict[str, Scores]:
-    """Scores for single-frame sentences, for all, kind by kind, and for random windows of a true length."""
-    answers = list(answers)
-    groups = {
-        "single-frame sentences": [answer for answer in answers if answer.sentence.single_frame],
-        "all sentences": answers,
-    }
-    for kind in dict.fromkeys(answer.sentence.kind for answer in answers):
-        groups[f"kind: {kind}"] = [answer for answer in answers if answer.sentence.kind == kind]
-    table = {name: _scores([np.array([answer.iou]) for answer in group]) for name, group in groups.items()}
-    table["random, single-frame"] = _scores([answer.random_ious for answer in groups["single-frame sentences"]])
-    table["random, all"] = _scores([answer.random_ious for answer in answers])
-    return table
-
-
-def _scores(ious: Sequence[NDArray[np.float64]]) -> Scores:
-    if not ious:
-        return Scores(0, 0.0, 0.0, 0.0)
-    return Scores(
-        sentences=len(ious),
-        r1_at_5=100 * float(np.mean([(iou >= 0.5).mean() for iou in ious])),
-        r1_at_7=100 * float(np.mean([(iou >= 0.7).mean() for iou in ious])),
-        mean_iou=100 * float(np.mean([iou.mean() for iou in ious])),
+    spec = model_spec(model, pretrained=pretrained)
+    rendered = make_videos(
+        folder,
+        "test",
+        videos.count,
+        first=videos.first,
+        sentences=videos.queries,
+        progress=progress,
     )
+    library = folder / f"library-{spec.encoder.fingerprint}"
+    index_demo(library, rendered, spec, progress)
+    scores = evaluate(
+        load_recipe("demo"),
+        library,
+        folder / f"{Path(model).stem}.jsonl",
+        folder / "annotations.jsonl",
+        model,
+        progress=progress,
+        pretrained=None if pretrained is None else str(pretrained),
+    ).scores
+    assert scores is not None  # the demo's annotations have their truth
+    sentences = [sentence for video in rendered for sentence in video.sentences]
+    kinds = np.array([sentence.kind for sentence in sentences])
+    groups = {"all": np.ones(len(sentences), bool), "single-frame": np.array([one.single_frame for one in sentences])}
+    groups |= {kind: kinds == kind for kind in dict.fromkeys(kinds.tolist())}
+    return {name: _figures(scores.per_query, members) for name, members in groups.items()}
 
 
-def _random_windows(random: Generator, true: NDArray[np.float64], duration: float) -> NDArray[np.float64]:
-    lengths = random.choice(true[:, 1] - true[:, 0], RANDOM_DRAWS)
-    starts = random.uniform(0, duration - lengths)
-    return np.column_stack([starts, starts + lengths])
+def _figures(per_query: Any, members: NDArray[np.bool_]) -> dict[str, float]:
+    means = {name: float(np.nanmean(per_query[published][members])) for name, published in FIGURES.items()}
+    return {"queries": int(members.sum()), **{name: round(mean, 2) for name, mean in means.items()}}
 
 
-@contextmanager
-def _folder(chosen: Path | None) -> Iterator[Path]:
-    if chosen is not None:
-        yield chosen
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
-def _measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    grounder = vtg.load(arguments.model, pretrained=arguments.pretrained)
-    with _folder(arguments.folder) as folder, Progress(console=console) as bars:
-        rendering = bars.add_task("rendering", total=None)
-        videos = make_videos(
-            folder,
-            "test",
-            arguments.videos,
-            first=arguments.first,
-            sentences=arguments.sentences,
-            progress=lambda done, total: bars.update(rendering, completed=done, total=total),
-        )
-        asking = bars.add_task("asking", total=len(videos))
-        begin = time.monotonic()
-        answers = evaluate(grounder, videos, progress=lambda done: bars.update(asking, completed=done))
-        seconds = time.monotonic() - begin
-    return {
-        "model": arguments.model,
-        "videos": len(videos),
-        "minutes_of_video": sum(video.scene.duration for video in videos) / 60,
-        "seconds": seconds,
-        "scores": {name: vars(scores) for name, scores in summarise(answers).items()},
-    }
-
-
-def _print_table(measured: dict[str, Any], console: Console) -> None:
-    table = Table(title=f"{measured['model']} on {measured['videos']} unseen videos of the demo world")
-    for heading in ("", "sentences", "R1@0.5", "R1@0.7", "mean IoU"):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name, scores in measured["scores"].items():
-        figures = (f"{scores[key]:.1f}" for key in ("r1_at_5", "r1_at_7", "mean_iou"))
-        table.add_row(name, str(scores["sentences"]), *figures)
-    console.print(table)
+def _print_table(groups: dict[str, dict[str, float]], title: str) -> None:
+    table = Table(title=title)
+    for heading in ("queries", "number", *FIGURES):
+        table.add_column(heading, justify="left" if heading == "queries" else "right")
+    for name, figures in groups.items():
+        table.add_row(name, f"{figures['queries']:.0f}", *(f"{figures[figure]:.1f}" for figure in FIGURES))
+    Console().print(table)
 
 
 def main() -> int:
-    """Runs the command; 0 if it worked, 1 if not."""
+    """Run the command; 0 if it worked, 1 if not."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog="example: python tools/evaluate_demo.py --videos 40 --json > scores.json"
+        description=__doc__, epilog="example: python -m tools.evaluate_demo --videos 200 --folder build/demo-test"
     )
-    parser.add_argument("--model", default="demo", help="a name that vtg.load knows (default: demo)")
-    parser.add_argument("--pretrained", help="other CLIP weights for it, a tag or a file")
-    parser.add_argument("--videos", type=int, default=40, help="how many (default: 40)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first one within the test split")
-    parser.add_argument("--sentences", type=int, default=8, help="asked about each video (default: 8)")
-    parser.add_argument("--folder", type=Path, help="keep the videos here, and use those that are here already")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
+    parser.add_argument("--model", default="demo", help="a name that vtg.load knows, or a checkpoint (default: demo)")
+    parser.add_argument("--pretrained", type=Path, help="weights of its CLIP, where they are not the model's own")
+    parser.add_argument("--videos", type=int, default=TestVideos.count, help="how many (default: 40)")
+    parser.add_argument("--first", type=int, default=TestVideos.first, help="index of the first within the test split")
+    parser.add_argument("--queries", type=int, default=TestVideos.queries, help="for each video (default: 8)")
+    parser.add_argument("--folder", type=Path, help="keep videos and features here, and reuse those that are here")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
     arguments = parser.parse_args()
+    chosen = TestVideos(arguments.videos, arguments.first, arguments.queries)
+    folders = tempfile.TemporaryDirectory() if arguments.folder is None else nullcontext(arguments.folder)
     try:
-        measured = _measure(arguments, Console(stderr=True))
+        with folders as folder, progress_bar("rendering") as show:
+            groups = evaluate_demo(Path(folder), chosen, arguments.model, arguments.pretrained, show)
     except VtgError as error:
         print(error, file=sys.stderr)
         return 1
     if arguments.json:
-        print(json.dumps(measured, indent=2))
+        print(json.dumps({"model": arguments.model, "videos": arguments.videos, "figures": groups}, indent=2))
     else:
-        _print_table(measured, Console())
+        _print_table(groups, f"{arguments.model} on {arguments.videos} unseen videos of the demo world")
     return 0
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from vtg.demo import Scene, Sentence, make_sample, make_scene, make_videos, split_seed, true_sentences, truth
+from vtg.demo import Scene, Sentence, make_scene, make_videos, split_seed, true_sentences, truth
 from vtg.demo.absences import absent_sentences
 from vtg.demo.sentences import KINDS, held_clips
 from vtg.errors import VtgError
@@ -202,19 +202,19 @@ def fit(library: Library, searcher: Searcher, count: int, asked: tuple[int, int]
     head = library.grounder.head
     if head is None:
         raise VtgError(f"{library.model.name}: has no head whose scores could be made comparable")
-    samples = [make_sample("val", index, sentences=0) for index in range(count)]
-    scenes = [sample.scene for sample in samples]
+    scenes = [make_scene(split_seed("val", index)) for index in range(count)]
 
     def features() -> Iterator[VideoFeatures]:
-        for sample in samples:
-            encoded = library.encoder.encode_frames(_square(sample.frames, library.encoder.image_size))
+        for scene in scenes:
+            frames = np.stack([scene.frame(float(time)) for time in scene.clip_times])
+            encoded = library.encoder.encode_frames(_square(frames, library.encoder.image_size))
             values = head.project([encoded.layers.half()]).values.numpy()
             yield VideoFeatures(
                 library.model.fps,
-                sample.scene.duration,
+                scene.duration,
                 embedding=encoded.embedding.float().numpy(),
                 encoder=library.fingerprint,
-                projection=StoredProjection(values, None, len(sample.frames), [0]),
+                projection=StoredProjection(values, None, len(frames), [0]),
             )
             step()
 
@@ -263,10 +263,10 @@ def _measure(arguments: argparse.Namespace, bars: Progress) -> dict[str, Any]:
             arguments.folder,
             "test",
             arguments.videos,
-            progress=lambda done, total: bars.update(task, completed=done, total=total),
+            progress=lambda state: bars.update(task, completed=state.done, total=state.total),
         )
     task = bars.add_task("indexing", total=len(videos))
-    library.add(videos, lambda step: bars.update(task, completed=step.videos_done))
+    library.add(videos, lambda state: bars.update(task, completed=state.done))
     asked = draw_sentences(scenes, arguments.present, arguments.absent, arguments.seed)
     task = bars.add_task("asking", total=len(asked))
     return asdict(evaluate(library, videos, scenes, asked, lambda: bars.advance(task)))

@@ -1,4 +1,10 @@
-"""Rebuild the bundled weights from nothing: the small CLIP of the demo world, and its R² head."""
+"""Rebuild the bundled weights from nothing: the small CLIP of the demo world, and its R² head.
+
+With `--only features` it writes what a head can be trained on by the recipe alone:
+
+    python -m tools.make_demo --only features --work build/demo
+    vtg train demo --features FOLDER --annotations FOLDER --set model.layers=1
+"""
 
 from __future__ import annotations
 
@@ -6,11 +12,11 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
@@ -18,10 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 import vtg.demo
 from tools.demo.drill import Drill, Phase, drill_head
 from tools.demo.encoder import EncoderSettings, Training, save_encoder, train_encoder
+from tools.demo.features import Asked, write_training_data
 from tools.demo.frames import Plan
+from vtg.clip.encoder import ClipEncoder
 from vtg.errors import VtgError
 
 LINE_EVERY = 100  # steps
+# Of a head that is trained by the recipe alone, a third of the queries match nothing in their scene.
+HEAD_QUERIES = Asked("train", 16, absent=8)
 SMOKE = Training(
     steps=30, minutes=0.6, warm_up=5, plan=Plan(frames=16, sentences=48, block_scenes=8, lessons_per_block=8)
 )
@@ -79,49 +89,25 @@ def make_clip(
     return progress.first or 0.0, progress.last
 
 
-def make_head(path: Path, clip: Path, work: Path, drill: Drill, seed: int, console: Console) -> float:
-    """Trains an R² head on layers of the small CLIP and writes its file.
-
-    Args:
-        path: where to; the file appears when it is whole.
-        clip: the CLIP's file.
-        work: folder for what the head learns from; what is there from before is used again.
-        drill: on how much, and for how long.
-        seed: of the training.
-        console: for progress.
-
-    Returns:
-        The figure of the demo recipe's metric on the validation scenes.
-
-    Raises:
-        VtgError: there is no such CLIP, or the training fails.
-    """
-    from vtg.clip.encoder import ClipEncoder
-
-    return drill_head(ClipEncoder(pretrained=clip, device="cpu"), clip, path, work, drill, seed, console)
-
-
-@contextmanager
-def _work_folder(chosen: Path | None) -> Iterator[Path]:
-    if chosen is not None:
-        yield chosen
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
 def _run(arguments: argparse.Namespace, console: Console) -> None:
     begin = time.monotonic()
     clip, head = arguments.out / vtg.demo.clip_path().name, arguments.out / vtg.demo.head_path().name
-    if arguments.only != "head":
+    drill = SMOKE_HEAD if arguments.smoke else Drill(scenes=arguments.scenes)
+    if arguments.only in (None, "clip"):
         training = SMOKE if arguments.smoke else Training(steps=arguments.steps, minutes=arguments.minutes)
         training = replace(training, plan=replace(training.plan, seed=arguments.seed))
         first, last = make_clip(clip, EncoderSettings(), training, 5 if arguments.smoke else LINE_EVERY)
         _report(clip, f"loss {first:.2f} → {last:.2f}", begin)
-    if arguments.only != "clip":
-        drill = SMOKE_HEAD if arguments.smoke else Drill(scenes=arguments.scenes)
-        with _work_folder(arguments.work) as work:
-            figure = make_head(head, clip, work, drill, arguments.seed, console)
+    if arguments.only == "features":
+        encoder = ClipEncoder(pretrained=clip, device="cpu")
+        print(
+            write_training_data(arguments.work, encoder, HEAD_QUERIES, drill.scenes, drill.validation_scenes, console)
+        )
+    if arguments.only in (None, "head"):
+        folders = tempfile.TemporaryDirectory() if arguments.work is None else nullcontext(arguments.work)
+        with folders as work:
+            encoder = ClipEncoder(pretrained=clip, device="cpu")
+            figure = drill_head(encoder, clip, head, Path(work), drill, arguments.seed, console)
         _report(head, f"{figure:.1f} % on unseen scenes by the recipe's metric", begin)
 
 
@@ -134,13 +120,17 @@ def _report(path: Path, result: str, begin: float) -> None:
 def main() -> int:
     """Runs the command; 0 if it worked, 1 if not."""
     bundled = vtg.demo.clip_path().parent
-    parser = argparse.ArgumentParser(description=__doc__, epilog="example: python tools/make_demo.py --out /tmp/demo")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python tools/make_demo.py --out /tmp/demo",
+    )
     parser.add_argument("--out", type=Path, default=bundled, help="folder of both files (default: the bundled ones)")
     parser.add_argument(
-        "--only", choices=("clip", "head"), help="rebuild one of them; the head reads the CLIP of --out"
+        "--only", choices=("clip", "head", "features"), help="one step; the others read the CLIP of --out"
     )
-    parser.add_argument("--work", type=Path, help="keep what the head learns from here, and use what is here already")
-    parser.add_argument("--minutes", type=float, default=Training.minutes, help="for the CLIP at most (default: 26)")
+    parser.add_argument("--work", type=Path, help="keep the features here, and reuse those that are here")
+    parser.add_argument("--minutes", type=float, default=Training.minutes, help="for the CLIP at most (default: 30)")
     parser.add_argument("--steps", type=int, default=Training.steps, help="of the CLIP at most (default: 6000)")
     parser.add_argument("--scenes", type=int, default=Drill.scenes, help="that the head learns from")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights (default: 0)")
@@ -149,12 +139,13 @@ def main() -> int:
         "--smoke", action="store_true", help="two minutes at most: shows that it runs, trains nothing useful"
     )
     arguments = parser.parse_args()
-    if arguments.smoke and arguments.out == bundled:
+    if arguments.smoke and arguments.only != "features" and arguments.out == bundled:
         print("--smoke: give --out, so that the bundled weights stay as they are", file=sys.stderr)
         return 1
+    if arguments.only == "features" and arguments.work is None:
+        print("--only features: give --work, the folder to write them to", file=sys.stderr)
+        return 1
     if arguments.threads:
-        import torch  # after vtg, which says how its idle threads wait
-
         torch.set_num_threads(arguments.threads)
     try:
         _run(arguments, Console(stderr=True))

@@ -91,7 +91,7 @@ def check(dataset: str, folder: Path | None = None, with_features: bool = True) 
             findings.append(Finding(kind, str(error)))
             continue
         for problem in annotations.problems:
-            findings.append(Finding("note" if problem.is_mended else "malformed", str(problem)))
+            findings.append(Finding("note" if problem.is_repaired else "malformed", str(problem)))
         of_part = [sample for sample in annotations.samples if dataset not in RATED_DATASETS or sample.split == part]
         queries[part] = len(of_part)
         samples.update({(sample.query_id, sample.video_id): sample for sample in of_part})

@@ -1,6 +1,6 @@
-// Draws moments as cards. All text is set as text, never as HTML: names of files and questions are anybody's.
+// Shows moments as cards. Text is set as text, never as HTML, because file names and queries are untrusted.
 
-const HOVER_MS = 250; // a pointer that only passes over a card starts no film
+const HOVER_MS = 250; // a pointer that only passes over a card starts no preview
 
 function element(name, className, text) {
   const made = document.createElement(name);
@@ -106,7 +106,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
   }
   const content = JSON.stringify(data.groups);
   if (root.vtgContent === content) {
-    // Only what is open has changed: films and pictures that are there stay.
+    // Only the open card has changed: keep the images and previews.
     for (const button of root.querySelectorAll(".card")) {
       button.setAttribute("aria-pressed", String(button.dataset.id === data.open));
     }

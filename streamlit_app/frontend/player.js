@@ -1,6 +1,6 @@
-// Plays one video: opens it at a moment, jumps where it is told, and says when a browser cannot play it.
+// Plays one video: opens it at a moment, seeks on request, and reports files that the browser cannot play.
 
-const NEAR_END = 0.05; // seconds before a moment's end at which it has been shown
+const NEAR_END = 0.05; // seconds before the end of a moment at which it counts as played
 
 function element(name, className, text) {
   const made = document.createElement(name);
@@ -53,16 +53,16 @@ class Player {
     return this.video.currentTime + this.offset;
   }
 
-  update(data, tell) {
+  update(data, emit) {
     const before = this.data;
-    this.tell = tell;
+    this.emit = emit;
     this.data = data;
     this.note.textContent = data.note;
     this.video.setAttribute("aria-label", data.title);
     const another = !before || before.moment !== data.moment || before.film !== data.film;
     const jumped = data.jump && (!before || !before.jump || before.jump.count !== data.jump.count);
     if (before && before.src !== data.src && !another && !jumped && this.video.readyState > 0) {
-      // A better copy of the same film: go on where it is.
+      // A better copy of the same video: continue at the current time.
       this.wanted = { time: this.now(), play: !this.video.paused, whole: this.playingMoment };
     } else if (jumped) {
       this.wanted = { time: data.jump.to, play: true, whole: false };
@@ -92,7 +92,7 @@ class Player {
     if (!playable) this.note.textContent = "This cannot be played: the file may be damaged or gone.";
   }
 
-  // The clip is cut when it is asked for, which may fail: then the page says why, and no broken file is saved.
+  // The clip is cut on request, which may fail: then the page shows the reason, and no broken file is saved.
   async fetchClip(event) {
     if (this.cut === this.data.clip.href) return;
     event.preventDefault();
@@ -100,19 +100,19 @@ class Player {
     this.cutting = true;
     const { href } = this.data.clip;
     this.note.textContent = "The clip is being cut …";
-    let trouble = "The clip could not be had: the connection broke.";
+    let trouble = "The clip could not be downloaded: the connection was lost. Try again.";
     try {
       const answer = await fetch(href, { method: "HEAD" });
       trouble = answer.ok ? "" : `The clip could not be cut: ${await (await fetch(href)).text()}`;
     } catch {
-      // Said above.
+      // Keep the message above.
     }
     this.cutting = false;
     this.note.textContent = trouble || this.data.note;
     if (trouble || href !== this.data.clip?.href) return;
     this.cut = href;
     this.clip.click();
-    this.cut = undefined; // by the next time it may have been deleted
+    this.cut = undefined; // it may be deleted before the next download
   }
 
   drawMoments() {
@@ -138,7 +138,7 @@ class Player {
   }
 
   begin() {
-    if (this.video.videoWidth === 0) return this.refuse(); // sound without the pictures that it should have
+    if (this.video.videoWidth === 0) return this.refuse(); // only the audio can be decoded
     if (!this.wanted) return;
     const { time, play, whole } = this.wanted;
     this.wanted = undefined;
@@ -167,7 +167,7 @@ class Player {
       this.broken = this.data.src;
       this.offer();
     }
-    this.tell("refused", this.data.src);
+    this.emit("refused", this.data.src);
   }
 }
 

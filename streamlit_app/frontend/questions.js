@@ -1,4 +1,4 @@
-// Offers questions: examples, and those that this browser asked lately, which nobody else gets to see.
+// Offers example queries, and the recent queries of this browser, which stay in its local storage.
 
 const KEPT = 8;
 
@@ -22,7 +22,7 @@ function write(key, questions) {
   try {
     localStorage.setItem(key, JSON.stringify(questions));
   } catch {
-    // A browser that keeps nothing has no history.
+    // Without local storage there is no history.
   }
 }
 
@@ -57,8 +57,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
     if (data.examples.length) rows.push(row("Try", data.examples, "examples", ask));
     const earlier = read(key).filter((question) => question !== data.asked);
     if (earlier.length) {
-      const history = row("Asked lately", earlier, "history", ask);
-      const forget = element("button", "pill forget", "Forget these");
+      const history = row("SearchQuery lately", earlier, "history", ask);
+      const forget = element("button", "pill forget", "Clear history");
       forget.type = "button";
       forget.addEventListener("click", () => {
         write(key, data.asked ? [data.asked] : []);

@@ -1,4 +1,4 @@
-// Tells when the browser has connected to the server again, which Streamlit's frontend writes on the page's root.
+// Reports when the browser has reconnected to the server, which Streamlit's frontend shows in an attribute.
 
 const STATE = "data-test-connection-state";
 

@@ -1,4 +1,4 @@
-// Sends files one after the other, each as a stream that neither side holds in memory.
+// Uploads files one after the other, each as a stream.
 
 function element(name, className, text) {
   const made = document.createElement(name);
@@ -21,10 +21,10 @@ class Uploader {
     this.files.setAttribute("aria-live", "polite");
     this.root.append(this.drop, this.files);
     parent.append(this.root);
-    this.line = Promise.resolve();
+    this.queue = Promise.resolve();
     this.sent = 0;
     this.input.addEventListener("change", () => {
-      this.take(this.input.files);
+      this.addFiles(this.input.files);
       this.input.value = "";
     });
     for (const name of ["dragenter", "dragover"]) {
@@ -37,18 +37,18 @@ class Uploader {
     this.drop.addEventListener("drop", (event) => {
       event.preventDefault();
       this.drop.classList.remove("over");
-      this.take(event.dataTransfer.files);
+      this.addFiles(event.dataTransfer.files);
     });
   }
 
-  update(data, tell) {
+  update(data, emit) {
     this.data = data;
-    this.tell = tell;
+    this.emit = emit;
     this.hint.textContent = data.hint;
     this.input.accept = data.accept;
   }
 
-  take(files) {
+  addFiles(files) {
     for (const file of files) {
       const row = element("li", "file");
       row.dataset.testid = "upload-row";
@@ -67,18 +67,18 @@ class Uploader {
         parts.stopped = true;
         if (parts.request) parts.request.abort();
       });
-      this.line = this.line.then(() => this.send(file, parts)).then((end) => this.finish(parts, end));
+      this.queue = this.queue.then(() => this.send(file, parts)).then((end) => this.finish(parts, end));
     }
   }
 
-  // Ask first: a server that refuses a file while it is being sent is only heard at its end.
+  // Check first: browsers report a refusal during an upload only at its end.
   async refusal(file) {
     try {
       const answer = await fetch(`${this.data.url}?name=${encodeURIComponent(file.name)}&size=${file.size}`);
       if (answer.ok) return undefined;
       return (await answer.json()).reason;
     } catch {
-      return "the connection broke: try again";
+      return "the connection was lost: try again";
     }
   }
 
@@ -103,7 +103,7 @@ class Uploader {
         if (request.status === 200) done(answer);
         else done({ reason: answer.reason || `the server refused it (${request.status})` });
       });
-      request.addEventListener("error", () => done({ reason: "the connection broke: try again" }));
+      request.addEventListener("error", () => done({ reason: "the connection was lost: try again" }));
       request.addEventListener("abort", () => done({ reason: "stopped" }));
       request.open("POST", `${this.data.url}?name=${encodeURIComponent(file.name)}`);
       request.send(file);
@@ -119,7 +119,7 @@ class Uploader {
     } else {
       state.textContent = "sent";
       this.sent += 1;
-      this.tell("uploaded", { name: end.name, job: end.job, count: this.sent });
+      this.emit("uploaded", { name: end.name, job: end.job, count: this.sent });
     }
   }
 }

@@ -1,4 +1,4 @@
-"""The library page: what is in it, adding folders and uploads, work under way, failures, and removing."""
+"""The library page: list of videos, adding folders and uploads, running jobs, failures, and removing."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from vtg.text import one_line
 from vtg.timespans import format_time
 from vtg.video.sources import VIDEO_SUFFIXES
 
-from .. import backend as backend_room
-from .. import visit
+from .. import backend as backend_module
+from .. import page_state
 from ..backend import Backend
 from ..components import uploader
 from ..jobs import DONE, Job
 from ..tasks import add_videos, start_demo
 from ..uploads import upload_url
-from .parts import POLL_SECONDS, count, empty_state, errors_shown, escape, megabytes, show_job, told
+from .parts import POLL_SECONDS, count, display_message, empty_state, escape, megabytes, show_errors, show_job
 
 __all__ = ["show", "show_first_steps"]
 
-SHOWN_REASONS = 50  # failures listed
+MAX_LISTED_FAILURES = 50  # failures listed
 
 
 def show() -> None:
     """Draw the page."""
-    backend = backend_room.current()
+    backend = backend_module.current()
     st.title("Library")
     if backend.gone:
         _say_gone(backend)
@@ -40,7 +40,7 @@ def show() -> None:
     if not entries and not backend.worker.busy:
         show_first_steps(backend, title=False)
         return
-    with errors_shown():
+    with show_errors():
         _summary(backend)
         _add(backend)
         _list(backend, entries)
@@ -49,11 +49,11 @@ def show() -> None:
 
 
 def show_first_steps(backend: Backend, title: bool = True) -> None:
-    """What there is to do while nothing can be searched.
+    """Show the first steps while nothing can be searched.
 
     Args:
-        backend: whose library is empty or gone.
-        title: whether work under way is shown here, too.
+        backend: whose library is empty or missing.
+        title: also show running jobs.
     """
     if backend.gone:
         _say_gone(backend)
@@ -69,7 +69,7 @@ def show_first_steps(backend: Backend, title: bool = True) -> None:
         with empty_state(
             "video_library",
             "Nothing can be searched yet",
-            "What is in the library failed, or has to be indexed again: the library's page says more.",
+            "The videos of the library failed, or have to be indexed again: see the library page.",
         ):
             return
     with empty_state(
@@ -84,7 +84,7 @@ def show_first_steps(backend: Backend, title: bool = True) -> None:
             on_click=lambda: _begin_demo(backend),
             key="demo",
         )
-    with errors_shown():
+    with show_errors():
         _add(backend)
 
 
@@ -96,22 +96,22 @@ def _begin_demo(backend: Backend) -> None:
 def _say_gone(backend: Backend) -> None:
     with empty_state(
         "folder_off",
-        "The library is not there any more",
+        "The library does not exist any more",
         f"{escape(backend.shown.path(backend.library.folder))} was deleted or moved while this page was open. "
         "Put it back, or start the page on another one.",
     ):
-        st.button("Look again", icon=":material/refresh:", on_click=backend.look_again)
+        st.button("Look again", icon=":material/refresh:", on_click=backend.refresh)
 
 
 def _show_work(backend: Backend) -> None:
-    """Jobs that wait, run or just ended; drawn anew each second while there is work."""
+    """Show jobs that wait, run or have just ended; updated each second while jobs run."""
 
     def draw() -> None:
         jobs = [job for job in backend.worker.jobs() if job.kind != "pull"]
         shown = tuple((job.number, job.active) for job in jobs)
         if st.session_state.get("library.jobs", shown) != shown and polling:
             st.session_state["library.jobs"] = shown
-            visit.rerun()
+            page_state.rerun()
         st.session_state["library.jobs"] = shown
         for job in jobs:
             show_job(job, lambda each: each.cancel(), backend.worker.dismiss)
@@ -131,10 +131,10 @@ def _report(job: Job) -> None:
     if report.failed:
         parts.append(f"{len(report.failed)} failed")
     if not report.added and not report.unchanged and not report.failed and job.state == DONE:
-        parts = ["no videos were found there"]
+        parts = ["no videos were found"]
     st.caption(", ".join(parts))
     for warning in report.warnings:
-        st.caption(told(warning))
+        st.caption(display_message(warning))
 
 
 def _summary(backend: Backend) -> None:
@@ -143,7 +143,9 @@ def _summary(backend: Backend) -> None:
         st.metric("Videos", f"{len(indexed):,}", width="content")
         st.metric("Length", format_time(sum(entry.duration for entry in indexed)), width="content")
         st.metric("Size", megabytes(sum(entry.size for entry in indexed)), width="content")
-    st.caption(f"{escape(backend.shown.path(backend.library.folder))} · {told(str(backend.library.model.encoder))}")
+    st.caption(
+        f"{escape(backend.shown.path(backend.library.folder))} · {display_message(str(backend.library.model.encoder))}"
+    )
 
 
 def _add(backend: Backend) -> None:
@@ -153,14 +155,14 @@ def _add(backend: Backend) -> None:
         if limit:
 
             def uploaded(_: dict[str, Any]) -> None:
-                backend.look_again()
+                backend.refresh()
 
             uploader(
                 "library.uploader",
                 upload_url(backend),
                 limit,
                 f"up to {megabytes(limit)} each; they are kept inside the library",
-                f"larger than {megabytes(limit)}, the most that this page takes",
+                f"larger than {megabytes(limit)}, the limit of this page",
                 ",".join(sorted(VIDEO_SUFFIXES)),
                 uploaded,
             )
@@ -194,7 +196,7 @@ def _add_folder(backend: Backend) -> None:
         )
         st.button("Add", icon=":material/add:", on_click=add, key="library.add")
     if refusal := st.session_state.pop("library.refusal", None):
-        st.error(told(refusal), icon=":material/error:")
+        st.error(display_message(refusal), icon=":material/error:")
 
 
 def _list(backend: Backend, entries: list[VideoEntry]) -> None:
@@ -212,7 +214,7 @@ def _list(backend: Backend, entries: list[VideoEntry]) -> None:
         }
         for entry in entries
     ]
-    # A list that has changed is another list: what was ticked in the old one is not meant.
+    # The key changes with the list, because a selection in the old list does not apply to the new one.
     key = f"library.list.{hash(tuple((entry.path, entry.modified) for entry in entries))}"
     config = {
         "MB": st.column_config.NumberColumn(format="%.1f"),
@@ -240,22 +242,22 @@ def _remove(backend: Backend, paths: list[str]) -> None:
 
     with st.popover(f"Remove {what}", icon=":material/delete:"):
         st.markdown(
-            f"The library forgets {what}. "
+            f"Removes {what} from the library. "
             + (f"{uploads} of them were uploaded: these files are deleted. " if uploads else "")
-            + "Files elsewhere on the disk are left as they are."
+            + "Files elsewhere on the disk are not deleted."
         )
         st.button("Remove", type="primary", on_click=remove, key="library.remove")
 
 
 def _failures(backend: Backend, failed: list[VideoEntry]) -> None:
     if trouble := st.session_state.pop("library.trouble", None):
-        st.error(told(trouble), icon=":material/error:")
+        st.error(display_message(trouble), icon=":material/error:")
     if not failed:
         return
     with st.container(border=True, key="failures"):
         st.markdown(f"#### Could not be indexed: {len(failed)}")
-        for entry in failed[:SHOWN_REASONS]:
-            st.markdown(f":material/error: **{escape(Path(entry.path).name)}** {told(entry.failure)}")
+        for entry in failed[:MAX_LISTED_FAILURES]:
+            st.markdown(f":material/error: **{escape(Path(entry.path).name)}** {display_message(entry.failure)}")
 
         def retry() -> None:
             add_videos(backend, [Path(entry.path) for entry in failed], "Trying again", retry_failed=True)
@@ -271,6 +273,6 @@ def _outdated(backend: Backend, outdated: list[VideoEntry]) -> None:
         add_videos(backend, [Path(entry.path) for entry in outdated], "Indexing again")
 
     with st.container(border=True, key="outdated"):
-        st.markdown(f"#### Indexed with other weights of the CLIP: {len(outdated)}")
+        st.markdown(f"#### Indexed with other CLIP weights: {len(outdated)}")
         st.caption("They cannot be searched until they are indexed again.")
         st.button("Index them again", icon=":material/refresh:", on_click=again, key="library.again")

@@ -1,4 +1,4 @@
-"""The models page: what the library is asked with, and what else is on this disk or can be had."""
+"""The models page: the model of the library, and the models that are installed or can be downloaded."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import streamlit as st
 from vtg.models.registry import registry
 from vtg.models.specs import describe_models
 
-from .. import backend as backend_room
-from .. import visit
+from .. import backend as backend_module
+from .. import page_state
 from ..backend import Backend
 from ..tasks import pull_model
-from .parts import POLL_SECONDS, errors_shown, show_job, told
+from .parts import POLL_SECONDS, display_message, show_errors, show_job
 
 __all__ = ["show"]
 
 
 def show() -> None:
     """Draw the page."""
-    backend = backend_room.current()
+    backend = backend_module.current()
     st.title("Models")
-    with errors_shown():
+    with show_errors():
         _show_used(backend)
         _show_pulls(backend)
         _show_all(backend)
@@ -31,7 +31,7 @@ def show() -> None:
 def _show_used(backend: Backend) -> None:
     model = backend.library.model
     with st.container(border=True, key="used"):
-        st.markdown("#### This library is asked with")
+        st.markdown("#### Model of this library")
         with st.container(horizontal=True, gap="large"):
             st.metric("Head", backend.shown.text(model.name) if model.head else "none", width="content")
             st.metric("CLIP", backend.shown.text(str(model.encoder)).removeprefix("the "), width="content")
@@ -42,11 +42,11 @@ def _show_used(backend: Backend) -> None:
                 "not what moves."
             )
         state = {
-            backend_room.READY: ":material/check_circle: loaded",
-            backend_room.LOADING: ":material/hourglass_top: being loaded",
-            backend_room.NOTHING: "loaded when there is something to ask",
+            backend_module.READY: ":material/check_circle: loaded",
+            backend_module.LOADING: ":material/hourglass_top: loading",
+            backend_module.NOTHING: "loaded after videos are added",
         }.get(backend.readiness.state)
-        st.caption(state or f":material/error: {told(backend.readiness.message)}")
+        st.caption(state or f":material/error: {display_message(backend.readiness.message)}")
 
 
 def _show_pulls(backend: Backend) -> None:
@@ -57,7 +57,7 @@ def _show_pulls(backend: Backend) -> None:
 
     def draw() -> None:
         if active and not any(job.active for job in jobs):
-            visit.rerun()
+            page_state.rerun()
         for job in jobs:
             show_job(job, lambda each: each.cancel(), backend.worker.dismiss)
 
@@ -65,7 +65,7 @@ def _show_pulls(backend: Backend) -> None:
 
 
 def _show_all(backend: Backend) -> None:
-    st.markdown("#### Others")
+    st.markdown("#### All models")
     rows = describe_models()
     st.dataframe(
         [

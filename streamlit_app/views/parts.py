@@ -1,4 +1,4 @@
-"""What several pages share: notices, empty states, progress of jobs, and the player."""
+"""Shared elements of the pages: error notices, empty states, progress of jobs, and the player."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from vtg.library.tables import VideoEntry
 from vtg.text import one_line
 from vtg.timespans import format_time
 
-from .. import backend as backend_room
-from .. import visit
-from ..address import OpenMoment
+from .. import backend as backend_module
+from .. import page_state
 from ..backend import Backend
 from ..components import Film, Mark, player
 from ..jobs import CANCELLED, DONE, FAILED, WAITING, Job
 from ..media import LONGEST_CLIP, clip_name, media_url
 from ..tasks import Copy, playable
+from ..url_state import OpenMoment
 
 __all__ = [
     "count",
+    "display_message",
     "empty_state",
     "entry_of",
-    "errors_shown",
     "escape",
-    "jump_to",
+    "jump_target",
     "megabytes",
+    "moment_error",
+    "show_errors",
     "show_job",
     "show_loading",
     "show_player",
     "span",
-    "told",
-    "trouble_with",
 ]
 
-POLL_SECONDS = 1.0  # between two looks at work in the background
-LOADING_POLL_SECONDS = 2.0  # a look costs a run of the garbage collector, which holds up what is being loaded
-MARKS = 12  # moments on the player's line
+POLL_SECONDS = 1.0  # between two updates of background jobs
+LOADING_POLL_SECONDS = 2.0  # each update runs the garbage collector, which slows loading down
+MAX_MARKS = 12  # moments on the player's timeline
 STATES = {
     WAITING: (":material/hourglass_empty:", "waiting"),
     DONE: (":material/check_circle:", "done"),
@@ -53,45 +53,45 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def errors_shown() -> Iterator[None]:
-    """Show what goes wrong inside as a notice; the page goes on."""
+def show_errors() -> Iterator[None]:
+    """Show errors of the ``with`` block as a notice, and continue with the page."""
     try:
         yield
     except VtgError as error:
-        st.error(told(str(error)), icon=":material/error:")
+        st.error(display_message(str(error)), icon=":material/error:")
     except OSError as error:
         log.exception("a page could not read or write")
-        st.error(told(f"{error.filename or 'The disk'}: {error.strerror or error}"), icon=":material/error:")
+        st.error(display_message(f"{error.filename or 'The disk'}: {error.strerror or error}"), icon=":material/error:")
 
 
-def told(message: str) -> str:
-    """A message as visitors may read it, which Streamlit's Markdown shows as it is."""
-    return escape(backend_room.current().shown.text(message))
+def display_message(message: str) -> str:
+    """A message for display: paths converted, Markdown escaped."""
+    return escape(backend_module.current().shown.text(message))
 
 
 def escape(text: str) -> str:
-    """Text that Streamlit's Markdown shows as it is."""
+    """Escape text for Streamlit's Markdown."""
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]()<>#+-.!|~$:&" else letter for letter in one_line(text))
 
 
 def span(start: float, end: float) -> str:
-    """Two times as people read them."""
+    """Format a start and an end time."""
     return f"{format_time(start)}–{format_time(end)}"
 
 
 def count(number: int, thing: str) -> str:
-    """A number of things, as people say it."""
+    """Format a number with a noun, in singular or plural."""
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def megabytes(size: int) -> str:
-    """A number of bytes as people read it."""
+    """Format a number of bytes."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 @contextlib.contextmanager
 def empty_state(icon: str, title: str, text: str) -> Iterator[None]:
-    """A page with nothing on it yet: says why and what to do; buttons go inside."""
+    """An empty page with a reason and what to do; buttons go into the ``with`` block."""
     with st.container(key="empty", horizontal_alignment="center"):
         st.markdown(f"## :material/{icon}:")
         st.markdown(f"### {title}")
@@ -100,33 +100,33 @@ def empty_state(icon: str, title: str, text: str) -> Iterator[None]:
 
 
 def entry_of(backend: Backend, moment: OpenMoment) -> VideoEntry | None:
-    """The file of a moment that an address names; None where the library has none of its content."""
+    """The file of a moment in a URL; None if the library does not have it."""
     return next((entry for entry in backend.indexed() if entry.video.startswith(moment.video)), None)
 
 
-def trouble_with(backend: Backend, moment: OpenMoment) -> str:
-    """Why a moment that an address names cannot be shown, as the end of a sentence; "" where it can."""
+def moment_error(backend: Backend, moment: OpenMoment) -> str:
+    """The reason why a moment in a URL cannot be shown, as the end of a sentence; "" if it can."""
     entry = entry_of(backend, moment)
     if entry is None:
-        return "is of a video that is not in the library any more."
+        return "belongs to a video that is not in the library any more."
     if moment.start >= entry.duration:
-        return f"begins after the end of {Path(entry.path).name}, which is {format_time(entry.duration)} long."
+        return f"starts after the end of {Path(entry.path).name}, which is {format_time(entry.duration)} long."
     return ""
 
 
-def jump_to(time: float | None, entry: VideoEntry, count: int) -> tuple[float, int] | None:
-    """Where the player is told to go (see `Film`): nowhere if the address names a time that the video does not have."""
+def jump_target(time: float | None, entry: VideoEntry, count: int) -> tuple[float, int] | None:
+    """The seek target of the player (see `Film`); None for a time after the end of the video."""
     return (time, count) if time is not None and time < entry.duration else None
 
 
 def show_loading(backend: Backend) -> bool:
-    """Say that the model is being loaded, until it is; gives whether questions can be answered already."""
-    if backend.readiness.state != backend_room.LOADING:
+    """Show that the model is loading, until it is loaded; return whether queries can be answered now."""
+    if backend.readiness.state != backend_module.LOADING:
         return True
 
     def wait() -> None:
-        if backend.readiness.state != backend_room.LOADING:
-            visit.rerun()
+        if backend.readiness.state != backend_module.LOADING:
+            page_state.rerun()
         st.info(f"{backend.readiness.message} … the first time takes a moment.", icon=":material/hourglass_top:")
 
     st.fragment(wait, run_every=LOADING_POLL_SECONDS)()
@@ -134,20 +134,22 @@ def show_loading(backend: Backend) -> bool:
 
 
 def show_job(job: Job, cancel: Callable[[Job], None] | None, dismiss: Callable[[Job], None] | None = None) -> None:
-    """One job: how far it is, or how it ended.
+    """Show a job's progress or result.
 
     Args:
         job: the job.
-        cancel: called where a visitor ends it; None offers no such button.
-        dismiss: called where a visitor has seen its end; None offers no such button.
+        cancel: called by the button "Cancel"; None for no button.
+        dismiss: called by the button "Dismiss"; None for no button.
     """
     with st.container(horizontal=True, vertical_alignment="center", key=f"job-{job.kind}-{job.number}"):
         if job.active and job.state != WAITING:
             note = "stopping" if job.stopping else job.note or "looking at the files"
-            st.progress(job.share, text=f"**{told(job.title)}** · {told(note)}")
+            st.progress(job.share, text=f"**{display_message(job.title)}** · {display_message(note)}")
         else:
             icon, word = STATES[job.state]
-            st.markdown(f"{icon} **{told(job.title)}** · {told(job.error) if job.error else word}")
+            st.markdown(
+                f"{icon} **{display_message(job.title)}** · {display_message(job.error) if job.error else word}"
+            )
         if job.active and cancel and not job.stopping:
             st.button("Cancel", key=f"cancel-{job.kind}-{job.number}", on_click=cancel, args=(job,))
         elif not job.active and dismiss:
@@ -155,7 +157,7 @@ def show_job(job: Job, cancel: Callable[[Job], None] | None, dismiss: Callable[[
 
 
 def _clip(backend: Backend, video: str, path: str, moment: Moment) -> tuple[str, str] | None:
-    """Address and name of a moment's clip; None where it is too long for one."""
+    """Address and file name of a moment's clip; None if it is too long."""
     if moment.seconds > LONGEST_CLIP:
         return None
     return media_url(backend, "clip", video, moment.start, moment.end), clip_name(path, moment.start, moment.end)
@@ -171,17 +173,17 @@ def show_player(
     clip: bool = True,
     play: bool = True,
 ) -> None:
-    """The player, with a copy that the browser can play; where that is being made, the moment's preview until then.
+    """Show the player, with a copy that the browser can play; until that is made, with the moment's preview.
 
     Args:
         backend: whose library has the video.
         key: of this place on the page.
         video: content key.
-        moment: what to play first.
-        grounding: whose moments are on the line; None for none.
+        moment: to play first.
+        grounding: whose moments are shown on the timeline; None for none.
         jump: see `Film`.
-        clip: whether there is a moment, which can be replayed and downloaded.
-        play: begin at once.
+        clip: whether there is a moment that can be replayed and downloaded.
+        play: start at once.
 
     Raises:
         VtgError: the video is not in the library any more, or its file is gone or cannot be read.
@@ -197,7 +199,7 @@ def show_player(
     def draw() -> None:
         copy = playable(backend, video, st.session_state.get(refused_key, False))
         if polling != (copy.job is not None and copy.job.active):
-            visit.rerun()
+            page_state.rerun()
         src, offset, note = _source(backend, video, moment, copy)
         film = Film(
             film=video,
@@ -224,7 +226,7 @@ def show_player(
 
 
 def _source(backend: Backend, video: str, moment: Moment, copy: Copy) -> tuple[str, float, str]:
-    """Address of what can be played now, when it begins in the video, and what to say about it."""
+    """Address of the file that can be played now, its start in the video in seconds, and a note."""
     if copy.job is None:
         return media_url(backend, copy.kind, video), 0.0, ""
     preview, shown = media_url(backend, "preview", video, moment.start, moment.end), backend.shown
@@ -237,6 +239,6 @@ def _source(backend: Backend, video: str, moment: Moment, copy: Copy) -> tuple[s
 def _marks(grounding: Grounding) -> tuple[Mark, ...]:
     return tuple(
         Mark(moment.start, moment.end, moment.score, f"{span(moment.start, moment.end)}, score {moment.score:.2f}")
-        for moment in grounding.moments[:MARKS]
+        for moment in grounding.moments[:MAX_MARKS]
         if moment.score > 0
     )

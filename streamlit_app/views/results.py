@@ -1,4 +1,4 @@
-"""The answers on the search page: moments as cards, their exports, and what is said where nothing is found."""
+"""The results of the search page: moments as cards, their exports, and the notice if nothing is found."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vtg.library.library import Hit
 from vtg.library.tables import VideoEntry
 from vtg.text import one_line
 
-from ..address import OpenMoment, SearchState
-from ..asked import Asked
 from ..backend import Backend
 from ..components import Card, CardGroup, cards
 from ..exports import FORMS
 from ..media import export_url, media_url
+from ..search_query import SearchQuery
+from ..url_state import OpenMoment, SearchState
 from .parts import count, empty_state, escape, span
 
 __all__ = ["show_hits", "show_nothing"]
@@ -33,22 +33,22 @@ TITLES = {
 def show_hits(
     backend: Backend,
     state: SearchState,
-    asked: Asked,
+    asked: SearchQuery,
     hits: Sequence[Hit],
     videos: Mapping[str, VideoEntry],
     choose: Callable[[str], None],
-    find_like: Callable[[str], None],
+    on_find_similar: Callable[[str], None],
 ) -> None:
     """Draw moments.
 
     Args:
         backend: whose library they are in.
         state: of the page.
-        asked: what they answer.
+        asked: the query.
         hits: best first, at least one.
         videos: the library's files, by path.
         choose: called with the moment of the card that is clicked.
-        find_like: called with the moment of the card that others are to be like.
+        on_find_similar: called with the moment to find similar ones of.
     """
     with st.container(horizontal=True, vertical_alignment="center"):
         found = f"{count(len(hits), 'moment')} in {count(len({hit.video for hit in hits}), 'video')}"
@@ -65,17 +65,17 @@ def show_hits(
         ]
     else:
         groups = [CardGroup("", "", tuple(card for _, card in made))]
-    cards("search.cards", groups, state.query, str(state.open or ""), choose, find_like)
+    cards("search.cards", groups, state.query, str(state.open or ""), choose, on_find_similar)
 
 
 def _exports(backend: Backend, name: str) -> None:
     with st.popover("Export", icon=":material/download:"):
-        st.caption("These moments for an editor's timeline or a table. The cut has them one after the other.")
+        st.caption("These moments for a video editor or a table. The cut has them one after the other.")
         for form in FORMS:
             st.link_button(TITLES[form], export_url(backend, name, form), width="stretch")
 
 
-def _card(backend: Backend, state: SearchState, asked: Asked, hit: Hit, entry: VideoEntry) -> Card:
+def _card(backend: Backend, state: SearchState, asked: SearchQuery, hit: Hit, entry: VideoEntry) -> Card:
     moment, name = hit.moment, one_line(Path(hit.video).name)
     times = (moment.start, moment.end)
     middle = min(hit.peak + 0.5 / backend.library.model.fps, entry.duration)
@@ -98,30 +98,30 @@ def _card(backend: Backend, state: SearchState, asked: Asked, hit: Hit, entry: V
 def show_nothing(
     backend: Backend, state: SearchState, least: float, nearest: Sequence[Hit], show_nearest: Callable[[], None]
 ) -> None:
-    """Say that nothing was found.
+    """Show that nothing was found.
 
     Args:
         backend: whose library was searched.
         state: of the page.
-        least: the score that a moment must have.
-        nearest: what scores less, best first.
-        show_nearest: called where the visitor wants to see these.
+        least: the minimum score.
+        nearest: moments with lower scores, best first.
+        show_nearest: called by the button that shows them.
     """
     if nearest:
         moment, name = nearest[0].moment, Path(nearest[0].video).name
         text = (
-            f"No moment is likely enough to be it: a score of {least:.2f} is asked for, and the nearest, "
+            f"No moment has a score of {least:.2f} or more. The nearest, "
             f"{span(moment.start, moment.end)} of {escape(name)}, has {moment.score:.2f}."
         )
-    elif state.said and not backend.has_words:
+    elif state.said and not backend.has_transcripts:
         text = (
-            "Nothing is known of what is said in these videos: they have no subtitles. "
-            "Put .srt or .vtt files of the same names beside them, and add them again."
+            "These videos have no subtitles, so their words cannot be searched. "
+            "Put .srt or .vtt files with the same names beside them, and add them again."
         )
     elif state.said:
-        text = "Nobody says this there, by the subtitles. Ask for other words, or loosen the filters."
+        text = "No subtitle contains these words. Try other words, or change the filters."
     else:
-        text = "Ask in other words, or loosen the filters: how long a moment is, and where to look."
+        text = "Try other words, or change the filters: the length of a moment, and where to look."
     with empty_state("search_off", "Nothing found", text):
         if nearest:
             st.button("Show the nearest", icon=":material/near_me:", on_click=show_nearest, key="search.nearest")

@@ -1,4 +1,4 @@
-"""The search page's toolbar: a picture, a moment, said words, filters and switches; and the values of its widgets."""
+"""The toolbar of the search page: picture, similar moment, transcript words, filters and switches."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vtg.errors import VtgError
 from vtg.library.tables import VideoEntry
 from vtg.text import one_line, to_utf8
 
-from .. import backend as backend_room
-from .. import visit
-from ..address import LIMITS, LONGEST_QUERY, LONGEST_SECONDS, SHORTEST_ID, SearchState
-from ..asked import Picture, read_picture
+from .. import backend as backend_module
+from .. import page_state
 from ..backend import Backend
-from ..components import asked as show_asked
+from ..components import query_inputs
 from ..media import media_url
+from ..search_query import Picture, read_picture
+from ..url_state import ID_DIGITS, LIMITS, LONGEST_QUERY, LONGEST_SECONDS, SearchState
 from .parts import entry_of, escape, span
 
 __all__ = [
@@ -38,19 +38,19 @@ __all__ = [
 
 PAGE = "search"
 FOLDER = "folder: "  # before the names of folders among the places that can be searched
-PICTURES = "search.pictures"  # that this visitor has chosen, by digest
-PICTURES_KEPT = 4  # of one visitor
-ABSENT = "search.absent"  # digest of a picture that the address names and the browser does not have
-SHOWN_WORDS = 24  # characters of said words on their button
+PICTURES = "search.pictures"  # chosen in this session, by digest
+PICTURES_KEPT = 4  # per session
+ABSENT = "search.absent"  # digest of a picture in the URL that the browser does not have
+SHOWN_WORDS = 24  # characters of transcript words on their button
 SCORE_STEP = 0.01
 
 
 def fill(state: SearchState) -> None:
-    """Put a state into the widgets before they are drawn."""
+    """Set the widgets to a state before they are drawn."""
     st.session_state["search.query"] = state.query
     st.session_state["search.said"] = state.said
     st.session_state["search.places"] = list(state.places)
-    st.session_state["search.min"] = shown_score(backend_room.current(), state)
+    st.session_state["search.min"] = shown_score(backend_module.current(), state)
     st.session_state["search.limit"] = state.limit
     st.session_state["search.shortest"] = state.shortest
     st.session_state["search.longest"] = state.longest
@@ -59,22 +59,22 @@ def fill(state: SearchState) -> None:
 
 
 def change(state: SearchState) -> None:
-    """Take a state that a click, and no widget, has made."""
-    visit.keep(PAGE, state)
+    """Set a state that does not come from the widgets, such as from a click on a card."""
+    page_state.save_state(PAGE, state)
     fill(state)
 
 
 def show_toolbar(backend: Backend, state: SearchState, before: SearchState) -> SearchState:
-    """What is asked besides words that are seen, filters and switches; gives the state that they say."""
+    """Draw the toolbar; return the state of its widgets."""
     with st.container(horizontal=True, vertical_alignment="center", key="toolbar"):
         _besides(backend, before)
         state = replace(state, said=_said(before))
-        usual = _usual_score(backend, state)
+        default = _default_threshold(backend, state)
         start = shown_score(backend, before)
-        if abs(st.session_state.get("search.min", start) - _usual_score(backend, before)) <= SCORE_STEP / 2:
-            start = usual
+        if abs(st.session_state.get("search.min", start) - _default_threshold(backend, before)) <= SCORE_STEP / 2:
+            start = default
             if "search.min" in st.session_state:
-                st.session_state["search.min"] = usual
+                st.session_state["search.min"] = default
         label = f"Filters · {before.filters}" if before.filters else "Filters"
         with st.popover(label, icon=":material/tune:"):
             places = _places(backend, before)
@@ -82,10 +82,10 @@ def show_toolbar(backend: Backend, state: SearchState, before: SearchState) -> S
                 "Score at least",
                 0.0,
                 1.0,
-                visit.initial("search.min", start),
+                page_state.widget_default("search.min", start),
                 step=SCORE_STEP,
                 key="search.min",
-                on_change=visit.acted,
+                on_change=page_state.mark_widget_change,
             )
             left, right = st.columns(2)
             shortest = _seconds(left, "Seconds at least", "search.shortest", before.shortest)
@@ -93,22 +93,22 @@ def show_toolbar(backend: Backend, state: SearchState, before: SearchState) -> S
             limit = st.select_slider(
                 "Moments at most",
                 LIMITS,
-                visit.initial("search.limit", before.limit),
+                page_state.widget_default("search.limit", before.limit),
                 key="search.limit",
-                on_change=visit.acted,
+                on_change=page_state.mark_widget_change,
             )
         grouped = st.toggle(
             "Group by video",
-            visit.initial("search.grouped", before.grouped),
+            page_state.widget_default("search.grouped", before.grouped),
             key="search.grouped",
-            on_change=visit.acted,
+            on_change=page_state.mark_widget_change,
         )
         head = backend.library.model.head is not None
         why = _why(head, state, before)
     return replace(
         state,
         places=tuple(places),
-        min_score=None if abs(least - usual) <= SCORE_STEP / 2 else least,
+        min_score=None if abs(least - default) <= SCORE_STEP / 2 else least,
         limit=limit,
         shortest=shortest,
         longest=longest,
@@ -118,25 +118,25 @@ def show_toolbar(backend: Backend, state: SearchState, before: SearchState) -> S
 
 
 def _places(backend: Backend, state: SearchState) -> list[str]:
-    """The folders and files to look in; none for all."""
+    """The folders and files to search; empty for all."""
     names = place_names(backend.indexed(), backend.shown.path)
     if "search.places" in st.session_state:
         st.session_state["search.places"] = [place for place in st.session_state["search.places"] if place in names]
     return st.multiselect(
         "Look in",
         list(names),
-        visit.initial("search.places", [place for place in state.places if place in names]),
+        page_state.widget_default("search.places", [place for place in state.places if place in names]),
         key="search.places",
-        on_change=visit.acted,
+        on_change=page_state.mark_widget_change,
         format_func=names.__getitem__,
         placeholder="all videos",
     )
 
 
 def _besides(backend: Backend, state: SearchState) -> None:
-    """A picture, and a moment that others are to be like."""
+    """Draw the picture and the similar moment of the query."""
 
-    def take(sent: dict[str, str]) -> None:
+    def on_picture(sent: dict[str, str]) -> None:
         if not sent.get("content"):
             st.session_state[ABSENT] = sent.get("digest")
             return
@@ -149,12 +149,12 @@ def _besides(backend: Backend, state: SearchState) -> None:
         kept[picture.digest] = picture
         for digest in list(kept)[:-PICTURES_KEPT]:
             del kept[digest]
-        if picture.digest != visit.current(PAGE).picture:
-            change(replace(visit.current(PAGE), picture=picture.digest, like=None, open=None, at=None))
+        if picture.digest != page_state.current_state(PAGE).picture:
+            change(replace(page_state.current_state(PAGE), picture=picture.digest, like=None, open=None, at=None))
 
-    def drop(what: str) -> None:
-        gone = {"picture": ""} if what == "picture" else {"like": None}
-        change(replace(visit.current(PAGE), **gone, open=None, at=None))
+    def on_remove(part: str) -> None:
+        removed = {"picture": ""} if part == "picture" else {"like": None}
+        change(replace(page_state.current_state(PAGE), **removed, open=None, at=None))
 
     like = None
     if state.like is not None:
@@ -163,52 +163,58 @@ def _besides(backend: Backend, state: SearchState) -> None:
         name = one_line(Path(entry.path).name) if entry else "a video that is not here any more"
         middle = sum(times) / 2
         like = f"{name} {span(*times)}", media_url(backend, "poster", entry.video, middle) if entry else ""
-    news = st.session_state.get("search.likes", 0)
-    show_asked("search.asked", visit.token(), state.picture, like, news, take, drop)
+    scroll_count = st.session_state.get("search.likes", 0)
+    query_inputs("search.asked", page_state.visit_token(), state.picture, like, scroll_count, on_picture, on_remove)
     if trouble := st.session_state.pop("search.trouble", None):
         st.error(escape(trouble), icon=":material/error:")
 
 
 def _seconds(column: DeltaGenerator, label: str, key: str, value: float) -> float:
     return column.number_input(
-        label, 0.0, LONGEST_SECONDS, visit.initial(key, value), step=1.0, key=key, on_change=visit.acted
+        label,
+        0.0,
+        LONGEST_SECONDS,
+        page_state.widget_default(key, value),
+        step=1.0,
+        key=key,
+        on_change=page_state.mark_widget_change,
     )
 
 
 def _why(head: bool, state: SearchState, before: SearchState) -> bool:
-    """The switch that paints the attention over the posters; it is disabled where there is none to be shown."""
+    """The switch for drawing attention over the posters; disabled if there is no attention."""
     if not head:
-        text = "This library is asked by CLIP alone, which looks at whole pictures; an R² head shows where."
+        text = "Needs an R² head: this library's model is CLIP alone, which has no attention to the query."
     elif _beside_sentences(state):
-        text = "Only for a question in words: it shows where the model looks for these."
+        text = "Only for a query in words."
     else:
-        text = "Where the model looked for your words, painted over each picture."
+        text = "Draws the model's attention to your query over each picture."
     return st.toggle(
         "Show why",
-        visit.initial("search.why", before.why),
+        page_state.widget_default("search.why", before.why),
         key="search.why",
         disabled=not head or _beside_sentences(state),
         help=text,
-        on_change=visit.acted,
+        on_change=page_state.mark_widget_change,
     )
 
 
 def _beside_sentences(state: SearchState) -> bool:
-    """Whether something else than a sentence is looked for."""
+    """Whether the query is not a sentence alone."""
     return bool(state.like or state.picture or (state.said and not state.query))
 
 
 def shown_score(backend: Backend, state: SearchState) -> float:
-    """The least score of what is shown."""
-    return _usual_score(backend, state) if state.min_score is None else state.min_score
+    """The minimum score of the results that are shown."""
+    return _default_threshold(backend, state) if state.min_score is None else state.min_score
 
 
-def _usual_score(backend: Backend, state: SearchState) -> float:
-    """The score from which on a moment is shown, unless a visitor says otherwise, as the slider has it.
+def _default_threshold(backend: Backend, state: SearchState) -> float:
+    """The default minimum score, rounded as in the slider.
 
-    What a model knows of its scores is about sentences: what is like a picture is shown as it comes, nearest first.
+    The model's threshold applies to sentences only: results for pictures and moments are shown with any score.
     """
-    return 0.0 if _beside_sentences(state) else round(backend.usual_score, 2)
+    return 0.0 if _beside_sentences(state) else round(backend.default_threshold, 2)
 
 
 def _said(before: SearchState) -> str:
@@ -216,9 +222,9 @@ def _said(before: SearchState) -> str:
     with st.popover(f"Said: {escape(words)}" if words else "Said words", icon=":material/record_voice_over:"):
         return st.text_input(
             "Words that are said there",
-            visit.initial("search.said", before.said),
+            page_state.widget_default("search.said", before.said),
             key="search.said",
-            on_change=visit.acted,
+            on_change=page_state.mark_widget_change,
             placeholder="anything",
             max_chars=LONGEST_QUERY,
             help='From the subtitles of your videos. Some of these words are enough; "in quotes" they are one phrase. '
@@ -227,26 +233,26 @@ def _said(before: SearchState) -> str:
 
 
 def folders_of(entries: Sequence[VideoEntry], shown: Callable[[str], str] = str) -> dict[str, list[str]]:
-    """The folders of files, by their names in the address; those that visitors see under one name are one.
+    """The folders of files, by their names in the URL; folders with the same display name are combined.
 
     Args:
         entries: the files.
-        shown: how the path of a folder is written.
+        shown: converts the path of a folder for display.
     """
     named: dict[str, list[str]] = {}
-    # Of thousands of videos in each run: paths as texts are many times quicker than as `Path`.
+    # For thousands of videos in each run; `os.path` is many times faster than `Path`.
     for folder in sorted({os.path.dirname(entry.path) for entry in entries}):  # noqa: PTH120
         named.setdefault(f"{FOLDER}{to_utf8(shown(folder))}", []).append(folder)
     return named
 
 
 def place_names(entries: Sequence[VideoEntry], shown: Callable[[str], str] = str) -> dict[str, str]:
-    """What can be searched, by its name in the address: folders where there are several, and videos.
+    """The choices for a search, by their names in the URL: folders, if there are several, and videos.
 
     Args:
         entries: the files of the library.
-        shown: how the path of a folder is written.
+        shown: converts the path of a folder for display.
     """
     folders = folders_of(entries, shown)
     names = {name: f"📁 {one_line(shown(paths[0]))}" for name, paths in folders.items()} if len(folders) > 1 else {}
-    return names | {entry.video[:SHORTEST_ID]: one_line(os.path.basename(entry.path)) for entry in entries}  # noqa: PTH119
+    return names | {entry.video[:ID_DIGITS]: one_line(os.path.basename(entry.path)) for entry in entries}  # noqa: PTH119

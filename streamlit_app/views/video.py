@@ -1,4 +1,4 @@
-"""The page of one video: curves of several questions, highlights, a summary with its storyboard, and downloads."""
+"""The page of one video: curves of several queries, highlights, a summary with its storyboard, and downloads."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from vtg.summary import Plan, plan_document
 from vtg.text import csv_text, json_text, one_line, table_cell
 from vtg.timespans import format_time
 
-from .. import backend as backend_room
-from .. import visit
-from ..address import LONGEST_QUERY, MOST_QUERIES, PARTS, SHORTEST_ID, OpenMoment, SearchState, VideoState, read_video
+from .. import backend as backend_module
+from .. import page_state
 from ..backend import Backend
 from ..charts import JUMP, clicked_time, curve_caption, stacked_chart
 from ..components import Card, CardGroup, cards
 from ..jobs import DONE
 from ..media import media_url, result_url
 from ..tasks import make_film
+from ..url_state import ID_DIGITS, LONGEST_QUERY, MAX_QUERIES, PARTS, OpenMoment, SearchState, VideoState, read_video
 from . import library as library_view
 from . import search as search_view
 from .parts import (
     POLL_SECONDS,
     count,
     empty_state,
-    errors_shown,
     escape,
-    jump_to,
+    jump_target,
     megabytes,
+    show_errors,
     show_job,
     show_loading,
     show_player,
@@ -43,29 +43,29 @@ __all__ = ["show"]
 
 PAGE = "video"
 TITLES = {"curves": "Curves", "highlights": "Highlights", "summary": "Summary"}
-LEAVING = "video.leaving"  # whether a click has made a search of a clip
+LEAVING = "video.leaving"  # whether a click has started a search for similar moments
 TOP, CLIP_SECONDS = 6, 8.0  # highlights shown, and how long each is
 
 
 def show() -> None:
     """Draw the page."""
-    backend = backend_room.current()
+    backend = backend_module.current()
     entries = backend.indexed()
     if not entries:
         library_view.show_first_steps(backend)
         return
-    state = visit.begin(PAGE, read_video, _fill)
-    names = {entry.video[:SHORTEST_ID]: entry for entry in entries}
-    named = state.video[:SHORTEST_ID]
+    state = page_state.load_state(PAGE, read_video, _fill)
+    names = {entry.video[:ID_DIGITS]: entry for entry in entries}
+    named = state.video[:ID_DIGITS]
     if "video.video" in st.session_state and st.session_state["video.video"] not in names:
         st.session_state["video.video"] = None
-    start = visit.initial("video.video", named if named in names else None)
+    start = page_state.widget_default("video.video", named if named in names else None)
     chosen = st.selectbox(
         "Video",
         list(names),
         list(names).index(start) if start else None,
         key="video.video",
-        on_change=visit.acted,
+        on_change=page_state.mark_widget_change,
         format_func=lambda short: _name(names[short], entries),
         placeholder="Choose a video",
         label_visibility="collapsed",
@@ -77,9 +77,9 @@ def show() -> None:
     part = st.segmented_control(
         "Part",
         PARTS,
-        default=visit.initial("video.part", state.part),
+        default=page_state.widget_default("video.part", state.part),
         key="video.part",
-        on_change=visit.acted,
+        on_change=page_state.mark_widget_change,
         format_func=TITLES.__getitem__,
         label_visibility="collapsed",
         required=True,
@@ -91,25 +91,25 @@ def show() -> None:
         part=part or PARTS[0],
         at=state.at if chosen == named else None,
     )
-    visit.keep(PAGE, state)
+    page_state.save_state(PAGE, state)
     for query in asked:
-        with errors_shown():
+        with show_errors():
             backend.check_length(query)
-    with errors_shown():
+    with show_errors():
         if show_loading(backend):
             st.fragment(_part)(names[chosen], state.queries)
 
 
 def _asked(backend: Backend, state: VideoState) -> list[str]:
-    """The questions of the visitor, each once."""
+    """The queries of the visitor, without duplicates."""
     queries = st.multiselect(
         "Questions",
         list(dict.fromkeys([*st.session_state.get("video.queries", state.queries), *backend.examples])),
-        visit.initial("video.queries", list(state.queries)),
+        page_state.widget_default("video.queries", list(state.queries)),
         key="video.queries",
-        on_change=visit.acted,
+        on_change=page_state.mark_widget_change,
         accept_new_options=True,
-        max_selections=MOST_QUERIES,
+        max_selections=MAX_QUERIES,
         placeholder="Ask several questions of this video",
         help="Each gets a curve; highlights and summary answer the first.",
     )
@@ -117,10 +117,10 @@ def _asked(backend: Backend, state: VideoState) -> list[str]:
 
 
 def _show_none(state: VideoState, gone: bool) -> None:
-    """What is shown while no video is chosen, or after the chosen one has gone."""
+    """Shown while no video is chosen, or after the chosen one was removed."""
     if not gone:
-        visit.keep(PAGE, replace(state, video="", at=None))
-    title = "This video is not here any more" if gone else "Choose a video"
+        page_state.save_state(PAGE, replace(state, video="", at=None))
+    title = "This video is not in the library any more" if gone else "Choose a video"
     what = (
         "It was removed from the library; choose another."
         if gone
@@ -131,7 +131,7 @@ def _show_none(state: VideoState, gone: bool) -> None:
 
 
 def _fill(state: VideoState) -> None:
-    st.session_state["video.video"] = state.video[:SHORTEST_ID] or None
+    st.session_state["video.video"] = state.video[:ID_DIGITS] or None
     st.session_state["video.queries"] = list(state.queries)
     st.session_state["video.part"] = state.part
     st.session_state["video.ratio"] = state.ratio
@@ -139,23 +139,23 @@ def _fill(state: VideoState) -> None:
 
 def _name(entry: VideoEntry, entries: Sequence[VideoEntry]) -> str:
     path = Path(entry.path)
-    twins = sum(Path(other.path).name == path.name for other in entries)
-    return one_line(f"{path.name} ({path.parent.name})" if twins > 1 else path.name)
+    same_name = sum(Path(other.path).name == path.name for other in entries)
+    return one_line(f"{path.name} ({path.parent.name})" if same_name > 1 else path.name)
 
 
 def _part(entry: VideoEntry, queries: tuple[str, ...]) -> None:
     if st.session_state.pop(LEAVING, False):
-        st.switch_page(st.session_state["pages"]["search"], query_params=visit.address(search_view.PAGE))
-    backend = backend_room.current()
-    state: VideoState = visit.current(PAGE)
-    with errors_shown():
+        st.switch_page(st.session_state["pages"]["search"], query_params=page_state.url_params(search_view.PAGE))
+    backend = backend_module.current()
+    state: VideoState = page_state.current_state(PAGE)
+    with show_errors():
         groundings = backend.ground(entry.video, queries) if queries else []
         best = groundings[0].moments[0] if groundings and groundings[0].moments else None
         _facts(entry)
         moment = best or Moment(0.0, entry.duration, 0.0)
-        jump = jump_to(state.at, entry, st.session_state.get("video.jumps", 0))
-        first = backend.comparable(entry.video, groundings[0]) if groundings else None
-        with errors_shown():
+        jump = jump_target(state.at, entry, st.session_state.get("video.jumps", 0))
+        first = backend.with_search_scores(entry.video, groundings[0]) if groundings else None
+        with show_errors():
             show_player(backend, "video.player", entry.video, moment, first, jump, clip=best is not None, play=False)
         if state.part == "curves":
             _curves(backend, entry, groundings)
@@ -171,7 +171,7 @@ def _facts(entry: VideoEntry) -> None:
 
 def _jump_to(time: float) -> None:
     st.session_state["video.jumps"] = st.session_state.get("video.jumps", 0) + 1
-    visit.keep(PAGE, replace(visit.current(PAGE), at=time))
+    page_state.save_state(PAGE, replace(page_state.current_state(PAGE), at=time))
 
 
 def _curves(backend: Backend, entry: VideoEntry, groundings: list[Grounding]) -> None:
@@ -185,8 +185,8 @@ def _curves(backend: Backend, entry: VideoEntry, groundings: list[Grounding]) ->
         if at is not None:
             _jump_to(at)
 
-    shown = [backend.comparable(entry.video, grounding) for grounding in groundings]
-    chart = stacked_chart(shown, backend.usual_score)
+    shown = [backend.with_search_scores(entry.video, grounding) for grounding in groundings]
+    chart = stacked_chart(shown, backend.default_threshold)
     st.altair_chart(chart, key=key, on_select=jump, selection_mode=JUMP, width="stretch")
     st.caption(f"One curve a question. {curve_caption(shown[0])} Click to jump.")
     stem = one_line(Path(entry.path).stem)
@@ -201,7 +201,7 @@ def _curves(backend: Backend, entry: VideoEntry, groundings: list[Grounding]) ->
 
 
 def moments_csv(groundings: Sequence[Grounding]) -> str:
-    """All moments, a line each: query, start and end in seconds, score; for spreadsheets, too."""
+    """All moments as CSV: query, start and end in seconds, score; safe for spreadsheets."""
     rows = [("query", "start", "end", "score")]
     for grounding in groundings:
         query = table_cell(grounding.query)
@@ -220,9 +220,9 @@ def _highlights(backend: Backend, entry: VideoEntry, query: str | None) -> None:
 
 def _summary(backend: Backend, entry: VideoEntry, query: str | None) -> None:
     def keep_ratio() -> None:
-        visit.keep(PAGE, replace(visit.current(PAGE), ratio=st.session_state["video.ratio"]))
+        page_state.save_state(PAGE, replace(page_state.current_state(PAGE), ratio=st.session_state["video.ratio"]))
 
-    st.session_state.setdefault("video.ratio", visit.current(PAGE).ratio)
+    st.session_state.setdefault("video.ratio", page_state.current_state(PAGE).ratio)
     ratio = st.slider("Length, % of the video", 5, 50, step=5, key="video.ratio", on_change=keep_ratio)
     plan = backend.summary(entry.video, query, ratio / 100)
     asked = f", about “{escape(query)}”" if query else ""
@@ -236,10 +236,10 @@ def _clips(backend: Backend, entry: VideoEntry, plan: Plan, key: str) -> None:
     """The clips of a plan as cards; in a summary, in the order of the video, they are its storyboard."""
     ends = {f"{clip.start:.3f}": clip.end for clip in plan.clips}
 
-    def find_like(start: str) -> None:
+    def on_find_similar(start: str) -> None:
         moment = OpenMoment(entry.video, float(start), ends[start])
-        before = visit.known(search_view.PAGE) or SearchState()
-        visit.prepare(search_view.PAGE, search_view.state_like(moment, before))
+        before = page_state.state_of(search_view.PAGE) or SearchState()
+        page_state.preset_state(search_view.PAGE, search_view.state_like(moment, before))
         st.session_state[LEAVING] = True
 
     made = tuple(
@@ -255,14 +255,14 @@ def _clips(backend: Backend, entry: VideoEntry, plan: Plan, key: str) -> None:
         )
         for place, clip in enumerate(plan.clips, 1)
     )
-    at = visit.current(PAGE).at
+    at = page_state.current_state(PAGE).at
     chosen = f"{at:.3f}" if at is not None else ""
     groups = [CardGroup("", "", made)]
-    cards(f"video.{key}", groups, plan.query or "", chosen, lambda start: _jump_to(float(start)), find_like)
+    cards(f"video.{key}", groups, plan.query or "", chosen, lambda start: _jump_to(float(start)), on_find_similar)
 
 
 def _downloads(backend: Backend, entry: VideoEntry, plan: Plan, kind: str, label: str) -> None:
-    """The plan as data, and as a film that is made when it is asked for."""
+    """Downloads of a plan: JSON, and a video that is made on request."""
     stem = one_line(Path(entry.path).stem)
     job_key = f"video.reel.{hash((plan.video, tuple((clip.start, clip.end) for clip in plan.clips)))}"
 
@@ -281,7 +281,7 @@ def _downloads(backend: Backend, entry: VideoEntry, plan: Plan, kind: str, label
 
         def follow() -> None:
             if not job.active:
-                visit.rerun()
+                page_state.rerun()
             show_job(job, lambda each: each.cancel())
 
         if job.active:

@@ -73,7 +73,7 @@ def test_a_video_is_chosen_asked_and_left_by_clicking(demo: DemoPage, visit: Cal
 
 def test_a_video_that_is_gone_leaves_the_list_usable(demo: DemoPage, visit: Callable[..., Page]) -> None:
     page = visit(f"{demo.address}/video?v=000000000000&q={a_question()}")
-    page.get_by_text("This video is not here any more").wait_for()
+    page.get_by_text("This video is not in the library any more").wait_for()
     choose(page, "Video", "demo_00000.mp4")
     page.get_by_test_id("stVegaLiteChart").wait_for()
     assert parse_qs(urlsplit(page.url).query) == {"v": [first_video(demo)], "q": [a_question()]}
@@ -83,16 +83,16 @@ def test_a_question_of_an_address_that_is_too_long_leaves_the_box_usable(
     demo: DemoPage, visit: Callable[..., Page]
 ) -> None:
     page = visit(f"{demo.address}/?q={TOO_LONG}")
-    page.get_by_text(re.compile("This question has 799 characters")).wait_for()
+    page.get_by_text(re.compile("This query has 799 characters")).wait_for()
     ask(page, a_question())
     wait_for_question(page, a_question())
-    page.get_by_text("This question has").wait_for(state="detached")
+    page.get_by_text("This query has").wait_for(state="detached")
     assert parse_qs(urlsplit(page.url).query)["q"] == [a_question()]
     page.goto(f"{demo.address}/video?v={first_video(demo)}&q={TOO_LONG}&q={a_question()}")
-    page.get_by_text(re.compile("This question has 799 characters")).wait_for()
+    page.get_by_text(re.compile("This query has 799 characters")).wait_for()
     page.get_by_test_id("stVegaLiteChart").wait_for()
     page.get_by_label(re.compile("Remove a dog and")).click()
-    page.get_by_text("This question has").wait_for(state="detached")
+    page.get_by_text("This query has").wait_for(state="detached")
 
 
 HUGE = "9" * 400
@@ -183,7 +183,7 @@ def test_a_curve_of_nothing_is_low_and_the_threshold_is_drawn(
             nearest.click()
         page.wait_for_selector(f"[data-testid=cards][data-query={question!r}] [data-testid=card]")
         page.get_by_test_id("card").filter(has_text="demo_00000").first.click()
-        page.get_by_text("Dashed: the score from which on").wait_for()
+        page.get_by_text("Dashed: the minimum score").wait_for()
         seen = painted(page.get_by_test_id("stVegaLiteChart"))
         shares[question] = seen.mean()
         # A dashed line is painted across more than a third of its row.
@@ -278,12 +278,12 @@ def test_a_moment_of_a_removed_video_does_not_withhold_the_others(
     page.get_by_role("link", name="Search").click()
     other = visit(shared)
     for each in (page, other):
-        each.get_by_text("is of a video that is not in the library any more").wait_for()
+        each.get_by_text("belongs to a video that is not in the library any more").wait_for()
         each.get_by_test_id("card").first.wait_for()
         assert each.get_by_test_id("card").filter(has_text="demo_00001").count() == 0
         each.get_by_test_id("card").first.click()
         each.get_by_test_id("video").wait_for()
-        each.get_by_text("is of a video that is not in the library any more").wait_for(state="detached")
+        each.get_by_text("belongs to a video that is not in the library any more").wait_for(state="detached")
 
 
 def test_a_moment_of_a_deleted_file_is_told_so_and_offers_nothing(
@@ -293,11 +293,11 @@ def test_a_moment_of_a_deleted_file_is_told_so_and_offers_nothing(
     shared = open_card(page, changing.address, "demo_00002")
     (changing.films / "demo_00002.mp4").unlink()
     page.goto(shared)
-    page.get_by_text("the file is not there any more").wait_for()
+    page.get_by_text("the file does not exist any more").wait_for()
     page.get_by_test_id("card").first.wait_for()
     assert page.get_by_text("Download the clip").count() == page.get_by_text("Replay the moment").count() == 0
     page.get_by_role("link", name="This video").click()
-    page.get_by_text("the file is not there any more").wait_for()
+    page.get_by_text("the file does not exist any more").wait_for()
     page.get_by_test_id("stVegaLiteChart").wait_for()
 
 

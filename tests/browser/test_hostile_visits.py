@@ -73,7 +73,7 @@ def open_everything(page: Page, address: str) -> None:
     page.get_by_test_id("upload").set_input_files({"name": "no.mp4", "mimeType": "video/mp4", "buffer": b"no video"})
     page.get_by_text("is not a video that can be read").wait_for()
     page.goto(f"{address}/models")
-    page.get_by_text("This library is asked with").wait_for()
+    page.get_by_text("Model of this library").wait_for()
 
 
 def test_no_page_breaks_the_policy(demo: DemoPage, visit: Callable[..., Page]) -> None:
@@ -185,7 +185,7 @@ def test_the_password_is_asked_for_without_scripts(
         page = visit(f"{server.address}{QUESTION}", java_script_enabled=False)
         page.get_by_label("Password").fill("a guess")
         page.get_by_role("button", name="Sign in").click()
-        page.get_by_role("alert").get_by_text("This is not the password.").wait_for()
+        page.get_by_role("alert").get_by_text("Wrong password: try again.").wait_for()
         if PICTURES.is_dir():
             page.screenshot(path=PICTURES / "sign-in.png")
         page.get_by_label("Password").fill(PASSWORD)

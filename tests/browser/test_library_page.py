@@ -209,11 +209,11 @@ def test_a_library_that_is_deleted_under_the_page_is_told_so(own: DemoPage, visi
     box = page.get_by_label("Ask for a moment")
     box.fill("a blue square")
     box.press("Enter")
-    page.get_by_text(re.compile("is not there any more")).first.wait_for()
+    page.get_by_text(re.compile("is not there any more|does not exist any more")).first.wait_for()
     page.goto(f"{own.address}/library")
-    page.get_by_text("The library is not there any more").wait_for()
+    page.get_by_text("The library does not exist any more").wait_for()
     page.get_by_role("button", name="Look again").click()
-    page.get_by_text("The library is not there any more").wait_for()
+    page.get_by_text("The library does not exist any more").wait_for()
     assert not own.library.exists()
 
 

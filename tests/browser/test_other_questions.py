@@ -65,7 +65,7 @@ def test_more_like_a_card(demo: DemoPage, visit: Callable[..., Page]) -> None:
     box.fill(a_question())
     box.press("Enter")
     page.wait_for_url("**q=*")
-    page.get_by_role("button", name=re.compile("Do not ask by like")).click()
+    page.get_by_role("button", name=re.compile("Remove from the query: like")).click()
     chip.wait_for(state="detached")
     page.locator(f"[data-testid=card][data-id='{first}']").first.wait_for()
     assert "like" not in parse_qs(urlsplit(page.url).query)
@@ -129,7 +129,7 @@ def test_a_picture_asks_and_outlives_a_reload_but_not_its_tab(
     other.get_by_text("only the browser tab in which it was chosen has it").wait_for()
     other.get_by_test_id("picture").set_input_files(picture)
     assert shown(other) == found
-    page.get_by_role("button", name=re.compile("Do not ask by")).click()
+    page.get_by_role("button", name=re.compile("Remove from the query")).click()
     chip.wait_for(state="detached")
     page.get_by_test_id("examples").wait_for()
 
@@ -156,7 +156,7 @@ def test_words_that_are_said_are_found_alone_and_with_what_is_seen(demo: DemoPag
     page.get_by_test_id("card").first.wait_for()
     assert "demo_00001" in page.get_by_test_id("card").first.inner_text()
     page.goto(f"{demo.address}/?said=mountains")
-    page.get_by_text("Nobody says this there").wait_for()
+    page.get_by_text("No subtitle contains these words").wait_for()
 
 
 def test_below_the_threshold_the_nearest_is_a_choice(demo: DemoPage, visit: Callable[..., Page]) -> None:

@@ -160,7 +160,7 @@ def test_examples_and_history_ask(demo: DemoPage, visit: Callable[..., Page]) ->
     page.reload()
     page.get_by_test_id("history").get_by_role("button", name=question).click()
     page.wait_for_selector(f"[data-testid=cards][data-query={question!r}]")
-    page.get_by_role("button", name="Forget these").click()
+    page.get_by_role("button", name="Clear history").click()
     page.get_by_test_id("history").wait_for(state="detached")
 
 
@@ -205,9 +205,9 @@ def test_a_question_that_is_too_long_is_told_so(demo: DemoPage, visit: Callable[
     box = page.get_by_label("Ask for a moment")
     box.fill("a dog and " * 500)
     box.press("Enter")
-    page.get_by_text(re.compile(r"This question has 4,999 characters.*one sentence")).wait_for()
+    page.get_by_text(re.compile(r"This query has 4,999 characters.*one sentence")).wait_for()
     ask(page, a_question())
-    assert page.get_by_text("This question has").count() == 0
+    assert page.get_by_text("This query has").count() == 0
 
 
 def test_addresses_that_make_no_sense_show_the_page(demo: DemoPage, visit: Callable[..., Page]) -> None:

@@ -100,8 +100,7 @@ def function(*calls: Callable[[], object]) -> Callable[[], int]:
     """
 
     def run() -> int:
-        from vtg.cli_manners import complain
-
+        from vtg.cli.console import print_error
         from vtg.errors import VtgError
 
         refusals: list[str] = []
@@ -114,7 +113,7 @@ def function(*calls: Callable[[], object]) -> Callable[[], int]:
                 traceback.print_exc()
                 return BROKEN
         if refusals:
-            complain(f"vtg: {refusals[0]}")
+            print_error(f"vtg: {refusals[0]}")
             if any("\n" in refusal for refusal in refusals):
                 print("a message has several lines", file=sys.stderr)
         return 1 if refusals else 0

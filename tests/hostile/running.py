@@ -28,7 +28,8 @@ TRACED_SLOWER = 4.0
 # What a command says besides of work that ended well or badly; what is wrong has its own line.
 SUMMARY = re.compile(
     r"\S.*: (\d+ added|\d+ videos?|\d+ quer|\d+ files? checked|\d+ indexed|\d+ moments|no problems|\d+ problems)"
-    r"|note: |nothing found|nearest, |left out: |made, bundled|predictions: |stopped and saved|\d+ clips|no truth"
+    r"|note: |nothing found|nearest, |left out: |made, bundled|predictions: |stopped and saved|\d+ clips"
+    r"|no ground truth"
     r"|\S+ \d+/\d+: loss |.*\((not validated|\S+ [-\d.e]+ after epoch \d+)\)$|\S+\.(mp4|png|srt)$"
     r"|.*: (\d+ clips|\d+:\d\d.* of )"
 )

@@ -33,7 +33,7 @@ from vtg.grounding.projections import ProjectionKey, ProjectionStore
 from vtg.grounding.window_layout import window_frames, window_starts
 from vtg.grounding.windows import ground_with_head
 from vtg.r2 import HeadConfig, Predictor, R2Head, postprocess_windows
-from vtg.r2.engine import ENGINES, VARIABLE, engine_name
+from vtg.r2.engine import ENGINE_VARIABLE, ENGINES, engine_name
 
 FPS = 0.5
 WORDS = 12  # tokens of the query
@@ -103,10 +103,10 @@ def engines(head: R2Head) -> dict[str, Predictor]:
     """A head by each engine of this machine, the best first, PyTorch last."""
     found = {}
     for name in (*ENGINES, "torch"):
-        os.environ[VARIABLE] = name
+        os.environ[ENGINE_VARIABLE] = name
         with contextlib.suppress(VtgError):  # not here
             found[name] = Predictor(head)
-    del os.environ[VARIABLE]
+    del os.environ[ENGINE_VARIABLE]
     return found
 
 

@@ -123,7 +123,7 @@ def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str, 
         device: "cpu" or "cuda".
     """
     recipe: Recipe = load_recipe("qvhighlights", ["train.validation=none"])
-    prepared = prepare(recipe, Sources(folder, folder / "train.jsonl"), device, lambda what, done, total: None)
+    prepared = prepare(recipe, Sources(folder, folder / "train.jsonl"), device)
     torch.manual_seed(0)
     config: HeadConfig = replace(prepared.config, name="bench")
     head = R2Head(config).to(device)

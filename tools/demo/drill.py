@@ -19,16 +19,17 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tools.demo.features import Asked, write_training_data
 from tools.demo.frames import end_with_parent
-from tools.demo.head import LINE_EVERY, HeadTraining, demo_recipe, write_training_data
-from tools.demo.optimizer import StepTaker, stacked_in_head
+from tools.demo.optimizer import USES_BFLOAT16, StepTaker, stacked_in_head
 from tools.demo.questions import Question, ask_about
 from tools.demo.start import look_around, start_from_clip, start_from_one_layer
 from tools.demo.teacher import TOLD, Teacher, Telling
 from vtg.demo import make_scene, split_seed
 from vtg.r2 import HeadOutput, LossWeights, R2Head, TrainingBatch, save_head, training_losses
 from vtg.r2.losses import ABSENT
-from vtg.training.preparation import Prepared, prepare
+from vtg.recipes import load_recipe
+from vtg.training.preparation import Prepared, Sources, prepare
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
@@ -45,6 +46,7 @@ TEACHER_WEIGHT = 0.3
 PRESENCE_WEIGHT = 0.3
 RATE, MATRIX_RATE, WEIGHT_DECAY, WARM_UP = 1.5e-3, 0.008, 1e-4, 50
 LENGTHS_TOGETHER = 4  # batches' worth of videos of about one length, of which each batch is drawn
+LINE_EVERY = 100  # steps
 KEPT = 0.99  # of the averaged weights, from step to step
 
 
@@ -146,14 +148,15 @@ def drill_head(
     """
     from vtg.training.processes import make_accelerator
 
-    few = HeadTraining(drill.scenes, sentences=4, absent=0, validation_scenes=drill.validation_scenes)
-    sources = write_training_data(work, encoder, few, console)
+    few = Asked("train", sentences=4)
+    folder = write_training_data(work, encoder, few, drill.scenes, drill.validation_scenes, console)
+    sources = Sources(features=folder, annotations=folder)
     scenes = _ask(drill.scenes, console)
     torch.manual_seed(seed)
     head: R2Head | None = None
     for number, phase in enumerate(drill.phases):
-        recipe = demo_recipe({"model.layers": phase.layers, "train.seed": seed})
-        prepared = prepare(recipe, sources, "cpu", lambda what, done, total: None)
+        recipe = load_recipe("demo", [f"model.layers={phase.layers}", f"train.seed={seed}"])
+        prepared = prepare(recipe, sources, "cpu")
         begun = R2Head(prepared.config)
         if head is None:
             start_from_clip(begun, clip, prepared.training_set, first=look_around(begun))
@@ -207,7 +210,7 @@ def _run(
         bar = bars.add_task(f"training, {phase.layers} of CLIP's layers", total=1.0)
         for step, lesson in enumerate(_ahead(reader, scenes, np.random.default_rng(seed)), 1):
             done = max(step / phase.steps, (time.monotonic() - begin) / 60 / phase.minutes)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=USES_BFLOAT16):
                 losses = training_losses(head, lesson.batch, WEIGHTS)
             output = outputs.pop()
             surprise = presence_surprise(output, lesson.batch)

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from tools.demo.frames import POSE_COLUMNS, Plan
 from tools.demo.lessons import LONGEST_TEXT, Lesson, Lessons, Words
-from tools.demo.optimizer import StepTaker
+from tools.demo.optimizer import USES_BFLOAT16, StepTaker
 from vtg.demo.sentences import RELATIONS
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 from vtg.files.whole import write_whole
@@ -75,7 +74,7 @@ class Training:
     """
 
     steps: int = 6000
-    minutes: float = 26.0
+    minutes: float = 30.0
     rate: float = 2e-3
     matrix_rate: float = 0.02
     weight_decay: float = 0.05
@@ -123,12 +122,6 @@ class SmallClip(nn.Module):
         self.scales = nn.Parameter(torch.tensor([3.0, 3.0]))  # of frames and of patches, logarithms
         self.biases = nn.Parameter(torch.tensor([-6.0, -6.0]))
 
-    def fast_copy(self) -> SmallClip:
-        """The same in bfloat16, but for scales and biases: so coarse a grid would hold them fast."""
-        copy = deepcopy(self).bfloat16()
-        copy.scales.data, copy.biases.data = self.scales.data.clone(), self.biases.data.clone()
-        return copy
-
     def encode_frames(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encodes frames.
 
@@ -141,7 +134,7 @@ class SmallClip(nn.Module):
         tower, settings = self.clip.visual, self.settings
         count, patch, grid = len(frames), settings.patch_size, settings.image_size // settings.patch_size
         pixels = (frames.float() / 255 - torch.tensor(PIXEL_MEAN)) / torch.tensor(PIXEL_DEVIATION)
-        pixels = pixels.to(tower.conv1.weight.dtype).view(count, grid, patch, grid, patch, 3)
+        pixels = pixels.view(count, grid, patch, grid, patch, 3)
         patches = pixels.permute(0, 1, 3, 5, 2, 4).reshape(count, grid * grid, 3 * patch * patch)
         stream = patches @ tower.conv1.weight.flatten(1).t()
         stream = torch.cat([tower.class_embedding.expand(count, 1, -1), stream], 1) + tower.positional_embedding
@@ -289,18 +282,16 @@ def train_encoder(
     plan = replace(training.plan, image_size=settings.image_size, patch_size=settings.patch_size)
     words = Words()
     model = SmallClip(settings, words.row_count)
-    # Gradients are taken of a bfloat16 copy, at half the memory traffic; steps too small for it add up in the original.
-    fast = model.fast_copy()
     steps = StepTaker(model, training.rate, training.matrix_rate, training.weight_decay)
     begin = time.monotonic()
     done, step = 0.0, 0
     with closing(iter(Lessons(plan, words))) as lessons:
         while done < 1:
-            losses = lesson_losses(fast, next(lessons))
+            with torch.autocast("cpu", torch.bfloat16, enabled=USES_BFLOAT16):
+                losses = lesson_losses(model, next(lessons))
             torch.stack(list(losses.values())).sum().backward()
-            _hand_over(fast, model)
             steps.step(_rate_factor(step, done, training.warm_up))
-            _refresh(fast, model)
+            model.zero_grad(set_to_none=True)
             step += 1
             done = max(step / training.steps, (time.monotonic() - begin) / 60 / training.minutes)
             report(step, done, {name: float(loss.detach()) for name, loss in losses.items()})
@@ -309,20 +300,6 @@ def train_encoder(
 
 def _rate_factor(step: int, done: float, warm_up: int) -> float:
     return min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))
-
-
-def _hand_over(fast: SmallClip, model: SmallClip) -> None:
-    """Moves the gradients of the copy to the original."""
-    for original, copy in zip(model.parameters(), fast.parameters(), strict=True):
-        original.grad = None if copy.grad is None else copy.grad.float()
-        copy.grad = None
-
-
-@torch.no_grad()
-def _refresh(fast: SmallClip, model: SmallClip) -> None:
-    """Copies the original's weights."""
-    for original, copy in zip(model.parameters(), fast.parameters(), strict=True):
-        copy.copy_(original)
 
 
 def export_tensors(model: SmallClip, words: Words) -> dict[str, Tensor]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress, TaskID
 
-from tools.demo.frames import end_with_parent, render_frame
+from tools.demo.frames import render_frame, run_ahead
 from vtg.demo import absent_sentences, annotate, choose_sentences, make_scene, split_seed
 from vtg.features.store import PublishedFeatures
 from vtg.files.whole import write_whole
@@ -23,7 +24,7 @@ from vtg.files.whole import write_whole
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
 
-__all__ = ["Asked", "DrawnScene", "draw_scene", "features_folder", "write_features"]
+__all__ = ["Asked", "DrawnScene", "draw_scene", "features_folder", "write_features", "write_training_data"]
 
 PARAPHRASED_SHARE = 0.5  # of the sentences to learn from are not in the plainest words
 # A file's frame is the last one before the middle of its clip, at most a tenth of a second before it; scenes to learn
@@ -67,6 +68,9 @@ class Asked:
         return f"parts_{self.sentences}+{self.absent}"
 
 
+VALIDATION = Asked("val", 8)
+
+
 def draw_scene(asked: Asked, index: int, size: int) -> DrawnScene:
     """Draws a scene of a split as a decoder would give it and asks about it.
 
@@ -97,6 +101,34 @@ def draw_scene(asked: Asked, index: int, size: int) -> DrawnScene:
 def features_folder(root: Path, encoder: ClipEncoder) -> Path:
     """Where a root folder has the features of one CLIP: those of another are never taken for its own."""
     return root / encoder.fingerprint
+
+
+def write_training_data(
+    work: Path, encoder: ClipEncoder, train: Asked, scenes: int, validation_scenes: int, console: Console
+) -> Path:
+    """Write features and annotations of both parts on which heads are trained, as far as they are not there.
+
+    Args:
+        work: folder for the features of any encoder.
+        encoder: the demo CLIP.
+        train: what is asked about the scenes of the train split.
+        scenes: number of scenes to train on.
+        validation_scenes: number of scenes to validate on.
+        console: for progress.
+
+    Returns:
+        The folder, as `vtg train demo` takes it for ``--features`` and ``--annotations``.
+    """
+    folder = features_folder(work / "features", encoder)
+    with Progress(console=console, transient=True) as bars:
+        for asked, count in ((train, scenes), (VALIDATION, validation_scenes)):
+            bar = bars.add_task(f"features, {asked.split}", total=count)
+
+            def show(done: int, _total: int, bar: TaskID = bar) -> None:
+                bars.update(bar, completed=done)
+
+            write_features(folder, encoder, asked, count, show)
+    return folder
 
 
 def write_features(
@@ -130,41 +162,20 @@ def write_features(
     missing = [index for index, part in enumerate(wanted) if not part.is_file()]
     done = count - len(missing)
     progress(done, count)
-    with closing(_draw_scenes(asked, missing, encoder.image_size)) as drawn:
+    draw = partial(draw_scene, asked, size=encoder.image_size)
+    with closing(run_ahead(draw, missing, SCENES_AHEAD)) as drawn:
         for index, scene in zip(missing, drawn, strict=True):
             published.write_video(scene.name, encoder.encode_frames(scene.frames).layers.half().numpy())
             texts = encoder.encode_texts([fields["query"] for fields in scene.annotations])
             for fields, text in zip(scene.annotations, texts, strict=True):
                 published.write_query(fields["qid"], text.layers.half().numpy())
-            _write_lines(wanted[index], scene.annotations)
+            _write_text(wanted[index], "".join(f"{json.dumps(fields)}\n" for fields in scene.annotations))
             done += 1
             progress(done, count)
     annotations = folder / asked.split / "annotations.jsonl"
     lines = "".join(part.read_text(encoding="utf-8") for part in wanted)
     _write_text(annotations, lines)
     return annotations
-
-
-def _draw_scenes(asked: Asked, indices: list[int], size: int) -> Generator[DrawnScene, None, None]:
-    """Scenes in order, drawn by another process while the ones before are encoded."""
-    if not indices:
-        return
-    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
-        waiting: list[Future[DrawnScene]] = []
-        try:
-            for index in indices:
-                waiting.append(pool.submit(draw_scene, asked, index, size))
-                if len(waiting) > SCENES_AHEAD:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    _write_text(path, "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def _write_text(path: Path, text: str) -> None:

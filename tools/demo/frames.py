@@ -6,10 +6,14 @@ import io
 import math
 import os
 import threading
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from multiprocessing import get_context, parent_process
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +31,14 @@ __all__ = [
     "render_block",
     "render_blocks",
     "render_frame",
+    "run_ahead",
 ]
 
 MOST_THINGS = 8  # slots for the things of a frame
 POSE_COLUMNS = 7  # x, y, logarithm of the radius, opacity, red, green, blue
+BLOCKS_AHEAD = 2
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -79,15 +87,29 @@ class FrameBlock:
 
 def render_blocks(plan: Plan) -> Generator[FrameBlock, None, None]:
     """Renders blocks without end, some ahead of those that are taken."""
+    return run_ahead(partial(render_block, plan), count(), BLOCKS_AHEAD)
+
+
+def run_ahead(function: Callable[[int], Result], numbers: Iterable[int], ahead: int) -> Generator[Result, None, None]:
+    """Call a function with one number after the other in a process of its own, some calls before they are taken.
+
+    Args:
+        function: picklable.
+        numbers: its arguments; may be endless.
+        ahead: calls that are begun before the result that is taken next.
+
+    Yields:
+        The results, in order.
+    """
     with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
-        waiting: list[Future[FrameBlock]] = []
-        number = 0
+        waiting: deque[Future[Result]] = deque()
         try:
-            while True:
-                while len(waiting) < 3:
-                    waiting.append(pool.submit(render_block, plan, number))
-                    number += 1
-                yield waiting.pop(0).result()
+            for number in numbers:
+                waiting.append(pool.submit(function, number))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BlockMatrices", "StepTaker", "stacked_in_clip", "stacked_in_head"]
+__all__ = ["USES_BFLOAT16", "BlockMatrices", "StepTaker", "stacked_in_clip", "stacked_in_head"]
 
 MOMENTUM = 0.95
 # Jordan et al., "Muon" (2024): a quintic that brings all singular values near 1 in five rounds.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 SMALLEST_MATRIX = 8  # rows; of fewer, directions cannot be told apart
+# Where the processor only emulates bfloat16, float32 is many times faster; older versions of torch do not tell.
+_capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", lambda: {})
+USES_BFLOAT16 = bool(_capabilities().get("avx512_bf16", True))
 LARGEST_GRADIENT = 2.0  # norm, of AdamW's parameters; orthogonalised steps have no size to clip
 
 
@@ -117,7 +121,9 @@ def _orthogonalised(matrices: Tensor) -> Tensor:
     a, b, c = QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
     near = matrices.mT if tall else matrices
-    near = (near / (near.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    near = (near / (near.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(
+        torch.bfloat16 if USES_BFLOAT16 else torch.float32
+    )
     for _ in range(ROUNDS):
         gram = near @ near.mT
         near = a * near + (b * gram + c * gram @ gram) @ near

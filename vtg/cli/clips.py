@@ -1,4 +1,4 @@
-"""`vtg highlights` and `vtg summarize`."""
+"""The commands `vtg highlights` and `vtg summarize`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtg.cli.console import JsonOption, answers, messages, print_json, progress_bar, span
+from vtg.cli.console import JsonOption, messages, output, print_json, progress_bar, score_bar, span
 from vtg.cli.options import (
     ClipOption,
     DeviceOption,
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
 __all__ = ["add_clip_commands"]
 
-BAR_CELLS = 12  # of a score's bar
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv")
 DEFAULT_RATIO = 0.15
 
-VideoArgument = Annotated[Path, typer.Argument(help="The video (it is indexed first if need be).")]
+VideoArgument = Annotated[Path, typer.Argument(help="The video; indexed first if necessary.")]
 QueryArgument = Annotated[
-    str | None, typer.Argument(help="What to show, in plain words; without it, what stands out.", show_default=False)
+    str | None,
+    typer.Argument(help="What to show, as a sentence; by default the most salient parts.", show_default=False),
 ]
-CaptionsOption = Annotated[bool, typer.Option("--captions", help="Write over each clip where in the video it is.")]
+CaptionsOption = Annotated[bool, typer.Option("--captions", help="Show the time in the source video over each clip.")]
 FadeOption = Annotated[
-    float, typer.Option("--fade", min=0.0, help="Seconds over which each clip comes out of black and goes back.")
+    float, typer.Option("--fade", min=0.0, help="Seconds of fade-in from black and fade-out to black of each clip.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace files that are there.")]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")]
 
 
 def add_clip_commands(app: typer.Typer) -> None:
-    """Give the command line highlights and summaries."""
+    """Add the commands to the application."""
     app.command(epilog="Example: vtg highlights holiday.mp4 'a dog jumps into the lake' --top 3 --out best.mp4")(
         highlights
     )
@@ -58,10 +58,12 @@ def highlights(
     video: VideoArgument,
     query: QueryArgument = None,
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many clips at most.")] = 5,
-    length: Annotated[float, typer.Option("--length", min=0.1, help="Of a clip, seconds.")] = 10.0,
+    length: Annotated[float, typer.Option("--length", min=0.1, help="Length of a clip, in seconds.")] = 10.0,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write them: to one file (.mp4, .m4v, .mov, .mkv), or each to a folder."),
+        typer.Option(
+            "--out", "-o", help="Write the clips: to one file (.mp4, .m4v, .mov, .mkv), or to a folder, one file each."
+        ),
     ] = None,
     captions: CaptionsOption = False,
     fade: FadeOption = 0.0,
@@ -77,7 +79,7 @@ def highlights(
     """Find the best clips of a video around the peaks of its saliency, and write them if asked to."""
     from vtg.summary import find_highlights, plan_document, sharpen
 
-    _refuse_ornaments_without_out(out, captions, fade)
+    _check_reel_options(out, captions, fade)
     into_folder = out is not None and (out.is_dir() or not out.suffix)
     if out is not None and not into_folder:
         _check_target(out, VIDEO_ENDINGS, video, force)
@@ -86,8 +88,8 @@ def highlights(
     plan = find_highlights(target.grounder, target.open_features(video), query, top, length)
     written: list[Path] = []
     if out is not None:
-        with progress_bar("looking for cuts") as step:
-            plan = sharpen(plan, lambda done, total: step("looking for cuts", done, total))
+        with progress_bar("looking for cuts") as show:
+            plan = sharpen(plan, show)
         written = (
             _write_clips(plan, out, captions, fade, force) if into_folder else _write_reel(plan, out, captions, fade)
         )
@@ -95,7 +97,7 @@ def highlights(
         print_json({**plan_document(plan), "out": [str(path) for path in written]})
     else:
         _print_clips(plan, [])
-        _say_written(written)
+        _print_paths(written)
 
 
 def summarize(
@@ -103,21 +105,23 @@ def summarize(
     query: QueryArgument = None,
     ratio: Annotated[
         float | None,
-        typer.Option("--ratio", min=0.001, max=1.0, help="How long, as a share of the video; 0.15 by default."),
+        typer.Option("--ratio", min=0.001, max=1.0, help="Length as a share of the video; 0.15 by default."),
     ] = None,
-    seconds: Annotated[float | None, typer.Option("--seconds", min=0.1, help="How long instead, seconds.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.1, help="Length in seconds, instead of --ratio.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the short version: .mp4, .m4v, .mov or .mkv.")
     ] = None,
     storyboard: Annotated[
-        Path | None, typer.Option("--storyboard", help="Draw its key frames with their times: a .png.")
+        Path | None, typer.Option("--storyboard", help="Draw its key frames with their times, to a .png file.")
     ] = None,
     srt: Annotated[
-        Path | None, typer.Option("--srt", help="Write subtitles for the short version: where each clip is from.")
+        Path | None, typer.Option("--srt", help="Write subtitles with the source time of each clip.")
     ] = None,
     chapters: Annotated[
         list[str] | None,
-        typer.Option("--chapters", help="Labels, with commas between: each clip gets the one it matches best."),
+        typer.Option("--chapters", help="Comma-separated labels; each clip gets the one that matches best."),
     ] = None,
     captions: CaptionsOption = False,
     fade: FadeOption = 0.0,
@@ -135,12 +139,12 @@ def summarize(
     from vtg.summary import summarize as make_summary
     from vtg.summary.exports import clip_caption, write_text
 
-    _refuse_ornaments_without_out(out, captions, fade)
+    _check_reel_options(out, captions, fade)
     if ratio is not None and seconds is not None:
         raise typer.BadParameter("give --ratio or --seconds, not both")
     labels = [label.strip() for part in chapters or [] for label in part.split(",") if label.strip()]
     if chapters and not labels:
-        raise typer.BadParameter("--chapters needs labels, with commas between")
+        raise typer.BadParameter("--chapters needs comma-separated labels")
     for path, endings in ((out, VIDEO_ENDINGS), (storyboard, (".png",)), (srt, (".srt",))):
         if path is not None:
             _check_target(path, endings, video, force)
@@ -152,15 +156,13 @@ def summarize(
     )
     written: list[Path] = []
     chosen: list[str] = []
-    with progress_bar("looking for cuts") as step:
+    with progress_bar("looking for cuts") as show:
         if out is not None:
-            plan = sharpen(plan, lambda done, total: step("looking for cuts", done, total))
+            plan = sharpen(plan, show)
         chosen = best_labels(target.grounder, features, plan, labels) if labels else []
         if storyboard is not None:
             texts = [clip_caption(*pair) for pair in zip(plan.clips, chosen or [""] * len(plan.clips), strict=True)]
-            written.append(
-                write_storyboard(plan, texts, storyboard, lambda done, total: step("key frames", done, total))
-            )
+            written.append(write_storyboard(plan, texts, storyboard, show))
     if srt is not None:
         write_text(srt, subtitles(plan, chosen))
         written.append(srt)
@@ -170,47 +172,51 @@ def summarize(
         print_json({**plan_document(plan, chosen), "out": [str(path) for path in written]})
     else:
         _print_clips(plan, chosen)
-        _say_written(written)
+        _print_paths(written)
 
 
-def _refuse_ornaments_without_out(out: Path | None, captions: bool, fade: float) -> None:
+def _check_reel_options(out: Path | None, captions: bool, fade: float) -> None:
     if out is None and (captions or fade):
-        raise typer.BadParameter("--captions and --fade are for the file that --out writes; name one")
+        raise typer.BadParameter("--captions and --fade need --out")
 
 
 def _check_target(path: Path, endings: tuple[str, ...], video: Path, force: bool) -> None:
-    """Said before minutes of work rather than after."""
+    """Check an output path before the work begins.
+
+    Raises:
+        VtgError: its name, folder or type is not possible, or it exists and `force` is not set.
+    """
     check_name(path)
     if path.suffix.lower() not in endings:
-        raise VtgError(f"{path}: not a kind of file that is written here; choose the ending {' or '.join(endings)}")
+        raise VtgError(f"{path}: unsupported file type; use {' or '.join(endings)}")
     if not path.parent.is_dir():
-        raise VtgError(f"{path}: the folder {path.parent} does not exist; make it first")
+        raise VtgError(f"{path}: the folder {path.parent} does not exist; create it first")
     if path.exists() and video.exists() and path.samefile(video):
-        raise VtgError(f"{path}: would overwrite the video it is made from; choose another name")
+        raise VtgError(f"{path}: would overwrite the source video; choose another name")
     if path.exists() and not force:
-        raise VtgError(f"{path}: is there already; name another file, or replace it with --force")
+        raise VtgError(f"{path}: already exists; choose another name, or overwrite it with --force")
 
 
 def _write_reel(plan: Plan, out: Path, captions: bool, fade: float, labels: list[str] | None = None) -> list[Path]:
-    """One file with all clips, in the order of the video."""
+    """Write all clips to one file, in the order of the video."""
     from vtg.summary import reel_spans
     from vtg.video import write_reel
 
     if not plan.clips:
-        raise VtgError(f"{plan.video}: there is nothing to write")
-    with progress_bar("writing") as step:
+        raise VtgError(f"{plan.video}: no clips to write")
+    with progress_bar("writing") as show:
         spans = sorted(reel_spans(plan, labels or [], captions), key=lambda each: each.start)
-        reel = write_reel(spans, out, fade, lambda share: step(f"{out.name}, %", 100 * share, 100))
+        reel = write_reel(spans, out, fade, lambda state: show(replace(state, path=out)))
     return [reel.path]
 
 
 def _write_clips(plan: Plan, folder: Path, captions: bool, fade: float, force: bool) -> list[Path]:
-    """One file a clip, named by place and time."""
+    """Write one file per clip, named by rank and time."""
     stem, times = one_line(Path(plan.video).stem), [format_time(clip.start).replace(":", ".") for clip in plan.clips]
     paths = [folder / fitted_name(f"{place:02d} ", stem, f" {time}.mp4") for place, time in enumerate(times, 1)]
     for path in paths:
         if path.exists() and not force:
-            raise VtgError(f"{path}: is there already; name another folder, or replace it with --force")
+            raise VtgError(f"{path}: already exists; choose another folder, or overwrite it with --force")
     folder.mkdir(parents=True, exist_ok=True)
     for clip, path in zip(plan.clips, paths, strict=True):
         _write_reel(replace(plan, clips=(clip,)), path, captions, fade)
@@ -228,11 +234,9 @@ def _print_clips(plan: Plan, labels: list[str]) -> None:
     if labels:
         table.add_column("chapter")
     for place, clip in enumerate(plan.clips, 1):
-        cells = round(clip.score * BAR_CELLS)
-        bar = "█" * cells + "░" * (BAR_CELLS - cells)
-        row: list[Any] = [str(place), span(clip.start, clip.end), f"{bar} {clip.score:.2f}"]
+        row: list[Any] = [str(place), span(clip.start, clip.end), score_bar(clip.score)]
         table.add_row(*row, *([Text(labels[place - 1])] if labels else []))
-    answers.print(table)
+    output.print(table)
     asked = "" if plan.query is None else f" for {plan.query!r}"
     messages.print(
         f"{len(plan.clips)} clips{asked}, {format_time(plan.seconds, 1)} of {format_time(plan.duration, 1)}, "
@@ -242,6 +246,6 @@ def _print_clips(plan: Plan, labels: list[str]) -> None:
     )
 
 
-def _say_written(paths: list[Path]) -> None:
+def _print_paths(paths: list[Path]) -> None:
     for path in paths:
         messages.print(str(path), markup=False, soft_wrap=True)

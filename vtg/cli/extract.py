@@ -1,32 +1,30 @@
-"""`vtg extract`."""
+"""The command `vtg extract`."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 
-from vtg.cli.console import JsonOption, complain, messages, print_json, progress_bar
+from vtg.cli.console import JsonOption, messages, print_error, print_json, progress_bar
 from vtg.cli.options import DecoderOption
 from vtg.timespans import format_time
 
 if TYPE_CHECKING:
-    from vtg.extraction import ExtractionProgress, ExtractionReport
+    from vtg.extraction import ExtractionReport
     from vtg.extraction.records import Layout
 
 __all__ = ["add_extract_command"]
 
-OWN_CLUSTER = "own"  # what --ray without an address means
-ADDRESS = re.compile(r"auto|local|ray://\S+|[\w.-]+:\d+")  # what may follow --ray; anything else is SOURCE or OUT
-LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal: in the log of a job
+OWN_CLUSTER = "own"  # value of --ray without an address
+ADDRESS = re.compile(r"auto|local|ray://\S+|[\w.-]+:\d+")  # addresses for --ray; other arguments are SOURCE or OUT
+LINE_SECONDS = 60.0  # between progress lines without a terminal, as in the log of a job
 
 
 class _Command(typer.core.TyperCommand):
-    """A command whose option --ray may stand without a value, which typer's own options cannot."""
+    """A command whose option --ray has an optional value, which typer does not support."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for place, word in enumerate(args):
@@ -36,7 +34,7 @@ class _Command(typer.core.TyperCommand):
 
 
 def add_extract_command(app: typer.Typer) -> None:
-    """Give the command line `vtg extract`."""
+    """Add the command to the application."""
     app.command(
         cls=_Command,
         epilog="Examples: vtg extract videos/ features/ --fps 0.5; "
@@ -56,12 +54,14 @@ def extract(
         float | None, typer.Option("--fps", help="Frames a second; the benchmark's, or 0.5, by default.")
     ] = None,
     videos: Annotated[str | None, typer.Option("--videos", help="Folder of the videos that annotations name.")] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="What the annotations are of.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Only this part of a benchmark.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Data set of the annotations.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only this split of a benchmark.")] = None,
     layout: Annotated[
         str, typer.Option("--layout", help="published: one .npy a video and a query; store: files as a library's.")
     ] = "published",
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Whose CLIP; r2-qvhighlights by default.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Model whose CLIP is used; r2-qvhighlights by default.")
+    ] = None,
     clip: Annotated[str | None, typer.Option("--clip", help="Another CLIP, of open_clip's catalogue.")] = None,
     pretrained: Annotated[
         str | None, typer.Option("--pretrained", help="Weights of the CLIP: a tag of the catalogue, or a file.")
@@ -70,30 +70,29 @@ def extract(
         str | None, typer.Option("--device", help="cuda, cuda:1, mps or cpu; every GPU there is by default.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Encoders at a time without a GPU; one a core by default.")
+        int | None, typer.Option("--workers", min=1, help="Parallel encoders without a GPU; one per core by default.")
     ] = None,
     shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N parts, from 1/N to N/N: for job arrays.")
+        str,
+        typer.Option("--shard", metavar="I/N", help="Process the I-th of N parts, from 1/N to N/N, for job arrays."),
     ] = "1/1",
     decoder: DecoderOption = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
-    skip_wrong: Annotated[
-        bool, typer.Option("--skip-wrong", help="Leave out wrong lines and missing files, and do the rest.")
-    ] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Retry files that failed before.")] = False,
+    skip_wrong: Annotated[bool, typer.Option("--skip-wrong", help="Skip invalid lines and missing files.")] = False,
     ray: Annotated[
         str | None,
         typer.Option(
             "--ray",
             metavar="[ADDRESS]",
-            help="Work on this Ray cluster; without an address on that of RAY_ADDRESS, or else on one of this machine.",
+            help="Use this Ray cluster; without an address that of RAY_ADDRESS, or else a local one.",
         ),
     ] = None,
     verify: Annotated[
-        str | None, typer.Option("--verify", metavar="OUT", help="Check every file that was extracted to OUT, and end.")
+        str | None, typer.Option("--verify", metavar="OUT", help="Check every file in OUT, and exit.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Extract features for training, evaluation and libraries; goes on where it was stopped."""
+    """Extract features for training, evaluation and libraries; an interrupted run is resumed."""
     if verify is not None:
         if source is not None:
             raise typer.BadParameter("takes no SOURCE", param_hint="--verify")
@@ -107,10 +106,10 @@ def extract(
 
     part, form = _shard(shard), _layout(layout)
     spec = model_spec(model, clip, pretrained, fps)
-    with progress_bar("looking") as step:
+    with progress_bar("looking", LINE_SECONDS) as show:
         work = read_source(source, fps, spec.fps, videos, dataset, split)
         if form == "store" and work.queries:
-            messages.print("a store keeps videos only: the queries are left out")
+            messages.print("the store layout contains videos only: queries are skipped")
         try:
             report = run(
                 work,
@@ -123,11 +122,11 @@ def extract(
                 retry_failed=retry_failed,
                 skip_wrong=skip_wrong,
                 ray="" if ray == OWN_CLUSTER else ray,
-                progress=_teller(step),
+                progress=show,
             )
         except WrongWorkError as error:
             for problem in error.problems:
-                complain(problem)
+                print_error(problem)
             raise
     if as_json:
         print_json({"out": out, "layout": layout, "clip": str(spec.encoder), "shard": shard, **report.to_dict()})
@@ -139,10 +138,10 @@ def extract(
 def _verify(out: str, as_json: bool) -> None:
     from vtg.extraction.verify import verify
 
-    with progress_bar("checking") as step:
-        report = verify(out, lambda done, total: step("files", done, total))
+    with progress_bar("checking") as show:
+        report = verify(out, show)
     for file, reason in report.problems:
-        complain(f"{file}: {reason}")
+        print_error(f"{file}: {reason}")
     if as_json:
         print_json({"out": out, **report.to_dict()})
     failed = f"; {_count(len(report.failed), 'video')} failed" if report.failed else ""
@@ -171,25 +170,9 @@ def _layout(text: str) -> Layout:
     raise typer.BadParameter(f"{text!r} is not one of {', '.join(LAYOUTS)}", param_hint="--layout")
 
 
-def _teller(step: Callable[[str, float, float], None]) -> Callable[[ExtractionProgress], None]:
-    """Shows progress: as a bar on a terminal, elsewhere as a line now and then."""
-    last = time.monotonic()
-
-    def tell(state: ExtractionProgress) -> None:
-        nonlocal last
-        speed = f"{state.frames} frames, {state.frames_per_second:.1f}/s"
-        step(speed, state.jobs_done, state.jobs)
-        if not messages.is_terminal and time.monotonic() - last > LINE_SECONDS:
-            last = time.monotonic()
-            left = "" if state.seconds_left is None else f", {format_time(state.seconds_left)} left"
-            messages.print(f"{state.jobs_done} of {state.jobs} done, {speed}{left}", markup=False)
-
-    return tell
-
-
 def _print_summary(report: ExtractionReport, out: str) -> None:
     for record in report.failed:
-        complain(f"vtg: {record.source}: {record.failure}")
+        print_error(f"vtg: {record.source}: {record.failure}")
     for problem in report.problems:
         messages.print(f"left out: {problem}", markup=False, soft_wrap=True)
     parts = [_count(report.videos, "video")]

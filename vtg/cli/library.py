@@ -1,4 +1,4 @@
-"""`vtg library`: list, info, verify, remove, refresh, watch."""
+"""The commands `vtg library list`, `info`, `verify`, `remove`, `refresh` and `watch`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtg.cli.console import JsonOption, answers, complain, messages, print_json, progress_bar
+from vtg.cli.console import JsonOption, messages, output, print_error, print_json, progress_bar
 from vtg.cli.options import (
     DeviceOption,
     LibraryOption,
     PretrainedOption,
-    follow_indexing,
     open_library,
     print_problems,
 )
@@ -29,10 +28,10 @@ __all__ = ["add_library_commands"]
 PathsArgument = Annotated[
     list[Path], typer.Argument(metavar="PATH...", help="Video files, and folders with all below.")
 ]
-FoldersArgument = Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders, with all in them.")]
+FoldersArgument = Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders, with subfolders.")]
 
 library_app = typer.Typer(
-    help="See and keep what is in a library: list, info, verify, remove, refresh, watch.",
+    help="Manage a library: list, info, verify, remove, refresh, watch.",
     epilog="Example: vtg library list",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -40,14 +39,14 @@ library_app = typer.Typer(
 
 
 def add_library_commands(app: typer.Typer) -> None:
-    """Give the command line what keeps a library."""
+    """Add the commands to the application."""
     app.add_typer(library_app, name="library")
 
 
 def _existing(folder: Path | None, device: str | None = None, pretrained: str | None = None) -> Library:
     library = open_library(folder, None, None, pretrained, None, device)
     if not library.exists:
-        raise VtgError(f"{library.folder}: no library is here; make one with: vtg index PATH")
+        raise VtgError(f"{library.folder}: there is no library in this folder; create one with: vtg index PATH")
     return library
 
 
@@ -69,7 +68,7 @@ def list_videos(library: LibraryOption = None, as_json: JsonOption = False) -> N
         where = f"{entry.path} ({entry.failure})" if entry.failure else entry.path
         added = f"{entry.added.astimezone():%Y-%m-%d}"
         table.add_row(format_time(entry.duration), f"{entry.size / 1e6:.1f} MB", added, state, Text(one_line(where)))
-    answers.print(table)
+    output.print(table)
 
 
 def _row(entry: VideoEntry) -> dict[str, Any]:
@@ -87,7 +86,7 @@ def _row(entry: VideoEntry) -> dict[str, Any]:
 
 @library_app.command(epilog="Example: vtg library info")
 def info(library: LibraryOption = None, as_json: JsonOption = False) -> None:
-    """Say what a library holds, and what it was made with."""
+    """Show the size and settings of a library."""
     target = _existing(library)
     facts = target.describe()
     if as_json:
@@ -106,27 +105,28 @@ def info(library: LibraryOption = None, as_json: JsonOption = False) -> None:
         ("on the disk", f"{facts['bytes'] / 1e6:.1f} MB{a_minute}"),
     ]
     for name, value in lines:
-        answers.print(f"{name:<12}{value}", markup=False, soft_wrap=True)
+        output.print(f"{name:<12}{value}", markup=False, soft_wrap=True)
 
 
 @library_app.command(epilog="Example: vtg library verify --checksums")
 def verify(
     library: LibraryOption = None,
     checksums: Annotated[
-        bool, typer.Option("--checksums", help="Read all features, too: as long as the disk takes.")
+        bool,
+        typer.Option("--checksums", help="Also read all features and compare their checksums, which may take long."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that files, features and database belong together; exit status 1 where they do not."""
+    """Check that files, features and database are consistent; exit status 1 if they are not."""
     target = _existing(library)
-    with progress_bar("checking") as step:
-        problems = target.verify(checksums, lambda done, total: step("checking", done, total))
+    with progress_bar("checking") as show:
+        problems = target.verify(checksums, show)
     if as_json:
         found = [{"where": problem.where, "what": problem.what} for problem in problems]
         print_json({"library": str(target.folder), "problems": found})
     else:
         for problem in problems:
-            complain(f"{problem.where}: {problem.what}")
+            print_error(f"{problem.where}: {problem.what}")
         messages.print(f"{target.folder}: {len(problems) or 'no'} problems", markup=False, soft_wrap=True)
     if problems:
         raise typer.Exit(1)
@@ -134,7 +134,7 @@ def verify(
 
 @library_app.command(epilog="Example: vtg library remove ~/Videos/old")
 def remove(paths: PathsArgument, library: LibraryOption = None, as_json: JsonOption = False) -> None:
-    """Forget files, and all below folders; the files themselves are left alone."""
+    """Remove files and folders from the library; the files themselves are not deleted."""
     target = _existing(library)
     removed = target.remove(paths)
     if as_json:
@@ -142,27 +142,27 @@ def remove(paths: PathsArgument, library: LibraryOption = None, as_json: JsonOpt
     elif removed:
         messages.print(f"{target.folder}: {len(removed)} removed", markup=False, soft_wrap=True)
     if not removed:
-        raise VtgError(f"{', '.join(map(str, paths))}: not in the library; 'vtg library list' shows what is")
+        raise VtgError(f"{', '.join(map(str, paths))}: not in the library; see 'vtg library list'")
 
 
 @library_app.command(epilog="Example: vtg library refresh ~/Videos/new-place")
 def refresh(
     look_in: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Further places that files may have moved to.")
+        list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Further folders to search for moved files.")
     ] = None,
     library: LibraryOption = None,
     pretrained: PretrainedOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Follow the disk: changed files are indexed again, moved ones found, vanished ones forgotten."""
+    """Update the library: index changed files again, find moved ones, remove deleted ones."""
     target = _existing(library, device, pretrained)
-    with follow_indexing() as show:
+    with progress_bar("looking") as show:
         report = target.refresh(show, look_in or [])
     if as_json:
         print_json({"library": str(target.folder), **_changes(report)})
     else:
-        _tell(target, report)
+        _print_report(target, report)
     if report.failed:
         raise typer.Exit(1)
 
@@ -171,20 +171,20 @@ def refresh(
 def watch(
     folders: FoldersArgument,
     library: LibraryOption = None,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds from one look to the next.")] = 10.0,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between checks.")] = 10.0,
     pretrained: PretrainedOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Keep a library in step with folders until Ctrl-C: what comes is added, what goes is forgotten."""
+    """Keep a library in sync with folders until Ctrl-C: new files are added, deleted ones removed."""
     from vtg.library.watching import watch as watch_folders
 
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing:
-        raise VtgError(f"{missing[0]}: no such folder")
+        raise VtgError(f"{missing[0]}: no such folder; check the path")
     target = open_library(library, None, None, pretrained, None, device)
     messages.print(f"watching {', '.join(map(str, folders))}; stop with Ctrl-C", markup=False, soft_wrap=True)
-    with follow_indexing() as show:
-        watch_folders(target, folders, every, lambda report: _tell(target, report), show)
+    with progress_bar("looking") as show:
+        watch_folders(target, folders, every, lambda report: _print_report(target, report), show)
 
 
 def _changes(report: IndexReport) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _changes(report: IndexReport) -> dict[str, Any]:
     }
 
 
-def _tell(library: Library, report: IndexReport) -> None:
+def _print_report(library: Library, report: IndexReport) -> None:
     for new, old in report.moved.items():
         messages.print(one_line(f"{old}: is now {new}"), markup=False, soft_wrap=True)
     for path in report.removed:

@@ -1,4 +1,4 @@
-"""The command line `vtg`."""
+"""The program `vtg`: errors, exit status, and the commands index, cut, models and demo."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import typer
 
 from vtg.cli.clips import add_clip_commands
 from vtg.cli.console import (
-    READER_GONE,
+    PIPE_CLOSED_STATUS,
     Interrupted,
     JsonOption,
-    answers,
-    complain,
-    end_output,
-    hint_at_dashes,
+    explain_dashes,
+    flush_output,
     messages,
+    output,
     prepare_outputs,
+    print_error,
     print_json,
     progress_bar,
     span,
@@ -61,65 +61,67 @@ app = typer.Typer(
 )
 
 
-# What typer raises of a wrong use: click's class or its own, by its version, and always the base of this one.
+# The base class of typer's usage errors, which is click's or typer's own, depending on the version.
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
-# Of libraries that read these as they are loaded, which is after this module.
+# Defaults of environment variables that libraries read when they are imported, after this module.
 ENVIRONMENT = {
-    "LANCE_LOG": "error",  # or LanceDB tells people about every table that it makes
-    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads of torch would take the cores from the decoder beside them
+    "LANCEDB_LOG": "error",  # LanceDB would warn of every conflict of two processes, after which vtg tries again
+    "OMP_WAIT_POLICY": "PASSIVE",  # otherwise idle threads of torch compete with the decoder
 }
 
 
 def main() -> None:
-    """Run the command line; a user's mistake becomes one line and exit status 1."""
+    """Run the command line; errors become one line and exit status 1."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     prepare_outputs()
     try:
-        status = end_output(_run())
+        status = flush_output(_run())
     except BrokenPipeError:
-        status = end_output(READER_GONE)
+        status = flush_output(PIPE_CLOSED_STATUS)
     except OSError as error:  # of standard output itself
-        complain(f"vtg: standard output: {error.strerror or error}")
+        print_error(f"vtg: standard output: {error.strerror or error}")
         status = 1
     sys.exit(status)
 
 
 def _run() -> int:
-    """Run a command to its end, or until something is wrong and said; gives the exit status."""
+    """Run a command, print errors, and return the exit status."""
     outputs = sys.stdout, sys.stderr
     try:
         return int(app(standalone_mode=False) or 0)
     except VtgError as error:
-        complain(f"vtg: {error}")
+        print_error(f"vtg: {error}")
         return 1
     except SystemExit:
         if sys.stdout is outputs[0]:
             raise
-        # Typer has met a broken pipe, wrapped both outputs, and gives up with a status of its own.
+        # Typer wraps both streams after a broken pipe, and exits with its own status.
         sys.stdout, sys.stderr = outputs
-        return READER_GONE
+        return PIPE_CLOSED_STATUS
     except OSError as error:  # a full disk, a folder that may not be written to
         where = f"{error.filename}: " if error.filename else ""
-        complain(f"vtg: {where}{error.strerror or error}")
+        print_error(f"vtg: {where}{error.strerror or error}")
         return 1
     except Interrupted:
-        messages.print("vtg: stopped; what was finished is kept, the same command goes on from there")
+        messages.print("vtg: interrupted; finished work is kept, run the same command to continue")
         return 130
     except typer.Abort:
-        complain("vtg: stopped")
+        print_error("vtg: stopped")
         return 1
     except UsageError as error:
-        hint_at_dashes(error, sys.argv[1:])
+        explain_dashes(error, sys.argv[1:])
         error.show(file=sys.stderr)  # type: ignore[attr-defined]
         return error.exit_code  # type: ignore[attr-defined]
 
 
 @app.command(epilog="Example: vtg index ~/Videos clip.mp4 --library holidays.vtg")
 def index(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Video files, and folders with all in them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Video files, and folders with their subfolders.")
+    ],
     library: LibraryOption = None,
     model: ModelOption = None,
     clip: ClipOption = None,
@@ -130,10 +132,10 @@ def index(
     keep_layers: KeepLayersOption = None,
     encoding: EncodingOption = "auto",
     decoder: DecoderOption = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Retry files that failed before.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Add files and folders to a library; what is in it and unchanged is left alone."""
+    """Add files and folders to a library; unchanged files are skipped."""
     target = open_library(
         library,
         model,
@@ -172,22 +174,22 @@ def index(
 
 @app.command(epilog="Example: vtg cut holiday.mp4 1:23.5 1:31 lake.mp4")
 def cut(
-    video: Annotated[Path, typer.Argument(help="The file to cut from; it is left as it is.")],
+    video: Annotated[Path, typer.Argument(help="The file to cut from; it is not changed.")],
     start: Annotated[str, typer.Argument(help="Seconds, mm:ss or hh:mm:ss.")],
     end: Annotated[str, typer.Argument(help="Seconds, mm:ss or hh:mm:ss.")],
     out: Annotated[Path, typer.Argument(help="The file to write.")],
     copy: Annotated[
-        bool, typer.Option("--copy", help="Do not encode again: quick and without loss, but begins at a key frame.")
+        bool, typer.Option("--copy", help="Copy without encoding: fast and lossless, but starts at a key frame.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite OUT if it exists.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write one clip, exact to the frame."""
-    from vtg import video as video_room
+    from vtg.video import cut as cut_video
 
     if out.exists() and not force:
-        raise VtgError(f"{out}: is there already; name another file, or replace it with --force")
-    clip = video_room.cut(video, parse_time(start), parse_time(end), out, copy=copy)
+        raise VtgError(f"{out}: already exists; choose another name, or overwrite it with --force")
+    clip = cut_video(video, parse_time(start), parse_time(end), out, copy=copy)
     if as_json:
         print_json({"video": str(video), "out": str(out), "start": clip.start, "end": clip.end})
     else:
@@ -196,7 +198,7 @@ def cut(
 
 
 models_app = typer.Typer(
-    help="Show the models that there are, and which of them are on this disk; pull gets one.",
+    help="List the available models, and which of them are on this disk; pull downloads one.",
     epilog="Example: vtg models --json",
     invoke_without_command=True,
     rich_markup_mode=None,
@@ -206,7 +208,7 @@ app.add_typer(models_app, name="models")
 
 @models_app.callback()
 def models(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Show the models that there are, and which of them are on this disk; pull gets one."""
+    """List the available models, and which of them are on this disk; pull downloads one."""
     if context.invoked_subcommand:
         return
     from vtg.models.specs import describe_models
@@ -222,7 +224,7 @@ def models(context: typer.Context, as_json: JsonOption = False) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(row["name"], "yes" if row["present"] else "no", row["clip"], row["purpose"])
-    answers.print(table)
+    output.print(table)
     absent = sorted({row["clip"] for row in rows if not row["clip_present"]})
     if absent:
         messages.print(f"\nnot on this disk yet, downloaded when first needed: {', '.join(absent)}", markup=False)
@@ -233,11 +235,11 @@ def pull(
     name: Annotated[str, typer.Argument(help="A published head, from 'vtg models'.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Download a published head, check it, and keep it; a download that broke off goes on."""
+    """Download and check a published head; an interrupted download is resumed."""
     from vtg.models.registry import pull as pull_model
 
-    with progress_bar("downloading") as step:
-        path = pull_model(name, lambda done, total: step(f"{name}, kB", done / 1000, (total or done) / 1000))
+    with progress_bar("downloading") as show:
+        path = pull_model(name, show)
     if as_json:
         print_json({"name": name, "path": str(path)})
     else:
@@ -251,28 +253,28 @@ def demo(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Render small videos, index them, ask for moments, and show what was found beside what is true."""
-    from vtg.demo.tour import run_tour
+    """Render small videos, index them, search for moments, and compare the results with the ground truth."""
+    from vtg.demo.run import run_demo
 
-    with progress_bar("rendering") as step:
-        tour = run_tour(out, lambda stage, done, total: step(stage, done, total))
+    with progress_bar("rendering") as show:
+        result = run_demo(out, show)
     if as_json:
-        print_json(tour.to_dict())
+        print_json(result.to_dict())
         return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for column in ("video", "query", "found", "true", "IoU"):
         table.add_column(column, justify="right" if column == "IoU" else "left")
-    for answer in tour.answers:
+    for answer in result.answers:
         true = ", ".join(span(*window) for window in answer.windows)
         table.add_row(answer.video, answer.query, span(*answer.found), true, f"{answer.iou:.2f}")
-    answers.print(table)
+    output.print(table)
     messages.print(
-        f"\nmean IoU {tour.mean_iou:.2f}, {tour.found_share:.0%} of the moments found at IoU ≥ 0.5 "
+        f"\nmean IoU {result.mean_iou:.2f}, {result.found_share:.0%} of the moments found at IoU ≥ 0.5 "
         f"(the bundled demo CLIP and its head, on videos that neither has seen)\n"
-        f"look at: {tour.sheet}\n"
-        f"ask more: vtg search 'a red circle' --library {tour.library}",
+        f"contact sheet: {result.sheet}\n"
+        f"search more: vtg search 'a red circle' --library {result.library}",
         markup=False,
         soft_wrap=True,
     )

@@ -1,21 +1,19 @@
-"""Options that commands on a library share, and indexing with progress."""
+"""Options shared by commands on a library, opening a library, and indexing with a progress bar."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtg.cli.console import complain, progress_bar
+from vtg.cli.console import print_error, progress_bar
 from vtg.errors import VtgError
 
 if TYPE_CHECKING:
-    from vtg.library.library import IndexProgress, IndexReport, Library
+    from vtg.library.library import IndexReport, Library
     from vtg.models.specs import ModelSpec
 
 __all__ = [
@@ -29,12 +27,11 @@ __all__ = [
     "ModelOption",
     "PrecisionOption",
     "PretrainedOption",
-    "asked_model",
     "ensure_indexed",
-    "follow_indexing",
     "index_files",
     "open_library",
     "print_problems",
+    "selected_model",
 ]
 
 LibraryOption = Annotated[
@@ -46,32 +43,33 @@ ModelOption = Annotated[
     typer.Option("--model", "-m", help="A name from 'vtg models', or a head's checkpoint; r2-qvhighlights by default."),
 ]
 ClipOption = Annotated[
-    str | None, typer.Option("--clip", help="Another CLIP for it, of open_clip's catalogue, such as ViT-B-16-SigLIP.")
+    str | None,
+    typer.Option("--clip", help="Another CLIP for the model, from open_clip's catalogue, such as ViT-B-16-SigLIP."),
 ]
 PretrainedOption = Annotated[
     str | None, typer.Option("--pretrained", help="Weights of the CLIP: a tag of open_clip's catalogue, or a file.")
 ]
-FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames a second to look at; 0.5 by default.")]
+FpsOption = Annotated[
+    float | None, typer.Option("--fps", help="Frames per second to encode; the model's (0.5) by default.")
+]
 PrecisionOption = Annotated[
     str | None,
-    typer.Option("--precision", hidden=True, help="Changes nothing any more: projections are int8."),
+    typer.Option("--precision", hidden=True, help="Has no effect: projections are always int8."),
 ]
 KeepLayersOption = Annotated[
     bool | None,
     typer.Option(
-        "--keep-layers/--no-keep-layers", help="Keep CLIP's layers too, for any other head, at 4 times the space."
+        "--keep-layers/--no-keep-layers", help="Also store CLIP's layers, for other heads, with 4 times the disk space."
     ),
 ]
 EncodingOption = Annotated[
     str,
-    typer.Option(
-        "--encoding", help="What CLIP computes in on a CPU: float32, bfloat16, or auto: whichever proves better."
-    ),
+    typer.Option("--encoding", help="Arithmetic of CLIP on a CPU: float32, bfloat16, or auto (the better one)."),
 ]
 
 
 def _choose_decoder(name: str | None) -> str | None:
-    """Hand the decoder on by the variable of the environment that all processes read."""
+    """Set the environment variable for the decoder, which all processes read."""
     if name is not None:
         from vtg.video.decoders import DECODER_VARIABLE, chosen_decoder
 
@@ -85,7 +83,7 @@ DecoderOption = Annotated[
     typer.Option(
         "--decoder",
         callback=_choose_decoder,
-        help="What decodes videos: pyav, decord or ffmpeg; that of VTG_DECODER, or pyav, by default.",
+        help="Video decoder: pyav, decord or ffmpeg; VTG_DECODER, or pyav, by default.",
     ),
 ]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cuda, mps or cpu; the best there is by default.")]
@@ -103,31 +101,31 @@ def open_library(
     keep_layers: bool | None = None,
     encoding: str = "auto",
 ) -> Library:
-    """The library that the options name.
+    """Open the library that the options name.
 
     Raises:
-        VtgError: no such model, or the library was made with another CLIP.
+        VtgError: unknown model, or the library was made with another CLIP.
     """
     from vtg.library.library import Library
     from vtg.library.settings import Storage, default_library_path, read_storage
 
     storage = None
     if precision is not None:
-        Storage(precision)  # raises where there is no such precision
-        complain("vtg: --precision changes nothing any more: projections are kept as int8", style="yellow")
+        Storage(precision)  # raises for an unknown precision
+        print_error("vtg: --precision has no effect: projections are always stored as int8", style="yellow")
     if keep_layers is not None:
         kept = read_storage(default_library_path() if folder is None else folder.expanduser()) or Storage()
         storage = replace(kept, keep_layers=keep_layers)
-    return Library(folder, asked_model(folder, model, clip, pretrained, fps), device, storage, encoding)
+    return Library(folder, selected_model(folder, model, clip, pretrained, fps), device, storage, encoding)
 
 
-def asked_model(
+def selected_model(
     folder: Path | None, model: str | None, clip: str | None, pretrained: str | None, fps: float | None
 ) -> ModelSpec | str | None:
-    """What the options ask for; weights that are named alone are for the library's own model.
+    """The model that the options name; `pretrained` alone applies to the library's own model.
 
     Raises:
-        VtgError: no such model, or the library names a head that has to be named too.
+        VtgError: unknown model, or the library uses a head that the user has to name too.
     """
     from vtg.library.named_files import name_weights
     from vtg.library.settings import default_library_path
@@ -142,25 +140,13 @@ def asked_model(
 
 
 def index_files(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:
-    """Adds files to a library, with progress; see `Library.add`."""
-    with follow_indexing() as show:
+    """Add files to a library, with progress; see `Library.add`."""
+    with progress_bar("looking") as show:
         return library.add(paths, show, retry_failed)
 
 
-@contextmanager
-def follow_indexing() -> Iterator[Callable[[IndexProgress], None]]:
-    """A line on standard error that follows the steps of indexing."""
-    with progress_bar("looking") as step:
-
-        def show(state: IndexProgress) -> None:
-            share = state.seconds_done / state.seconds if state.seconds else 0.0
-            step(f"{state.path.name}", state.videos_done + share, state.videos)
-
-        yield show
-
-
 def ensure_indexed(library: Library, video: Path) -> None:
-    """Adds one file to a library if it is not there or has changed.
+    """Add one file to a library if it is missing or has changed.
 
     Raises:
         VtgError: it cannot be indexed.
@@ -172,8 +158,8 @@ def ensure_indexed(library: Library, video: Path) -> None:
 
 
 def print_problems(report: IndexReport) -> None:
-    """One line on standard error for each file that could not be indexed, and each subtitle file that was not read."""
+    """Print one line for each file that could not be indexed and each subtitle file that could not be read."""
     for path, reason in report.failed.items():
-        complain(f"vtg: {path}: {reason}")
+        print_error(f"vtg: {path}: {reason}")
     for warning in report.warnings:
-        complain(f"vtg: {warning}", style="yellow")
+        print_error(f"vtg: {warning}", style="yellow")

@@ -1,4 +1,4 @@
-"""`vtg ui`."""
+"""The command `vtg ui`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Annotated
 import typer
 
 from vtg.cli.console import messages
-from vtg.cli.options import DeviceOption, LibraryOption, ModelOption, PretrainedOption, asked_model
+from vtg.cli.options import DeviceOption, LibraryOption, ModelOption, PretrainedOption, selected_model
 from vtg.errors import VtgError
 
 __all__ = ["add_page_command"]
 
 PORT = 8501
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # listened on, not reached
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # addresses to listen on, and to connect to
 
 
 def add_page_command(app: typer.Typer) -> None:
-    """Give the command line the page."""
+    """Add the command to the application."""
     app.command(epilog="Example: vtg ui --library holidays.vtg --root ~/Videos")(ui)
 
 
@@ -29,9 +29,9 @@ def ui(
         list[Path] | None,
         typer.Option("--root", help="Folder that visitors may add videos from; may be given several times."),
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any that is free.")] = PORT,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one.")] = PORT,
     host: Annotated[
-        str, typer.Option("--host", help="0.0.0.0 lets other machines in; whoever gets in sees all videos.")
+        str, typer.Option("--host", help="0.0.0.0 allows other machines; every visitor can see all videos.")
     ] = "127.0.0.1",
     allow_hosts: Annotated[
         list[str] | None,
@@ -58,10 +58,10 @@ def ui(
     pretrained: PretrainedOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Serve the web page on a library: search, watch, cut, index."""
+    """Serve a web page for a library: search, watch, cut, index."""
     for root in roots or []:
         if not root.is_dir():
-            raise VtgError(f"{root}: is no folder; name one with --root that videos may be added from")
+            raise VtgError(f"{root}: not a folder; give a folder that videos may be added from")
     try:
         from streamlit_app.backend import Backend, Options
         from streamlit_app.origins import is_local
@@ -70,7 +70,7 @@ def ui(
     except ModuleNotFoundError as error:
         raise VtgError(f"the page needs {error.name}, which is not installed; run: pip install 'vtg[ui]'") from None
 
-    asked = asked_model(library, model, None, pretrained, None)
+    asked = selected_model(library, model, None, pretrained, None)
     password = read_password(password_file, os.environ)
     listener = open_port(host, port)
     if password is None and not is_local(host):

@@ -1,4 +1,4 @@
-"""`vtg score` and `vtg evaluate`."""
+"""The commands `vtg score` and `vtg evaluate`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vtg.cli.console import (
     LibraryWeightsOption,
     ResearchDeviceOption,
     SettingsOption,
-    answers,
     messages,
+    output,
     print_json,
     progress_bar,
 )
@@ -27,7 +27,7 @@ BOOTSTRAP_ROUNDS = 1000  # of the intervals of `vtg score`
 
 
 def add_research_commands(app: typer.Typer) -> None:
-    """Give the command line the research loop."""
+    """Add the commands to the application."""
     app.command(epilog="Example: vtg score predictions.jsonl highlight_val_release.jsonl --json")(score)
     app.command(
         epilog="Example: vtg evaluate tacos --features features/ --annotations annotations/ --model best.safetensors"
@@ -36,18 +36,18 @@ def add_research_commands(app: typer.Typer) -> None:
 
 def score(
     predictions: Annotated[list[Path], typer.Argument(metavar="PREDICTIONS...", help="JSON lines, plain or gzipped.")],
-    annotations: Annotated[Path, typer.Argument(metavar="ANNOTATIONS", help="With the truth; plain or gzipped.")],
+    annotations: Annotated[Path, typer.Argument(metavar="ANNOTATIONS", help="Ground truth; plain or gzipped.")],
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="What the annotations are, to be sure; seen from the file by default."),
+        typer.Option("--dataset", help="Data set of the annotations; detected from the file by default."),
     ] = None,
     bootstrap: Annotated[
         bool, typer.Option("--bootstrap", help="95 % intervals, and which differences are within noise.")
     ] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="DIR", help="Write pictures of the figures.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="DIR", help="Write plots of the figures.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score predictions as the published evaluators do; several files stand side by side."""
+    """Score predictions like the published evaluators; several files are compared."""
     from vtg.evaluation.scoring import plot as draw
     from vtg.evaluation.scoring import score_files
 
@@ -61,7 +61,7 @@ def score(
 
 
 def evaluate(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A benchmark's name, or the .toml file of your own.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a benchmark, or your own .toml file.")],
     features: Annotated[
         Path | None, typer.Option("--features", help="Folder of cached features in the published layout, or a library.")
     ] = None,
@@ -70,20 +70,24 @@ def evaluate(
         typer.Option("--annotations", help="The annotations, or a folder with the recipe's files; its own by default."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="What grounds; the recipe's published head by default.")
+        str | None, typer.Option("--model", "-m", help="Model to evaluate; the recipe's published head by default.")
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option("--like", metavar="MODEL", help="Whose rate, unit and suppression a checkpoint without any gets."),
+        typer.Option(
+            "--like",
+            metavar="MODEL",
+            help="Published model whose sampling rate, unit and suppression a checkpoint without settings gets.",
+        ),
     ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="The part; the recipe's own by default.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Split to evaluate; the recipe's by default.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file of predictions to write.")] = None,
     settings: SettingsOption = None,
     pretrained: LibraryWeightsOption = None,
     device: ResearchDeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a model over a benchmark, write its predictions and score them; goes on where it was stopped."""
+    """Run a model on a benchmark, write its predictions and score them; an interrupted run is resumed."""
     from vtg.demo.benchmark import prepare_demo
     from vtg.evaluation import default_model
     from vtg.evaluation import evaluate as run
@@ -92,9 +96,9 @@ def evaluate(
 
     chosen = load_recipe(recipe, settings or ())
     part = split or chosen.evaluation.split
-    with progress_bar("evaluating") as step:
+    with progress_bar("evaluating") as show:
         if chosen.name == "demo" and features is None:
-            features, annotations = prepare_demo(chosen, part, step, device)
+            features, annotations = prepare_demo(chosen, part, show, device)
         target = out or Path(f"{chosen.name}-{Path(model or default_model(chosen)).stem}-{part}.jsonl")
         result = run(
             chosen,
@@ -103,14 +107,14 @@ def evaluate(
             annotations,
             model,
             split,
-            lambda done, total: step("queries", done, total),
+            show,
             like=like,
             device=device,
             pretrained=pretrained,
-            note=lambda line: messages.print(line, markup=False, soft_wrap=True),
+            warn=lambda line: messages.print(line, markup=False, soft_wrap=True),
         )
     if result.scores is None:
-        messages.print("no truth to score against", markup=False)
+        messages.print("no ground truth: predictions are not scored", markup=False)
     elif not as_json:
         _print_scores(Report(annotations or Path(recipe), chosen.data.dataset, (result.scores,)))
     if as_json:
@@ -133,7 +137,7 @@ def _print_scores(report: Report) -> None:
             Text(cell.text + (" ≈" if cell.is_near else "  "), "bold" if cell.is_best else "") for cell in row.cells
         ]
         table.add_row(row.figure, *texts)
-    answers.print(table)
+    output.print(table)
     if report.differences and len(report.scores) > 1:
         messages.print("≈ behind the best by no more than noise (95 % paired bootstrap over the queries)")
         for difference in report.differences:

@@ -1,4 +1,4 @@
-"""`vtg search`."""
+"""The command `vtg search`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtg.cli.console import JsonOption, answers, complain, messages, print_json, progress_bar, span
+from vtg.cli.console import JsonOption, messages, output, print_error, print_json, progress_bar, score_bar, span
 from vtg.cli.options import (
     ClipOption,
     DeviceOption,
@@ -21,6 +21,7 @@ from vtg.cli.options import (
 )
 from vtg.errors import VtgError
 from vtg.files.whole import fitted_name, write_whole
+from vtg.progress import Progress
 from vtg.text import one_line
 from vtg.timespans import format_time
 
@@ -29,32 +30,31 @@ if TYPE_CHECKING:
 
 __all__ = ["add_search_command"]
 
-BAR_CELLS = 12  # of a score's bar
 DATE_FORMS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S")
 
 QueryArgument = Annotated[
-    str | None, typer.Argument(help="What to look for, in plain words.", metavar="QUERY", show_default=False)
+    str | None, typer.Argument(help="What to search for, as a sentence.", metavar="QUERY", show_default=False)
 ]
-VideoArgument = Annotated[Path | None, typer.Argument(help="Look in this video only (it is indexed first if need be).")]
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many moments at most.")]
+VideoArgument = Annotated[Path | None, typer.Argument(help="Search only this video; indexed first if necessary.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of moments.")]
 MinScoreOption = Annotated[
     float | None,
     typer.Option(
-        "--min-score", help="Leave out moments below this score, 0 to 1; the model knows one.", show_default=False
+        "--min-score", help="Minimum score of a moment, 0 to 1; the model's threshold by default.", show_default=False
     ),
 ]
-NearestOption = Annotated[bool, typer.Option("--nearest", help="Show the nearest moments, however unlikely they are.")]
+NearestOption = Annotated[
+    bool, typer.Option("--nearest", help="Show the best moments even if their scores are below the threshold.")
+]
 ImageOption = Annotated[
-    list[Path] | None, typer.Option("--image", help="A picture of what to look for.", show_default=False)
+    list[Path] | None, typer.Option("--image", help="An image of what to search for.", show_default=False)
 ]
 LikeOption = Annotated[
     list[str] | None,
-    typer.Option("--like", help="More like this: VIDEO@START-END, of a video of the library.", show_default=False),
+    typer.Option("--like", help="Find similar moments: VIDEO@START-END of a video in the library.", show_default=False),
 ]
-PlusOption = Annotated[
-    list[str] | None, typer.Option("--plus", help="What is to be seen as well: TEXT, or TEXT*WEIGHT.")
-]
-MinusOption = Annotated[list[str] | None, typer.Option("--minus", help="What is not to be seen: TEXT, or TEXT*WEIGHT.")]
+PlusOption = Annotated[list[str] | None, typer.Option("--plus", help="Also show: TEXT, or TEXT*WEIGHT.")]
+MinusOption = Annotated[list[str] | None, typer.Option("--minus", help="Exclude: TEXT, or TEXT*WEIGHT.")]
 SaidOption = Annotated[
     str,
     typer.Option(
@@ -62,7 +62,7 @@ SaidOption = Annotated[
     ),
 ]
 InOption = Annotated[
-    list[Path] | None, typer.Option("--in", help="Look only in this video or folder of the library; may be repeated.")
+    list[Path] | None, typer.Option("--in", help="Search only this video or folder of the library; may be repeated.")
 ]
 SinceOption = Annotated[
     datetime | None, typer.Option("--since", formats=list(DATE_FORMS), help="Only files changed on this date or later.")
@@ -71,10 +71,10 @@ UntilOption = Annotated[
     datetime | None, typer.Option("--until", formats=list(DATE_FORMS), help="Only files changed before this date.")
 ]
 PerVideoOption = Annotated[
-    int | None, typer.Option("--per-video", min=1, help="Moments of one video at most; 3 where there are several.")
+    int | None, typer.Option("--per-video", min=1, help="Maximum moments per video; 3 by default with several videos.")
 ]
 ExplainOption = Annotated[
-    Path | None, typer.Option("--explain", help="Folder for pictures of what the head looked at, one a moment.")
+    Path | None, typer.Option("--explain", help="Folder for images of the head's attention, one per moment.")
 ]
 ExportOption = Annotated[
     Path | None,
@@ -83,12 +83,12 @@ ExportOption = Annotated[
         help="Write the results: to .json, .csv (an apostrophe before what would be a formula), .srt, .edl or .otio.",
     ),
 ]
-ClipsOption = Annotated[Path | None, typer.Option("--clips", help="Folder to cut all results into, one file each.")]
-ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace files that are there.")]
+ClipsOption = Annotated[Path | None, typer.Option("--clips", help="Folder for all results as video files.")]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing files.")]
 
 
 def add_search_command(app: typer.Typer) -> None:
-    """Give the command line its search."""
+    """Add the command to the application."""
     app.command(
         epilog="Example: vtg search 'a dog jumps into the lake' --limit 5. Others: vtg search --image lake.jpg; "
         "vtg search 'a horse' --plus snow --minus people*0.5; vtg search --like holiday.mp4@1:20-1:32; "
@@ -123,21 +123,21 @@ def search(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find moments in the library or in one video: by a sentence, a picture, a stretch of a video, or what is said."""
+    """Find moments in the library or in one video: by a sentence, an image, a moment, or spoken words."""
     if query is None and not (image or like or plus or said):
-        raise typer.BadParameter("say what to look for: a QUERY, --image, --like, --plus or --said", param_hint="QUERY")
+        raise typer.BadParameter("give a QUERY, --image, --like, --plus or --said", param_hint="QUERY")
     if export is not None:
         from vtg.library.export import check_export
 
         check_export(export, force)
     question = _question(query, image or [], like or [], plus or [], minus or [], said)
     target = open_library(library, model, clip, pretrained, fps, device)
-    target.warn = lambda line: complain(f"vtg: {line}", style="yellow")
+    target.warn = lambda line: print_error(f"vtg: {line}", style="yellow")
     if video is not None:
         ensure_indexed(target, video)
     chosen = [*(places or []), *([video] if video is not None else [])] or None
     nearest_hits = target.search(question, limit, 0.0, chosen, since=since, until=until, per_video=per_video)
-    # What a model knows of its scores is about sentences: what is like a picture comes nearest first, however far.
+    # The model's threshold is calibrated for sentences only.
     usual = target.threshold if question.sentence is not None else 0.0
     least = 0.0 if nearest else usual if min_score is None else min_score
     hits = [hit for hit in nearest_hits if hit.moment.score >= least]
@@ -193,11 +193,11 @@ def _cut_clips(hits: list[Hit], folder: Path, force: bool) -> None:
     targets = [folder / _result_name(place, hit, hit.moment.start, ".mp4") for place, hit in enumerate(hits, 1)]
     for path in targets:
         if path.exists() and not force:
-            raise VtgError(f"{path}: is there already; name another folder, or replace it with --force")
+            raise VtgError(f"{path}: already exists; choose another folder, or overwrite it with --force")
     folder.mkdir(parents=True, exist_ok=True)
-    with progress_bar("cutting") as step:
+    with progress_bar("cutting") as show:
         for done, (path, hit) in enumerate(zip(targets, hits, strict=True)):
-            step(path.name, done, len(targets))
+            show(Progress("cutting", done, len(targets), "clips", path=path))
             cut(hit.video, hit.moment.start, hit.moment.end, path)
     messages.print(f"{folder}: {len(hits)} clips", markup=False, soft_wrap=True)
 
@@ -206,13 +206,13 @@ def _explain(library: Library, question: Question, hits: list[Hit], folder: Path
     from PIL import Image
 
     if question.sentence is None:
-        raise VtgError("--explain shows what the head looked at for a sentence, and a head reads nothing else")
+        raise VtgError("--explain shows the attention of a head, which needs a query that is a sentence")
     for place, hit in enumerate(hits, 1):
         time, picture = library.explain(question.sentence, hit)
         folder.mkdir(parents=True, exist_ok=True)
         with write_whole(folder / _result_name(place, hit, time, ".png")) as part:
             Image.fromarray(picture).save(part, format="png")
-    messages.print(f"{folder}: {len(hits)} pictures of what the head looked at", markup=False, soft_wrap=True)
+    messages.print(f"{folder}: {len(hits)} images of the head's attention", markup=False, soft_wrap=True)
 
 
 def _result_name(place: int, hit: Hit, time: float, suffix: str) -> str:
@@ -233,9 +233,7 @@ def _print_hits(hits: list[Hit]) -> None:
     if any(hit.said for hit in hits):
         table.add_column("said", overflow="fold")
     for place, hit in enumerate(hits, 1):
-        cells = round(hit.moment.score * BAR_CELLS)
-        bar = "█" * cells + "░" * (BAR_CELLS - cells)
         moment = span(hit.moment.start, hit.moment.end)
         said = [Text(one_line(hit.said))] if hit.said else []
-        table.add_row(str(place), moment, f"{bar} {hit.moment.score:.2f}", Text(one_line(hit.video)), *said)
-    answers.print(table)
+        table.add_row(str(place), moment, score_bar(hit.moment.score), Text(one_line(hit.video)), *said)
+    output.print(table)

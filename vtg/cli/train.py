@@ -1,4 +1,4 @@
-"""`vtg train`."""
+"""The command `vtg train`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from vtg.cli.console import (
     LibraryWeightsOption,
     ResearchDeviceOption,
     SettingsOption,
-    answers,
     messages,
+    output,
     print_json,
     progress_bar,
 )
+from vtg.progress import Progress, Reporter
 
 if TYPE_CHECKING:
     from vtg.recipes import Recipe
@@ -29,47 +30,48 @@ if TYPE_CHECKING:
 
 __all__ = ["add_training_command"]
 
-INTERRUPTED_STATUS = 130  # what shells expect after Ctrl-C
+INTERRUPTED_STATUS = 130  # exit status after Ctrl-C, by convention of shells
 
 
 def add_training_command(app: typer.Typer) -> None:
-    """Give the command line `vtg train`."""
+    """Add the command to the application."""
     app.command(
         epilog="Example: vtg train qvhighlights --features features/ --annotations annotations/ --set train.batch=32"
     )(train)
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A benchmark's name, or the .toml file of your own.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a benchmark, or your own .toml file.")],
     features: Annotated[
         Path | None, typer.Option("--features", help="Folder of cached features in the published layout, or a library.")
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option("--annotations", help="Folder with the recipe's files, or the file of the part to train on."),
+        typer.Option("--annotations", help="Folder with the recipe's files, or the file of the training split."),
     ] = None,
     validation_features: Annotated[
-        Path | None, typer.Option("--validation-features", help="Those of the validation part, if they lie elsewhere.")
+        Path | None,
+        typer.Option("--validation-features", help="Features of the validation split, if they are in another folder."),
     ] = None,
     validation_annotations: Annotated[
-        Path | None, typer.Option("--validation-annotations", help="The file of the part to validate on.")
+        Path | None, typer.Option("--validation-annotations", help="The file of the validation split.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; training/RECIPE by default.")
     ] = None,
     settings: SettingsOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Only see whether 8 samples can be learnt by heart: do data and recipe fit?")
+        bool, typer.Option("--check", help="Only run the overfit check: can 8 samples be learnt exactly?")
     ] = False,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw the curves of losses and figures as curves.png.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Plot losses and validation figures to curves.png.")] = False,
     pretrained: LibraryWeightsOption = None,
     device: ResearchDeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a head on cached features; on several GPUs with: accelerate launch --multi_gpu -m vtg train RECIPE."""
-    speaks = int(os.environ.get("RANK", "0")) == 0  # of several processes the first
-    messages.quiet = not speaks
+    is_main_process = int(os.environ.get("RANK", "0")) == 0  # with several processes, only the first prints
+    messages.quiet = not is_main_process
     from vtg.recipes import load_recipe
     from vtg.training.train import Sources, member_recipes
 
@@ -85,29 +87,29 @@ def train(
     results = []
     for member in recipes:
         target = folder / member.name if chosen.members else folder
-        # Of many domains, those that were not begun when a run was stopped have nothing to go on with.
-        going_on = resume and (not chosen.members or (target / "state.pt").exists())
-        results.append(_train(member, sources, target, going_on, plot, device))
+        # Domains that had not started when a run was interrupted have no state to resume.
+        resume_member = resume and (not chosen.members or (target / "state.pt").exists())
+        results.append(_train(member, sources, target, resume_member, plot, device))
         if not results[-1].finished:
             break
-    if speaks:
+    if is_main_process:
         _print_results(chosen, results, as_json)
     if not results[-1].finished:
         again = shlex.join(["vtg", *sys.argv[1:], *([] if resume else ["--resume"])])
-        messages.print(f"stopped and saved; go on with: {again}", markup=False, soft_wrap=True)
+        messages.print(f"stopped and saved; resume with: {again}", markup=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED_STATUS)
 
 
 def _demo_sources(recipe: Recipe, sources: Sources, device: str | None) -> Sources:
-    """Make the demo data set where there is none, and say where it lies."""
+    """Make the demo data set if it does not exist; returns its locations."""
     from vtg.demo.benchmark import prepare_demo
 
-    with progress_bar("preparing") as step:
-        features, annotations = prepare_demo(recipe, recipe.train.split, step, device)
+    with progress_bar("preparing") as show:
+        features, annotations = prepare_demo(recipe, recipe.train.split, show, device)
         sources = replace(sources, features=features, annotations=annotations)
         if recipe.train.validation is None:
             return sources
-        features, annotations = prepare_demo(recipe, recipe.train.validation, step, device)
+        features, annotations = prepare_demo(recipe, recipe.train.validation, show, device)
         return replace(sources, validation_features=features, validation_annotations=annotations)
 
 
@@ -119,11 +121,11 @@ def _train(
     if recipe.train.accumulate > 1:
         messages.print(
             f"note: each of {recipe.train.accumulate} accumulated passes contrasts only its own {recipe.train.batch} "
-            "samples with each other; memory permitting, prefer a larger train.batch",
+            "samples; if memory allows, use a larger train.batch instead",
             markup=False,
             soft_wrap=True,
         )
-    with progress_bar(recipe.name) as step:
+    with progress_bar(recipe.name) as show:
         return run(
             recipe,
             sources,
@@ -131,13 +133,13 @@ def _train(
             resume=resume,
             plot=plot,
             device=device,
-            progress=step,
-            report=_reporter(step),
+            progress=show,
+            report=_reporter(show),
         )
 
 
-def _reporter(step: Callable[[str, float, float], None]) -> Callable[[TrainingStep], None]:
-    """Shows every batch in the progress line; where there is none, a line an epoch."""
+def _reporter(show: Reporter) -> Callable[[TrainingStep], None]:
+    """A callback that shows every batch in the progress bar; without a terminal, one line per epoch."""
     epoch = 0
 
     def report(state: TrainingStep) -> None:
@@ -146,7 +148,7 @@ def _reporter(step: Callable[[str, float, float], None]) -> Callable[[TrainingSt
         figure = "" if state.figure is None else f", {state.metric} {state.figure:g}"
         total = sum(state.losses.values())
         line = f"{state.recipe} {state.epoch}/{state.epochs}: loss {total:.3f} ({parts}), rate {state.rate:.1e}{figure}"
-        step(line, state.batches, state.all_batches)
+        show(Progress("training", state.batches, state.all_batches, "batches", detail=line))
         if state.epoch != epoch and not messages.is_terminal:
             messages.print(line, markup=False, soft_wrap=True)
         epoch = state.epoch
@@ -159,14 +161,14 @@ def _check(recipes: list[Recipe], sources: Sources, device: str | None, as_json:
 
     results: list[CheckResult] = []
     for recipe in recipes:
-        with progress_bar(f"checking {recipe.name}") as step:
-            results.append(run(recipe, sources, device, step))
+        with progress_bar(f"checking {recipe.name}") as show:
+            results.append(run(recipe, sources, device, show))
     if as_json:
         documents = [result.to_dict() for result in results]
         print_json(documents[0] if len(documents) == 1 else {"checks": documents})
     else:
         for result in results:
-            answers.print(f"{result.recipe}: {result.verdict}", markup=False, soft_wrap=True)
+            output.print(f"{result.recipe}: {result.verdict}", markup=False, soft_wrap=True)
     if not all(result.fits for result in results):
         raise typer.Exit(1)
 

@@ -1,8 +1,9 @@
-"""CLIP through open_clip: frames and sentences in, the last K layers of both towers and both embeddings out.
+"""Encode frames and sentences with CLIP models of open_clip.
 
-`ClipEncoder` (`encoder`) is what everything else uses. `specs` names a CLIP and its fingerprint without loading it;
-`building` makes one from open_clip's catalogue (`catalogue` finds or downloads the weights) or from a file of tensors
-(`checkpoints`); `precision` decides whether a CPU computes in bfloat16.
+Inputs are uint8 frames [N, H, W, 3] and sentences; outputs (`outputs`) are the last K layers and the embedding of the
+image tower and of the text tower. Read `specs` (names and fingerprint of a CLIP, without loading it), `encoder`
+(`ClipEncoder`, used by all other packages) and `text`. `building` loads models, with weights from open_clip's catalogue
+(`catalogue`) or from a file (`checkpoints`); `devices` and `precision` select device and CPU arithmetic.
 """
 
 from __future__ import annotations

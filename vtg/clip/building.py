@@ -1,6 +1,6 @@
-"""Build the CLIPs of open_clip's catalogue, and those that a file of weights describes, with their tokenizers.
+"""Build CLIP models and their tokenizers, from open_clip's catalogue or from a file of weights.
 
-open_clip's own loaders are not used: they unpickle, and one of them runs the code of a TorchScript archive.
+open_clip's own loaders are not used: they unpickle files, and one of them runs the code of a TorchScript archive.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
     """Load a CLIP and its tokenizer.
 
     Args:
-        model: a name of open_clip's catalogue; None for the default one, or for what a file's tensors say.
+        model: a name in open_clip's catalogue; None for the default, or for the architecture of a file's tensors.
         pretrained: a tag of the catalogue, downloaded once, or a file.
-        device: where it goes.
-        dtype: what its matrices are kept in.
+        device: of the model.
+        dtype: of its weight matrices.
 
     Returns:
         open_clip's model in eval mode, and a tokenizer: texts to int64 [M, context].
 
     Raises:
-        VtgError: unknown names, or weights that cannot be had or do not fit.
+        VtgError: unknown names, or weights that cannot be downloaded, read or loaded into the model.
     """
     import open_clip
 
@@ -65,7 +65,7 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
 
 
 def _catalogue_model(model: str, entry: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
-    """open_clip's model of a name, with random weights; what a tag says of pixels goes with it."""
+    """open_clip's model of a name, with random weights and the preprocessing of a catalogue entry."""
     import open_clip
 
     return open_clip.create_model(
@@ -73,18 +73,18 @@ def _catalogue_model(model: str, entry: dict[str, Any], device: torch.device, dt
         precision={torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "fp32"),
         device=device,
         load_weights=False,
-        pretrained_text=False,  # else the text tower's own weights are downloaded first
-        # Some tags were trained with QuickGELU and are listed under models without it, where they would come out wrong.
+        pretrained_text=False,  # otherwise the weights of the text tower would be downloaded
+        # Some tags were trained with QuickGELU but are listed under models without it.
         force_quick_gelu=bool(entry.get("quick_gelu")),
         force_preprocess_cfg=entry,
     )
 
 
 def _put_weights(clip: Any, tensors: dict[str, torch.Tensor]) -> None:
-    """Load tensors of any layout that open_clip reads: of its own models, of OpenAI's, and of some others'.
+    """Load a state dict in any layout that open_clip can convert.
 
     Raises:
-        RuntimeError: they do not fit the model.
+        RuntimeError: names or shapes do not match the model.
     """
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
@@ -92,27 +92,27 @@ def _put_weights(clip: Any, tensors: dict[str, torch.Tensor]) -> None:
     tensors = convert_state_dict(clip, tensors)
     if "positional_embedding" in tensors and not hasattr(clip, "positional_embedding"):
         tensors = convert_to_custom_text_state_dict(tensors)
-    for name in ("logit_scale", "logit_bias"):  # a number, or a list of one
+    for name in ("logit_scale", "logit_bias"):  # a scalar, or a tensor of one element
         if name in tensors and tensors[name].numel() == 1:
             tensors[name] = tensors[name].reshape(getattr(clip, name).shape)
     if clip.logit_bias is not None and "logit_bias" not in tensors:
         tensors["logit_bias"] = torch.zeros_like(clip.logit_bias)
     if not hasattr(clip, TEXT_POSITIONS):
-        tensors.pop(TEXT_POSITIONS, None)  # earlier versions of transformers kept these numbers among the weights
+        tensors.pop(TEXT_POSITIONS, None)  # a buffer that earlier versions of transformers saved
     resize_pos_embed(tensors, clip)
     resize_text_pos_embed(tensors, clip)
     clip.load_state_dict(tensors)
 
 
 def check_clip_names(model: str | None, pretrained: str) -> None:
-    """Look a CLIP up without loading it.
+    """Check the names of a CLIP without loading it.
 
     Args:
-        model: a name of open_clip's catalogue; None for the default one, or for what a file's tensors say.
+        model: a name in open_clip's catalogue; None for the default, or for the architecture of a file's tensors.
         pretrained: a tag of the catalogue, or a file.
 
     Raises:
-        VtgError: the catalogue has no such model or tag, or the file is not there.
+        VtgError: the catalogue has no such model or tag, or the file does not exist.
     """
     import open_clip
 
@@ -138,7 +138,7 @@ def _why_not_loaded(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep open_clip's own log lines out of the user's terminal; what matters is raised."""
+    """Suppress open_clip's log messages; errors are raised as exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

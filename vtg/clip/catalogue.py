@@ -12,27 +12,27 @@ from vtg.weights.downloads import fetch_from_hub, fetch_whole, one_line
 
 __all__ = ["catalogue_entry", "find_weights", "is_downloaded"]
 
-WEIGHTS_BYTES = 1 << 20  # what is smaller in a cache is a configuration without its weights
-PLAIN_CACHE = "~/.cache/clip"  # where open_clip, and OpenAI's own package, keep what comes from a plain URL
-HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # of weights whose entry names no file
+MIN_WEIGHTS_BYTES = 1 << 20  # a smaller cached repository contains a configuration without weights
+PLAIN_CACHE = "~/.cache/clip"  # of open_clip and OpenAI's package, for files from plain URLs
+HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # for entries that name no file
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt")
 
 
 def catalogue_entry(model: str, tag: str) -> dict[str, Any]:
-    """What open_clip's catalogue says of a tag: url, hf_hub, mean, std, quick_gelu and more; empty if unknown."""
+    """The entry of open_clip's catalogue for a tag: url, hf_hub, mean, std, quick_gelu and more; empty if unknown."""
     from open_clip import get_pretrained_cfg
 
     return dict(get_pretrained_cfg(model, tag) or {})
 
 
 def find_weights(model: str, tag: str) -> Path:
-    """Find the file of weights that a tag names, and download it where it is not on this disk.
+    """Find the file of weights of a tag; download it if it is not cached.
 
-    The hub comes first, with safetensors before pickles, and then the plain URL, whose file is taken only with the hash
-    that the URL carries.
+    The hub is tried first, with safetensors before pickles, then the plain URL, whose file must have the hash that the
+    URL contains.
 
     Raises:
-        VtgError: it cannot be downloaded, or is another file than was published.
+        VtgError: it cannot be downloaded, or is not the published file.
     """
     entry = catalogue_entry(model, tag)
     reasons = []
@@ -41,7 +41,7 @@ def find_weights(model: str, tag: str) -> Path:
         for candidate in _hub_candidates(name):
             try:
                 return fetch_from_hub(repository, candidate)
-            # The client passes on whatever its HTTP library raises; a name that is not there is one of many kinds.
+            # The client passes on any exception of its HTTP library, also for a missing name.
             except Exception as error:
                 reasons.append(one_line(error))
     if url := entry.get("url", ""):
@@ -49,12 +49,12 @@ def find_weights(model: str, tag: str) -> Path:
             return _plain_file(url)
         except (VtgError, OSError) as error:
             reasons.append(one_line(error))
-    reason = reasons[-1] if reasons else "the catalogue does not say where they are"
+    reason = reasons[-1] if reasons else "open_clip's catalogue has no address for them"
     raise VtgError(f"its weights cannot be downloaded ({reason})")
 
 
 def _hub_candidates(name: str) -> tuple[str, ...]:
-    """The names to try, safetensors first."""
+    """File names to try, safetensors first."""
     if not name:
         return HUB_NAMES
     stem, dot, suffix = name.rpartition(".")
@@ -75,7 +75,7 @@ def _plain_path(url: str) -> Path:
 
 
 def url_sha256(url: str) -> str:
-    """The digits of the file's SHA-256 that a URL of the catalogue carries; empty if it carries none."""
+    """The leading digits of the file's SHA-256 in a URL of the catalogue; empty if it contains none."""
     whole = re.search(r"/([0-9a-f]{64})/[^/]+$", url)
     start = re.search(r"-([0-9a-f]{8,64})\.\w+$", url)
     found = whole or start
@@ -83,7 +83,7 @@ def url_sha256(url: str) -> str:
 
 
 def is_downloaded(model: str, tag: str) -> bool:
-    """Whether the weights that a tag of open_clip's catalogue names are on this disk."""
+    """Whether the weights of a catalogue tag are in a local cache."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -94,5 +94,5 @@ def is_downloaded(model: str, tag: str) -> bool:
         cached = scan_cache_dir().repos
     except CacheNotFound:
         return False
-    whole = {repository.repo_id for repository in cached if repository.size_on_disk > WEIGHTS_BYTES}
+    whole = {repository.repo_id for repository in cached if repository.size_on_disk > MIN_WEIGHTS_BYTES}
     return entry.get("hf_hub", "").strip("/") in whole

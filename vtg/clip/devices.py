@@ -1,4 +1,4 @@
-"""Choose the torch device that a model runs on: the one that is named, or the best available."""
+"""Select a torch device: the one that is named, or the best available."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["choose_device"]
 
 
 def choose_device(name: str | torch.device | None) -> torch.device:
-    """A device that is there.
+    """Return an available device.
 
     Args:
-        name: "cuda", "cuda:1", "mps", "cpu" or any other that torch knows; None takes cuda, mps or cpu, whichever is
-            there first.
+        name: "cuda", "cuda:1", "mps", "cpu" or another device of torch; None selects the first available of cuda, mps
+            and cpu.
 
     Raises:
-        VtgError: this machine has no such device.
+        VtgError: the device is not available on this machine.
     """
     if name is None:
         if torch.cuda.is_available():

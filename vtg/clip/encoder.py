@@ -1,4 +1,4 @@
-"""Encode frames and sentences with a CLIP of open_clip: the last layers of both towers, and embeddings."""
+"""Encode frames and sentences with CLIP: the last layers of both towers, and embeddings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from vtg.clip.building import load_clip
 from vtg.clip.devices import choose_device
 from vtg.clip.outputs import FrameFeatures, TextFeatures
-from vtg.clip.precision import halve_products, uses_bfloat16
+from vtg.clip.precision import use_bfloat16_products, uses_bfloat16
 from vtg.clip.specs import DEFAULT_PRETRAINED, EncoderSpec
-from vtg.clip.text import encode_tokens, real_length
+from vtg.clip.text import encode_tokens, unpadded_length
 from vtg.errors import VtgError
 
 if TYPE_CHECKING:
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 __all__ = ["ClipEncoder", "FrameFeatures", "TextFeatures"]
 
-ACTIVATION_BYTES = {"cpu": 256 << 20, "mps": 1 << 30}  # what one batch may hold; on cuda half of what is free
-LARGEST_BATCH = 256  # frames; beyond this a batch is no faster on any device
-TEXTS_REMEMBERED = 256  # sentences, for who asks tends to ask again: 100 kB each
+ACTIVATION_BYTES = {"cpu": 256 << 20, "mps": 1 << 30}  # per batch; on cuda half of the free memory
+MAX_BATCH_FRAMES = 256  # larger batches are not faster on any device
+MAX_CACHED_TEXTS = 256  # of about 100 kB each; queries are often repeated
 
 
 class ClipEncoder:
     """A frozen CLIP that gives the last K layers of both towers and both embeddings (R²-Tuning, Sec. 3.1).
 
     Args:
-        model: a name of open_clip's catalogue (any ViT); None for ``ViT-B-32-quickgelu``, or, with a file of weights
-            under OpenAI's parameter names, for the architecture that its tensors have.
+        model: a ViT in open_clip's catalogue; None for ``ViT-B-32-quickgelu``, or, with a file of weights with OpenAI's
+            parameter names, for the architecture inferred from its tensors.
         pretrained: a catalogue tag (downloaded once by open_clip) or a file of weights.
         layers: K, how many of the last layers are returned.
-        device: a torch device; None takes cuda, mps or cpu, whichever is there first.
-        dtype: the type that it computes in; None takes float16 on cuda and float32 elsewhere.
-        batch_size: frames in one pass; None sizes it to memory.
-        encoding: what the products of the image tower are computed in on a CPU: "float32", "bfloat16", or "auto" for
-            bfloat16 where it is found to be quicker and close enough (see `vtg.clip.precision`). Texts, and what
-            lies between the products, are float32 in any case.
+        device: a torch device; None selects the first available of cuda, mps and cpu.
+        dtype: of the computation; None for float16 on cuda and float32 elsewhere.
+        batch_size: frames per batch; None derives it from the memory.
+        encoding: arithmetic of matrix products in the image tower on a CPU: "float32", "bfloat16", or "auto" for
+            bfloat16 if it is faster and accurate enough (see `vtg.clip.precision`). The text tower, and all other
+            operations, always use float32.
 
     Raises:
-        VtgError: unknown model, tag or device, weights that cannot be had or do not fit, a tower that is not a ViT.
+        VtgError: unknown model, tag or device, weights that cannot be loaded, or a tower that is not a ViT.
     """
 
     def __init__(
@@ -67,31 +67,31 @@ class ClipEncoder:
         self.pretrained = os.fspath(pretrained)
         self._clip, self._tokenizer = load_clip(model, self.pretrained, self.device, self.dtype)
         self._batch_size = batch_size
-        self._halved = False
+        self._uses_bfloat16 = False
         self._check_towers(model or self.pretrained)
         _use_fused_quick_gelu(self._clip)
         visual = self._clip.visual
-        self.image_size = int(_first(visual.image_size))  # pixels, of the square that enters the tower
+        self.image_size = int(_first(visual.image_size))  # side of the input in pixels
         mean, std = visual.image_mean, visual.image_std
         self._mean = torch.tensor(mean, device=self.device).mul(255).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).mul(255).view(1, 3, 1, 1)
         if self.device.type == "cpu":
             visual.to(memory_format=torch.channels_last)
-        self._known_texts: OrderedDict[str, TextFeatures] = OrderedDict()
+        self._text_cache: OrderedDict[str, TextFeatures] = OrderedDict()
         self._texts_lock = threading.Lock()
         if uses_bfloat16(self, encoding):
-            halve_products(visual)
-            self._halved = True
+            use_bfloat16_products(visual)
+            self._uses_bfloat16 = True
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that name model, weights, layers and preprocessing; features of two encoders never mix."""
+        """16 hex digits that identify model, weights, layers and preprocessing; part of the key of stored features."""
         return EncoderSpec(self.model_name, self.pretrained, self.layers).fingerprint
 
     @property
     def computes(self) -> str:
-        """What the products of the image tower are computed in: "float32", "bfloat16" or "float16"."""
-        return "bfloat16" if self._halved else str(self.dtype).removeprefix("torch.")
+        """Arithmetic of matrix products in the image tower: "float32", "bfloat16" or "float16"."""
+        return "bfloat16" if self._uses_bfloat16 else str(self.dtype).removeprefix("torch.")
 
     @property
     def visual(self) -> nn.Module:
@@ -101,23 +101,23 @@ class ClipEncoder:
 
     @property
     def class_tokens(self) -> int:
-        """How many class tokens are first among the P (1 for CLIP's ViTs, 0 for SigLIP)."""
+        """Number of class tokens at the start of the P tokens (1 for CLIP's ViTs, 0 for SigLIP)."""
         trunk = getattr(self._clip.visual, "trunk", None)
         return 1 if trunk is None else int(getattr(trunk, "cls_token", None) is not None)
 
     @property
     def tokens(self) -> int:
-        """P, the tokens of one frame."""
+        """P, tokens per frame."""
         return self._frame_layout[0]
 
     @property
     def width(self) -> int:
-        """C of the image tower."""
+        """C, channels of the image tower."""
         return self._frame_layout[1]
 
     @cached_property
     def text_width(self) -> int:
-        """C of the text tower."""
+        """C, channels of the text tower."""
         return self.encode_text("").layers.shape[-1]
 
     @property
@@ -152,17 +152,17 @@ class ClipEncoder:
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(f"frames are uint8 [N, H, W, 3], not {frames.dtype} {list(frames.shape)}")
         count = len(frames)
-        layers = torch.empty(count, self.layers, self.tokens, self.width, dtype=self.dtype, pin_memory=self._pins)
-        embedding = torch.empty(count, self.embedding_size, dtype=self.dtype, pin_memory=self._pins)
+        layers = torch.empty(count, self.layers, self.tokens, self.width, dtype=self.dtype, pin_memory=self._pin_memory)
+        embedding = torch.empty(count, self.embedding_size, dtype=self.dtype, pin_memory=self._pin_memory)
         with torch.inference_mode():
             for part in self._batches(count):
                 self._encode_batch(frames[part], layers[part], embedding[part])
-        if self._pins:
+        if self._pin_memory:
             torch.cuda.current_stream(self.device).synchronize()
         return FrameFeatures(layers, embedding)
 
     @property
-    def _pins(self) -> bool:
+    def _pin_memory(self) -> bool:
         return self.device.type == "cuda"
 
     def _batches(self, count: int) -> Iterator[slice]:
@@ -176,14 +176,14 @@ class ClipEncoder:
         except torch.OutOfMemoryError:
             if len(frames) == 1:
                 raise
-            # The estimate of a batch's memory was too bold for this device: remember that, and go on.
+            # The estimated batch size is too large for this device: halve it.
             half = len(frames) // 2
             self._batch_size = half
             self._encode_batch(frames[:half], layers[:half], embedding[:half])
             self._encode_batch(frames[half:], layers[half:], embedding[half:])
             return
         for k, patches in enumerate(output["image_intermediates"]):
-            leading = layers.shape[2] - patches.shape[1]  # class token, and registers where a tower has some
+            leading = layers.shape[2] - patches.shape[1]  # class token and register tokens, if any
             if leading:
                 layers[:, k, :leading].copy_(output["image_intermediates_prefix"][k], non_blocking=True)
             layers[:, k, leading:].copy_(patches, non_blocking=True)
@@ -198,12 +198,12 @@ class ClipEncoder:
 
     @cached_property
     def _has_prefix(self) -> bool:
-        # timm's trunks wrap their output differently when asked for prefix tokens that they do not have.
+        # timm's trunks return another structure if prefix tokens are requested that they do not have.
         trunk = getattr(self._clip.visual, "trunk", None)
         return trunk is None or getattr(trunk, "num_prefix_tokens", 0) > 0
 
     def pixels(self, frames: np.ndarray | Tensor) -> Tensor:
-        """Normalise frames as the image tower wants them.
+        """Resize, crop and normalise frames for the image tower.
 
         Args:
             frames: uint8 [N, H, W, 3].
@@ -212,7 +212,7 @@ class ClipEncoder:
             float32 [N, 3, image_size, image_size] on the encoder's device.
         """
         frames = torch.as_tensor(frames)
-        if self._pins:
+        if self._pin_memory:
             frames = frames.pin_memory()
         pixels = frames.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         if pixels.shape[-2:] != (self.image_size, self.image_size):
@@ -221,19 +221,19 @@ class ClipEncoder:
 
     @property
     def batch_size(self) -> int:
-        """Frames in one pass, sized to memory unless it was given."""
+        """Frames per batch, derived from the memory unless it was given."""
         if self._batch_size is None:
-            # The widest moment of a block holds about 12 values a token and channel (the MLP's 4, twice, and the rest).
+            # A block needs at most about 12 values per token and channel at a time (the MLP's 4, twice, and others).
             frame_bytes = 12 * self.tokens * self.width * self.dtype.itemsize
             if self.device.type == "cuda":
                 budget = torch.cuda.mem_get_info(self.device)[0] // 2
             else:
                 budget = ACTIVATION_BYTES.get(self.device.type, ACTIVATION_BYTES["cpu"])
-            self._batch_size = max(1, min(LARGEST_BATCH, budget // frame_bytes))
+            self._batch_size = max(1, min(MAX_BATCH_FRAMES, budget // frame_bytes))
         return self._batch_size
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids as the text tower takes them: int64 [M, context], cut to the context with the end token kept."""
+        """Token ids for the text tower: int64 [M, context], truncated to the context with the end token kept."""
         return self._tokenizer(list(texts))
 
     def encode_text(self, text: str) -> TextFeatures:
@@ -241,31 +241,31 @@ class ClipEncoder:
         return self.encode_texts([text])[0]
 
     def encode_texts(self, texts: Sequence[str]) -> list[TextFeatures]:
-        """Encode sentences in one pass; each keeps its own L. The last ones are remembered.
+        """Encode sentences in one batch, each with its own L; recent results are cached.
 
         Args:
-            texts: sentences; what goes beyond the context (77 tokens for CLIP) is cut off.
+            texts: sentences; truncated to the context (77 tokens for CLIP).
 
         Returns:
-            One ``TextFeatures`` a sentence, on the CPU in the encoder's dtype.
+            One ``TextFeatures`` per sentence, on the CPU in the encoder's dtype.
         """
         with self._texts_lock:
-            known = {text: self._known_texts[text] for text in texts if text in self._known_texts}
+            known = {text: self._text_cache[text] for text in texts if text in self._text_cache}
         unknown = list(dict.fromkeys(text for text in texts if text not in known))
         known |= zip(unknown, self._encode_texts(unknown), strict=True)
         with self._texts_lock:
-            for text in list(dict.fromkeys(texts))[-TEXTS_REMEMBERED:]:
-                self._known_texts[text] = known[text]
-                self._known_texts.move_to_end(text)
-            while len(self._known_texts) > TEXTS_REMEMBERED:
-                self._known_texts.popitem(last=False)
+            for text in list(dict.fromkeys(texts))[-MAX_CACHED_TEXTS:]:
+                self._text_cache[text] = known[text]
+                self._text_cache.move_to_end(text)
+            while len(self._text_cache) > MAX_CACHED_TEXTS:
+                self._text_cache.popitem(last=False)
         return [known[text] for text in texts]
 
     def _encode_texts(self, texts: Sequence[str]) -> list[TextFeatures]:
         if not texts:
             return []
         tokens = self.tokenize(texts)
-        lengths = [real_length(row, self._end_token) for row in tokens]
+        lengths = [unpadded_length(row, self._end_token) for row in tokens]
         with torch.inference_mode():
             kept, features = encode_tokens(self._clip, tokens.to(self.device), max(lengths), self.layers)
             layers = torch.stack(kept, dim=2).to("cpu", self.dtype)  # [M, L, K, C]
@@ -282,7 +282,7 @@ class ClipEncoder:
 
     @cached_property
     def logit_scale(self) -> float:
-        """What the model multiplies cosines with before its softmax (100 for OpenAI's)."""
+        """Scale of cosine similarities before the softmax in training (100 for OpenAI's models)."""
         return float(self._clip.logit_scale.detach().exp())
 
     def _check_towers(self, name: str) -> None:
@@ -297,12 +297,14 @@ class ClipEncoder:
             raise VtgError(f"{name}: its image tower is not a ViT; choose a ViT model of open_clip's catalogue")
         text = getattr(self._clip, "text", self._clip)
         if not hasattr(text, "forward_intermediates"):
-            raise VtgError(f"{name}: its text tower gives no layers; choose a model with CLIP's own text tower")
+            raise VtgError(
+                f"{name}: its text tower does not expose its layers; choose a model with CLIP's own text tower"
+            )
         blocks = visual.transformer.layers if isinstance(visual, VisionTransformer) else len(visual.trunk.blocks)
         text_blocks = getattr(text, "transformer", None)
         fewest = min(blocks, getattr(text_blocks, "layers", blocks))
         if not 1 <= self.layers <= fewest:
-            raise VtgError(f"{name}: has {fewest} layers, {self.layers} were asked for; ask for 1 to {fewest}")
+            raise VtgError(f"{name}: has {fewest} layers, {self.layers} were requested; choose 1 to {fewest}")
 
 
 def _first(size: int | Sequence[int]) -> int:
@@ -320,12 +322,12 @@ def _resize_and_crop(pixels: Tensor, size: int) -> Tensor:
         align_corners=False,
     )
     top, left = (resized.shape[-2] - size) // 2, (resized.shape[-1] - size) // 2
-    # Pictures are 8 bit where CLIP was trained: round as they would have been.
+    # CLIP was trained on 8-bit images: round in the same way.
     return resized[..., top : top + size, left : left + size].round().clamp_(0, 255)
 
 
 class _FusedQuickGELU(nn.Module):
-    """x · σ(1.702 x), on the tensor it is given: three passes over memory without a temporary, a tenth of a block."""
+    """QuickGELU, x · σ(1.702 x), in place: saves about a tenth of the time of a block."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x.mul_(1.702), inplace=True).mul_(1 / 1.702)

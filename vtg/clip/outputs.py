@@ -1,4 +1,4 @@
-"""What CLIP computes of frames and of a sentence."""
+"""Features of frames and sentences computed by CLIP."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["FrameFeatures", "TextFeatures"]
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """What CLIP's image tower says of N frames.
+    """Features of N frames from CLIP's image tower.
 
     Attributes:
         layers: [N, K, P, C], the residual stream after each of the last K blocks, before the final norm, earliest
-            first. P = class token (first, where the tower has one) + patches in reading order.
+            first. P = class token (first, if the tower has one) + patches in row-major order.
         embedding: [N, E], unit length.
     """
 
@@ -25,7 +25,7 @@ class FrameFeatures:
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What CLIP's text tower says of one sentence.
+    """Features of one sentence from CLIP's text tower.
 
     Attributes:
         tokens: [L] int64, the token ids from the start token up to and including the end token.

@@ -1,4 +1,4 @@
-"""Compute CLIP's image tower in bfloat16 on CPUs where that is faster and close enough."""
+"""Compute CLIP's image tower in bfloat16 on CPUs where it is faster and accurate enough."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from vtg.errors import VtgError
 from vtg.files.whole import write_whole
 from vtg.text import read_json
 
-__all__ = ["ENCODINGS", "halve_products", "uses_bfloat16"]
+__all__ = ["ENCODINGS", "use_bfloat16_products", "uses_bfloat16"]
 
 ENCODINGS = ("float32", "bfloat16", "auto")
-LEAST_GAIN = 1.2  # times as many frames a second: what is less is not worth a rounding
-LEAST_COSINE = 0.995  # between the embeddings of a frame
-FEWEST_WEIGHTS = 20_000_000  # a smaller tower gains little, and trying it out would be noticed at the start
-FRAMES, ROUNDS = 8, 3  # of the trial
+MIN_SPEEDUP = 1.2  # in frames per second, relative to float32
+MIN_COSINE = 0.995  # between the embeddings of a frame in both precisions
+MIN_PARAMETERS = 20_000_000  # smaller towers gain little, and the trial would delay the start
+TRIAL_FRAMES, TRIAL_ROUNDS = 8, 3  # of the speed measurement
 
 
 class FrameEncoder(Protocol):
-    """What a trial needs of a `vtg.clip.ClipEncoder`."""
+    """The part of `vtg.clip.ClipEncoder` that is needed here."""
 
     @property
     def device(self) -> torch.device: ...
@@ -52,52 +52,52 @@ class FrameEncoder(Protocol):
 
 
 def uses_bfloat16(encoder: FrameEncoder, encoding: str) -> bool:
-    """Whether an encoder is to compute the products of its image tower in bfloat16.
+    """Whether an encoder should compute the matrix products of its image tower in bfloat16.
 
-    Where it is to be found out, frames are encoded in both ways: bfloat16 has to be quicker and the embeddings have to
-    be close. That takes a second or two; what came out is remembered for this machine, torch and encoder.
+    With "auto", frames are encoded in both precisions: bfloat16 must be faster by `MIN_SPEEDUP` and the embeddings must
+    agree to `MIN_COSINE`. This takes one to two seconds; the result is cached for this machine, torch and encoder.
 
     Args:
-        encoder: in float32, as it is loaded.
+        encoder: in float32.
         encoding: one of `ENCODINGS`.
 
     Raises:
-        VtgError: another `encoding`.
+        VtgError: unknown `encoding`.
     """
     if encoding not in ENCODINGS:
-        raise VtgError(f"{encoding}: nothing to encode in; choose {', '.join(ENCODINGS)}")
+        raise VtgError(f"{encoding}: unknown encoding; choose {', '.join(ENCODINGS)}")
     possible = encoder.device.type == "cpu" and encoder.dtype == torch.float32
     if encoding == "float32" or not possible:
         return False
     if encoding == "bfloat16":
         return True
-    if sum(parameter.numel() for parameter in encoder.visual.parameters()) < FEWEST_WEIGHTS:
+    if sum(parameter.numel() for parameter in encoder.visual.parameters()) < MIN_PARAMETERS:
         return False
-    path, machine = _memory(), _machine(encoder)
-    known = _read(path)
+    path, machine = _cache_path(), _machine_key(encoder)
+    known = _read_cache(path)
     if machine not in known:
-        known[machine] = _is_better(encoder)
-        _write(path, known)
+        known[machine] = _is_bfloat16_better(encoder)
+        _write_cache(path, known)
     return bool(known[machine])
 
 
-def halve_products(tower: nn.Module) -> Callable[[], None]:
-    """Let the linear layers and attentions of an image tower compute in bfloat16; sums and norms stay float32.
+def use_bfloat16_products(tower: nn.Module) -> Callable[[], None]:
+    """Replace the linear and attention layers of an image tower by bfloat16 ones; sums and norms stay float32.
 
     Args:
-        tower: of open_clip, a ViT of its own or of timm.
+        tower: a ViT of open_clip or timm.
 
     Returns:
-        What makes it float32 again.
+        A function that restores float32.
     """
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
     for module in list(tower.modules()):
         for name, child in list(module.named_children()):
             half: nn.Module
             if isinstance(child, nn.MultiheadAttention) and child.in_proj_weight is not None and child.batch_first:
-                half = _HalfAttention(child)
+                half = _BFloat16Attention(child)
             elif type(child) is nn.Linear:
-                half = _HalfLinear(child)
+                half = _BFloat16Linear(child)
             else:
                 continue
             setattr(module, name, half)
@@ -110,8 +110,8 @@ def halve_products(tower: nn.Module) -> Callable[[], None]:
     return restore
 
 
-class _HalfLinear(nn.Module):
-    """A linear layer whose result stays bfloat16: added to the float32 residual stream it becomes float32 again."""
+class _BFloat16Linear(nn.Module):
+    """A linear layer with bfloat16 output, which becomes float32 when added to the residual stream."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -122,16 +122,16 @@ class _HalfLinear(nn.Module):
         return F.linear(inputs.bfloat16(), self.weight, self.bias)  # type: ignore[arg-type]
 
 
-class _HalfAttention(nn.Module):
-    """Self-attention as `nn.MultiheadAttention` is called by open_clip."""
+class _BFloat16Attention(nn.Module):
+    """Self-attention with the call signature that open_clip uses for `nn.MultiheadAttention`."""
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
         self.heads = attention.num_heads
         self.inputs = nn.Linear(attention.embed_dim, 3 * attention.embed_dim, device="meta")
         self.inputs.weight, self.inputs.bias = attention.in_proj_weight, attention.in_proj_bias
-        self.inputs = _HalfLinear(self.inputs)  # type: ignore[assignment]
-        self.output = _HalfLinear(attention.out_proj)
+        self.inputs = _BFloat16Linear(self.inputs)  # type: ignore[assignment]
+        self.output = _BFloat16Linear(attention.out_proj)
 
     def forward(self, query: Tensor, *_: Any, attn_mask: Tensor | None = None, **__: Any) -> tuple[Tensor, None]:
         batch, length, width = query.shape
@@ -141,32 +141,34 @@ class _HalfAttention(nn.Module):
         return self.output(attended.transpose(1, 2).reshape(batch, length, width)), None
 
 
-def _is_better(encoder: FrameEncoder) -> bool:
+def _is_bfloat16_better(encoder: FrameEncoder) -> bool:
     frames = _trial_frames(encoder.image_size)
     exact = encoder.encode_frames(frames).embedding
-    restore = halve_products(encoder.visual)
+    restore = use_bfloat16_products(encoder.visual)
     try:
         close = encoder.encode_frames(frames).embedding
-        if float((exact * close).sum(dim=1).min()) < LEAST_COSINE:
+        if float((exact * close).sum(dim=1).min()) < MIN_COSINE:
             return False
         gains = []
-        for _ in range(ROUNDS):
+        for _ in range(TRIAL_ROUNDS):
             quick = _seconds(encoder, frames)
             restore()
             slow = _seconds(encoder, frames)
-            restore = halve_products(encoder.visual)
+            restore = use_bfloat16_products(encoder.visual)
             gains.append(slow / quick)
-        return statistics.median(gains) >= LEAST_GAIN
+        return statistics.median(gains) >= MIN_SPEEDUP
     finally:
         restore()
 
 
 def _trial_frames(size: int) -> Tensor:
-    """uint8 [N, size, size, 3]: smooth and noisy pictures, light and dark ones."""
+    """Test frames, uint8 [N, size, size, 3]: smooth and noisy, light and dark."""
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(FRAMES, 3, 8, 8, generator=generator)
+    coarse = torch.rand(TRIAL_FRAMES, 3, 8, 8, generator=generator)
     smooth = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
-    noise = torch.randn(FRAMES, 3, size, size, generator=generator) * torch.linspace(0, 0.3, FRAMES).view(-1, 1, 1, 1)
+    noise = torch.randn(TRIAL_FRAMES, 3, size, size, generator=generator) * torch.linspace(0, 0.3, TRIAL_FRAMES).view(
+        -1, 1, 1, 1
+    )
     return ((smooth + noise).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
@@ -176,13 +178,13 @@ def _seconds(encoder: FrameEncoder, frames: Tensor) -> float:
     return time.perf_counter() - begin
 
 
-def _memory() -> Path:
+def _cache_path() -> Path:
     from vtg.files.paths import cache_folder
 
     return cache_folder() / "encoding.json"
 
 
-def _machine(encoder: FrameEncoder) -> str:
+def _machine_key(encoder: FrameEncoder) -> str:
     facts = (
         platform.node(),
         platform.machine(),
@@ -194,7 +196,7 @@ def _machine(encoder: FrameEncoder) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def _read(path: Path) -> dict[str, bool]:
+def _read_cache(path: Path) -> dict[str, bool]:
     try:
         known = read_json(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -202,8 +204,8 @@ def _read(path: Path) -> dict[str, bool]:
     return known if isinstance(known, dict) else {}
 
 
-def _write(path: Path, known: dict[str, bool]) -> None:
-    with contextlib.suppress(OSError, VtgError):  # it can be tried out again the next time
+def _write_cache(path: Path, known: dict[str, bool]) -> None:
+    with contextlib.suppress(OSError, VtgError):  # without a cache, the trial is repeated next time
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as beside:
             beside.write_text(json.dumps(known, indent=1), "utf-8")

@@ -1,4 +1,4 @@
-"""Names of CLIPs: their weights and layers, and the fingerprint that keeps their features apart. Loads nothing."""
+"""Identify CLIP models by name, weights and layers, and compute their fingerprint, without loading them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ __all__ = ["DEFAULT_CLIP", "DEFAULT_PRETRAINED", "DEMO", "EncoderSpec", "is_safe
 
 DEFAULT_CLIP = "ViT-B-32-quickgelu"
 DEFAULT_PRETRAINED = "openai"
-PREPROCESSING = "short side bicubic antialiased, centre crop"  # part of every fingerprint: change it with the pixels
+PREPROCESSING = (
+    "short side bicubic antialiased, centre crop"  # part of every fingerprint: change it if preprocessing changes
+)
 WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 DEMO = "demo"
 
 
 def is_weights_file(pretrained: str) -> bool:
-    """Whether a name of weights is a file rather than a tag of open_clip's catalogue."""
+    """Whether `pretrained` is a file rather than a tag of open_clip's catalogue."""
     path = Path(pretrained).expanduser()
     return path.suffix in WEIGHT_SUFFIXES or path.is_file()
 
 
 def is_safetensors(path: str) -> bool:
-    """Whether a file of weights is of the kind that is read without being named by the user."""
+    """Whether a file of weights is safetensors, which may be read without being named by the user."""
     return Path(path).suffix == ".safetensors"
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """Names a CLIP without loading it.
+    """Identifies a CLIP without loading it.
 
     Attributes:
-        clip: a name of open_clip's catalogue; None for a file of weights that says its own architecture.
+        clip: a name in open_clip's catalogue; None for a file of weights from which the architecture is inferred.
         pretrained: a tag of the catalogue, a file of weights, or "demo" for the bundled weights.
-        layers: K, how many of the last layers are kept.
+        layers: K, how many of the last layers are returned.
     """
 
     clip: str | None = None
@@ -55,9 +57,9 @@ class EncoderSpec:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over model, weights, layers and preprocessing: features of two encoders never mix.
+        """16 hex digits that identify model, weights, layers and preprocessing; part of the key of stored features.
 
-        A file of weights counts by its content, so a copy of it is the same encoder.
+        A file of weights is identified by its content, so that a copy has the same fingerprint.
 
         Raises:
             VtgError: the file of weights cannot be read.
@@ -65,7 +67,7 @@ class EncoderSpec:
         return self.fingerprint_of(self.weights_sha256)
 
     def fingerprint_of(self, weights_sha256: str | None) -> str:
-        """The fingerprint with a file of weights of this hash, whatever is in the file now; None for a tag."""
+        """The fingerprint for a given SHA-256 of the file of weights; None for a tag."""
         identity = {
             "clip": self.clip or ("" if weights_sha256 else DEFAULT_CLIP),
             "weights": weights_sha256 or self.weights,
@@ -76,12 +78,12 @@ class EncoderSpec:
 
     @property
     def in_file(self) -> bool:
-        """Whether the weights are a file of the user's, rather than a tag or the bundled ones."""
+        """Whether the weights are a file of the user, not a tag or the bundled weights."""
         return self.pretrained != DEMO and is_weights_file(self.weights)
 
     @property
     def weights_sha256(self) -> str | None:
-        """The hash of the file of weights, bundled or of the user's; None where a tag names them.
+        """SHA-256 of the file of weights, bundled or of the user; None for a tag.
 
         Raises:
             VtgError: the file cannot be read.
@@ -91,7 +93,7 @@ class EncoderSpec:
 
     @property
     def present(self) -> bool:
-        """Whether the weights are on this disk, so that nothing has to be downloaded."""
+        """Whether the weights are available locally, without a download."""
         weights = self.weights
         if is_weights_file(weights):
             return Path(weights).is_file()
@@ -105,7 +107,7 @@ class EncoderSpec:
 
 def _sha256(path: Path) -> str:
     try:
-        if not path.is_file():  # a pipe or a device would be read without end
+        if not path.is_file():  # reading a pipe or a device might never end
             raise VtgError(f"{path}: no such file of CLIP weights; give a file or a tag")
         return file_sha256(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Run a CLIP's text tower over sentences, without their padding where it has no effect."""
+"""Run CLIP's text tower on sentences, without padding tokens where these have no effect."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["encode_tokens", "real_length"]
+__all__ = ["encode_tokens", "unpadded_length"]
 
 
-def real_length(tokens: Tensor, end: int) -> int:
-    """How many of a sentence's tokens, [context], are real: up to and including the first end token."""
+def unpadded_length(tokens: Tensor, end: int) -> int:
+    """Number of tokens of a sentence [context] without padding: up to and including the first end token."""
     ends = (tokens == end).nonzero()
     return int(ends[0]) + 1 if len(ends) else len(tokens)
 
 
 def encode_tokens(clip: nn.Module, tokens: Tensor, longest: int, layers: int) -> tuple[list[Tensor], Tensor]:
-    """Runs the text tower.
+    """Run the text tower.
 
-    In a tower whose tokens see none after them, what follows the longest sentence changes nothing, and is left out: of
-    CLIP's 77 places a usual query fills a dozen.
+    With causal attention, tokens after the longest sentence have no effect and are left out: a typical query has a
+    dozen tokens, and CLIP's context 77.
 
     Args:
-        clip: an open_clip model, whose text tower gives its layers.
+        clip: an open_clip model whose text tower exposes its layers.
         tokens: int64 [M, context], on its device.
-        longest: real tokens of the longest sentence.
-        layers: K, how many of the last blocks are wanted.
+        longest: tokens of the longest sentence, without padding.
+        layers: K, how many of the last blocks to return.
 
     Returns:
         K × [M, L, C] after each of the last blocks, before the final norm, earliest first, L at least `longest`; and
         the embeddings [M, E], of any length.
     """
-    if _reads_forward_only(clip):
+    if _is_causal(clip):
         return _encode_real_tokens(clip, tokens[:, :longest], layers)
     output = clip.forward_intermediates(  # type: ignore[operator]
         text=tokens, text_indices=layers, text_output_fmt="NLC"
@@ -39,10 +39,10 @@ def encode_tokens(clip: nn.Module, tokens: Tensor, longest: int, layers: int) ->
     return list(output["text_intermediates"]), output["text_features"]
 
 
-def _reads_forward_only(clip: nn.Module) -> bool:
+def _is_causal(clip: nn.Module) -> bool:
     from open_clip.model import CLIP
 
-    # A text tower that is a module of its own may be a model of another kind, which open_clip only wraps.
+    # A text tower in a separate module may be another kind of model that open_clip wraps.
     return isinstance(clip, CLIP) and clip.attn_mask is not None and clip.text_pool_type in ("argmax", "eos")
 
 

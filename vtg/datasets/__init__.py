@@ -1,4 +1,10 @@
-"""The six benchmarks and the demo world as samples, and what models predict for them."""
+"""Read annotations and predictions of the six benchmarks and the demo data set.
+
+Inputs are files in their published formats; outputs are `Sample`s (query, video, windows, ratings) with the `Problem`s
+of a file, and `Prediction`s. Read `samples` (data classes), `annotations` (detects the format and calls the readers
+`moments`, `charades`, `ego4d` and `rated`) and `predictions`. `splits` has the published splits of domains; `files` and
+`fields` read lines and check values.
+"""
 
 from vtg.datasets.annotations import DATASETS, RATED_DATASETS, load_samples, read_annotations, samples_of
 from vtg.datasets.moments import CLIP_SECONDS

@@ -1,4 +1,4 @@
-"""Which form an annotation file has: reads any of the benchmarks' files, or one's own, into samples."""
+"""Read annotation files of all benchmarks, and custom ones, into samples; the format is detected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vtg.errors import VtgError
 __all__ = ["DATASETS", "RATED_DATASETS", "load_samples", "read_annotations", "samples_of"]
 
 DATASETS = ("qvhighlights", "charades", "tacos", "ego4d", "youtube", "tvsum", "demo")
-RATED_DATASETS = ("youtube", "tvsum")  # clips rated as a whole, in domains; the others have queries with windows
+RATED_DATASETS = ("youtube", "tvsum")  # with rated clips, in domains; the others have queries with windows
 
 _RATED_SAMPLES: Mapping[str, Callable[[Mapping[str, Any], int, str | None], Sample]] = {
     "youtube": youtube_sample,
@@ -27,41 +27,41 @@ _RATED_SAMPLES: Mapping[str, Callable[[Mapping[str, Any], int, str | None], Samp
 
 
 def load_samples(path: Path, dataset: str | None = None) -> list[Sample]:
-    """The samples of an annotation file.
+    """Read the samples of an annotation file.
 
     Args:
-        path: QVHighlights' `highlight_*_release.jsonl` and JSON lines like it (Charades-STA, TACoS, Ego4D-NLQ, one's
-            own); Charades-STA's text lines with the CSV of lengths beside them; Ego4D's `nlq_*.json`;
+        path: QVHighlights' `highlight_*_release.jsonl` and JSON lines in this format (Charades-STA, TACoS, Ego4D-NLQ,
+            custom data); Charades-STA's text lines with the CSV of lengths beside them; Ego4D's `nlq_*.json`;
             `youtube_anno.json`, `tvsum_anno.json` and their JSON lines. Each of them may be gzipped.
-        dataset: one of `DATASETS`, to be sure that the file is what it is taken for; recognised from the file if None.
+        dataset: one of `DATASETS`, to check that the file belongs to it; None to detect it.
 
     Returns:
         In the order of the file. Windows that are reversed, have no length or reach beyond the video are left as they
         are.
 
     Raises:
-        VtgError: the file cannot be read, is of another data set, or a line of it is wrong.
+        VtgError: the file cannot be read, is of another data set, or contains an invalid line.
     """
     return samples_of(read_annotations(path, dataset))
 
 
 def samples_of(annotations: Annotations) -> list[Sample]:
-    """The samples of annotations in which nothing is wrong but what training mends.
+    """The samples of annotations without problems that training cannot repair.
 
     Raises:
         VtgError: the first problem, and how many more there are; or there is no sample.
     """
-    fatal = [problem for problem in annotations.problems if not problem.is_mended]
+    fatal = [problem for problem in annotations.problems if not problem.is_repaired]
     if fatal:
         more = f" (and {len(fatal) - 1} more like it)" if len(fatal) > 1 else ""
-        raise VtgError(f"{fatal[0]}{more}; mend the file or leave the line out")
+        raise VtgError(f"{fatal[0]}{more}; correct the file or remove the line")
     if not annotations.samples:
-        raise VtgError(f"{annotations.path}: no annotations in it; check that it is the file you mean")
+        raise VtgError(f"{annotations.path}: contains no annotations; check the path")
     return list(annotations.samples)
 
 
 def read_annotations(path: Path, dataset: str | None = None) -> Annotations:
-    """The samples of an annotation file and everything that is wrong with it, for those who want to see all of it.
+    """Read the samples of an annotation file and all its problems.
 
     Args:
         path: as for `load_samples`.
@@ -71,7 +71,7 @@ def read_annotations(path: Path, dataset: str | None = None) -> Annotations:
         VtgError: the file cannot be read, or is of another data set.
     """
     if dataset is not None and dataset not in DATASETS:
-        raise VtgError(f"there is no data set {dataset!r}; known are {', '.join(DATASETS)}")
+        raise VtgError(f"unknown data set {dataset!r}; available are {', '.join(DATASETS)}")
     path = Path(path)
     found, samples, problems = _parsed(path, read_text(path))
     if dataset is not None and (found or dataset in RATED_DATASETS) and found != dataset and (samples or not problems):
@@ -85,7 +85,7 @@ def read_annotations(path: Path, dataset: str | None = None) -> Annotations:
 
 
 def _parsed(path: Path, text: str) -> tuple[str | None, list[Sample], list[Problem]]:
-    """Data set as the form of the file tells (None for lines of queries and windows), samples, problems."""
+    """Data set by the format of the file (None for JSON lines with windows), samples, problems."""
     document = json_document(text)
     if document is not None and "videos" in document:
         return ("ego4d", *ego4d_samples(path, document))
@@ -137,7 +137,7 @@ def _repeated(path: Path, samples: list[Sample]) -> Iterator[Problem]:
     for sample in samples:
         if sample.query_id in lines:
             first = f", first on line {lines[sample.query_id]}" if sample.line else ""
-            yield Problem(path, sample.line, f"query {sample.query_id}: the id is there twice{first}")
+            yield Problem(path, sample.line, f"query {sample.query_id}: duplicate id{first}")
         else:
             lines[sample.query_id] = sample.line
 
@@ -154,4 +154,4 @@ def _odd_windows(path: Path, sample: Sample) -> Iterator[Problem]:
         elif start < 0 or start >= sample.duration:
             reason = f"window [{start:g}, {end:g}] starts outside the video of {sample.duration:g} s"
         if reason:
-            yield Problem(path, sample.line, f"query {sample.query_id}: {reason}", is_mended=True)
+            yield Problem(path, sample.line, f"query {sample.query_id}: {reason}", is_repaired=True)

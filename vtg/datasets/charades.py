@@ -1,4 +1,4 @@
-"""Charades-STA as it was published: text lines `VIDEO START END##sentence`, and a CSV file with the videos' lengths."""
+"""Read Charades-STA in its published format: lines `VIDEO START END##sentence`, and a CSV file of video lengths."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from vtg.errors import VtgError
 
 __all__ = ["TRAINING_QUERIES", "charades_samples", "find_durations", "looks_like_charades"]
 
-TRAINING_QUERIES = (
-    12404  # query ids of the test file count on from here, as in the JSON-lines form and the published features
-)
+TRAINING_QUERIES = 12404  # first query id of the test file, as in the JSON lines and the published features
 
 _LINE = re.compile(r"(?P<video>\S+)\s+(?P<start>\S+)\s+(?P<end>\S+?)\s*##(?P<query>.*)")
 _ID_COLUMNS = ("id", "vid", "video_id", "video")
@@ -26,19 +24,19 @@ _LENGTH_COLUMNS = ("length", "duration", "seconds")
 
 
 def looks_like_charades(text: str) -> bool:
-    """Whether the first line has the published form."""
+    """Whether the first line has the published format."""
     _, line = next(lines_of(text), (0, ""))
     return _LINE.fullmatch(line) is not None
 
 
 def charades_samples(path: Path, text: str) -> tuple[list[Sample], list[Problem]]:
-    """Samples from the published text lines.
+    """Read samples from the published text lines.
 
     Query ids count the lines from 0 in a training file and from `TRAINING_QUERIES` in a file with "test" in its name.
-    Windows that reach beyond the video end with it, as in the JSON-lines form.
+    Windows are clipped to the video, as in the JSON lines.
 
     Raises:
-        VtgError: no CSV file with the videos' lengths lies beside the file, or it is damaged.
+        VtgError: there is no CSV file of video lengths beside the file, or it is damaged.
     """
     lengths = find_durations(path)
     try:
@@ -57,7 +55,7 @@ def charades_samples(path: Path, text: str) -> tuple[list[Sample], list[Problem]
 
 
 def find_durations(path: Path) -> Path:
-    """The CSV file with the videos' lengths beside the text lines: `Charades_v1_{train,test}.csv`, or any like it.
+    """Find the CSV file of video lengths beside the text lines: `Charades_v1_{train,test}.csv` or similar.
 
     Raises:
         VtgError: there is none.

@@ -1,4 +1,4 @@
-"""Ego4D's own files of natural-language queries, `nlq_*.json`: videos, their clips, and the queries on these."""
+"""Read Ego4D's files of natural-language queries, `nlq_*.json`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["ego4d_samples"]
 
 
 def ego4d_samples(path: Path, document: Mapping[str, Any]) -> tuple[list[Sample], list[Problem]]:
-    """Samples from Ego4D's document: the "video" of a sample is the clip, its times count from the clip's start.
+    """Read samples from Ego4D's document; the "video" of a sample is the clip, and times are relative to its start.
 
-    The query id is the annotation's id, an underscore and the place of the query among that annotation's queries.
-    Queries without words, of which the release has some, are passed over as everywhere.
+    The query id is the annotation's id, an underscore and the index of the query in that annotation. Empty queries,
+    which occur in the release, are skipped, as is common.
     """
     samples: list[Sample] = []
     problems: list[Problem] = []
@@ -48,7 +48,7 @@ def _sample(clip: Mapping[str, Any], query: Mapping[str, Any], query_id: str) ->
     if duration <= 0:
         raise MalformedError(f"its clip is {duration:g} s long")
     windows = None
-    if "clip_start_sec" in query and "clip_end_sec" in query:  # the test part is published without
+    if "clip_start_sec" in query and "clip_end_sec" in query:  # missing in the test split
         start = fields.number(query["clip_start_sec"], "clip_start_sec")
         windows = np.array([[start, fields.number(query["clip_end_sec"], "clip_end_sec")]])
     return Sample(fields.text(clip, "clip_uid"), query_id, fields.text(query, "query"), duration, windows=windows)

@@ -1,4 +1,4 @@
-"""What a well-formed value is: turns JSON values into numbers, texts and arrays, or says why it cannot."""
+"""Convert and check JSON values: ids, texts, numbers and arrays."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vtg.datasets.samples import QueryId
 
 __all__ = ["MalformedError", "number", "numbers", "optional", "query_id", "shown", "table", "text"]
 
-_SHOWN_CHARACTERS = 40
-_TOO_LARGE = 1e300  # beyond are infinities, NaN (which compares as false) and whole numbers that no float holds
+_MAX_SHOWN_CHARACTERS = 40
+_MAX_NUMBER = 1e300  # excludes infinity, NaN (compares as false) and integers too large for a float
 
 
 class MalformedError(ValueError):
-    """A value that is not what its field promises; the message says which and why, and follows "file:line: "."""
+    """A field has an invalid value; the message follows "file:line: "."""
 
 
 def shown(value: object) -> str:
-    """A value as it stands in the file, short enough for one line."""
+    """The representation of a value, shortened for an error message."""
     written = repr(value)
-    return written if len(written) <= _SHOWN_CHARACTERS else f"{written[: _SHOWN_CHARACTERS - 1]}…"
+    return written if len(written) <= _MAX_SHOWN_CHARACTERS else f"{written[: _MAX_SHOWN_CHARACTERS - 1]}…"
 
 
 def optional(record: Mapping[str, Any], name: str) -> Any:
-    """The value of a field; None if it is absent, null or (as pandas writes a missing value) NaN."""
+    """The value of a field; None if it is missing, null or NaN (pandas' missing value)."""
     value = record.get(name)
     return None if isinstance(value, float) and math.isnan(value) else value
 
@@ -59,7 +59,7 @@ def number(value: object, name: str) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise MalformedError(f"{name} must be a number, not {shown(value)}")
-    if not abs(value) < _TOO_LARGE:
+    if not abs(value) < _MAX_NUMBER:
         raise MalformedError(f"{name} is {shown(value)}")
     return float(value)
 
@@ -68,8 +68,8 @@ def numbers(values: object, name: str) -> NDArray[np.float64]:
     """[n] finite numbers from a list."""
     if not isinstance(values, list):
         raise MalformedError(f"{name} must be a list of numbers, not {shown(values)}")
-    # One pass over the types is quick; only a list that fails is looked at value by value, to name the culprit.
-    if set(map(type, values)) <= {float, int} and all(map(_TOO_LARGE.__gt__, map(abs, values))):
+    # One pass over the types is fast; values are checked one by one only to name the invalid one.
+    if set(map(type, values)) <= {float, int} and all(map(_MAX_NUMBER.__gt__, map(abs, values))):
         return np.array(values, dtype=float)
     for place, value in enumerate(values):
         number(value, f"{name}[{place}]")
@@ -77,7 +77,7 @@ def numbers(values: object, name: str) -> NDArray[np.float64]:
 
 
 def table(rows: object, name: str, columns: int | None = None) -> NDArray[np.float64]:
-    """[rows, columns] finite numbers from a list of lists, all as long as the first, or as `columns` says."""
+    """[rows, columns] finite numbers from a list of lists; None: as many columns as the first row."""
     if not isinstance(rows, list):
         raise MalformedError(f"{name} must be a list of lists of numbers, not {shown(rows)}")
     for place, row in enumerate(rows):

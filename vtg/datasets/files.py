@@ -1,4 +1,4 @@
-"""How records lie in a file: JSON lines or one JSON document, plain or gzipped, with line numbers."""
+"""Read text files, plain or gzipped, as JSON lines with line numbers or as one JSON document."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from vtg.text import read_json
 
 __all__ = ["json_document", "json_records", "lines_of", "read_text"]
 
-MOST_BYTES = 128 << 20  # of text; the largest annotations that are published have 30 MB
+MAX_TEXT_BYTES = 128 << 20  # the largest published annotations have 30 MB
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, unpacked if it is gzipped, whatever its name.
+    """Read a UTF-8 file; it is decompressed if it is gzipped, whatever its name.
 
     Raises:
-        VtgError: the file is not there, cannot be read, or is not text.
+        VtgError: the file does not exist, cannot be read, or is not text.
     """
     check_regular(path)
     try:
         with path.open("rb") as plain:
             is_packed = plain.read(2) == b"\x1f\x8b"
             plain.seek(0)
-            # Not all at once: a few MB of a gzip file can hold more than memory does.
-            content = (gzip.GzipFile(fileobj=plain) if is_packed else plain).read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise VtgError(f"{path}: holds more than {MOST_BYTES >> 20} MiB of text; divide it, or check the file")
+            # Limited, as a few MB of gzip can decompress to more than the memory.
+            content = (gzip.GzipFile(fileobj=plain) if is_packed else plain).read(MAX_TEXT_BYTES + 1)
+        if len(content) > MAX_TEXT_BYTES:
+            raise VtgError(f"{path}: holds more than {MAX_TEXT_BYTES >> 20} MiB of text; divide it, or check the file")
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise VtgError(f"{path}: there is no such file; check the path") from None
@@ -44,9 +44,9 @@ def read_text(path: Path) -> str:
 
 
 def json_document(text: str) -> dict[str, Any] | None:
-    """The text as one JSON object that spans several records, or None if it is something else (JSON lines, plain text).
+    """Parse the text as one JSON object of several records; None for other formats (JSON lines, plain text).
 
-    A single JSON line that is itself a record, which names its query or its video, is not a document.
+    A single record, with the id of a query or a video, is not a document.
     """
     try:
         document = read_json(text)
@@ -56,15 +56,15 @@ def json_document(text: str) -> dict[str, Any] | None:
 
 
 def lines_of(text: str) -> Iterator[tuple[int, str]]:
-    """Line number from 1 and content of every line that is not empty."""
-    # Not splitlines(): it also breaks at characters like U+2028, which may stand inside a JSON string.
+    """Line number, from 1, and content of every non-empty line."""
+    # Not splitlines(), which also splits at characters like U+2028 inside JSON strings.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, line.strip()
 
 
 def json_records(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Line number and object of every JSON line; in place of the object, the reason why there is none."""
+    """Line number and object of every JSON line; an error message in place of an invalid object."""
     for number, line in lines_of(text):
         try:
             record = read_json(line)

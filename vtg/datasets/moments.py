@@ -1,4 +1,4 @@
-"""The JSON lines of QVHighlights, which Charades-STA, TACoS, Ego4D-NLQ, the demo world and people's own data share."""
+"""Read JSON lines in the format of QVHighlights, also used for Charades-STA, TACoS, Ego4D-NLQ, demo and custom data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vtg.datasets.samples import Sample
 
 __all__ = ["CLIP_SECONDS", "clip_grid", "moment_sample"]
 
-CLIP_SECONDS = 2.0  # length of a rated clip
+CLIP_SECONDS = 2.0  # of a rated clip
 
 _RATERS = 3
-_HIGHEST_SUM = 12.0  # three raters, marks up to 4
+_MAX_SUM = 12.0  # three raters with marks up to 4
 
 
 def moment_sample(record: Mapping[str, Any], line: int) -> Sample:
@@ -26,7 +26,7 @@ def moment_sample(record: Mapping[str, Any], line: int) -> Sample:
     Args:
         record: `qid`, `vid`, `query` and `duration`; optional `relevant_windows`, and `relevant_clip_ids` with
             `saliency_scores`, three marks of 0…4 for each relevant clip of two seconds. Other fields are ignored.
-        line: where it stands.
+        line: its line number.
 
     Raises:
         MalformedError: a field is missing or wrong.
@@ -45,7 +45,7 @@ def moment_sample(record: Mapping[str, Any], line: int) -> Sample:
             duration=duration,
             windows=None if windows is None else fields.table(windows, "relevant_windows", columns=2),
             ratings=ratings,
-            saliency=None if ratings is None else ratings.sum(axis=1) / _HIGHEST_SUM,
+            saliency=None if ratings is None else ratings.sum(axis=1) / _MAX_SUM,
             clips=None if ratings is None else clip_grid(len(ratings)),
             line=line,
         )
@@ -54,7 +54,7 @@ def moment_sample(record: Mapping[str, Any], line: int) -> Sample:
 
 
 def clip_grid(count: int) -> NDArray[np.float64]:
-    """[count, 2] start and end, in seconds, of clips of two seconds that follow each other from 0."""
+    """[count, 2] start and end in seconds of consecutive clips of two seconds, from 0."""
     starts = CLIP_SECONDS * np.arange(count)
     return np.stack([starts, starts + CLIP_SECONDS], axis=1)
 
@@ -66,7 +66,7 @@ def _ratings(record: Mapping[str, Any], duration: float) -> NDArray[np.float64] 
     if clip_ids is None and scores is None:
         return None
     if clip_ids is None or scores is None:
-        raise MalformedError("relevant_clip_ids and saliency_scores belong together, only one of them is there")
+        raise MalformedError("relevant_clip_ids and saliency_scores must be given together")
     marks = fields.table(scores, "saliency_scores", columns=_RATERS)
     clips = fields.numbers(clip_ids, "relevant_clip_ids")
     if len(clips) != len(marks):

@@ -1,4 +1,4 @@
-"""Prediction files: one line a query with its windows and saliency, or saliency by video."""
+"""Read prediction files: JSON lines with windows and saliency per query, or saliency by video."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Prediction", "load_predictions"]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says to one query.
+    """Prediction of a model for one query.
 
     Attributes:
         query_id: as in the file; the video's id in files of saliency by video.
         windows: [N, 3] start s, end s and score, in the order of the file; None if the file has none.
         saliency: [clips] any scale; None if the file has none.
-        line: where it stands in its file, from 1; 0 where the file has no lines.
+        line: line number in the file, from 1; 0 for a file without lines.
     """
 
     query_id: QueryId
@@ -37,7 +37,7 @@ class Prediction:
 
 
 def load_predictions(path: Path) -> list[Prediction]:
-    """The predictions of a file, plain or gzipped.
+    """Read the predictions of a file, plain or gzipped.
 
     Args:
         path: JSON lines with `qid` (or, where a video has one query, `vid`), `pred_relevant_windows` [[start, end,
@@ -48,8 +48,8 @@ def load_predictions(path: Path) -> list[Prediction]:
         In the order of the file.
 
     Raises:
-        VtgError: the file cannot be read, or something in it is wrong: the first such line, the query, and how many
-            more.
+        VtgError: the file cannot be read, or is invalid: with the first invalid line, its query, and the number of
+            others.
     """
     path = Path(path)
     predictions: list[Prediction] = []
@@ -71,10 +71,10 @@ def load_predictions(path: Path) -> list[Prediction]:
         predictions.append(prediction)
     if reasons:
         line, reason = reasons[0]
-        more = f" (and {len(reasons) - 1} more wrong)" if len(reasons) > 1 else ""
+        more = f" (and {len(reasons) - 1} more invalid)" if len(reasons) > 1 else ""
         raise VtgError(f"{path}{f':{line}' if line else ''}: {reason}{more}")
     if not predictions:
-        raise VtgError(f"{path}: no predictions in it; expected JSON lines with qid and pred_relevant_windows")
+        raise VtgError(f"{path}: contains no predictions; expected JSON lines with qid and pred_relevant_windows")
     return predictions
 
 
@@ -106,7 +106,9 @@ def _prediction(record: Mapping[str, Any], line: int) -> Prediction:
 def _windows(rows: object) -> NDArray[np.float64]:
     windows = fields.table(rows, "pred_relevant_windows", columns=3)
     if not len(windows):
-        raise MalformedError("pred_relevant_windows is empty; every query needs a window, if one of score 0")
+        raise MalformedError(
+            "pred_relevant_windows is empty; every query needs at least one window, which may have a score of 0"
+        )
     reversed_rows = np.flatnonzero(windows[:, 1] < windows[:, 0])
     if reversed_rows.size:
         start, end = windows[reversed_rows[0], :2]

@@ -1,4 +1,4 @@
-"""Videos whose clips were rated as a whole, without a query's windows: YouTube Highlights and TVSum."""
+"""Read the videos with rated clips of YouTube Highlights and TVSum."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vtg.datasets.splits import domain_of
 __all__ = ["rated_dataset", "tvsum_sample", "youtube_sample"]
 
 _TVSUM_RATERS = 20
-_TVSUM_LOWEST, _TVSUM_HIGHEST = 1.0, 5.0
-_TITLE = 5  # where YouTube Highlights keeps a video's title in `info`
+_TVSUM_MIN, _TVSUM_MAX = 1.0, 5.0
+_TITLE_INDEX = 5  # of a video's title in `info` of YouTube Highlights
 
 
 def rated_dataset(record: Mapping[str, Any]) -> str | None:
-    """Which of the two data sets an entry belongs to by its fields: "youtube", "tvsum", or None for neither."""
+    """The data set of an entry, detected by its fields: "youtube", "tvsum", or None for neither."""
     if "match" in record:
         return "youtube"
     ratings = record.get("anno", record.get("label"))
@@ -32,13 +32,13 @@ def rated_dataset(record: Mapping[str, Any]) -> str | None:
 
 
 def tvsum_sample(record: Mapping[str, Any], line: int, video_id: str | None = None) -> Sample:
-    """One TVSum video.
+    """Read one TVSum video.
 
     Args:
         record: `anno` or `label`, [clips][20] marks of 1…5 for clips of two seconds; `title` or `query`; in JSON lines
             `vid`. The duration is that of the clips: the `duration` of the JSON lines counts clips, not seconds.
-        line: where it stands.
-        video_id: the key that the entry stands under in a JSON document.
+        line: its line number.
+        video_id: the key of the entry in a JSON document.
 
     Raises:
         MalformedError: a field is missing or wrong.
@@ -49,10 +49,10 @@ def tvsum_sample(record: Mapping[str, Any], line: int, video_id: str | None = No
         ratings = fields.table(record.get(name), name, columns=_TVSUM_RATERS)
         if not len(ratings):
             raise MalformedError(f"{name} is empty")
-        wrong = ratings[(ratings < _TVSUM_LOWEST) | (ratings > _TVSUM_HIGHEST)]
+        wrong = ratings[(ratings < _TVSUM_MIN) | (ratings > _TVSUM_MAX)]
         if wrong.size:
             raise MalformedError(f"a rating of {wrong[0]:g}; marks go from 1 to 5")
-        saliency = (ratings.mean(axis=1) - _TVSUM_LOWEST) / (_TVSUM_HIGHEST - _TVSUM_LOWEST)
+        saliency = (ratings.mean(axis=1) - _TVSUM_MIN) / (_TVSUM_MAX - _TVSUM_MIN)
         domain, split = domain_of("tvsum", video_id)
         return Sample(
             video_id=video_id,
@@ -71,13 +71,13 @@ def tvsum_sample(record: Mapping[str, Any], line: int, video_id: str | None = No
 
 
 def youtube_sample(record: Mapping[str, Any], line: int, video_id: str | None = None) -> Sample:
-    """One YouTube Highlights video.
+    """Read one YouTube Highlights video.
 
     Args:
         record: `match`, [clips] of -1, 0 or 1 (JSON lines may have `label`, [clips][1] of 0 or 1, instead); `clip`,
             [clips][2] first and last frame; `fps` and `frames`; the title in `info`, or a `query`; in JSON lines `vid`.
-        line: where it stands.
-        video_id: the key that the entry stands under in a JSON document.
+        line: its line number.
+        video_id: the key of the entry in a JSON document.
 
     Raises:
         MalformedError: a field is missing or wrong.
@@ -107,7 +107,7 @@ def _match(record: Mapping[str, Any]) -> NDArray[np.float64]:
     if "match" in record:
         match = fields.numbers(record["match"], "match")
     else:
-        # The JSON-lines form keeps only whether a clip matches.
+        # The JSON lines contain only whether a clip matches.
         match = 2 * fields.table(record.get("label"), "label", columns=1)[:, 0] - 1
     if not len(match):
         raise MalformedError("no annotated clip")
@@ -118,7 +118,7 @@ def _match(record: Mapping[str, Any]) -> NDArray[np.float64]:
 
 
 def _clips(record: Mapping[str, Any], count: int) -> NDArray[np.float64] | None:
-    """[count, 2] the clips in seconds; None in a file that does not say where they are."""
+    """[count, 2] the clips in seconds; None if the file does not contain their positions."""
     if "clip" not in record:
         return None
     clips = fields.table(record["clip"], "clip", columns=2)
@@ -137,7 +137,7 @@ def _duration(record: Mapping[str, Any], clips: NDArray[np.float64] | None) -> f
 
 def _positive(record: Mapping[str, Any], name: str) -> float:
     value = record.get(name)
-    if isinstance(value, str):  # the published file writes the number of frames as a text
+    if isinstance(value, str):  # the published file has the number of frames as a string
         try:
             value = float(value)
         except ValueError:
@@ -150,6 +150,11 @@ def _positive(record: Mapping[str, Any], name: str) -> float:
 
 def _title(record: Mapping[str, Any]) -> str:
     info = record.get("info")
-    if isinstance(info, list) and len(info) > _TITLE and isinstance(info[_TITLE], str) and info[_TITLE].strip():
-        return str(info[_TITLE])
+    if (
+        isinstance(info, list)
+        and len(info) > _TITLE_INDEX
+        and isinstance(info[_TITLE_INDEX], str)
+        and info[_TITLE_INDEX].strip()
+    ):
+        return str(info[_TITLE_INDEX])
     return fields.text(record, "title", "query", "domain")

@@ -1,4 +1,4 @@
-"""What a benchmark consists of, whatever file it came from: typed samples, and what is wrong."""
+"""Data classes of annotations: samples, and problems of a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Split: TypeAlias = Literal["train", "val"]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One query on one video, with what the annotators said; what a file does not say is None.
+    """One query on one video with its annotations; missing ones are None.
 
     Attributes:
         video_id: the video's name in its data set.
@@ -32,7 +32,7 @@ class Sample:
         clips: [clips, 2] start and end of the rated clips in seconds.
         domain: "BK", "dog", … in the data sets that have domains.
         split: the published part of its domain that the video belongs to.
-        line: where the sample stands in its file, from 1; 0 where the file has no lines.
+        line: line number in the file, from 1; 0 for a file without lines.
     """
 
     video_id: str
@@ -50,19 +50,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong in a file.
+    """A problem in a file.
 
     Attributes:
         path: the file.
-        line: from 1; 0 where the file has no lines or the whole of it is meant.
-        reason: what is wrong, with the query's id where it has one.
-        is_mended: whether training copes with it (a reversed window is turned round), so that the sample is kept.
+        line: from 1; 0 for a file without lines, or the whole file.
+        reason: a description, with the query's id if known.
+        is_repaired: whether training repairs it (as a reversed window), so that the sample is kept.
     """
 
     path: Path
     line: int
     reason: str
-    is_mended: bool = False
+    is_repaired: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.reason}" if self.line else f"{self.path}: {self.reason}"
@@ -74,10 +74,9 @@ class Annotations:
 
     Attributes:
         path: the file.
-        dataset: the data set, as given or as the file's form tells; None for JSON lines of queries and windows, which
-            several data sets share.
-        samples: in the order of the file, without those that have a problem that is not mended.
-        problems: what is wrong, in the order of the file.
+        dataset: the data set, as given or detected; None for JSON lines with windows, which several data sets share.
+        samples: in the order of the file, without those with a problem that is not repaired.
+        problems: in the order of the file.
     """
 
     path: Path

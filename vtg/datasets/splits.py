@@ -1,4 +1,4 @@
-"""Which videos of YouTube Highlights and TVSum belong to which domain, and to which part of it."""
+"""Published domains and splits of YouTube Highlights and TVSum."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def domains(dataset: str) -> tuple[str, ...]:
 
 
 def videos_of(dataset: str, domain: str, split: Split) -> tuple[str, ...]:
-    """The ids of a domain's videos, in their published order; some have no annotation and are not used."""
+    """The video ids of a split of a domain, in their published order; some have no annotation and are not used."""
     return tuple(_splits(dataset)[domain][split])
 
 
 def domain_of(dataset: str, video_id: str) -> tuple[str | None, Split | None]:
-    """The domain and the part of it that a video belongs to; (None, None) for a video of no published split."""
+    """The domain and split of a video; (None, None) if it is in no published split."""
     return _places(dataset).get(video_id, (None, None))
 
 

@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from vtg.demo.scenes import long_scene, make_scene, split_seed
     from vtg.demo.sentences import Sentence, Truth, choose_sentences, true_sentences, truth
     from vtg.demo.videos import (
-        DemoSample,
         DemoVideo,
         annotate,
-        make_sample,
         make_videos,
         write_annotations,
         write_video,
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLIP_SECONDS",
-    "DemoSample",
     "DemoVideo",
     "Description",
     "Order",
@@ -40,7 +37,6 @@ __all__ = [
     "clip_path",
     "head_path",
     "long_scene",
-    "make_sample",
     "make_scene",
     "make_videos",
     "split_seed",
@@ -54,7 +50,6 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "CLIP_SECONDS": "world",
-        "DemoSample": "videos",
         "DemoVideo": "videos",
         "Description": "descriptions",
         "Order": "descriptions",
@@ -66,7 +61,6 @@ __getattr__, __dir__ = lazy_names(
         "annotate": "videos",
         "choose_sentences": "sentences",
         "long_scene": "scenes",
-        "make_sample": "videos",
         "make_scene": "scenes",
         "make_videos": "videos",
         "split_seed": "scenes",

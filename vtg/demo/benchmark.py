@@ -1,28 +1,34 @@
-"""The demo world as a data set: videos, annotations and a library of features, rendered when they are first needed."""
+"""Make the demo data set: videos, annotations and a library of their features, where they are not there yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vtg.library.settings import Storage
+from vtg.progress import Reporter, silent
 from vtg.recipes import Recipe
 
-__all__ = ["prepare_demo"]
+if TYPE_CHECKING:
+    from vtg.demo.videos import DemoVideo
+    from vtg.models.specs import ModelSpec
+
+__all__ = ["index_demo", "prepare_demo"]
 
 DEMO_VIDEOS = 40  # of the demo data set
 DEMO_SENTENCES = 8  # asked about each
 
 
 def prepare_demo(
-    recipe: Recipe, split: str, progress: Callable[[str, float, float], None], device: str | None = None
+    recipe: Recipe, split: str, progress: Reporter = silent, device: str | None = None
 ) -> tuple[Path, Path]:
     """Make the demo data set, as far as it is not there: videos, annotations, and a library of them.
 
     Args:
         recipe: the demo's.
         split: "train", "val" or "test".
-        progress: told of every step: what, how much, of how much.
+        progress: told of every frame that is rendered, and of every step of indexing.
         device: that the videos are encoded on; None takes the best there is.
 
     Returns:
@@ -32,7 +38,6 @@ def prepare_demo(
         VtgError: no such split, or the folder cannot be written to.
     """
     from vtg.demo import make_videos
-    from vtg.library.library import Library
 
     folder = recipe.data.folder / split
     videos = make_videos(
@@ -40,10 +45,37 @@ def prepare_demo(
         split,
         DEMO_VIDEOS,
         sentences=DEMO_SENTENCES,
-        progress=lambda done, total: progress("rendering", done, total),
+        progress=progress,
     )
-    kept = Storage("float16", keep_layers=True)
-    library = Library(folder / "library", "demo", device, storage=kept, encoding="float32")
-    paths = [video.path for video in videos]
-    library.add(paths, lambda step: progress("indexing", step.videos_done, step.videos))
-    return library.folder, folder / "annotations.jsonl"
+    library = index_demo(folder / "library", videos, "demo", progress, device)
+    return library, folder / "annotations.jsonl"
+
+
+def index_demo(
+    folder: Path,
+    videos: Iterable[DemoVideo],
+    model: ModelSpec | str,
+    progress: Reporter,
+    device: str | None = None,
+) -> Path:
+    """Index demo videos with CLIP's layers, so that any head can be trained or evaluated on them.
+
+    Args:
+        folder: of the library; videos that are in it already are skipped.
+        videos: rendered videos.
+        model: whose CLIP encodes them, in float32.
+        progress: called while videos are indexed.
+        device: that CLIP runs on; None takes the best there is.
+
+    Returns:
+        The library's folder.
+
+    Raises:
+        VtgError: the folder cannot be written to, or holds a library of another CLIP.
+    """
+    from vtg.library.library import Library
+
+    storage = Storage("float16", keep_layers=True)
+    library = Library(folder, model, device, storage=storage, encoding="float32")
+    library.add([video.path for video in videos], progress)
+    return library.folder

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vtg.demo.scene import Scene
 from vtg.demo.scenes import make_scene, split_seed
 from vtg.demo.sentences import Sentence, choose_sentences, truth
 from vtg.errors import VtgError
 from vtg.files.whole import write_whole
+from vtg.progress import Progress, Reporter, silent
 from vtg.video.process import feed, ffmpeg_binary
 
-__all__ = ["DemoSample", "DemoVideo", "annotate", "make_sample", "make_videos", "write_annotations", "write_video"]
+__all__ = ["DemoVideo", "annotate", "make_videos", "write_annotations", "write_video"]
 
 _FRAME_RATE = 10
 
@@ -39,23 +39,6 @@ class DemoVideo:
     sentences: tuple[Sentence, ...]
 
 
-@dataclass(frozen=True)
-class DemoSample:
-    """A scene as a model sees it, without a file.
-
-    Attributes:
-        scene: where it comes from.
-        frames: uint8 [clips, height, width, 3], the middle of every 2-second clip.
-        sentences: true somewhere in the scene.
-        annotations: QVHighlights' fields of each sentence.
-    """
-
-    scene: Scene
-    frames: NDArray[np.uint8]
-    sentences: tuple[Sentence, ...]
-    annotations: tuple[dict[str, Any], ...]
-
-
 def make_videos(
     folder: str | Path,
     split: str = "demo",
@@ -68,7 +51,7 @@ def make_videos(
     width: int = 320,
     height: int = 240,
     frame_rate: int = _FRAME_RATE,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Reporter = silent,
 ) -> list[DemoVideo]:
     """Renders videos of a split, and `annotations.jsonl` beside them.
 
@@ -86,7 +69,7 @@ def make_videos(
         width: pixels, even.
         height: pixels, even.
         frame_rate: frames a second.
-        progress: called with the number of frames written so far and in all.
+        progress: told of every frame that is written.
 
     Returns:
         The videos in order.
@@ -102,43 +85,22 @@ def make_videos(
     }
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(round(scene.duration * frame_rate) for scene in scenes.values())
-    tell = progress or (lambda done, total: None)
     done = 0
     videos = []
     for name, scene in scenes.items():
         path = folder / f"{name}.mp4"
         if not path.exists():
-            write_video(scene, path, width, height, frame_rate, partial(_tell_more, tell, done, total))
+            write_video(scene, path, width, height, frame_rate, partial(_report_more, progress, done, total))
         done += round(scene.duration * frame_rate)
-        tell(done, total)
-        videos.append(DemoVideo(path, scene, tuple(_ask(scene, sentences))))
+        progress(Progress("rendering", done, total, "frames"))
+        asked = choose_sentences(scene, sentences, np.random.default_rng([scene.seed, 2]))
+        videos.append(DemoVideo(path, scene, tuple(asked)))
     write_annotations(videos, folder / "annotations.jsonl")
     return videos
 
 
-def make_sample(split: str, index: int, *, sentences: int = 8, width: int = 320, height: int = 240) -> DemoSample:
-    """Makes one scene's frames at 0.5 a second and its annotations, without a video file: for training.
-
-    Args:
-        split: as for `make_videos`.
-        index: the scene's number within the split.
-        sentences: how many at most.
-        width: pixels of a frame.
-        height: pixels of a frame.
-
-    Raises:
-        VtgError: an unknown split.
-    """
-    scene = make_scene(split_seed(split, index))
-    asked = tuple(_ask(scene, sentences))
-    frames = np.stack([scene.frame(float(time), width, height) for time in scene.clip_times])
-    name = f"{split}_{index:05d}"
-    fields = tuple(annotate(scene, name, sentence, number) for number, sentence in enumerate(asked))
-    return DemoSample(scene, frames, asked, fields)
-
-
-def _tell_more(tell: Callable[[int, int], None], before: int, total: int, written: int) -> None:
-    tell(before + written, total)
+def _report_more(progress: Reporter, before: int, total: int, state: Progress) -> None:
+    progress(replace(state, done=before + state.done, total=total))
 
 
 def annotate(scene: Scene, video_id: str, sentence: Sentence, query_id: int) -> dict[str, Any]:
@@ -174,7 +136,7 @@ def write_video(
     width: int = 320,
     height: int = 240,
     frame_rate: int = _FRAME_RATE,
-    progress: Callable[[int], None] | None = None,
+    progress: Reporter = silent,
 ) -> None:
     """Renders a scene into an MP4 file (H.264, 4:2:0), which appears only when it is whole.
 
@@ -184,7 +146,7 @@ def write_video(
         width: pixels, even.
         height: pixels, even.
         frame_rate: frames a second.
-        progress: called with the number of frames written so far.
+        progress: told of every frame that is written.
 
     Raises:
         VtgError: odd sizes, or ffmpeg fails.
@@ -195,13 +157,11 @@ def write_video(
         _encode(_frames(scene, width, height, frame_rate, progress), beside, width, height, frame_rate)
 
 
-def _frames(
-    scene: Scene, width: int, height: int, frame_rate: int, progress: Callable[[int], None] | None
-) -> Iterator[bytes]:
-    for index in range(round(scene.duration * frame_rate)):
+def _frames(scene: Scene, width: int, height: int, frame_rate: int, progress: Reporter) -> Iterator[bytes]:
+    count = round(scene.duration * frame_rate)
+    for index in range(count):
         yield scene.frame(index / frame_rate, width, height).tobytes()
-        if progress is not None:
-            progress(index + 1)
+        progress(Progress("rendering", index + 1, count, "frames"))
 
 
 def _encode(frames: Iterator[bytes], path: Path, width: int, height: int, frame_rate: int) -> None:
@@ -212,7 +172,3 @@ def _encode(frames: Iterator[bytes], path: Path, width: int, height: int, frame_
     status, said = feed(command, frames)
     if status != 0:
         raise VtgError(f"{path}: ffmpeg could not write the video: {said.strip() or 'it gave no reason'}")
-
-
-def _ask(scene: Scene, count: int) -> list[Sentence]:
-    return choose_sentences(scene, count, np.random.default_rng([scene.seed, 2]))

@@ -1,7 +1,8 @@
-"""Run a model over a benchmark, write its predictions, and score them.
+"""Run models on benchmarks, write their predictions, and score them.
 
-`run` is the order of it all: `sources` give the features (training reads the same), `grounding` asks heads about them,
-`unfinished` keeps what is done, `scoring` makes figures.
+Inputs are a recipe and features (cached arrays or a library); outputs are a file of predictions and its figures. Read
+`run` (the whole sequence), `sources` (features, also for training), `heads` (loaded heads with the recipe's settings),
+`grounding` (predictions for a data set), `partial` (predictions of an interrupted run) and `scoring`.
 """
 
 from vtg.evaluation.grounding import CacheGrounder, LibraryGrounder

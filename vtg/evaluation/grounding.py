@@ -1,4 +1,4 @@
-"""Ground the queries of a data set by named models: by heads from cached features, by heads or CLIP from a library."""
+"""Ground the queries of a data set with named models, from cached features or from a library."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ __all__ = ["CacheGrounder", "LibraryGrounder", "SampleGrounder", "ground_samples
 def ground_samples(
     head: R2Head, source: FeatureSource, samples: Sequence[Sample], fps: float | None
 ) -> list[Grounding]:
-    """Ground the queries of one video by a head, from layers, whole as far as the method allows.
+    """Ground the queries of one video with a head, from layers, without windows up to `WHOLE_FRAMES`.
 
-    A head that reads fewer layers than there are was trained on the last ones.
+    A head with fewer layers than the features uses the last ones.
 
     Args:
         head: in eval mode.
         source: of the features.
         samples: of one video.
-        fps: frames a second; None for as many as the video has frames for its duration.
+        fps: frames a second; None to derive it from the number of frames and the duration.
 
     Raises:
-        VtgError: features are missing, damaged or of another CLIP than the head's.
+        VtgError: features are missing, damaged, or not of the head's CLIP.
     """
     import torch
 
@@ -59,7 +59,7 @@ class SampleGrounder(Protocol):
     """Grounds the queries of a data set."""
 
     def check(self, model: str, sample: Sample) -> str:
-        """Raise a VtgError where a query cannot be asked; else digest the features that its answer depends on."""
+        """A digest of the features for a query; raises a VtgError if it cannot be grounded."""
 
     def ground(self, model: str, samples: Sequence[Sample]) -> list[Grounding]:
         """Ground the queries of one video."""
@@ -69,31 +69,31 @@ class SampleGrounder(Protocol):
 
 
 class CacheGrounder:
-    """Grounds by heads from cached features.
+    """Grounds with heads from cached features.
 
     Args:
         source: of the features.
-        data: the recipe's.
-        heads: what is asked.
+        data: section of the recipe.
+        heads: to evaluate.
     """
 
     def __init__(self, source: PublishedSource, data: DataRecipe, heads: Heads) -> None:
         self._source = source
         self._data = data
         self._heads = heads
-        self._fingerprints: dict[str, str] = {}  # of the videos, which have many queries each
+        self._fingerprints: dict[str, str] = {}  # per video
 
     def check(self, model: str, sample: Sample) -> str:
-        """Look at the files of a query and its video.
+        """Check the files of a query and its video.
 
         Returns:
             A digest of both.
 
         Raises:
-            VtgError: features are missing or damaged, or the model has no head that reads them.
+            VtgError: features are missing or damaged, or the model has no head for them.
         """
         if self._heads.find(model) is None:
-            raise VtgError(f"{model}: grounds by CLIP's embeddings, which cached features lack; give a library")
+            raise VtgError(f"{model}: needs CLIP's embeddings, which cached features lack; give a library")
         if sample.video_id not in self._fingerprints:
             self._source.video(sample.video_id)
             self._fingerprints[sample.video_id] = file_fingerprint(self._source.video_file(sample.video_id))
@@ -124,12 +124,12 @@ class CacheGrounder:
         return VideoFeatures(fps, sample.duration, layers, name=sample.video_id)
 
     def _fps(self, head_fps: float | None) -> float | None:
-        """Frames a second; rated videos without a rate have one frame an annotated clip."""
+        """Frames per second; rated videos without a rate have one frame per annotated clip."""
         is_rated = self._data.dataset in RATED_DATASETS
         return self._data.fps if self._data.fps is not None or is_rated else head_fps
 
     def _largest(self, samples: Sequence[Sample]) -> Path:
-        """The file of the largest values among those of a video and its queries; infinity and NaN are larger still."""
+        """The file with the largest absolute value among those of a video and its queries; NaN counts as infinity."""
         files = {self._source.video_file(samples[0].video_id): 4}
         files |= {self._source.query_file(sample): 3 for sample in samples}
 
@@ -141,11 +141,11 @@ class CacheGrounder:
 
 
 class LibraryGrounder:
-    """Grounds by heads, or by CLIP alone, from what a library keeps of its videos.
+    """Grounds with heads, or with CLIP only, from the features in a library.
 
     Args:
         source: of the features.
-        heads: what is asked, beside CLIP alone.
+        heads: to evaluate.
     """
 
     def __init__(self, source: LibrarySource, heads: Heads) -> None:
@@ -155,20 +155,20 @@ class LibraryGrounder:
         self._stores: dict[str | None, LibraryFeatures] = {}
 
     def check(self, model: str, sample: Sample) -> str:
-        """Look at what is kept of a query's video.
+        """Check the stored features of a query's video.
 
         Returns:
             A digest of it and of the library's CLIP.
 
         Raises:
-            VtgError: the video is not in the library, or the model cannot be asked by what is kept of it.
+            VtgError: the video is not in the library, or its stored features are not sufficient for the model.
         """
-        from vtg.grounding.windows import check_askable
+        from vtg.grounding.windows import check_groundable
 
         grounder, features = self._grounder(model), self._features(model, sample)
         used = ""
         if grounder.head is not None:
-            check_askable(grounder.head, features, whole=True)
+            check_groundable(grounder.head, features, whole=True)
             if features.layers is None and features.projection is not None:
                 used = f"projection {features.projection.values.dtype} of {self._stores[model].head_fingerprint}"
         header = read_header(self._source.library.features.path(self._source.key(sample.video_id)))
@@ -178,7 +178,7 @@ class LibraryGrounder:
         """Ground the queries of one video.
 
         Raises:
-            VtgError: the video is not in the library, or the model cannot be asked by what is kept of it.
+            VtgError: the video is not in the library, or its stored features are not sufficient for the model.
         """
         from vtg.grounding.windows import ground_with_head
 
@@ -198,7 +198,7 @@ class LibraryGrounder:
         return self._features(None, sample)
 
     def _features(self, model: str | None, sample: Sample) -> VideoFeatures:
-        """What is kept of a video, with its projection for a head."""
+        """The stored features of a video, with its projection for a head."""
         from vtg.library.stored_features import LibraryFeatures
 
         if model not in self._stores:
@@ -210,24 +210,24 @@ class LibraryGrounder:
         return self._stores[model].open(self._source.key(sample.video_id), sample.video_id)
 
     def _grounder(self, model: str) -> Grounder:
-        """What answers by a model; the encoder is the library's for all of them."""
+        """The grounder of a model, with the library's encoder."""
         from vtg.grounding.grounder import Grounder
 
         if model not in self._grounders:
             library, head = self._source.library, self._heads.find(model)
-            if reads := self._heads.whose_clip(model):
+            if reads := self._heads.clip_source(model):
                 agree_on_model(library.folder, reads)
             self._grounders[model] = Grounder(library.encoder, head, library.model.fps)
         return self._grounders[model]
 
 
 def sample_grounder(source: PublishedSource | LibrarySource, data: DataRecipe, heads: Heads) -> SampleGrounder:
-    """What grounds the queries of a data set.
+    """The grounder for a source of features.
 
     Args:
         source: from `vtg.evaluation.sources.open_features`.
-        data: the recipe's.
-        heads: what is asked.
+        data: section of the recipe.
+        heads: to evaluate.
     """
     if isinstance(source, LibrarySource):
         return LibraryGrounder(source, heads)

@@ -1,4 +1,4 @@
-"""The heads that are evaluated: loaded once, on their device, with the settings that the recipe gives them."""
+"""Load the heads to evaluate, with the settings of the recipe."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Heads", "evaluation_config", "full_precision", "head_digest"]
 
-# What a published checkpoint does not say, by the recipe's key.
-LEFT_OPEN = {"data.fps": "rate", "evaluation.unit": "unit", "evaluation.nms": "suppression"}
+# Settings that published checkpoints do not contain, by the recipe's key.
+UNSTATED_SETTINGS = {"data.fps": "rate", "evaluation.unit": "unit", "evaluation.nms": "suppression"}
 
 
 class Heads:
-    """The heads of an evaluation, by the names of their models.
+    """Heads by model name; each is loaded once.
 
     Args:
-        recipe: whose rate, unit, suppression and windows they are used with.
-        like: a model of the registry, whose settings a checkpoint that has none gets.
-        device: "cuda", "mps" or "cpu"; None takes the best there is.
-        pretrained: weights of the CLIP of checkpoints, where they have to be named by the user.
+        recipe: determines rate, unit, suppression and windows.
+        like: a published model whose settings are used for checkpoints without settings.
+        device: "cuda", "mps" or "cpu"; None for the best available.
+        pretrained: weights of the CLIP of checkpoints, if the user has to name them.
 
     Raises:
         VtgError: there is no such device here, or no such model.
@@ -49,7 +49,7 @@ class Heads:
         self._guessed: set[str] = set()
 
     def spec(self, model: str) -> ModelSpec:
-        """What a model is made of.
+        """The components of a model.
 
         Raises:
             VtgError: there is no such model, or the CLIP of a checkpoint has to be named.
@@ -57,10 +57,10 @@ class Heads:
         return model_spec(model, pretrained=None if model in available_models() else self._pretrained)
 
     def find(self, model: str) -> R2Head | None:
-        """The head of a model, in eval mode, with the configuration that it is evaluated with; None for CLIP alone.
+        """The head of a model, in eval mode, with its configuration for the evaluation; None for CLIP only.
 
         Raises:
-            VtgError: there is no such model, or nothing says with which settings its head is evaluated.
+            VtgError: there is no such model, or the settings of its head are unknown.
         """
         if model not in self._heads:
             self._heads[model] = None if self.spec(model).head is None else self._load(model)
@@ -77,15 +77,15 @@ class Heads:
         head.config = evaluation_config(self._recipe, head.config, model, self._like_settings)
         return head.to(self._device)
 
-    def whose_clip(self, model: str) -> ModelSpec | str | None:
-        """The model whose CLIP one reads: its own, or that of the model it is like; None where nothing says."""
+    def clip_source(self, model: str) -> ModelSpec | str | None:
+        """The model whose CLIP is used: the model itself, or the one given by `like`; None if unknown."""
         if model in self._guessed:
             return self.like
         return self.spec(model) if self._pretrained and model not in available_models() else model
 
 
 def head_digest(head: R2Head) -> str:
-    """The SHA-256 of a head's parameters, in 64 hex digits: a copy of its file under another name has the same."""
+    """The SHA-256 of a head's parameters, in 64 hex digits, independent of its file name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(head.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -94,19 +94,19 @@ def head_digest(head: R2Head) -> str:
 
 
 def evaluation_config(recipe: Recipe, config: HeadConfig, model: str, like: dict[str, Any] | None = None) -> HeadConfig:
-    """The configuration that a head is evaluated with: what the recipe states, else what the head's file says.
+    """The configuration of a head for the evaluation: values of the recipe, else those of the head's file.
 
     Args:
         recipe: of the benchmark.
         config: of the head, from its file.
         model: its name or checkpoint, for errors.
-        like: settings of a published head, for a file that says nothing of them.
+        like: settings of a published head, for a file without settings.
 
     Raises:
-        VtgError: the file says nothing of a setting, and neither `like` nor the recipe does; or a value that cannot be.
+        VtgError: a setting is in neither the file, `like` nor the recipe; or a value is invalid.
     """
     if like is not None and not config.guessed:
-        raise VtgError(f"{model}: has its settings inside; --like is for checkpoints that say nothing of them")
+        raise VtgError(f"{model}: contains its settings; --like is for checkpoints without settings")
     values = dict(like or {})
     if recipe.data.fps is not None:
         values["fps"] = recipe.data.fps
@@ -115,18 +115,18 @@ def evaluation_config(recipe: Recipe, config: HeadConfig, model: str, like: dict
     if recipe.states("evaluation.nms"):
         values["nms"] = recipe.evaluation.nms
     if recipe.states("evaluation.nms") or recipe.states("evaluation.nms_threshold"):
-        values["nms_threshold"] = recipe.evaluation.nms_threshold  # one belongs to the other
+        values["nms_threshold"] = recipe.evaluation.nms_threshold  # belongs to nms
     for key in ("window_seconds", "step_seconds"):
         if recipe.states(f"model.{key}"):
             values[key] = getattr(recipe.model, key)
     if config.guessed and like is None:
-        # Windows are what unit and suppression are for: a highlight-only head has none.
-        asked = LEFT_OPEN if config.moment_retrieval else {"data.fps": LEFT_OPEN["data.fps"]}
+        # Unit and suppression apply to windows, which a highlight-only head does not predict.
+        asked = UNSTATED_SETTINGS if config.moment_retrieval else {"data.fps": UNSTATED_SETTINGS["data.fps"]}
         if open_keys := [key for key in asked if not recipe.states(key)]:
             what = ", ".join(asked[key] for key in open_keys)
             raise VtgError(
-                f"{model}: says nothing of its {what}; name the published head that it is like with --like, "
-                f"or state {', '.join(open_keys)} in the recipe or with --set"
+                f"{model}: does not contain its {what}; name a published head with the same settings with --like, "
+                f"or set {', '.join(open_keys)} in the recipe or with --set"
             )
     try:
         return replace(config, **values, guessed=False)
@@ -136,7 +136,7 @@ def evaluation_config(recipe: Recipe, config: HeadConfig, model: str, like: dict
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Inside, convolutions on a GPU are computed in float32, which TensorFloat-32 would round to 10 bits."""
+    """A context in which convolutions on a GPU use float32 instead of TensorFloat-32."""
     import torch
 
     before = torch.backends.cudnn.allow_tf32

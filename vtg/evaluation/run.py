@@ -1,4 +1,4 @@
-"""The order of an evaluation: from a recipe and features to a file of predictions and its figures."""
+"""Evaluate a model: from a recipe and features to a file of predictions and its figures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from vtg.datasets import QueryId, Sample, load_predictions
 from vtg.errors import VtgError
 from vtg.evaluation.grounding import SampleGrounder, sample_grounder
 from vtg.evaluation.heads import Heads, full_precision, head_digest
+from vtg.evaluation.partial import Identity, PartialPredictions
 from vtg.evaluation.scoring import Scores, score_predictions, with_summary_figures
 from vtg.evaluation.sources import open_features, with_rate_of
-from vtg.evaluation.unfinished import Identity, Unfinished
 from vtg.features.store import VideoFeatures
 from vtg.grounding.window_layout import WHOLE_FRAMES
+from vtg.progress import Progress, Reporter, silent
 from vtg.recipes import Recipe, load_recipe
 from vtg.summary.choosing import edge_times
 from vtg.summary.shots import video_shots
@@ -30,18 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "default_model", "evaluate"]
 
-SUMMARISED = "tvsum"  # the data set whose figures include those of summaries
-
-Progress = Callable[[int, int], None]  # queries done, queries in all
+SUMMARY_DATASET = "tvsum"  # the data set with summary figures
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation gave.
+    """Result of an evaluation.
 
     Attributes:
-        predictions: the file, as the QVHighlights server accepts it.
-        scores: its figures; None where the annotations have no truth (QVHighlights' test part).
+        predictions: the file, in the format of the QVHighlights server.
+        scores: its figures; None if the annotations have no ground truth (QVHighlights' test split).
     """
 
     predictions: Path
@@ -55,36 +54,36 @@ def evaluate(
     annotations: Path | None = None,
     model: str | None = None,
     split: str | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Reporter = silent,
     *,
     like: str | None = None,
     device: str | None = None,
     pretrained: str | None = None,
-    note: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
     """Ground all queries of a benchmark, write the predictions, and score them.
 
-    Each video is asked whole up to 1,024 frames, as in training; a longer one in windows. The recipe's rate, unit and
-    suppression hold; what a recipe of one's own does not state is as the head's file says.
+    Videos of up to 1,024 frames are not divided, as in training; longer ones are, into windows. The recipe's rate, unit
+    and suppression are used; values that a recipe does not state are those of the head's file.
 
-    A run that was stopped goes on where it was: what is finished lies beside ``out`` until all of it is, and is used
-    only if heads, features, settings and queries are the same.
+    An interrupted run is resumed: finished predictions are kept in a file beside ``out``, and used only if heads,
+    features, settings and queries are the same.
 
     Args:
-        recipe: with its domains, where it has some: each by its own head.
+        recipe: with its domains, if any, each of which has its own head.
         features: a folder in the published layout, or a library.
         out: the file of predictions to write.
-        annotations: their file, or a folder with the recipe's files; the recipe's folder where None.
-        model: what grounds; None for the recipe's published head (of each domain its own).
-        split: the part; the recipe's where None.
+        annotations: their file, or a folder with the recipe's files; None for the recipe's folder.
+        model: to evaluate; None for the recipe's published head (one per domain).
+        split: None for the recipe's.
         progress: told of every video.
-        like: a model of the registry, whose settings a checkpoint that says nothing of them gets.
-        device: "cuda", "mps" or "cpu"; None takes the best there is.
-        pretrained: weights of the CLIP of a library, where they have to be named by the user.
-        note: told, in one line, of what a person may want to know.
+        like: a published model whose settings are used for a checkpoint without settings.
+        device: "cuda", "mps" or "cpu"; None for the best available.
+        pretrained: weights of a library's CLIP, if the user has to name them.
+        warn: callback for one-line messages to the user.
 
     Raises:
-        VtgError: annotations, features or model are missing or do not fit.
+        VtgError: annotations, features or model are missing or do not match.
     """
     if annotations is not None and annotations.is_dir():
         recipe = replace(recipe, data=replace(recipe.data, folder=annotations))
@@ -97,9 +96,9 @@ def evaluate(
     identity = _identity(recipe, samples, models, heads)
     checked = {sample.query_id: grounder.check(models[sample.query_id], sample) for sample in samples}
     try:
-        with Unfinished(out, identity, checked, note) as unfinished, full_precision():
-            _ground(samples, models, grounder, unfinished, progress)
-            unfinished.finish()
+        with PartialPredictions(out, identity, checked, warn) as partial, full_precision():
+            _ground(samples, models, grounder, partial, progress)
+            partial.finish()
     except OSError as error:
         reason = error.strerror or error
         raise VtgError(f"{error.filename or out}: {reason}; make room, then the same command goes on") from error
@@ -109,11 +108,11 @@ def evaluate(
 def _scores(
     dataset: str, samples: Sequence[Sample], out: Path, annotations: Path | None, grounder: SampleGrounder
 ) -> Scores | None:
-    """The figures of a file of predictions; None where the annotations have no truth."""
+    """The figures of a file of predictions; None if the annotations have no ground truth."""
     if not any(sample.windows is not None or sample.ratings is not None for sample in samples):
         return None
     scores = score_predictions(load_predictions(out), samples, dataset, out.name, out, annotations)
-    if dataset == SUMMARISED:
+    if dataset == SUMMARY_DATASET:
         scores = with_summary_figures(scores, lambda sample: _shots(grounder.video(sample)))
     return scores
 
@@ -123,12 +122,12 @@ def _shots(video: VideoFeatures) -> np.ndarray:
 
 
 def default_model(recipe: Recipe) -> str:
-    """The model that a recipe is evaluated with where none is named: its published head, or the demo's own."""
+    """The default model of a recipe: its published head, or the demo model."""
     return DEMO if recipe.name == DEMO else f"r2-{recipe.name}"
 
 
 def _models(recipe: Recipe, samples: Sequence[Sample], model: str | None) -> dict[QueryId, str]:
-    """The model that grounds each query."""
+    """The model for each query."""
     if model is not None or not recipe.members:
         return {sample.query_id: model or default_model(recipe) for sample in samples}
     by_domain = {load_recipe(member).data.domain: f"r2-{member}" for member in recipe.members}
@@ -136,7 +135,7 @@ def _models(recipe: Recipe, samples: Sequence[Sample], model: str | None) -> dic
 
 
 def _identity(recipe: Recipe, samples: Sequence[Sample], models: Mapping[QueryId, str], heads: Heads) -> Identity:
-    """What all predictions of a run depend on, whatever the files are called."""
+    """Digests of everything that all predictions of a run depend on."""
     found = [head for name in dict.fromkeys(models.values()) if (head := heads.find(name)) is not None]
     data = recipe.data
     settings = [data.dataset, data.domain, data.fps, WHOLE_FRAMES, *(asdict(head.config) for head in found)]
@@ -156,23 +155,23 @@ def _ground(
     samples: Sequence[Sample],
     models: Mapping[QueryId, str],
     grounder: SampleGrounder,
-    unfinished: Unfinished,
-    progress: Progress,
+    partial: PartialPredictions,
+    progress: Reporter,
 ) -> None:
-    """Make the predictions that are not there yet, video by video."""
+    """Compute the missing predictions, video by video."""
     videos: dict[str, list[Sample]] = {}
     for sample in samples:
-        if sample.query_id not in unfinished.done:
+        if sample.query_id not in partial.done:
             videos.setdefault(sample.video_id, []).append(sample)
     for queries in videos.values():
-        progress(len(unfinished.done), len(samples))
+        progress(Progress("evaluating", len(partial.done), len(samples), "queries"))
         groundings = grounder.ground(models[queries[0].query_id], queries)
-        unfinished.add([_prediction(sample, own) for sample, own in zip(queries, groundings, strict=True)])
-    progress(len(samples), len(samples))
+        partial.add([_prediction(sample, own) for sample, own in zip(queries, groundings, strict=True)])
+    progress(Progress("evaluating", len(samples), len(samples), "queries"))
 
 
 def _prediction(sample: Sample, grounding: Grounding) -> dict[str, Any]:
     fields = grounding.to_dict(sample.query_id, sample.video_id)
-    if not grounding.moments:  # a highlight-only head predicts no windows, which is not the same as none found
+    if not grounding.moments:  # a highlight-only head, which does not predict windows
         del fields["pred_relevant_windows"]
     return fields

@@ -1,4 +1,4 @@
-"""Features of a data set's videos and queries, for training and evaluation: cached arrays, or a library."""
+"""Sources of features for training and evaluation: cached arrays, or a library."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["FeatureSource", "LibrarySource", "PublishedSource", "open_features",
 
 
 class FeatureSource(Protocol):
-    """The layers of videos and queries, mapped from the disk.
+    """The layers of videos and queries, memory-mapped.
 
     Attributes:
-        clip: open_clip's name of the CLIP that made them and its weights, where the files say.
-        fps: frames a second, where the files say.
+        clip: open_clip's name of the CLIP and its weights; None if unknown.
+        fps: frames per second; None if unknown.
     """
 
     clip: tuple[str | None, str] | None
@@ -42,17 +42,17 @@ class FeatureSource(Protocol):
         """One query's [L, K, Cq]."""
 
     def video_name(self, video_id: str) -> str:
-        """What to call a video's features in an error."""
+        """Name of a video's features for error messages."""
 
     def query_name(self, sample: Sample) -> str:
-        """What to call a query's features in an error."""
+        """Name of a query's features for error messages."""
 
-    def remember_queries(self, samples: Iterable[Sample]) -> None:
-        """Have the queries of samples at hand, which will be asked for often."""
+    def cache_queries(self, samples: Iterable[Sample]) -> None:
+        """Prepare the features of queries that will be read repeatedly."""
 
 
 class PublishedSource:
-    """Cached features in the published layout: one `.npy` a video and one a query, so that no CLIP is needed.
+    """Cached features in the published layout: one `.npy` per video and per query; no CLIP is needed.
 
     Args:
         data: the recipe's, with `folder` where the features are.
@@ -96,24 +96,24 @@ class PublishedSource:
         """The file."""
         return str(self.query_file(sample))
 
-    def remember_queries(self, samples: Iterable[Sample]) -> None:
-        """They are mapped as they are asked for."""
+    def cache_queries(self, samples: Iterable[Sample]) -> None:
+        """No effect: files are mapped when they are read."""
 
 
 class LibrarySource:
-    """A library that has the data set's videos; its CLIP encodes the queries.
+    """A library with the data set's videos; its CLIP encodes the queries.
 
     Args:
-        folder: the library's; its files are named by video id.
-        data: the recipe's, whose rate the library must have.
-        device: that the CLIP runs on; None takes the best there is.
-        pretrained: weights of the CLIP, where the library's own have to be named by the user.
+        folder: of the library; its files are named by video id.
+        data: section of the recipe; the library must have its rate.
+        device: for the CLIP; None for the best available.
+        pretrained: weights of the CLIP, if the user has to name them.
 
     Raises:
         VtgError: the library is damaged, or has another rate.
 
     Attributes:
-        library: it.
+        library: the open library.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class LibrarySource:
         self.fps: float | None = self.library.model.fps
 
     def key(self, video_id: str) -> FeatureKey:
-        """What a video's features are filed under.
+        """The key of a video's features.
 
         Raises:
             VtgError: the library has no such video.
@@ -149,7 +149,7 @@ class LibrarySource:
         """
         layers = self.library.features.open(self.key(video_id)).layers
         if layers is None:
-            raise VtgError(f"{self.library.folder}: does not keep layers; index its videos again with --keep-layers")
+            raise VtgError(f"{self.library.folder}: contains no layers; index its videos again with --keep-layers")
         return layers if isinstance(layers, np.ndarray) else layers[:]
 
     def query(self, sample: Sample) -> np.ndarray:
@@ -166,7 +166,7 @@ class LibrarySource:
         """The library and the query."""
         return f"{self.library.folder}: query {sample.query_id}"
 
-    def remember_queries(self, samples: Iterable[Sample]) -> None:
+    def cache_queries(self, samples: Iterable[Sample]) -> None:
         """Encode the queries of samples, each distinct text once, and keep them as float16."""
         texts = list(dict.fromkeys(sample.query for sample in samples))
         encoded = self.library.encoder.encode_texts(texts)
@@ -178,13 +178,13 @@ class LibrarySource:
 def open_features(
     folder: Path, data: DataRecipe, device: str | None = None, pretrained: str | None = None
 ) -> PublishedSource | LibrarySource:
-    """Features in the published layout, or a library.
+    """Open features in the published layout, or a library.
 
     Args:
-        folder: of either.
-        data: the recipe's.
-        device: that a library's CLIP runs on; None takes the best there is.
-        pretrained: weights of a library's CLIP, where they have to be named by the user.
+        folder: of the features or the library.
+        data: section of the recipe.
+        device: for a library's CLIP; None for the best available.
+        pretrained: weights of a library's CLIP, if the user has to name them.
 
     Raises:
         VtgError: the folder is neither, or the library has another rate than the recipe.
@@ -197,7 +197,7 @@ def open_features(
 
 
 def with_rate_of(folder: Path, recipe: Recipe) -> Recipe:
-    """A recipe that does not say its rate, with that of the library that its features are in.
+    """Set the rate of a recipe without one to that of the library with its features.
 
     Raises:
         VtgError: the library's settings are damaged.

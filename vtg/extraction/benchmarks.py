@@ -86,7 +86,7 @@ def _work(
     videos: str | None,
     split: str | None,
 ) -> Work:
-    problems = [str(problem) for file in annotations for problem in file.problems if not problem.is_mended]
+    problems = [str(problem) for file in annotations for problem in file.problems if not problem.is_repaired]
     samples = [
         (file.path, sample) for file in annotations for sample in file.samples if _is_wanted(sample, data, split)
     ]

@@ -18,12 +18,12 @@ import numpy as np
 
 from vtg.clip.specs import EncoderSpec
 from vtg.errors import VideoError, VtgError
-from vtg.extraction.decoding import open_video
 from vtg.extraction.jobs import VideoJob
 from vtg.extraction.output import Output
 from vtg.extraction.plan import Plan
 from vtg.extraction.records import Elsewhere, OutputSettings, Step, VideoRecord
-from vtg.extraction.remote import is_url
+from vtg.extraction.remote import is_url, open_job
+from vtg.features.decoding import failure_reason
 from vtg.features.store import EncodedChunk
 
 if TYPE_CHECKING:
@@ -49,8 +49,20 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Frames:
-    """A stretch of a video on its way to be encoded; the chunks are the batches."""
+class _Stretch:
+    """A stretch of a video on its way from stage to stage.
+
+    Attributes:
+        task: the job.
+        duration: of the whole video, seconds.
+        content: content key of the file, where it is wanted.
+        first: number of its first frame.
+        is_last: whether the video ends with it.
+        chunks: decoded frames that are to be encoded; the chunks are the batches.
+        encoded: features that are to be written; None where there are no frames.
+        length: frames that have been written.
+        failure: why the video cannot be done; "" where it can.
+    """
 
     task: _Task
     duration: float = 0.0
@@ -58,15 +70,9 @@ class _Frames:
     first: int = 0
     is_last: bool = True
     chunks: tuple[Chunk, ...] = ()
+    encoded: EncodedChunk | None = None
+    length: int = 0
     failure: str = ""
-
-
-@dataclass(frozen=True)
-class _Features:
-    """A stretch of a video on its way to be written."""
-
-    frames: _Frames
-    chunk: EncodedChunk | None
 
 
 @dataclass
@@ -270,65 +276,50 @@ def _decode(row: dict[str, Any], size: int, with_content: bool) -> Iterator[dict
     """The stretches of one video; the last may be a failure."""
     task: _Task = row["task"]
     try:
-        with open_video(task.job, size, with_content) as video:
+        with open_job(task.job, size, with_content) as video:
+            stretch = _Stretch(task, video.info.duration, video.content)
             first = 0
             chunks: list[Chunk] = []
             for chunk in video.chunks:
                 if len(chunks) == SEGMENT_CHUNKS:
-                    yield {"frames": _Frames(task, video.duration, video.content, first, False, tuple(chunks))}
+                    yield {"stretch": replace(stretch, first=first, is_last=False, chunks=tuple(chunks))}
                     first += sum(len(times) for times, _ in chunks)
                     chunks = []
                 chunks.append(chunk)
-            yield {"frames": _Frames(task, video.duration, video.content, first, True, tuple(chunks))}
-    except VideoError as error:
-        yield {"frames": _Frames(task, failure=error.reason)}
+            yield {"stretch": replace(stretch, first=first, chunks=tuple(chunks))}
     except VtgError as error:
-        yield {"frames": _Frames(task, failure=str(error))}
+        yield {"stretch": _Stretch(task, failure=failure_reason(error))}
 
 
 class _Encode:
     """One encoder of the pool."""
 
     def __init__(self, spec: EncoderSpec, device: str) -> None:
-        from vtg.extraction.encoders import load_encoder, single_threaded
+        import torch
+
+        from vtg.extraction.encoders import load_encoder
 
         if device == "cpu":
-            single_threaded().__enter__()  # for as long as this worker lives
+            torch.set_num_threads(1)  # of this worker, a process of its own; why, says `use_one_thread`
         self._encoder = load_encoder(spec, device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        from vtg.features.pipeline import encode_chunk
+        from vtg.features.pipeline import encode_chunks, encode_now
 
-        frames: _Frames = row["frames"]
-        encoded = [encode_chunk(self._encoder, *chunk) for chunk in frames.chunks]
-        chunk = None
-        if encoded:
-            chunk = EncodedChunk(
-                np.concatenate([part.times for part in encoded]),
-                np.concatenate([part.layers for part in encoded]),
-                np.concatenate([part.embedding for part in encoded]),
-                np.concatenate([part.miniatures for part in encoded]),
-            )
-        return {"features": _Features(replace(frames, chunks=()), chunk)}
+        stretch: _Stretch = row["stretch"]
+        parts = list(encode_chunks(stretch.chunks, functools.partial(encode_now, self._encoder)))
+        return {"stretch": replace(stretch, chunks=(), encoded=_joined(parts) if parts else None)}
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """A stretch that was written."""
-
-    task: _Task
-    duration: float
-    content: str
-    first: int
-    length: int
-    is_last: bool
+def _joined(parts: list[EncodedChunk]) -> EncodedChunk:
+    fields = vars(parts[0])
+    return EncodedChunk(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields})
 
 
 def _write(row: dict[str, Any], where: tuple[str, OutputSettings]) -> dict[str, Any]:
     """Write a short video whole, or one stretch of a long one."""
-    features: _Features = row["features"]
     with _opened(where) as output:
-        return {"result": _written(output, features.frames, features.chunk)}
+        return {"result": _written(output, row["stretch"])}
 
 
 @contextlib.contextmanager
@@ -342,18 +333,17 @@ def _opened(where: tuple[str, OutputSettings]) -> Iterator[Output]:
         output.place.claims.close()
 
 
-def _written(output: Output, frames: _Frames, chunk: EncodedChunk | None) -> VideoRecord | _Stretch:
-    job, size = frames.task.job, frames.task.source_bytes
-    if frames.failure:
-        return output.write_failure(job, size, frames.failure)
-    if chunk is not None and not (frames.first == 0 and frames.is_last):
-        output.write_segment(job, frames.first, chunk)
-        return _Stretch(frames.task, frames.duration, frames.content, frames.first, len(chunk.times), frames.is_last)
+def _written(output: Output, stretch: _Stretch) -> VideoRecord | _Stretch:
+    job, size, encoded = stretch.task.job, stretch.task.source_bytes, stretch.encoded
+    if stretch.failure:
+        return output.write_failure(job, size, stretch.failure)
+    if encoded is not None and not (stretch.first == 0 and stretch.is_last):
+        output.write_segment(job, stretch.first, encoded)
+        return replace(stretch, encoded=None, length=len(encoded.times))
     try:
-        chunks = [] if chunk is None else [chunk]
-        return output.write_video(job, size, frames.duration, frames.content, chunks)
+        return output.write_video(job, size, stretch.duration, stretch.content, [] if encoded is None else [encoded])
     except VideoError as error:
-        return output.write_failure(job, size, error.reason)
+        return output.write_failure(job, size, failure_reason(error))
 
 
 def _join(video: _LongVideo, where: tuple[str, OutputSettings]) -> VideoRecord:

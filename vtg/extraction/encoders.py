@@ -7,7 +7,6 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from types import TracebackType
 from typing import TypeVar
 
@@ -21,11 +20,13 @@ from vtg.features.store import EncodedChunk
 from vtg.video import Chunk
 from vtg.video.limits import MAX_THREADS
 
-__all__ = ["EncoderPool", "devices", "load_encoder", "single_threaded"]
+__all__ = ["EncoderPool", "devices", "load_encoder", "use_one_thread"]
 
 GPU_BATCH = 32  # frames: as many as a chunk has, whatever memory is free, so that batches are the same everywhere
 
 Result = TypeVar("Result")
+
+_setting_threads = threading.Lock()
 
 
 def devices(device: str | None) -> list[str]:
@@ -47,15 +48,19 @@ def load_encoder(spec: EncoderSpec, device: str) -> ClipEncoder:
     return ClipEncoder(spec.clip, spec.weights, layers=spec.layers, device=device, batch_size=batch)
 
 
-class single_threaded:  # noqa: N801 - used as a statement, as its name reads
-    """Inside, torch uses one thread for an operation: how many share one decides on the last bits of its result."""
+def use_one_thread() -> None:
+    """Let torch compute in one thread what the calling thread asks for; all other threads keep what they have.
 
-    def __enter__(self) -> None:
-        self._before = torch.get_num_threads()
+    How many threads share an operation decides on the last bits of its result.
+    """
+    with _setting_threads:
+        default = torch.get_num_threads()
         torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._before)
+        # This holds for the calling thread, and is now the default of threads that have not used torch yet: a thread
+        # that ends at once sets that back.
+        other = threading.Thread(target=torch.set_num_threads, args=(default,))
+        other.start()
+        other.join()
 
 
 class EncoderPool:
@@ -82,24 +87,22 @@ class EncoderPool:
         self._encoders: queue.SimpleQueue[ClipEncoder] = queue.SimpleQueue()
         for encoder in encoders:
             self._encoders.put(encoder)
-        self._pool = ThreadPoolExecutor(len(encoders), thread_name_prefix="vtg-encode")
+        self._pool = ThreadPoolExecutor(
+            len(encoders), thread_name_prefix="vtg-encode", initializer=use_one_thread if self._on_cpu else None
+        )
         # What is decoded and waits for an encoder: as many chunks again as are being encoded.
         self._room = threading.Semaphore(2 * len(encoders))
-        self._stack = ExitStack()
         self.image_size = encoders[0].image_size
         # Enough to keep the encoders busy: on the CPU decoding takes a small part of the time.
         self.decoders = max(2, len(encoders) if self._on_cpu else _cores())
 
     def __enter__(self) -> EncoderPool:
-        if self._on_cpu:
-            self._stack.enter_context(single_threaded())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
-        self._stack.close()
 
     def decoding_threads(self, videos: int) -> int:
         """Threads for each decoder so that all cores decode when so many videos are to be done, at most 4."""

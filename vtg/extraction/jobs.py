@@ -1,4 +1,4 @@
-"""What is extracted: a job is one video, or a span of one, or one query, with the id that names its file."""
+"""Extraction jobs: a video, a span of a video, or a query, each with the id of its output file."""
 
 from __future__ import annotations
 

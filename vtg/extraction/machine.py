@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from vtg.errors import VideoError, VtgError
-from vtg.extraction.decoding import open_video
+from vtg.errors import VtgError
 from vtg.extraction.encoders import EncoderPool
 from vtg.extraction.jobs import QueryJob, VideoJob
 from vtg.extraction.output import Output, query_claim
 from vtg.extraction.plan import Plan
 from vtg.extraction.records import Elsewhere, Step, VideoRecord
+from vtg.extraction.remote import open_job
+from vtg.features.decoding import failure_reason
+from vtg.features.pipeline import encode_chunks
 from vtg.features.store import EncodedChunk
 from vtg.video import Chunk
 
@@ -102,43 +103,30 @@ class _Run:
             if self._output.has_done(job, size):  # since the plan was made
                 return Elsewhere(job)
             return self._extract(job, size)
-        except VideoError as error:
-            return self._output.write_failure(job, size, error.reason)
         except VtgError as error:
-            return self._output.write_failure(job, size, str(error))
+            return self._output.write_failure(job, size, failure_reason(error))
         finally:
             self._output.release(job.id)
 
     def _extract(self, job: VideoJob, size: int) -> VideoRecord:
         with_content = self._output.settings.layout == "store"
-        with open_video(job, self._encoders.image_size, with_content, self._decoding_threads) as video:
-            chunks = self._encoded(video.chunks)
+        with open_job(job, self._encoders.image_size, with_content, self._decoding_threads) as video:
+            chunks = encode_chunks(video.chunks, self._submit)
             with contextlib.closing(chunks):
-                return self._output.write_video(job, size, video.duration, video.content, chunks)
+                return self._output.write_video(job, size, video.info.duration, video.content, self._counted(chunks))
 
-    def _encoded(self, chunks: Iterable[Chunk]) -> Generator[EncodedChunk, None, None]:
-        """The features of chunks in their order, while later ones are decoded and encoded."""
-        waiting: deque[Future[EncodedChunk]] = deque()
-        try:
-            for chunk in chunks:
-                future = self._encoders.encode_frames(chunk, lambda: not self._stop.is_set())
-                if future is None or self._stop.is_set():
-                    raise _Stopped
-                waiting.append(future)
-                while waiting and waiting[0].done():
-                    yield self._taken(waiting)
-            while waiting:
-                yield self._taken(waiting)
-        finally:
-            for future in waiting:
-                future.cancel()
-
-    def _taken(self, waiting: deque[Future[EncodedChunk]]) -> EncodedChunk:
-        encoded = waiting.popleft().result()
-        if self._stop.is_set():
+    def _submit(self, chunk: Chunk) -> Future[EncodedChunk]:
+        future = self._encoders.encode_frames(chunk, lambda: not self._stop.is_set())
+        if future is None or self._stop.is_set():
             raise _Stopped
-        self._told.put(len(encoded.times))
-        return encoded
+        return future
+
+    def _counted(self, chunks: Iterable[EncodedChunk]) -> Iterator[EncodedChunk]:
+        for chunk in chunks:
+            if self._stop.is_set():
+                raise _Stopped
+            self._told.put(len(chunk.times))
+            yield chunk
 
     def _query(self, job: QueryJob) -> Step:
         name = query_claim(job.id)

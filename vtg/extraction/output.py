@@ -12,10 +12,11 @@ import numpy as np
 
 from vtg.errors import VideoError, VtgError
 from vtg.extraction.jobs import QueryJob, VideoJob
-from vtg.extraction.places import PART, Place, open_place
+from vtg.extraction.places import Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
 from vtg.features.npy import NPY_HEADER_BYTES, NpyWriter
 from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore
+from vtg.files.whole import PART
 from vtg.text import json_text, read_json
 
 __all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "stretch_key"]
@@ -225,8 +226,7 @@ class Output:
         failed = sorted((record for record in records if record.failure), key=lambda record: record.id)
         with self.place.claims.held(FAILURES):
             if failed:
-                lines = [{"id": record.id, "source": record.source, "reason": record.failure} for record in failed]
-                text = "".join(json_text(line, indent=None) for line in lines)
+                text = "".join(json_text(record.failure_fields(), indent=None) for record in failed)
                 self.place.write(FAILURES, text.encode())
             else:
                 self.place.remove(FAILURES)

@@ -15,11 +15,10 @@ from typing import Any, Protocol
 from vtg.errors import VtgError
 from vtg.extraction.remote import READING_ERRORS, file_system, is_url, local_path
 from vtg.files.locks import Claims
+from vtg.files.whole import ABANDONED_SECONDS, PART, WholeFileWriter
 
-__all__ = ["PART", "LocalPlace", "Place", "RemotePlace", "open_place"]
+__all__ = ["LocalPlace", "Place", "RemotePlace", "open_place"]
 
-PART = ".part"  # ends the name of a file that is being written: NAME.TOKEN.part
-ABANDONED_SECONDS = 3600.0  # where there are no locks, an unfinished file so old belongs to nobody
 # In these a file is there when it has been sent, and a rename is a copy.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 
@@ -125,14 +124,9 @@ class LocalPlace:
 
     def write(self, name: str, data: bytes) -> None:
         """See `Place`."""
-        path = self._root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with WholeFileWriter(self._root / name) as file:
+            file.write(data)
+            file.complete()
 
     def remove(self, name: str) -> None:
         """See `Place`."""

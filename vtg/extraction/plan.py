@@ -1,4 +1,4 @@
-"""What is left to do: compares jobs with what lies in OUT, and opens no video."""
+"""Plan an extraction: compare the jobs with the output folder, without opening a video."""
 
 from __future__ import annotations
 

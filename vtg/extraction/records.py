@@ -1,4 +1,4 @@
-"""Records of what became of each video and query, and the settings of an output folder."""
+"""Records of the result of each video and query, and the settings of an output folder."""
 
 from __future__ import annotations
 
@@ -91,6 +91,10 @@ class VideoRecord:
     def of(cls, job: VideoJob, source_bytes: int, **found: Any) -> VideoRecord:
         """A record of a job, with what was found."""
         return cls(job.id, job.source, source_bytes, job.fps, job.clips, job.start, job.end, **found)
+
+    def failure_fields(self) -> dict[str, str]:
+        """What reports and ``failures.jsonl`` tell of a video that failed."""
+        return {"id": self.id, "source": self.source, "reason": self.failure}
 
     def is_of(self, job: VideoJob, source_bytes: int) -> bool:
         """Whether a job asks for just this."""

@@ -1,4 +1,4 @@
-"""List and fetch remote files with fsspec."""
+"""List and read remote files with fsspec; open the video of a job wherever it lies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VideoError, VtgError
+from vtg.extraction.jobs import VideoJob
+from vtg.features.decoding import OpenedVideo, open_video
 from vtg.video.sources import VIDEO_SUFFIXES
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "is_url",
     "local_path",
     "matching_urls",
+    "open_job",
     "read_remote",
     "remote_size",
     "videos_below",
@@ -122,13 +125,40 @@ def matching_urls(pattern: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def fetched(url: str) -> Iterator[Path]:
-    """A copy of a file on this machine's disk, for as long as the block lasts.
+def open_job(job: VideoJob, size: int, with_content: bool, threads: int = 1) -> Iterator[OpenedVideo]:
+    """Open the video of a job as `open_video` does, fetching its file first where it lies elsewhere.
+
+    Args:
+        job: the job.
+        size: side of a frame, pixels.
+        with_content: whether its content key is wanted, for which all of it is read.
+        threads: that decode; one where other videos are decoded at the same time. The frames do not depend on it.
+
+    Raises:
+        VtgError: the file cannot be had or read, here or while its chunks are taken.
+    """
+    try:
+        with (
+            fetched(job.source) as path,
+            open_video(path, size, job.rate, job.start, job.end, threads, with_content) as video,
+        ):
+            yield video
+    except VideoError as error:
+        # The reader of the message knows the URL, not the copy.
+        raise VideoError(job.source, error.reason) from None
+
+
+@contextlib.contextmanager
+def fetched(source: str) -> Iterator[Path]:
+    """A local file itself; a copy of a remote one for as long as the block lasts.
 
     Raises:
         VideoError: it cannot be had, or its server sends more or less than it announced.
     """
-    system, path = file_system(url)
+    if not is_url(source):
+        yield Path(source)
+        return
+    system, path = file_system(source)
     announced = _announcement()
     with tempfile.TemporaryDirectory(prefix="vtg-") as folder:
         copy = Path(folder) / f"video{posixpath.splitext(path)[1]}"
@@ -137,9 +167,9 @@ def fetched(url: str) -> Iterator[Path]:
             if announced.size is not None and copy.stat().st_size < announced.size:
                 raise ConnectionError(f"the connection closed after {copy.stat().st_size} of {announced.size} bytes")
         except FileNotFoundError:
-            raise VideoError(url, "no such file") from None
+            raise VideoError(source, "no such file") from None
         except READING_ERRORS as error:
-            raise VideoError(url, f"cannot be fetched ({_line(error)})") from None
+            raise VideoError(source, f"cannot be fetched ({_line(error)})") from None
         yield copy
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from vtg.extraction.output import Output
 from vtg.extraction.plan import Plan, make_plan
 from vtg.extraction.records import Layout, OutputSettings, QueryRecord, Step, VideoRecord
 from vtg.extraction.sources import missing_files, source_sizes
+from vtg.progress import Progress, Reporter, silent
 from vtg.video.decoders import chosen_decoder
 
-__all__ = ["ExtractionProgress", "ExtractionReport", "WrongWorkError", "extract"]
+__all__ = ["ExtractionReport", "WrongWorkError", "extract"]
 
 
 class WrongWorkError(VtgError):
@@ -30,33 +31,6 @@ class WrongWorkError(VtgError):
         things = "one thing is" if len(problems) == 1 else f"{len(problems)} things are"
         super().__init__(f"{things} wrong, nothing was done; mend them, or leave them out with --skip-wrong")
         self.problems = problems
-
-
-@dataclass(frozen=True)
-class ExtractionProgress:
-    """Where a run is.
-
-    Attributes:
-        jobs_done: videos and queries that have ended, well or badly.
-        jobs: that had to be done when it began.
-        frames: encoded so far.
-        seconds: since it began.
-    """
-
-    jobs_done: int
-    jobs: int
-    frames: int
-    seconds: float
-
-    @property
-    def frames_per_second(self) -> float:
-        """So far."""
-        return self.frames / self.seconds if self.seconds else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """If it goes on as it went; None before the first job has ended."""
-        return self.seconds / self.jobs_done * (self.jobs - self.jobs_done) if self.jobs_done else None
 
 
 @dataclass
@@ -90,7 +64,7 @@ class ExtractionReport:
             "queries": self.queries,
             "finished_before": self.finished,
             "elsewhere": self.elsewhere,
-            "failed": [{"id": r.id, "source": r.source, "reason": r.failure} for r in self.failed],
+            "failed": [record.failure_fields() for record in self.failed],
             "problems": list(self.problems),
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
@@ -109,7 +83,7 @@ def extract(
     retry_failed: bool = False,
     skip_wrong: bool = False,
     ray: str | None = None,
-    progress: Callable[[ExtractionProgress], None] = lambda state: None,
+    progress: Reporter = silent,
 ) -> ExtractionReport:
     """Extract the features of videos and queries; what is there and whole is never done again.
 
@@ -125,7 +99,8 @@ def extract(
         retry_failed: try again what failed before.
         skip_wrong: leave out what is wrong in the work instead of refusing it.
         ray: do it on this Ray cluster ("" for that of ``RAY_ADDRESS``, or else one of this machine's own).
-        progress: told of every step, and every half second.
+        progress: told of every step, and every half second: videos and queries that have ended, well or badly, with the
+            frames that are encoded and their number a second as its detail.
 
     Returns:
         What was done; a video that cannot be read is named there, and in ``failures.jsonl``, and stops nothing.
@@ -176,7 +151,7 @@ def _carry_out(
     steps: Generator[Step, None, None] | None,
     output: Output,
     report: ExtractionReport,
-    progress: Callable[[ExtractionProgress], None],
+    progress: Reporter,
 ) -> None:
     report.finished = plan.finished_videos + plan.finished_queries
     report.failed.extend(plan.failed)
@@ -215,12 +190,12 @@ def _follow(
     steps: Generator[Step, None, None],
     plan: Plan,
     report: ExtractionReport,
-    progress: Callable[[ExtractionProgress], None],
+    progress: Reporter,
 ) -> None:
     began = time.monotonic()
     done = 0
     jobs = len(plan.videos) + len(plan.queries)
-    progress(ExtractionProgress(0, jobs, 0, 0.0))
+    progress(_progress(0, jobs, 0, 0.0))
     try:
         for step in steps:
             if isinstance(step, int):
@@ -228,9 +203,14 @@ def _follow(
             else:
                 done += 1
                 _enter(step, report)
-            progress(ExtractionProgress(done, jobs, report.frames, time.monotonic() - began))
+            progress(_progress(done, jobs, report.frames, time.monotonic() - began))
     finally:
         steps.close()
+
+
+def _progress(done: int, jobs: int, frames: int, seconds: float) -> Progress:
+    speed = frames / seconds if seconds else 0.0
+    return Progress("extracting", done, jobs, "videos and queries", detail=f"{frames} frames, {speed:.1f}/s")
 
 
 def _enter(step: Step, report: ExtractionReport) -> None:

@@ -6,7 +6,7 @@ import glob
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,21 +166,9 @@ def _decoded(url: str, content: bytes) -> str:
         raise VtgError(f"{url}: not a text file; give a manifest") from None
 
 
-def source_sizes(
-    jobs: Iterable[VideoJob], progress: Callable[[int], None] = lambda done: None
-) -> dict[str, int | None]:
-    """Bytes of the file of each job, by its path or URL: -1 where that cannot be known, None where it is not there.
-
-    Args:
-        jobs: whose files are meant.
-        progress: told how many files have been looked at.
-    """
-    sizes: dict[str, int | None] = {}
-    for done, job in enumerate(jobs):
-        if job.source not in sizes:
-            sizes[job.source] = _size(job.source)
-            progress(done)
-    return sizes
+def source_sizes(jobs: Iterable[VideoJob]) -> dict[str, int | None]:
+    """Bytes of the file of each job, by its path or URL: -1 where that cannot be known, None where it is not there."""
+    return {source: _size(source) for source in dict.fromkeys(job.source for job in jobs)}
 
 
 def _size(source: str) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +13,12 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.extraction.output import Output, header_sha256
-from vtg.extraction.places import PART
 from vtg.extraction.records import QueryRecord, VideoRecord
 from vtg.features.npy import NPY_HEADER_BYTES, read_npy
 from vtg.features.store import FeatureKey, FeatureStore
 from vtg.files.hashing import file_sha256
+from vtg.files.whole import PART
+from vtg.progress import Progress, Reporter, silent
 
 __all__ = ["VerificationReport", "verify"]
 
@@ -46,16 +47,16 @@ class VerificationReport:
         return {
             "checked": self.checked,
             "problems": [{"file": file, "reason": reason} for file, reason in self.problems],
-            "failed": [{"id": r.id, "source": r.source, "reason": r.failure} for r in self.failed],
+            "failed": [record.failure_fields() for record in self.failed],
         }
 
 
-def verify(out: str, progress: Callable[[int, int], None] = lambda done, total: None) -> VerificationReport:
+def verify(out: str, progress: Reporter = silent) -> VerificationReport:
     """Read every file of an OUT whole: shape, type, NaN and infinity, checksum, frames against duration.
 
     Args:
         out: folder or URL.
-        progress: told of every file: done, in all.
+        progress: told of every file.
 
     Raises:
         VtgError: nothing was extracted to it.
@@ -70,7 +71,7 @@ def verify(out: str, progress: Callable[[int, int], None] = lambda done, total: 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and looking for NaN both let others run
         reasons = pool.map(lambda record: _why_wrong(output, record, files.get(record.file)), records)
         for done, (record, reason) in enumerate(zip(records, reasons, strict=True), start=1):
-            progress(done, len(records))
+            progress(Progress("checking", done, len(records), "files"))
             if reason:
                 report.problems.append((record.file, reason))
     report.problems.sort()

@@ -1,8 +1,9 @@
 """Features of videos on the disk, and the way there.
 
-`pipeline` decodes and encodes videos side by side; `store` keeps what comes out, one checked and memory-mapped file a
-video (`arrays`), layers as int8 (`quantized`) if so wished; `npy` reads and writes the layout of the published caches;
-`token_cache` holds what a head has made of a video before any query.
+`decoding` opens a video and samples its frames, `pipeline` encodes them meanwhile: indexing and extraction use both;
+`store` keeps what comes out, one checked and memory-mapped file a video (`arrays`), layers as int8 (`quantized`) if so
+wished; `npy` reads and writes the layout of the published caches; `token_cache` holds what a head has made of a video
+before any query.
 """
 
 from __future__ import annotations

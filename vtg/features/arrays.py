@@ -1,4 +1,7 @@
-"""Write and map checked safetensors files of arrays; a file appears whole or not at all."""
+"""Checked safetensors files of arrays: their header, and how they are opened and verified.
+
+A `WholeFileWriter` with room for `HEADER_BYTES` writes one: first the arrays, one after the other, then the header.
+"""
 
 from __future__ import annotations
 
@@ -13,48 +16,34 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
-from vtg.files.whole import WholeFileWriter
 from vtg.text import read_json
 
-__all__ = ["HEADER_BYTES", "ArrayFileWriter", "map_arrays", "read_header", "verify"]
+__all__ = ["HEADER_BYTES", "arrays_header", "map_arrays", "read_header", "verify"]
 
 HEADER_BYTES = 4096  # room for the header, which is written last, when the number of frames is known
 KINDS = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "U8": "|u1"}  # safetensors' names, numpy's
 
 
-class ArrayFileWriter(WholeFileWriter):
-    """Writes one safetensors file piece by piece; use it in a ``with`` statement.
-
-    Whatever happens inside, the final name only ever holds a whole file: see `finish`.
+def arrays_header(metadata: Mapping[str, str], arrays: Mapping[str, tuple[str, tuple[int, ...]]], sha256: str) -> bytes:
+    """The header of a safetensors file.
 
     Args:
-        path: the final name; its folder is made.
+        metadata: what the file says beside its arrays.
+        arrays: kind ("<f4", "<f2", "|i1" or "|u1") and shape of each, in the order in which they were written.
+        sha256: of all values together, in hex digits.
+
+    Returns:
+        `HEADER_BYTES` bytes.
     """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, HEADER_BYTES)
-
-    def __enter__(self) -> ArrayFileWriter:
-        self.open()
-        return self
-
-    def finish(self, metadata: Mapping[str, str], arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-        """Give the file its header and its name.
-
-        Args:
-            metadata: what else it says; the checksum is added.
-            arrays: what was written, in this order: numpy's kind ("<f4", "<f2", "|i1", "|u1") and shape.
-        """
-        header: dict[str, Any] = {"__metadata__": {**metadata, "sha256": self.sha256}}
-        names = {kind: name for name, kind in KINDS.items()}
-        begin = 0
-        for name, (kind, shape) in arrays.items():
-            end = begin + int(np.prod(shape)) * np.dtype(kind).itemsize
-            header[name] = {"dtype": names[kind], "shape": list(shape), "data_offsets": [begin, end]}
-            begin = end
-        text = json.dumps(header).encode()
-        length = (HEADER_BYTES - 8).to_bytes(8, "little")
-        self.complete(length + text.ljust(HEADER_BYTES - 8), read_header)
+    header: dict[str, Any] = {"__metadata__": {**metadata, "sha256": sha256}}
+    names = {kind: name for name, kind in KINDS.items()}
+    begin = 0
+    for name, (kind, shape) in arrays.items():
+        end = begin + int(np.prod(shape)) * np.dtype(kind).itemsize
+        header[name] = {"dtype": names[kind], "shape": list(shape), "data_offsets": [begin, end]}
+        begin = end
+    length = (HEADER_BYTES - 8).to_bytes(8, "little")
+    return length + json.dumps(header).encode().ljust(HEADER_BYTES - 8)
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def read_npy(path: Path, dimensions: int) -> np.ndarray:
     return array
 
 
-class NpyWriter(WholeFileWriter):
+class NpyWriter:
     """Writes a float16 ``.npy`` file chunk by chunk along its first axis; use it in a ``with`` statement.
 
     Whatever happens inside, the final name only ever holds a whole file: it appears when the statement is left without
@@ -101,9 +101,15 @@ class NpyWriter(WholeFileWriter):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, NPY_HEADER_BYTES)
+        self._file = WholeFileWriter(path, NPY_HEADER_BYTES)
+        self._path = path
         self._rest: tuple[int, ...] | None = None
         self._length = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of the values written so far, without the header, in 64 hex digits."""
+        return self._file.sha256
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,7 +117,7 @@ class NpyWriter(WholeFileWriter):
         return (self._length, *(self._rest or ()))
 
     def __enter__(self) -> NpyWriter:
-        self.open()
+        self._file.__enter__()
         return self
 
     def append(self, values: np.ndarray) -> None:
@@ -125,7 +131,7 @@ class NpyWriter(WholeFileWriter):
             raise ValueError(f"{self._path.name}: shape {values.shape} does not continue {self.shape}")
         self._rest = values.shape[1:]
         self._length += len(values)
-        self.write(values)
+        self._file.write(values)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -134,9 +140,9 @@ class NpyWriter(WholeFileWriter):
             if kind is None:
                 if not math.prod(self.shape):
                     raise ValueError(f"{self._path}: nothing was written")
-                self.complete(_npy_header(self.shape))
+                self._file.complete(_npy_header(self.shape))
         finally:
-            super().__exit__(kind, error, trace)
+            self._file.__exit__(kind, error, trace)
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:

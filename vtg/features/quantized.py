@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LARGEST", "compact_tokens"]
+__all__ = ["INT8_MAX", "quantize_tokens"]
 
-LARGEST = 127  # of an int8, on both sides of zero
-ROUNDED_UP = 1 + 2**-10  # a float16 is off by half of this at most: a scale that is rounded is never too small
+INT8_MAX = 127  # the range is symmetric
+SCALE_MARGIN = 1 + 2**-10  # more than the rounding error of float16: a rounded scale is never too small
 
 
-def compact_tokens(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Keep each token as whole numbers to ±127 and a scale of its own.
+def quantize_tokens(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantise each token to int8 values in ±127 with its own scale.
 
     Args:
         tokens: [..., C], any float dtype.
 
     Returns:
-        int8 [..., C], and float16 [...]: their product is the tokens, off by at most half a scale.
+        int8 [..., C], and float16 [...]: their product equals the tokens to within half a scale.
     """
     import torch
 
     wide = tokens.float()
-    # The scale is rounded first: what is divided by is what will be multiplied with.
-    scale = (wide.abs().amax(dim=-1) * (ROUNDED_UP / LARGEST)).half().clamp(min=torch.finfo(torch.half).tiny)
-    values = (wide / scale.float()[..., None]).round_().clamp_(-LARGEST, LARGEST)
+    # Round the scale before dividing by it, so that dequantisation multiplies by the same number.
+    scale = (wide.abs().amax(dim=-1) * (SCALE_MARGIN / INT8_MAX)).half().clamp(min=torch.finfo(torch.half).tiny)
+    values = (wide / scale.float()[..., None]).round_().clamp_(-INT8_MAX, INT8_MAX)
     return values.to(torch.int8), scale

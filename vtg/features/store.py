@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vtg.errors import VideoError, VtgError
-from vtg.features.arrays import ArrayFileWriter, map_arrays, read_header, verify
+from vtg.features.arrays import HEADER_BYTES, arrays_header, map_arrays, read_header, verify
 from vtg.features.npy import PublishedFeatures, read_npy
 from vtg.files.hashing import file_sha256
 from vtg.files.paths import why_no_file
-from vtg.files.whole import remove_abandoned_parts
+from vtg.files.whole import WholeFileWriter, remove_abandoned_parts
 
 if TYPE_CHECKING:
     from vtg.features.token_cache import StoredProjection
@@ -278,7 +278,7 @@ class FeatureWriter:
         self._miniatures: list[np.ndarray | None] = []
         self._scales: list[np.ndarray] = []
         self._frame_shape: tuple[int, ...] = ()
-        self._file = ArrayFileWriter(path)
+        self._file = WholeFileWriter(path, HEADER_BYTES)
 
     @property
     def sha256(self) -> str:
@@ -320,9 +320,9 @@ class FeatureWriter:
     def _write_compact(self, layers: np.ndarray) -> None:
         import torch
 
-        from vtg.features.quantized import compact_tokens
+        from vtg.features.quantized import quantize_tokens
 
-        values, scale = compact_tokens(torch.from_numpy(np.array(layers)))
+        values, scale = quantize_tokens(torch.from_numpy(np.array(layers)))
         self._file.write(values.numpy())
         self._scales.append(scale.numpy())
 
@@ -362,7 +362,7 @@ class FeatureWriter:
         }
         if self._computed != "float32":
             metadata["computed"] = self._computed
-        self._file.finish(metadata, arrays)
+        self._file.complete(arrays_header(metadata, arrays, self._file.sha256), read_header)
 
 
 def _check_arrays(

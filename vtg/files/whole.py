@@ -1,7 +1,8 @@
 """Files that appear whole or not at all: written in a folder of their own beside their place, then moved there.
 
 `write_whole` gives a path to write to, `working_folder` a whole folder for unfinished files; what a killed process
-has left in one is removed by the next that works in the same place. `WholeFileWriter` writes arrays behind a header.
+has left in one is removed by the next that works in the same place. `WholeFileWriter` writes a file piece by piece, if
+need be behind a header that is known last.
 `fitted_name` and `check_name` keep names within what file systems take.
 """
 
@@ -25,6 +26,8 @@ from vtg.errors import VtgError
 from vtg.files.locks import lock_handle
 
 __all__ = [
+    "ABANDONED_SECONDS",
+    "PART",
     "WholeFileWriter",
     "check_name",
     "fitted_name",
@@ -35,8 +38,8 @@ __all__ = [
 
 LONGEST_NAME = 255  # bytes of UTF-8: the most that common file systems take, most of which count so
 LOCK = "lock"  # file in a working folder that its owner keeps locked
-PART = ".part"  # ends the name of an array that is being written: NAME.TOKEN.part
-ABANDONED_SECONDS = 3600.0
+PART = ".part"  # ends the name of a file that a `WholeFileWriter` is writing: NAME.TOKEN.part
+ABANDONED_SECONDS = 3600.0  # where there are no locks, an unfinished file so old belongs to nobody
 MOST_TRIES = 100  # at a new working folder
 # Then what is abandoned is removed under its lock: once that is given back, its owner may take it.
 CAN_REMOVE_OPEN_FILES = sys.platform != "win32"
@@ -215,27 +218,28 @@ def remove_abandoned_parts(folder: Path) -> None:
 
 
 class WholeFileWriter:
-    """Writes values behind a header that is known last; what makes a file of one kind derives from it.
+    """Writes one file piece by piece; use it in a ``with`` statement.
 
-    Whatever happens, the final name only ever holds a whole file: the values go to a file beside it, which is renamed
-    by `complete`, or removed when the ``with`` statement is left without that.
+    The final name only ever holds a whole file: the content goes to a file beside it, which `complete` renames, and
+    which is removed where the ``with`` statement is left without that. A format is not the writer's concern: whoever
+    owns one hands `complete` the header.
 
     Args:
         path: the final name; its folder is made.
-        header_bytes: room for the header.
+        header_bytes: room for the header, which is written last.
     """
 
-    def __init__(self, path: Path, header_bytes: int) -> None:
+    def __init__(self, path: Path, header_bytes: int = 0) -> None:
         self._path = path
         self._header_bytes = header_bytes
         self._digest = hashlib.sha256()
 
     @property
     def sha256(self) -> str:
-        """Of the values written so far, without the header, in 64 hex digits."""
+        """Of what was written so far, without the header, in 64 hex digits."""
         return self._digest.hexdigest()
 
-    def open(self) -> None:
+    def __enter__(self) -> WholeFileWriter:
         """Begin the file beside the final one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(MOST_TRIES):
@@ -246,15 +250,16 @@ class WholeFileWriter:
                 break
             self._file.close()  # before it was locked, another process took it for abandoned
         self._file.write(bytes(self._header_bytes))
+        return self
 
-    def write(self, array: np.ndarray) -> None:
-        """Append the values of an array, which is C-contiguous and little-endian."""
-        data = array.reshape(-1).view(np.uint8).data
+    def write(self, content: bytes | np.ndarray) -> None:
+        """Append bytes, or the values of an array, which is C-contiguous and little-endian."""
+        data = content if isinstance(content, bytes) else content.reshape(-1).view(np.uint8).data
         self._digest.update(data)
         with self._naming_errors():
             self._file.write(data)
 
-    def complete(self, header: bytes, check: Callable[[Path], object] = lambda path: None) -> None:
+    def complete(self, header: bytes = b"", check: Callable[[Path], object] = lambda path: None) -> None:
         """Give the file its header and its name.
 
         Args:

@@ -1,8 +1,9 @@
-"""From a video and a sentence to moments and a saliency curve.
+"""Find the moments of a video that a sentence describes.
 
-`grounder` puts the steps in order; `windows` asks a head about a video in windows (`window_layout`) and joins their
-answers; `zero_shot` does without a head; `projections` keeps the query-independent half of a head's work; `results` are
-the answers.
+Inputs are a video (a file, or its features) and sentences; outputs are moments and a saliency curve per sentence
+(`results`). Read `grounder` (the whole sequence), then `windows`, which runs a head on the windows of a video
+(`window_layout`) and merges the results, or `zero_shot`, which uses CLIP's embeddings only. `projections` stores the
+query-independent part of a head's computation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ground sentences in a video: encode, ask the head or CLIP alone, and give moments and a saliency curve."""
+"""Ground sentences in a video with a head or with CLIP only: from a file to moments and a saliency curve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vtg.clip.specs import EncoderSpec
 from vtg.errors import VtgError
 from vtg.features.store import FeatureKey, FeatureStore, VideoFeatures
 from vtg.grounding.results import Grounding, Moment, Saliency
-from vtg.grounding.windows import MOST_MOMENTS, check_askable, ground_each_with_head, ground_with_head, moments_of
+from vtg.grounding.windows import MAX_MOMENTS, check_groundable, ground_each_with_head, ground_with_head, moments_of
 from vtg.grounding.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin, relevance
 from vtg.models.specs import model_spec
 
@@ -42,31 +42,31 @@ def load(
     """Load a model.
 
     Args:
-        name: one of `vtg.available_models()`: "zero-shot" is CLIP alone, "demo" the small bundled one; or the path of
-            a head's checkpoint.
-        clip: another CLIP of open_clip's catalogue than the model's own.
-        pretrained: other weights for it: a tag of the catalogue or a file.
-        fps: frames a second to look at; None for what the model wants.
-        device: a torch device; None takes the best there is.
+        name: one of `vtg.available_models()`: "zero-shot" uses CLIP only, "demo" is the small bundled model; or
+            the path of a head's checkpoint.
+        clip: a CLIP in open_clip's catalogue that replaces the model's.
+        pretrained: weights that replace those of the CLIP: a tag of the catalogue or a file.
+        fps: sampling rate, frames per second; None for the model's.
+        device: a torch device; None for the best available.
 
     Raises:
-        VtgError: no such model, weights that cannot be had, or a head that does not fit the CLIP.
+        VtgError: unknown model, weights that cannot be loaded, or a head that does not match the CLIP.
     """
     spec = model_spec(name, clip, pretrained, fps)
-    head = spec.load_head()  # first: a head that cannot be had is known sooner than a CLIP is loaded
+    head = spec.load_head()  # first, as it fails sooner than loading a CLIP
     return Grounder(load_encoder(spec.encoder, device), head, spec.fps)
 
 
 def load_encoder(spec: EncoderSpec, device: str | torch.device | None = None, encoding: str = "float32") -> ClipEncoder:
-    """Load the CLIP that a specification names.
+    """Load the CLIP of a specification.
 
     Args:
         spec: of the CLIP.
-        device: a torch device; None takes the best there is.
-        encoding: what its image tower computes in on a CPU; see `vtg.ClipEncoder`.
+        device: a torch device; None for the best available.
+        encoding: arithmetic of its image tower on a CPU; see `vtg.ClipEncoder`.
 
     Raises:
-        VtgError: its weights cannot be had.
+        VtgError: its weights cannot be loaded.
     """
     from vtg.clip.encoder import ClipEncoder
 
@@ -74,15 +74,15 @@ def load_encoder(spec: EncoderSpec, device: str | torch.device | None = None, en
 
 
 class Grounder:
-    """Finds moments: a video goes once through CLIP and is remembered, then each sentence is quick.
+    """Finds moments in videos; each video is encoded once, after which queries are fast.
 
     Args:
-        encoder: the CLIP that encodes both sides.
-        head: an R² head for that CLIP; None grounds by CLIP's embeddings alone.
-        fps: frames a second to look at; None for what the head was trained with (without one, 0.5).
+        encoder: the CLIP that encodes frames and sentences.
+        head: an R² head for that CLIP; None to use CLIP's embeddings only.
+        fps: sampling rate, frames per second; None for that of the head (without a head, 0.5).
 
     Raises:
-        VtgError: the head does not fit the encoder.
+        VtgError: the head does not match the encoder.
     """
 
     def __init__(self, encoder: ClipEncoder, head: R2Head | None = None, fps: float | None = None) -> None:
@@ -106,14 +106,14 @@ class Grounder:
         return self.ground_many(video, [query])[0]
 
     def ground_many(self, video: str | os.PathLike[str] | VideoFeatures, queries: Sequence[str]) -> list[Grounding]:
-        """Find the moments of several sentences; the video's side is computed once.
+        """Find the moments for several sentences; the video is encoded once.
 
         Args:
             video: a file, or its features.
             queries: sentences.
 
         Returns:
-            One grounding a query, in their order.
+            One grounding per query, in their order.
 
         Raises:
             VideoError: the file cannot be read.
@@ -125,11 +125,11 @@ class Grounder:
     def ground_texts(
         self, video: VideoFeatures, queries: Sequence[str], texts: Sequence[TextFeatures]
     ) -> list[Grounding]:
-        """Find the moments of sentences that are encoded already.
+        """Find the moments for sentences that are already encoded.
 
         Args:
             video: its features.
-            queries: the sentences, for the answers.
+            queries: the sentences, for the results.
             texts: their features.
 
         Raises:
@@ -142,21 +142,21 @@ class Grounder:
         videos: Sequence[VideoFeatures],
         queries: Sequence[str],
         texts: Sequence[TextFeatures],
-        most: int | None = None,
+        max_moments: int | None = None,
     ) -> list[list[Grounding]]:
-        """Find the moments of encoded sentences in several videos; together they are quicker than one by one.
+        """Find the moments for encoded sentences in several videos, in batches.
 
         Args:
             videos: their features.
-            queries: the sentences, for the answers.
+            queries: the sentences, for the results.
             texts: their features.
-            most: moments of a video that are wanted; None for all that the model gives.
+            max_moments: maximum number of moments per video and query; None for all.
 
         Returns:
-            For each video one grounding a sentence.
+            For each video, one grounding per sentence.
 
         Raises:
-            VtgError: `check_askable` refuses a video.
+            VtgError: `check_groundable` refuses a video.
         """
         if not queries:
             return [[] for _ in videos]
@@ -164,44 +164,51 @@ class Grounder:
             self._check_encoder(video)
         if self.head is not None:
             layers = [text.layers for text in texts]
-            count = MOST_MOMENTS if most is None else most
+            count = MAX_MOMENTS if max_moments is None else max_moments
             groundings = ground_each_with_head(self.head, videos, queries, layers, self._predictor, count)
-            return [[_lasting(grounding) for grounding in own] for own in groundings]
+            return [[_without_empty_moments(grounding) for grounding in own] for own in groundings]
         return [
-            [self._ground_by_embedding(video, query, text, most) for query, text in zip(queries, texts, strict=True)]
+            [
+                self._ground_by_embedding(video, query, text, max_moments)
+                for query, text in zip(queries, texts, strict=True)
+            ]
             for video in videos
         ]
 
-    def check_askable(self, video: VideoFeatures) -> None:
-        """Whether this model can be asked about a video from what is stored of it.
+    def check_groundable(self, video: VideoFeatures) -> None:
+        """Check that this model can ground queries in a video with the given features.
 
         Raises:
-            VtgError: it has features of another CLIP, or not those that the head reads.
+            VtgError: they are features of another CLIP, or not those that the head needs.
         """
         self._check_encoder(video)
         if self.head is not None:
-            check_askable(self.head, video)
+            check_groundable(self.head, video)
 
     def _check_encoder(self, video: VideoFeatures) -> None:
         if video.encoder and video.encoder != self.encoder.fingerprint:
-            raise VtgError(f"{video.name}: has features of another CLIP than this model's; extract them with this one")
+            raise VtgError(
+                f"{video.name}: the features are of another CLIP than this model's; extract them with this CLIP"
+            )
 
-    def _ground_by_embedding(self, video: VideoFeatures, query: str, text: TextFeatures, most: int | None) -> Grounding:
+    def _ground_by_embedding(
+        self, video: VideoFeatures, query: str, text: TextFeatures, max_moments: int | None
+    ) -> Grounding:
         margin = self._margin(video, text)
         windows = propose_moments(margin, video.fps, video.duration)
         saliency = Saliency(video.times, relevance(margin))
-        return Grounding(query, video.name, video.duration, moments_of(windows[:most]), saliency)
+        return Grounding(query, video.name, video.duration, moments_of(windows[:max_moments]), saliency)
 
     def _margin(self, video: VideoFeatures, text: TextFeatures) -> np.ndarray:
         if video.embedding is None:
-            raise VtgError(f"{video.name}: has no embeddings to ground by; load an R² head for its layers")
+            raise VtgError(f"{video.name}: has no embeddings for zero-shot grounding; use a model with an R² head")
         similarity = video.embedding @ text.embedding.float().numpy()
-        return query_margin(similarity, video.embedding @ self._background.T, self.encoder.logit_scale)
+        return query_margin(similarity, video.embedding @ self.background.T, self.encoder.logit_scale)
 
     def score_bound(self, video: VideoFeatures, text: TextFeatures) -> float:
-        """What no moment of a video scores above, 0…1: much quicker to tell than the moments themselves.
+        """Upper bound of the scores of a video's moments, 0…1, much faster to compute than the moments.
 
-        Without a head a moment scores at most as its best frame does; of a head nothing is known but 1.
+        Without a head, a moment's score is at most that of its best frame; with a head, the bound is 1.
 
         Args:
             video: its features, with embeddings.
@@ -210,10 +217,10 @@ class Grounder:
         return 1.0 if self.head is not None else float(relevance(self._margin(video, text).max()))
 
     def features(self, path: str | os.PathLike[str]) -> VideoFeatures:
-        """Run a file through CLIP; what was done for it before is remembered until the file changes.
+        """Encode a file with CLIP; results are cached until the file changes.
 
         Returns:
-            Features that are mapped from a temporary folder of this grounder, so a long video takes no memory.
+            Features that are memory-mapped from a temporary folder of this grounder.
 
         Raises:
             VideoError: the file cannot be read.
@@ -242,11 +249,12 @@ class Grounder:
     def _predictor(self) -> Predictor:
         from vtg.r2 import Predictor
 
-        assert self.head is not None  # only asked of one
+        assert self.head is not None  # used with a head only
         return Predictor(self.head)
 
     @cached_property
-    def _background(self) -> np.ndarray:
+    def background(self) -> np.ndarray:
+        """[B, E] embeddings of the background prompts, unit length."""
         texts = self.encoder.encode_texts(BACKGROUND_PROMPTS)
         return np.stack([text.embedding.float().numpy() for text in texts])
 
@@ -255,18 +263,20 @@ def _check_fit(encoder: ClipEncoder, head: R2Head) -> None:
     config = head.config
     name = config.name or "this head"
     if not encoder.class_tokens:
-        raise VtgError(f"{name}: reads a class token, and this CLIP's image tower has none; choose CLIP's own ViTs")
+        raise VtgError(
+            f"{name}: needs a class token, and this CLIP's image tower has none; choose one of OpenAI's ViTs"
+        )
     found = (encoder.layers, encoder.tokens, encoder.width, encoder.text_width)
     wanted = (config.layers, config.tokens or encoder.tokens, config.video_width, config.query_width)
     if found != wanted:
         raise VtgError(
-            f"{name}: reads {_shape(wanted)}, and this CLIP gives {_shape(found)}; "
-            f"load it with the CLIP that it was trained on ({config.clip_model or 'not named in its file'})"
+            f"{name}: needs {_shape(wanted)}, and this CLIP has {_shape(found)}; "
+            f"load it with the CLIP that it was trained on ({config.clip_model or 'unknown'})"
         )
 
 
-def _lasting(grounding: Grounding) -> Grounding:
-    """Without the moments that rounded times left nothing of: they count in figures, and show nothing."""
+def _without_empty_moments(grounding: Grounding) -> Grounding:
+    """Remove moments that have no length after rounding; they count in published figures, but cannot be shown."""
     moments = [moment for moment in grounding.moments if moment.end > moment.start]
     return grounding if len(moments) == len(grounding.moments) else replace(grounding, moments=moments)
 

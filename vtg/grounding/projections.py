@@ -1,4 +1,4 @@
-"""Store the projections of videos on disk as int8; converts the float projections of older libraries."""
+"""Store projections of videos on disk as int8, and convert the float projections of older libraries."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtg.errors import VtgError
-from vtg.features.arrays import ArrayFileWriter, map_arrays, read_header, verify
+from vtg.features.arrays import HEADER_BYTES, arrays_header, map_arrays, read_header, verify
 from vtg.features.token_cache import StoredProjection
 from vtg.files.hashing import file_sha256
-from vtg.files.whole import remove_abandoned_parts
+from vtg.files.whole import WholeFileWriter, remove_abandoned_parts
 from vtg.grounding.window_layout import window_frames, window_starts
-from vtg.weights.memory import give_memory_back
+from vtg.weights.memory import trim_memory
 
 if TYPE_CHECKING:
     from vtg.r2 import R2Head, VideoProjection
@@ -27,41 +27,41 @@ if TYPE_CHECKING:
 __all__ = ["ProjectionKey", "ProjectionStore", "ProjectionWriter", "head_fingerprint", "quantized_windows"]
 
 FORMAT = "vtg-projection-1"
-OLDER = ("float32", "float16")  # precisions of projections that libraries had before all became int8
-WINDOWS_BETWEEN_TRIMS = 16  # of a long video, until memory that is free is given back to the system
+FLOAT_PRECISIONS = ("float32", "float16")  # of older libraries; new projections are int8
+WINDOWS_PER_TRIM = 16  # of memory, for long videos
 
 
 def head_fingerprint(name: str) -> str:
-    """16 hex digits that name a head by what is in its file; "" where it is not on this disk.
+    """16 hex digits that identify a head by the content of its file; "" if it is not on this disk.
 
     Args:
-        name: of the registry, or a checkpoint.
+        name: in the registry, or a checkpoint.
     """
     from vtg.models.registry import registry
 
     entry = registry().get(name)
     path = Path(name).expanduser() if entry is None else entry.path
     try:
-        if not path.is_file():  # a pipe or a device would be read without end
+        if not path.is_file():  # reading a pipe or a device might never end
             return ""
         content = file_sha256(path)
     except OSError:
         return ""
-    # A published file does not say how it is to be used: the registry does, and that is part of what a head is.
+    # A published file does not contain the window length; it is in the registry and part of the fingerprint.
     settings = "" if entry is None else repr((entry.window_seconds, entry.step_seconds))
     return hashlib.sha256(f"{content} {settings}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class ProjectionKey:
-    """What a projection is of, and of what kind.
+    """Identifies a projection.
 
     Attributes:
         video: from `vtg.features.store.content_key`.
         encoder: fingerprint of the CLIP.
-        fps: frames a second; with the head's seconds it makes the windows.
+        fps: frames per second; with the head's window length it determines the windows.
         head: from `head_fingerprint`.
-        precision: "int8", or one of `OLDER` in an older library.
+        precision: "int8", or one of `FLOAT_PRECISIONS` in an older library.
     """
 
     video: str
@@ -77,7 +77,7 @@ class ProjectionKey:
 
 
 def quantized_windows(stored: StoredProjection, chosen: slice = slice(None)) -> VideoProjection:
-    """Some of the windows of a projection, as a `vtg.r2.Predictor` asks them; of int8, nothing is read yet."""
+    """Windows of a stored projection for a `vtg.r2.Predictor`; int8 data are not read yet."""
     import torch
 
     from vtg.r2 import VideoProjection
@@ -87,7 +87,7 @@ def quantized_windows(stored: StoredProjection, chosen: slice = slice(None)) -> 
 
 
 class ProjectionStore:
-    """A folder of projections, one safetensors file a key; a file that is there is whole.
+    """A folder of projections, with one safetensors file per key; files are written atomically.
 
     Args:
         root: the folder; made when first written to.
@@ -97,42 +97,42 @@ class ProjectionStore:
         self.root = Path(root)
 
     def path(self, key: ProjectionKey) -> Path:
-        """Where the projection of a key is, or would be."""
+        """The path of the projection of a key, whether or not it exists."""
         return self.root / key.file_name
 
     def __contains__(self, key: ProjectionKey) -> bool:
         return self.path(key).is_file() or self._older(key) is not None
 
     def _older(self, key: ProjectionKey) -> ProjectionKey | None:
-        """The most precise projection that an older library has of the same."""
-        kept = (replace(key, precision=precision) for precision in OLDER)
+        """The key of an existing float projection of the same video, the most precise one."""
+        kept = (replace(key, precision=precision) for precision in FLOAT_PRECISIONS)
         return next((own for own in kept if self.path(own).is_file()), None)
 
     def __iter__(self) -> Iterator[ProjectionKey]:
-        """The keys of all its files; what has another name is none of them."""
+        """The keys of all its files; files with other names are ignored."""
         keys = map(_key_of, self.root.glob("*fps.safetensors"))
         return (key for key in keys if key is not None)
 
     def write(self, key: ProjectionKey, head: R2Head) -> ProjectionWriter:
-        """Open a writer; the file appears under its name when the writer is left without an error.
+        """Open a writer; the file gets its final name when the ``with`` statement ends without an error.
 
         Args:
-            key: what the projection is of.
-            head: the one that the key names.
+            key: of the projection.
+            head: the head of the key.
         """
         return ProjectionWriter(self.path(key), key, head)
 
     def open(self, key: ProjectionKey) -> StoredProjection:
-        """Map a projection; one that an older library has in floats is converted to int8 first.
+        """Map a projection; a float projection of an older library is converted to int8 first.
 
         Raises:
-            VtgError: it is not there, or the file is damaged.
+            VtgError: it does not exist, or the file is damaged.
         """
         older = None if self.path(key).is_file() else self._older(key)
         if older is not None:
             try:
                 self._convert(older, key)
-            except OSError:  # the library cannot be written to: its windows are converted whenever they are asked
+            except OSError:  # a read-only library: windows are converted at each query
                 return self._map(older)
         return self._map(key)
 
@@ -147,14 +147,14 @@ class ProjectionStore:
             _check_arrays(values, scale, frames, step)
         except (ValueError, KeyError):
             raise VtgError(
-                f"{path}: damaged (not what a head made of its video); remove it, and index it again"
+                f"{path}: damaged (not a projection of its video); remove it, and index the video again"
             ) from None
-        assert values is not None  # as was checked
-        length = values.shape[2]  # of a short video, less than the head's step
+        assert values is not None  # checked above
+        length = values.shape[2]  # may be less than the head's step for a short video
         return StoredProjection(values, scale, frames, window_starts(frames, length, min(step, length)))
 
     def _convert(self, older: ProjectionKey, key: ProjectionKey) -> None:
-        verify(self.path(older))  # or damage would get a checksum of its own
+        verify(self.path(older))  # otherwise a damaged file would get a valid checksum
         stored = self._map(older)
         step = int(read_header(self.path(older))["__metadata__"]["step"])
         with _WindowsFile(self.path(key), key) as file:
@@ -162,15 +162,15 @@ class ProjectionStore:
                 file.append(quantized_windows(stored, slice(window, window + 1)))
             file.finish(len(stored), step)
         del stored
-        with contextlib.suppress(OSError):  # Windows removes no file that another process has mapped
+        with contextlib.suppress(OSError):  # on Windows, a file that another process has mapped cannot be removed
             self.path(older).unlink()
 
     def bytes_of(self, video: str) -> int:
-        """What all projections of a video take on the disk."""
+        """Size of all projections of a video on disk, bytes."""
         return sum(path.stat().st_size for path in self.root.glob(f"{video}.*fps.safetensors"))
 
     def verify(self, key: ProjectionKey) -> None:
-        """Read a file whole and compare it with its checksum.
+        """Read a whole file and compare it with its checksum.
 
         Raises:
             VtgError: it is missing or damaged.
@@ -178,24 +178,23 @@ class ProjectionStore:
         verify(self.path(key))
 
     def remove(self, key: ProjectionKey) -> None:
-        """Remove a projection, if it is there."""
+        """Remove a projection, if it exists."""
         self.path(key).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove unfinished files that a process left behind when it was killed."""
+        """Remove unfinished files of killed processes."""
         remove_abandoned_parts(self.root)
 
 
 class ProjectionWriter:
-    """Projects a video as its layers come, window by window; use it in a ``with`` statement.
+    """Projects a video window by window while its layers are appended; use it in a ``with`` statement.
 
-    In memory it holds the layers of about one window. Whatever happens inside, the final name only ever holds a whole
-    file.
+    It keeps the layers of about one window in memory. The file is written atomically.
 
     Args:
         path: the final name.
-        key: what the projection is of.
-        head: projects.
+        key: of the projection.
+        head: computes the projection.
     """
 
     def __init__(self, path: Path, key: ProjectionKey, head: R2Head) -> None:
@@ -219,11 +218,11 @@ class ProjectionWriter:
             layers: [N, K, P, C].
 
         Raises:
-            VtgError: of another shape than the head reads.
+            VtgError: they do not have the shape that the head needs.
         """
         self._layers = layers if self._layers is None else np.concatenate((self._layers, layers))
         self._received += len(layers)
-        # A window that ends before the last frame is final; where the last one begins is known at the end.
+        # A window that ends before the last received frame is final; the start of the last one is known at the end.
         while (start := len(self._starts) * self._step) + self._length < self._received:
             self._write_window(start)
         kept = max(self._first, min(len(self._starts) * self._step, self._received - self._length))
@@ -232,14 +231,14 @@ class ProjectionWriter:
     def _write_window(self, start: int) -> None:
         import torch
 
-        assert self._layers is not None  # something was appended
+        assert self._layers is not None  # set by `append`
         begin = start - self._first
         window = torch.from_numpy(np.array(self._layers[begin : begin + self._length]))
         with torch.no_grad():
             self._file.append(self._head.project([window]).quantized())
         self._starts.append(start)
-        if len(self._starts) % WINDOWS_BETWEEN_TRIMS == 0:
-            give_memory_back()
+        if len(self._starts) % WINDOWS_PER_TRIM == 0:
+            trim_memory()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -262,7 +261,7 @@ class _WindowsFile:
 
     def __init__(self, path: Path, key: ProjectionKey) -> None:
         self._key = key
-        self._file = ArrayFileWriter(path)
+        self._file = WholeFileWriter(path, HEADER_BYTES)
         self._scales: list[np.ndarray] = []
         self._shape: tuple[int, ...] = ()
 
@@ -271,14 +270,14 @@ class _WindowsFile:
         return self
 
     def append(self, windows: VideoProjection) -> None:
-        """Add windows, which are quantized."""
+        """Add quantised windows."""
         assert windows.scale is not None
         self._shape = tuple(windows.values.shape[1:])
         self._file.write(windows.values.cpu().numpy())
         self._scales.append(windows.scale.cpu().numpy())
 
     def finish(self, frames: int, step: int) -> None:
-        """Give the file its header and its name."""
+        """Write the header and rename the file."""
         scale = np.concatenate(self._scales)
         self._file.write(scale)
         metadata = {
@@ -291,7 +290,8 @@ class _WindowsFile:
             "frames": str(frames),
             "step": str(step),
         }
-        self._file.finish(metadata, {"values": ("|i1", (len(scale), *self._shape)), "scale": ("<f2", scale.shape)})
+        arrays = {"values": ("|i1", (len(scale), *self._shape)), "scale": ("<f2", scale.shape)}
+        self._file.complete(arrays_header(metadata, arrays, self._file.sha256), read_header)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -300,10 +300,10 @@ class _WindowsFile:
 
 
 def _check_arrays(values: np.ndarray | None, scale: np.ndarray | None, frames: int, step: int) -> None:
-    """Whether arrays of a file have the shapes and types that a `ProjectionWriter` gives them.
+    """Check that arrays have the shapes and types of a `ProjectionWriter`.
 
     Raises:
-        ValueError: one has not.
+        ValueError: one does not.
     """
     kinds = ("int8",) if scale is not None else ("float32", "float16")
     if values is None or values.ndim != 5 or values.dtype not in kinds or 0 in values.shape:
@@ -311,7 +311,7 @@ def _check_arrays(values: np.ndarray | None, scale: np.ndarray | None, frames: i
     if scale is not None and (scale.dtype != "float16" or scale.shape != values.shape[:4]):
         raise ValueError("scales of other values")
     windows, _, length = values.shape[:3]
-    # First by number: a list of the windows of a video that claims too many frames would fill the memory.
+    # Before computing the windows: with too large a number of frames their list would fill the memory.
     if not (step > 0 and length <= frames <= windows * max(step, length) + length):
         raise ValueError("another number of frames")
     if len(window_starts(frames, length, min(step, length))) != windows:
@@ -319,7 +319,7 @@ def _check_arrays(values: np.ndarray | None, scale: np.ndarray | None, frames: i
 
 
 def _key_of(path: Path) -> ProjectionKey | None:
-    """What a file is of, by its name; None for one that no store has written."""
+    """Parse the key from a file name; None for other files."""
     try:
         video, encoder, head, precision, rest = path.name.split(".", 4)
         key = ProjectionKey(video, encoder, float(rest.removesuffix("fps.safetensors")), head, precision)

@@ -1,4 +1,4 @@
-"""Results of grounding: moments, saliency curve, attention."""
+"""Results of grounding: moments, saliency curve and attention maps."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHOWN_MOMENTS = 5  # of a grounding in a notebook
 
 @dataclass(frozen=True)
 class Moment(TimeSpan):
-    """A stretch of a video.
+    """A span of a video with a score.
 
     Attributes:
         start: seconds.
         end: seconds.
-        score: 0…1, how surely it is what was asked for.
+        score: 0…1, higher for a better match with the query.
     """
 
     score: float
@@ -34,11 +34,11 @@ class Moment(TimeSpan):
 
 @dataclass(frozen=True)
 class Saliency:
-    """How much each part of a video is what was asked for.
+    """How well each part of a video matches the query, over time.
 
     Attributes:
         times: [T] seconds, the start of each sampled interval.
-        scores: [T], higher is more.
+        scores: [T], higher for a better match; the scale depends on the model.
     """
 
     times: np.ndarray
@@ -47,14 +47,14 @@ class Saliency:
 
 @dataclass(frozen=True)
 class Grounding:
-    """The answer to one query on one video.
+    """The result of one query on one video.
 
     Attributes:
         query: the sentence.
-        video: the file or id, "" where none was given.
+        video: the file or id; "" if unknown.
         duration: of the video, seconds.
-        moments: best first; none from a highlight-only head. The last ones may have a score of 0: repeats of better
-            ones that the recipe's suppression left in the list.
+        moments: best first; none from a highlight-only head. The last ones may have a score of 0: duplicates after
+            suppression.
         saliency: over the whole video.
     """
 
@@ -68,23 +68,25 @@ class Grounding:
     )
 
     def attention(self, time: float, layer: int | None = None, word: int | None = None) -> np.ndarray:
-        """Where the head looked for the query at a time (R²-Tuning, Sec. 3.2: query-modulated spatial pooling).
+        """Attention map of the head for the query at a time (R²-Tuning, Sec. 3.2: query-modulated spatial pooling).
 
         Args:
             time: seconds.
-            layer: one of the K layers, 0 the earliest; None takes their mean.
-            word: one of the query's words, 0 the first; None takes the strongest at each patch.
+            layer: one of the K layers, 0 is the earliest; None averages them.
+            word: one of the query's tokens, 0 is the first; None takes the maximum over them at each patch.
 
         Returns:
-            [h, w] float32 in 0…1, over the square that CLIP sees: each patch's share of attention.
+            [h, w] float32 in 0…1, over the square crop of the frame: attention weight of each patch.
 
         Raises:
-            VtgError: a grounding without a head, or a time, layer or word that there is not.
+            VtgError: a grounding without a head, or a time, layer or word that does not exist.
         """
         if self._attention is None:
-            raise VtgError("zero-shot: looks at no patches; load an R² head, such as r2-qvhighlights")
+            raise VtgError("zero-shot: has no attention maps; use a model with an R² head, such as r2-qvhighlights")
         if not 0 <= time <= self.duration:
-            raise VtgError(f"{self.video or 'video'}: {time:g} s is not in it; it is {self.duration:.2f} s long")
+            raise VtgError(
+                f"{self.video or 'video'}: {time:g} s is outside the video, which is {self.duration:.2f} s long"
+            )
         times = self.saliency.times
         frame = min(len(times) - 1, int(np.searchsorted(times, time, side="right")) - 1)
         try:
@@ -96,8 +98,8 @@ class Grounding:
         """The fields of a QVHighlights submission.
 
         Args:
-            qid: the query's id in the data set; left out where None.
-            vid: the video's id; the name of the file where None.
+            qid: the query's id in the data set; omitted if None.
+            vid: the video's id; if None, the name of the file.
         """
         fields = {
             "query": self.query,

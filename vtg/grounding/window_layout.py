@@ -1,4 +1,4 @@
-"""Divide long videos into overlapping windows, and join the curves of these."""
+"""Divide long videos into overlapping windows, and join their saliency curves."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import numpy as np
 
 __all__ = ["WHOLE_FRAMES", "central_window", "join_curves", "whole_frames", "window_frames", "window_starts"]
 
-WHOLE_FRAMES = 1024  # the longest sequence of the published method, whose heads are trained on whole videos
+WHOLE_FRAMES = 1024  # maximum sequence length of the published heads, which are trained on whole videos
 
 
 def window_frames(window_seconds: float, step_seconds: float, fps: float) -> tuple[int, int]:
-    """How many frames a window has, and how many it is from one to the next: at least one, at most a window."""
+    """Length of a window, and step to the next one (at most the length), in frames; both at least 1."""
     length, step = (max(1, round(seconds * fps)) for seconds in (window_seconds, step_seconds))
     return length, min(step, length)
 
 
 def whole_frames(frames: int, window: int, step: int) -> tuple[int, int]:
-    """How a video is cut where it is asked as the published evaluation does: not at all up to `WHOLE_FRAMES`.
+    """Window length and step for the published evaluation, which does not divide videos of up to `WHOLE_FRAMES`.
 
     Args:
         frames: T, of the video.
-        window: frames in a window of a longer video, from `window_frames`; cut to `WHOLE_FRAMES`.
-        step: frames from one window to the next; shortened as the window is.
+        window: length of a window for longer videos, from `window_frames`; limited to `WHOLE_FRAMES`.
+        step: frames from one window to the next; shortened in proportion.
 
     Returns:
-        Frames in a window, and frames from one to the next.
+        Length of a window, and step to the next one, in frames.
     """
     if frames <= WHOLE_FRAMES:
         return frames, frames
@@ -34,18 +34,18 @@ def whole_frames(frames: int, window: int, step: int) -> tuple[int, int]:
 
 
 def window_starts(frames: int, window: int, step: int) -> list[int]:
-    """Where each window begins, so that all frames are seen and all windows are equally long.
+    """First frame of each window, so that the windows cover all frames and have equal length.
 
     Args:
         frames: T, of the video.
-        window: frames in a window; a video that is not longer is one window.
-        step: frames from one window to the next; the last one lies where it ends with the video.
+        window: length of a window in frames; a shorter video is one window.
+        step: frames from one window to the next; the last window ends with the video.
 
     Returns:
         First frames, ascending.
 
     Raises:
-        ValueError: a step that is not between 1 and the window.
+        ValueError: the step is not between 1 and `window`.
     """
     if not 1 <= step <= window:
         raise ValueError(f"a step of {step} frames does not fit windows of {window}")
@@ -56,14 +56,13 @@ def window_starts(frames: int, window: int, step: int) -> list[int]:
 
 
 def join_curves(curves: list[np.ndarray], starts: list[int]) -> np.ndarray:
-    """One continuous curve from the curves of overlapping windows.
+    """Join the curves of overlapping windows to one continuous curve.
 
-    Where windows overlap, each counts the more the farther a frame lies from its edge, so that the weight of a window
-    fades in and out and no seam is left.
+    Where windows overlap, each is weighted by the distance of the frame from its nearest edge (cross-fade).
 
     Args:
-        curves: one a window, [W].
-        starts: where each begins, from `window_starts`.
+        curves: one per window, [W].
+        starts: first frames, from `window_starts`.
 
     Returns:
         [T] float32.
@@ -79,5 +78,5 @@ def join_curves(curves: list[np.ndarray], starts: list[int]) -> np.ndarray:
 
 
 def central_window(frame: int, starts: list[int], window: int) -> int:
-    """Which window sees a frame nearest to its middle: an index into `starts`."""
+    """Index into `starts` of the window whose centre is nearest to a frame."""
     return min(range(len(starts)), key=lambda i: abs(starts[i] + (window - 1) / 2 - frame))

@@ -1,9 +1,11 @@
-"""Many videos in one folder: indexed once, kept in step with the disk, and searched.
+"""Index, synchronize and search many videos; `Library` is the public class.
 
-`library` is the public class. Adding files: `indexing`, `stored_features`, `settings`, `reports`. The database:
-`database`, `tables`, `rows`, `video_list`. Following the disk: `upkeep`, `watching`. Searching: `query` (what can be
-asked), `searching`, `ranking`, `stored_videos`, `hits`. `export` writes results for editors and tables; `named_files`
-decides which weights that a library names are loaded.
+In: folders of videos, then queries. Out: `Hit`s, best first.
+
+Read `library` first. Adding files: `indexing`, `stored_features`, `settings`, `reports`. The database: `database`,
+`tables`, `rows`, `video_list`. Synchronization with the disk: `upkeep`, `watching`. Searching: `query`, `searching`,
+`ranking`, `stored_videos`, `hits`. `export` writes results for editors and tables; `named_files` decides which weights
+that a library refers to may be loaded.
 """
 
 from __future__ import annotations
@@ -16,11 +18,10 @@ if TYPE_CHECKING:
     from vtg.library.hits import Hit
     from vtg.library.library import Library
     from vtg.library.query import Part, Question, Stretch
-    from vtg.library.reports import IndexProgress, IndexReport
+    from vtg.library.reports import IndexReport
 
 __all__ = [
     "Hit",
-    "IndexProgress",
     "IndexReport",
     "Library",
     "Part",
@@ -32,7 +33,6 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Hit": "hits",
-        "IndexProgress": "reports",
         "IndexReport": "reports",
         "Library": "library",
         "Part": "query",

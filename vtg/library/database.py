@@ -1,4 +1,4 @@
-"""Tables of LanceDB in one folder: opened and made, written by one at a time, and their errors named.
+"""Open, create and write the LanceDB tables of a library, with one writer at a time and clear errors.
 
 LanceDB tells of everything that goes wrong by a RuntimeError, OSError or ValueError with a text, and by no class or
 field of its own. Here each becomes a `VtgError` that names the table's folder and what to do.

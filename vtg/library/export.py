@@ -16,7 +16,7 @@ from vtg.summary.exports import write_text
 from vtg.text import caption_line, csv_text, json_text, one_line, table_cell
 from vtg.timespans import DROP_RATES, TimecodeCount, format_time
 from vtg.video import VideoInfo, probe
-from vtg.video.subtitles import captions_in_turn
+from vtg.video.subtitles import sequential_captions
 
 __all__ = ["EXPORTS", "check_export", "export_hits", "results_document"]
 
@@ -176,7 +176,7 @@ def _csv(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> 
 
 
 def _srt(query: str, hits: Sequence[Hit], shown: Callable[[str], str] = str) -> str:
-    return captions_in_turn(
+    return sequential_captions(
         (event.frames / event.rate, f"{caption_line(event.title)}\n{caption_line(event.hit.said or query)}")
         for event in _events(hits)
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from vtg.grounding.grounder import Grounding, Moment
 from vtg.library.rows import VideoEntry
-from vtg.video.subtitles.lines import SaidLine
+from vtg.video.subtitles.lines import TranscriptLine
 
 __all__ = ["Hit", "Hits", "Selection", "best_hits", "best_time", "said_moments", "where_said"]
 
@@ -77,8 +77,8 @@ def best_time(grounding: Grounding, moment: Moment) -> float:
     return float(times[np.where(inside, scores, -np.inf).argmax()])
 
 
-def said_moments(said: Mapping[str, list[SaidLine]], selection: Selection) -> list[Hit]:
-    """Lines that follow each other as moments, scored by how well they fit against the best."""
+def said_moments(said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
+    """Merge consecutive transcript lines into moments, with scores relative to the best."""
     best = max((line.score for lines in said.values() for line in lines), default=0.0)
     hits = []
     for video, lines in said.items():
@@ -91,8 +91,8 @@ def said_moments(said: Mapping[str, list[SaidLine]], selection: Selection) -> li
     return hits
 
 
-def _runs(lines: list[SaidLine]) -> Iterator[list[SaidLine]]:
-    run: list[SaidLine] = []
+def _runs(lines: list[TranscriptLine]) -> Iterator[list[TranscriptLine]]:
+    run: list[TranscriptLine] = []
     for line in lines:
         if run and line.start > max(one.end for one in run) + SAID_PAUSE:
             yield run
@@ -102,8 +102,8 @@ def _runs(lines: list[SaidLine]) -> Iterator[list[SaidLine]]:
         yield run
 
 
-def where_said(hits: list[Hit], said: Mapping[str, list[SaidLine]], selection: Selection) -> list[Hit]:
-    """Those moments in or near which the words are said."""
+def where_said(hits: list[Hit], said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
+    """Select the moments in or near which the words occur in the transcript."""
     kept = []
     for hit in hits:
         start, end = hit.moment.start - SAID_REACH, hit.moment.end + SAID_REACH

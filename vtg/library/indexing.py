@@ -1,4 +1,4 @@
-"""Index files into a library: decide which need work, encode them, and write features before rows."""
+"""Index files into a library: select new and changed files, encode them, and write features before rows."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ import numpy as np
 from vtg.errors import VideoError
 from vtg.features.store import FeatureKey, FeatureStore
 from vtg.files.paths import is_gone
-from vtg.library.reports import IndexProgress, IndexReport
+from vtg.library.reports import IndexReport
 from vtg.library.settings import write_settings
 from vtg.library.stored_features import LibraryFeatures
 from vtg.library.tables import FAILED, INDEXED, LibraryTables, VideoEntry
 from vtg.models.specs import ModelSpec
+from vtg.progress import Progress, Reporter
 from vtg.video.subtitles import SubtitleFolders, said_lines
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
     from vtg.features.pipeline import EncodedVideo
 
-__all__ = ["IndexProgress", "IndexReport", "Indexer", "forget_unused"]
+__all__ = ["IndexReport", "Indexer", "forget_unused"]
 
 TIDY_EVERY = 64  # videos, for a long run leaves many small files of rows
 WAITING_SECONDS = 0.2  # between two looks whether another run has finished
@@ -115,7 +116,7 @@ class Indexer:
     def _listen(self, entry: VideoEntry, report: IndexReport, lost: bool) -> None:
         """Read what is said in an indexed file, if its subtitles have changed, or what was read of them is lost."""
         path = Path(entry.path)
-        if (name := self._subtitles.name(path)) != entry.subtitles or lost:
+        if (name := self._subtitles.fingerprint(path)) != entry.subtitles or lost:
             self._tables.put_said(entry.path, said_lines(path, self._subtitles, report.warnings.append))
             if name != entry.subtitles:
                 self._tables.put_video(replace(entry, subtitles=name))
@@ -124,7 +125,7 @@ class Indexer:
         self,
         files: list[Path],
         report: IndexReport,
-        progress: Callable[[IndexProgress], None],
+        progress: Reporter,
         stop: Callable[[], bool],
     ) -> None:
         """Encode files and enter them, each as soon as it is done.
@@ -140,7 +141,7 @@ class Indexer:
         """
         from vtg.video.decoders import chosen_decoder
 
-        progress(IndexProgress(files[0], 0, len(files)))
+        progress(_progress(files[0], 0, len(files)))
         chosen_decoder()  # a wrong choice is no fault of the files
         encoder = self._load_encoder()  # before anything is written: where it cannot be had, nothing is left behind
         write_settings(self._folder, self._model, self._features.storage, loaded=True)
@@ -169,19 +170,19 @@ class Indexer:
         forget_unused(self._tables, self._features, before)
         self._tables.tidy()
         if not report.stopped:
-            progress(IndexProgress(files[-1], len(files), len(files)))
+            progress(_progress(files[-1], len(files), len(files)))
 
     def _index(
         self,
         files: list[Path],
         encoder: ClipEncoder,
         report: IndexReport,
-        progress: Callable[[IndexProgress], None],
+        progress: Reporter,
         stop: Callable[[], bool],
     ) -> None:
         from vtg.features.pipeline import encode_videos
 
-        def tell(step: IndexProgress) -> None:
+        def tell(step: Progress) -> None:
             if stop():
                 raise _Stopped
             progress(step)
@@ -189,7 +190,7 @@ class Indexer:
         encoded = encode_videos(files, encoder, self._model.fps, skip=self._knows_already)
         with contextlib.closing(encoded):
             for done, video in enumerate(encoded):
-                step = IndexProgress(video.path, done, len(files))
+                step = _progress(video.path, done, len(files))
                 tell(step)
                 if video.key and self._is_left_to_others():
                     self._postponed[video.path] = video.key
@@ -208,9 +209,9 @@ class Indexer:
         self,
         video: EncodedVideo,
         twins: list[VideoEntry],
-        step: IndexProgress,
+        step: Progress,
         report: IndexReport,
-        tell: Callable[[IndexProgress], None],
+        tell: Reporter,
     ) -> None:
         """Store one video with all that belongs to it; its row, which makes it findable, comes last."""
         size, modified = _size_and_time(video.path)
@@ -287,8 +288,8 @@ class Indexer:
         self,
         video: EncodedVideo,
         twins: list[VideoEntry],
-        step: IndexProgress,
-        tell: Callable[[IndexProgress], None],
+        step: Progress,
+        tell: Reporter,
     ) -> tuple[float, int, int]:
         """Store the features and embeddings of one video, unless another file of its content has them."""
         if video.skipped:
@@ -312,9 +313,7 @@ class Indexer:
                 writer.append(chunk.layers, chunk.embedding, chunk.miniatures)
                 rows.append((chunk.times, chunk.embedding))
                 seconds = float(chunk.times[-1]) + 1 / self._model.fps
-                tell(
-                    IndexProgress(step.path, step.videos_done, step.videos, min(seconds, info.duration), info.duration)
-                )
+                tell(replace(step, current=min(1.0, seconds / info.duration) if info.duration else 0.0))
         times, embedding = map(np.concatenate, zip(*rows, strict=True))
         self._tables.put_frames(video.key, times, embedding, is_new)
         return info.duration, info.width, info.height
@@ -341,11 +340,15 @@ class Indexer:
             encoder=self._fingerprint(),
             state=FAILED if failure else INDEXED,
             failure=failure,
-            subtitles="" if failure else self._subtitles.name(video.path),
+            subtitles="" if failure else self._subtitles.fingerprint(video.path),
         )
 
     def _key(self, video: str) -> FeatureKey:
         return FeatureKey(video, self._fingerprint(), self._model.fps)
+
+
+def _progress(path: Path, done: int, total: int) -> Progress:
+    return Progress("indexing", done, total, "files", path=path)
 
 
 def forget_unused(tables: LibraryTables, features: FeatureStore, videos: set[str]) -> None:

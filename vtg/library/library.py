@@ -16,7 +16,7 @@ from vtg.errors import VtgError
 from vtg.features.store import FeatureKey, VideoFeatures
 from vtg.files.paths import is_folder, is_gone, is_there
 from vtg.library.hits import Hit, Hits, Selection, best_time
-from vtg.library.indexing import Indexer, IndexProgress, IndexReport, forget_unused
+from vtg.library.indexing import Indexer, IndexReport, forget_unused
 from vtg.library.named_files import NamedFiles
 from vtg.library.query import Part, Question, Stretch
 from vtg.library.settings import SETTINGS, Storage, agree_on_model, default_library_path, read_storage, write_settings
@@ -26,6 +26,7 @@ from vtg.library.upkeep import MEND_ROWS, Problem, describe, find_moved, find_pr
 from vtg.models.calibration import Calibration
 from vtg.models.registry import registry
 from vtg.models.specs import ModelSpec
+from vtg.progress import Reporter, silent
 from vtg.video.sources import below, find_videos
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Hit",
-    "IndexProgress",
     "IndexReport",
     "Library",
     "Part",
@@ -126,7 +126,7 @@ class Library:
     def add(
         self,
         paths: Iterable[str | os.PathLike[str]],
-        progress: Callable[[IndexProgress], None] = lambda step: None,
+        progress: Reporter = silent,
         retry_failed: bool = False,
         stop: Callable[[], bool] = lambda: False,
         within: Sequence[Path] = (),
@@ -175,7 +175,7 @@ class Library:
 
     def refresh(
         self,
-        progress: Callable[[IndexProgress], None] = lambda step: None,
+        progress: Reporter = silent,
         look_in: Iterable[str | os.PathLike[str]] = (),
         stop: Callable[[], bool] = lambda: False,
     ) -> IndexReport:
@@ -218,14 +218,12 @@ class Library:
         forget_unused(self._tables, self.features, {entry.video for entry in going if entry.video})
         return [entry.path for entry in going]
 
-    def verify(
-        self, checksums: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> list[Problem]:
+    def verify(self, checksums: bool = False, progress: Reporter = silent) -> list[Problem]:
         """Check that files, features and database belong together.
 
         Args:
             checksums: also read all features and compare them with their checksums, which takes as long as the disk.
-            progress: told how many files are done, of how many.
+            progress: told of every file.
 
         Returns:
             What is wrong; nothing where the library is sound.

@@ -1,4 +1,4 @@
-"""Which of the files that a library names are loaded: those that run nothing and are what it was made with.
+"""Load the weights and the head that a library refers to, if they are safe formats and unchanged.
 
 A library may come from a stranger. Files that the user names are loaded as they are; what only ``library.json`` names
 is loaded if it is a safetensors file, and CLIP weights only with the hash that the library was made with.

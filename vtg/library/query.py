@@ -24,7 +24,7 @@ _WEIGHTED = re.compile(r"(?P<what>.*?)\s*\*\s*(?P<weight>\d+(?:\.\d*)?|\.\d+)", 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of a video that others are to be like.
+    """A span of a video to find similar moments of.
 
     Attributes:
         video: the file, which is in the library.
@@ -39,7 +39,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the things that a question is the sum of.
+    """One term of a query.
 
     Attributes:
         what: a sentence; the path of a picture; a stretch of a video.
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Question:
-    """What is looked for.
+    """A query: a weighted sum of terms, and words in the transcript.
 
     Attributes:
         parts: what is to be seen; none where only `said` counts.
@@ -69,28 +69,28 @@ class Question:
     said: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what asks for nothing.
+        """Check that the query is not empty.
 
         Raises:
-            VtgError: it is empty, or only says what is not to be seen.
+            VtgError: it is empty, or has only negative terms.
         """
         if any(isinstance(part.what, str) and not part.what.strip() for part in self.parts):
             raise VtgError("the query is empty: say what to look for")
         if not self.parts and not self.said.strip().strip('"').strip():
             raise VtgError("the query is empty: say what to look for")
         if self.parts and not any(part.weight > 0 for part in self.parts):
-            raise VtgError("the query only says what is not to be seen: say what to look for as well")
+            raise VtgError("the query has only negative terms: add what to look for")
 
     @property
     def sentence(self) -> str | None:
-        """The sentence, where it is all that is to be seen: an R² head grounds nothing else."""
+        """The sentence, if it is the only term: an R² head grounds nothing else."""
         if len(self.parts) == 1 and isinstance(self.parts[0].what, str):
             return self.parts[0].what
         return None
 
     @property
     def stretches(self) -> list[Stretch]:
-        """Those that others are to be like."""
+        """The spans to find similar moments of."""
         return [part.what for part in self.parts if isinstance(part.what, Stretch)]
 
     def __str__(self) -> str:
@@ -147,7 +147,7 @@ def embed_question(
         [E] float32, unit length.
 
     Raises:
-        VtgError: a picture cannot be read, or the parts take each other away.
+        VtgError: a picture cannot be read, or positive and negative terms cancel out.
     """
     total = np.zeros(len(typical_text))
     for part in parts:
@@ -160,17 +160,17 @@ def embed_question(
         total += part.weight * difference / max(float(np.linalg.norm(difference)), 1e-9)
     length = float(np.linalg.norm(total))
     if not math.isfinite(length) or length < 1e-6:
-        raise VtgError("the parts of the query take each other away: nothing is left to look for")
+        raise VtgError("the positive and negative query terms cancel out; change a weight")
     return (total / length).astype(np.float32)
 
 
 def _embed_picture(path: Path, encoder: ClipEncoder) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    from vtg.video.pictures import PictureError, opened_picture
+    from vtg.video.pictures import PictureError, open_picture
 
     try:
-        with opened_picture(path) as picture:
+        with open_picture(path) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB")
     except FileNotFoundError:
         raise VtgError(f"{path}: no such picture") from None

@@ -1,35 +1,15 @@
-"""Progress and report of an indexing run."""
+"""Report of an indexing run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
-__all__ = ["IndexProgress", "IndexReport"]
-
-
-@dataclass(frozen=True)
-class IndexProgress:
-    """Where an indexing run is.
-
-    Attributes:
-        path: the file at work.
-        videos_done: files finished, well or badly.
-        videos: files that have to be worked on.
-        seconds_done: of the file at work.
-        seconds: duration of the file at work.
-    """
-
-    path: Path
-    videos_done: int
-    videos: int
-    seconds_done: float = 0.0
-    seconds: float = 0.0
+__all__ = ["IndexReport"]
 
 
 @dataclass
 class IndexReport:
-    """What an indexing run did.
+    """Result of an indexing run.
 
     Attributes:
         added: files that are now in the library and were not, or had changed.

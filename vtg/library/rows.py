@@ -13,7 +13,7 @@ import numpy as np
 
 from vtg.features.store import LONGEST_SECONDS
 from vtg.text import from_utf8, to_utf8
-from vtg.video.subtitles.lines import SaidLine
+from vtg.video.subtitles.lines import TranscriptLine
 
 __all__ = [
     "FAILED",
@@ -38,7 +38,7 @@ INDEXED, FAILED = "indexed", "failed"
 
 @dataclass(frozen=True)
 class VideoEntry:
-    """What a library knows of one file.
+    """The entry of a file in a library.
 
     Attributes:
         path: absolute.
@@ -86,7 +86,7 @@ class NearFrames:
 
 @dataclass(frozen=True)
 class DamagedRow:
-    """A row of the table of videos that says nothing sensible.
+    """An invalid row of the table of videos.
 
     Attributes:
         path: of its file, as the row says.
@@ -209,10 +209,10 @@ def near_frames(rows: Any) -> NearFrames:
     return NearFrames([videos[place] for place in good], times[good], 1.0 - distances[good])
 
 
-def said_lines(rows: list[dict[str, Any]]) -> list[SaidLine]:
+def said_lines(rows: list[dict[str, Any]]) -> list[TranscriptLine]:
     """Lines that a search has found, best first, without those whose times cannot be."""
     return [
-        SaidLine(from_utf8(row["path"]), row["start"], row["end"], row["text"], float(row["_score"]))
+        TranscriptLine(from_utf8(row["path"]), row["start"], row["end"], row["text"], float(row["_score"]))
         for row in rows
         if isinstance(row["path"], str)
         and isinstance(row["text"], str)
@@ -267,7 +267,7 @@ def frame_rows(video: str, times: np.ndarray, embedding: np.ndarray) -> Any:
     )
 
 
-def said_rows(lines: Sequence[SaidLine]) -> Any:
+def said_rows(lines: Sequence[TranscriptLine]) -> Any:
     import pyarrow as pa
 
     schema = pa.schema([("path", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())])

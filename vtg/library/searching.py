@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtg.grounding.grounder import Grounder, Grounding, Moment
-from vtg.grounding.zero_shot import BACKGROUND_PROMPTS, propose_moments, query_margin
+from vtg.grounding.zero_shot import propose_moments, query_margin
 from vtg.library.hits import Hit, Selection, best_hits, best_time, said_moments, where_said
 from vtg.library.query import Part, Question, Stretch, embed_question
 from vtg.library.ranking import Candidate, WindowGrid, choose_windows, cut_window, every_window
@@ -18,7 +18,7 @@ from vtg.library.rows import NearFrames, VideoEntry
 from vtg.library.stored_videos import StoredVideos
 from vtg.models.calibration import Calibration
 from vtg.timespans import suppress
-from vtg.video.subtitles.lines import SaidLine
+from vtg.video.subtitles.lines import TranscriptLine
 
 if TYPE_CHECKING:
     from vtg.clip.outputs import TextFeatures
@@ -43,7 +43,7 @@ SAID_LINES = 1_000  # that are looked at for one question
 
 
 class Searcher:
-    """Answers questions about the videos of a library.
+    """Searches the videos of a library.
 
     Args:
         tables: the library's database.
@@ -96,7 +96,7 @@ class Searcher:
         return best_hits(hits, limit, min_score, selection.per_video)
 
     def _by_head(
-        self, sentence: str, selection: Selection, said: Mapping[str, list[SaidLine]] | None, limit: int
+        self, sentence: str, selection: Selection, said: Mapping[str, list[TranscriptLine]] | None, limit: int
     ) -> list[Hit]:
         text = self._grounder.encoder.encode_text(sentence)
         # Where not every moment counts, the best ones of each video are enough.
@@ -122,7 +122,7 @@ class Searcher:
         needed: bool = True,
     ) -> list[Hit]:
         candidates = {candidate.video: candidate for candidate in chosen}
-        opened = self._stored.opened(candidates, selection, self._grounder.check_askable, needed)
+        opened = self._stored.opened(candidates, selection, self._grounder.check_groundable, needed)
         videos = [(features, candidates[video]) for video, features in opened]
         found = self._ground(videos, sentence, text, most)
         return [
@@ -132,7 +132,7 @@ class Searcher:
         ]
 
     def _windows(
-        self, text: TextFeatures, selection: Selection, said: Mapping[str, list[SaidLine]] | None, most: int
+        self, text: TextFeatures, selection: Selection, said: Mapping[str, list[TranscriptLine]] | None, most: int
     ) -> list[Candidate]:
         """What the head looks at: all there is of a few videos, of many the windows with the nearest frames."""
         fps, grid = self._grounder.fps, self._grid
@@ -193,10 +193,9 @@ class Searcher:
             yield cut_window(features, start, self._grid.length), start / features.fps
 
     def _comparable(self, found: list[_Found], features: VideoFeatures, text: TextFeatures) -> list[Hit]:
-        """A video's moments with scores that can be compared across videos.
+        """Moments of a video with scores that are comparable across videos.
 
-        How sure it is that the video has what is asked for at all follows from its best moment; the others are as much
-        less sure as the head says.
+        Calibrates the best moment to P(video matches the query) and scales the others by the same factor.
         """
         if not found or self._calibration.is_identity:
             return [one.hit for one in found]
@@ -242,12 +241,9 @@ class Searcher:
 
     def _mean_margin(self, inside: np.ndarray, text: TextFeatures) -> float:
         cosines = inside @ text.embedding.float().numpy()
-        return float(query_margin(cosines, inside @ self._background.T, self._grounder.encoder.logit_scale).mean())
-
-    @cached_property
-    def _background(self) -> np.ndarray:
-        texts = self._grounder.encoder.encode_texts(BACKGROUND_PROMPTS)
-        return np.stack([text.embedding.float().numpy() for text in texts])
+        return float(
+            query_margin(cosines, inside @ self._grounder.background.T, self._grounder.encoder.logit_scale).mean()
+        )
 
     def _by_clip(self, sentence: str, selection: Selection, limit: int | None, min_score: float) -> list[Hit]:
         text = self._grounder.encoder.encode_text(sentence)
@@ -294,7 +290,7 @@ class Searcher:
             parts,
             self._grounder.encoder,
             self._stored.embed_stretch,
-            self._background.mean(axis=0),
+            self._grounder.background.mean(axis=0),
             typical.mean(axis=0),
         )
         usual = typical @ question
@@ -315,9 +311,9 @@ class Searcher:
         asked = [(selection.paths.get(str(stretch.video.resolve())), stretch) for stretch in stretches]
         return [hit for hit in hits if not any(_is_of(hit, key, stretch, selection) for key, stretch in asked)]
 
-    def _find_said(self, words: str, selection: Selection) -> dict[str, list[SaidLine]]:
+    def _find_said(self, words: str, selection: Selection) -> dict[str, list[TranscriptLine]]:
         paths = None if selection.is_everything else list(selection.paths)
-        said: dict[str, dict[tuple[float, str], SaidLine]] = {}
+        said: dict[str, dict[tuple[float, str], TranscriptLine]] = {}
         for line in self._tables.find_said(words, SAID_LINES, paths):
             if line.path in selection.paths:
                 # Two files of one content say the same.

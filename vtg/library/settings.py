@@ -35,7 +35,7 @@ PRECISIONS = ("float32", "float16", "int8")
 
 @dataclass(frozen=True)
 class Storage:
-    """What a library keeps of a video beside its embeddings.
+    """Which features a library stores in addition to embeddings.
 
     Attributes:
         precision: of the layers that are kept, one of `PRECISIONS`: int8, or float16 for the others. Projections are
@@ -75,7 +75,7 @@ def default_library_path() -> Path:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What a library says of itself.
+    """Settings of a library.
 
     Attributes:
         model: it was made with.

@@ -1,4 +1,4 @@
-"""Features and projections of a library, which are written and removed together."""
+"""Read, write and remove the features and projections of a library together."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ from vtg.library.rows import (
 )
 from vtg.library.video_list import VideoList
 from vtg.text import to_utf8
-from vtg.video.subtitles.lines import SaidLine
+from vtg.video.subtitles.lines import TranscriptLine
 
-__all__ = ["FAILED", "INDEXED", "DamagedRow", "LibraryTables", "NearFrames", "SaidLine", "VideoEntry"]
+__all__ = ["FAILED", "INDEXED", "DamagedRow", "LibraryTables", "NearFrames", "TranscriptLine", "VideoEntry"]
 
 TABLES = ("videos", "frames", "said", "folders")
 INDEX_FROM = 20_000  # frames; reading fewer whole is as quick as asking an index
@@ -264,7 +264,7 @@ class LibraryTables(Database):
                 question = question.where(one_of("video", videos), prefilter=True)
             return near_frames(question.select(["video", "time", "_distance"]).limit(count).to_arrow())
 
-    def put_said(self, path: str, lines: Sequence[SaidLine]) -> None:
+    def put_said(self, path: str, lines: Sequence[TranscriptLine]) -> None:
         """Say what is said in a file, in place of what was known of it."""
         rows = said_rows(lines)
 
@@ -284,7 +284,7 @@ class LibraryTables(Database):
         """Whether there is a table of what is said: it was looked for, even if nothing was found."""
         return self._table("said") is not None
 
-    def find_said(self, words: str, limit: int, paths: Iterable[str] | None = None) -> list[SaidLine]:
+    def find_said(self, words: str, limit: int, paths: Iterable[str] | None = None) -> list[TranscriptLine]:
         """Find lines that have a question's words.
 
         Args:

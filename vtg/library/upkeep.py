@@ -13,6 +13,7 @@ from vtg.errors import VideoError, VtgError
 from vtg.features.store import FeatureKey, FeatureStore, content_key
 from vtg.files.paths import is_folder, is_gone
 from vtg.library.tables import INDEXED, LibraryTables, VideoEntry
+from vtg.progress import Progress, Reporter
 from vtg.video.sources import find_videos
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def find_problems(
     features: FeatureStore,
     key_of: Callable[[str], FeatureKey],
     checksums: bool,
-    progress: Callable[[int, int], None],
+    progress: Reporter,
 ) -> list[Problem]:
     """Compare everything in a library with everything else.
 
@@ -104,7 +105,7 @@ def find_problems(
         features: its feature store.
         key_of: the key of a content's features.
         checksums: also read every file of features whole.
-        progress: told how many files are done, of how many.
+        progress: told of every file.
     """
     entries = tables.videos()
     problems = [
@@ -117,7 +118,7 @@ def find_problems(
         problems.append(Problem(str(tables.place("frames")), _after_name(error, tables.place("frames"))))
         times = None
     for done, entry in enumerate(entries):
-        progress(done, len(entries))
+        progress(Progress("checking", done, len(entries), "files"))
         for what in _problems_of(entry, times, features, key_of, checksums):
             problems.append(Problem(entry.path, what))
     known = {entry.video for entry in entries}

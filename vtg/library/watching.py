@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vtg.files.paths import is_folder
 from vtg.library.library import Library
-from vtg.library.reports import IndexProgress, IndexReport
+from vtg.library.reports import IndexReport
+from vtg.progress import Reporter, silent
 from vtg.video.sources import find_videos
 
 __all__ = ["watch"]
@@ -20,7 +21,7 @@ def watch(
     folders: Sequence[Path],
     seconds: float,
     tell: Callable[[IndexReport], None],
-    progress: Callable[[IndexProgress], None],
+    progress: Reporter = silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Keep a library in step with folders, until somebody stops it: new, changed, moved and vanished files.

@@ -1,4 +1,9 @@
-"""The published metrics of the six benchmarks: numbers in, numbers out, no files."""
+"""The published metrics of the six benchmarks, as functions of arrays.
+
+Inputs are predicted and true windows [N, 3] and [M, 2] in seconds, or saliency and ratings per clip; outputs are
+figures in 0…1, per query and as means. Read `moments` (with `overlap`, IoU), `highlights`, `ranking` (YouTube
+Highlights and TVSum, with `order`) and `summaries`; `bootstrap` gives confidence intervals.
+"""
 
 from vtg.metrics.bootstrap import interval, resampled_means
 from vtg.metrics.highlights import RATING_LEVELS, HighlightFigures, highlight_detection

@@ -1,4 +1,4 @@
-"""How sure a figure is: means over queries drawn again and again from the queries at hand."""
+"""Bootstrap confidence intervals of figures, by resampling queries."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ _CELLS_AT_ONCE = 4_000_000  # rounds × queries drawn together; one array of the
 
 
 def resampled_means(values: Array, rounds: int, seed: int = 0, strata: NDArray[np.intp] | None = None) -> Array:
-    """Means of every column over as many queries as there are, drawn with replacement, `rounds` times.
+    """Bootstrap means of every column: queries are resampled with replacement `rounds` times.
 
-    The draws depend on the number of queries, the strata and the seed only: the means of two systems on the same
-        queries come from
-    the same draws, so that their difference is a paired bootstrap.
+    The draws depend on the number of queries, the strata and the seed only, so that the difference of two systems on
+    the same queries is a paired bootstrap.
 
     Args:
-        values: [Q, K] K figures of each query; NaN where the query does not count for the figure.
-        rounds: how often to draw.
-        seed: of the draws.
-        strata: [Q] a number 0 … S-1 for each query; each stratum keeps its size in every draw. One stratum if None.
+        values: [Q, K] K figures of each query; NaN if the query does not count for the figure.
+        rounds: number of resamples.
+        seed: of the random numbers.
+        strata: [Q] stratum 0 … S-1 of each query; the size of each stratum is fixed. None for one stratum.
 
     Returns:
-        [rounds, K]; NaN where a draw has no query that counts for a figure.
+        [rounds, K]; NaN if no drawn query counts for a figure.
     """
     generator = np.random.default_rng(seed)
     counted = ~np.isnan(values)
@@ -55,7 +54,7 @@ def interval(means: Array, level: float = 0.95) -> Array:
         level: share of the rounds within the interval.
 
     Returns:
-        [2, K] lower and upper end, of the rounds that have a value.
+        [2, K] lower and upper end, over rounds that are not NaN.
     """
     tail = 100 * (1 - level) / 2
     return np.asarray(np.nanpercentile(means, [tail, 100 - tail], axis=0))

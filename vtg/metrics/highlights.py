@@ -1,4 +1,4 @@
-"""Highlight detection as QVHighlights defines it: average precision and Hit@1 of saliency against three raters."""
+"""Highlight detection metrics of QVHighlights: average precision and Hit@1 of saliency against three raters."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class HighlightFigures:
 
 
 def highlight_detection(predicted: Sequence[Array], ratings: Sequence[Array]) -> dict[str, HighlightFigures]:
-    """Compares predicted saliency with the raters' marks, all queries at once.
+    """Compare predicted saliency with the raters' marks, for all queries.
 
-    As in the QVHighlights evaluation (Lei et al. 2021). For average precision a prediction longer than the video is cut
-    and a shorter one filled up with zeros; for Hit@1 it is taken as it is, and a best clip beyond the video is a miss.
-    Equal scores are one step of the ranking; the best-scored clip is the first of equals.
+    As in the QVHighlights evaluation (Lei et al. 2021). For average precision a prediction longer than the video is
+    truncated and a shorter one padded with zeros; for Hit@1 it is used as it is, and a best clip beyond the video is a
+    miss. Equal scores are one step of the ranking; the best-scored clip is the first of equals.
 
     Args:
         predicted: for each of Q queries [n] saliency, any scale, at least one.
@@ -83,7 +83,7 @@ def _average_precision(ranked: Array, positive: Mask, is_clip: Mask) -> Array:
     """[Q, raters] mean, over the distinct recall steps, of the interpolated precision; 0 without a positive.
 
     Args:
-        ranked: [Q, C] scores, falling, the padding last.
+        ranked: [Q, C] scores in descending order, padding last.
         positive: [Q, C, raters] in the same order.
         is_clip: [Q, C] in the same order.
     """
@@ -104,7 +104,7 @@ def _average_precision(ranked: Array, positive: Mask, is_clip: Mask) -> Array:
 
 
 def _ranked(predicted: Sequence[Array], ratings: Sequence[Array]) -> tuple[Array, Array, Mask]:
-    """[Q, C] falling scores, cut or filled up to each video's clips; [Q, C, raters] their marks; [Q, C] real ones."""
+    """[Q, C] scores in descending order, padded; [Q, C, raters] their marks; [Q, C] true for valid clips."""
     lengths = np.array([len(marks) for marks in ratings])
     is_clip = np.arange(lengths.max())[None, :] < lengths[:, None]
     scores = np.full(is_clip.shape, -np.inf)
@@ -114,13 +114,13 @@ def _ranked(predicted: Sequence[Array], ratings: Sequence[Array]) -> tuple[Array
         scores[row, : len(rated)] = 0.0
         scores[row, :kept] = saliency[:kept]
         marks[row, : len(rated)] = rated
-    # Scores are finite, so that the padding stays last, where is_clip has it already.
+    # Scores are finite, so that padding stays last, in the order of is_clip.
     order = np.argsort(-scores, axis=1, kind="stable")
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(marks, order[..., None], axis=1), is_clip
 
 
 def _blocks(ratings: Sequence[Array]) -> Iterator[list[int]]:
-    """Rows of similarly long videos, few enough that their padded marks stay within memory."""
+    """Blocks of rows with videos of similar length, limited by the memory of their padded marks."""
     block: list[int] = []
     for row in sorted(range(len(ratings)), key=lambda row: len(ratings[row])):
         if block and (len(block) + 1) * ratings[row].size > _CELLS_AT_ONCE:

@@ -1,4 +1,4 @@
-"""Moment retrieval as QVHighlights defines it: recall, mean IoU, average precision, also by length of the windows."""
+"""Moment retrieval metrics of QVHighlights: recall, mean IoU and average precision, also by length of the windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 
 RECALL_THRESHOLDS = tuple(round(0.30 + 0.05 * step, 2) for step in range(14))  # 0.3 … 0.95
 PRECISION_THRESHOLDS = tuple(round(0.50 + 0.05 * step, 2) for step in range(10))  # 0.5 … 0.95
-LENGTH_RANGES = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0, np.inf)}  # seconds: longer than, up to
+LENGTH_RANGES = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0, np.inf)}  # in seconds: longer than, up to
 
 _WINDOWS_FOR_PRECISION = 10
 _WINDOWS_FOR_RECALL = 5
@@ -59,15 +59,15 @@ class MomentFigures:
 
 
 def moment_retrieval(predicted: Sequence[Array], true: Sequence[Array]) -> dict[str, MomentFigures]:
-    """Compares predicted with true windows, all queries at once.
+    """Compare predicted with true windows, for all queries.
 
     As in the QVHighlights evaluation (Lei et al. 2021; R²-Tuning uses it for all four moment data sets): "first",
     "first five" and the ten windows of average precision go by the order of the predictions; only average precision
     then sorts by score, ties in the given order. Within a length range only the true windows in the range count, and
     only the queries that have one.
 
-    A predicted and a true window of no length at the same time have no IoU (0/0): the published evaluator takes them as
-    a miss for recall and as a match for average precision, and so does this.
+    For an empty predicted and an empty true window at the same time, IoU is undefined (0/0): as in the published
+    evaluator, they are a miss for recall and a match for average precision.
 
     Args:
         predicted: for each of Q queries [N, 3]: start and end in seconds, score. At least one window each.
@@ -119,7 +119,7 @@ def _best_match(windows: Array, truth: Array, iou: Array) -> Array:
 
 
 def _average_precision(scores: Array, is_window: Mask, is_truth: Mask, iou: Array) -> Array:
-    """[Q, 10] interpolated average precision: by falling score, each window takes the best true one still free."""
+    """[Q, 10] interpolated average precision: by score, each window matches the best unmatched true one."""
     order = np.argsort(np.where(is_window, -scores, np.inf), axis=1, kind="stable")
     # 0/0 beats every threshold, as it does in the published evaluator.
     iou = np.take_along_axis(np.where(np.isnan(iou), np.inf, iou), order[:, :, None], axis=1)
@@ -142,8 +142,8 @@ def _matches(iou: Array, is_window: Mask, is_truth: Mask) -> Array:
     rows, columns = np.indices((queries, len(thresholds)))
     for place in range(count):
         candidates = np.where(free, iou[:, place, None, :], -1.0)
-        # Of equally good true windows the last is taken, which argmax gives on the reversed axis. So does the published
-        # evaluator with numpy's plain sort; with its vectorised ones the choice depends on the machine.
+        # Of equally good true windows the last one is matched (argmax on the reversed axis), as in the published
+        # evaluator with numpy's scalar sort; with vectorised sorts its choice depends on the machine.
         best = truths - 1 - candidates[..., ::-1].argmax(axis=-1)
         hit = (candidates[rows, columns, best] >= thresholds) & is_window[:, place, None]
         hits[:, place] = hit
@@ -152,7 +152,7 @@ def _matches(iou: Array, is_window: Mask, is_truth: Mask) -> Array:
 
 
 def _padded(arrays: Sequence[Array], columns: int) -> tuple[Array, Mask]:
-    """Stacks [n_i, ≥ columns] to [Q, max n, columns] filled up with zeros, and where the rows are real."""
+    """Stacks [n_i, ≥ columns] to [Q, max n, columns] padded with zeros, and a mask of valid rows."""
     lengths = np.array([len(array) for array in arrays])
     is_real = np.arange(lengths.max())[None, :] < lengths[:, None]
     stacked = np.zeros((*is_real.shape, columns))

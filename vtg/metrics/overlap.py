@@ -1,4 +1,4 @@
-"""How much two windows overlap: intersection over union, in the two forms that the published evaluators use."""
+"""Intersection over union of windows, in the two forms of the published evaluators."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ Array = NDArray[np.float64]
 
 
 def paired_iou(first: Array, second: Array) -> Array:
-    """IoU of windows that belong together.
+    """IoU of pairs of windows.
 
-    The union is the span from the earlier start to the later end, as in the published evaluators: the same number for
-        windows
-    that overlap, and irrelevant for those that do not (IoU 0). Recall and mean IoU are computed with this form.
+    The union is the span from the earlier start to the later end, as in the published evaluators: identical for windows
+    that overlap, and irrelevant for others (IoU 0). Recall and mean IoU use this form.
 
     Args:
         first: [..., 2] start and end, in seconds.
@@ -35,7 +34,7 @@ def crossed_iou(predicted: Array, true: Array) -> Array:
     """IoU of every predicted with every true window of the same query.
 
     The union is the sum of both lengths less the intersection. Average precision, and the choice of the best-matching
-    window, are computed with this form; it may differ from `paired_iou` in the last bit, which decides at thresholds
+    window, use this form; it may differ from `paired_iou` in the last bit, which matters at thresholds
     that are met exactly.
 
     Args:

@@ -1,4 +1,4 @@
-"""Ranking of rated clips without a query's windows: the average precision of TVSum and of YouTube Highlights."""
+"""Average precision of ranked clips for TVSum and YouTube Highlights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["TVSUM_CLIPS", "tvsum_precision", "youtube_precision"]
 
 Array = NDArray[np.float64]
 
-TVSUM_CLIPS = 5  # only so many of the best-scored clips count
+TVSUM_CLIPS = 5  # number of best-scored clips that are evaluated
 
 
 def tvsum_precision(saliency: Array, ratings: Array) -> Array:

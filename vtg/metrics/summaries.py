@@ -1,4 +1,4 @@
-"""Video summaries against users: what scores choose, its F1, and rank correlation of the scores themselves."""
+"""Metrics of video summaries against users: keyshot selection, F1, and rank correlation of scores."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class RankCorrelation:
 
 
 def keyshots(scores: Array, edges: NDArray[np.integer], share: float = SUMMARY_SHARE) -> NDArray[np.bool_]:
-    """The summary that scores of frames stand for, the standard way (Zhang et al., ECCV 2016).
+    """Select a summary from frame scores by the standard method (Zhang et al., ECCV 2016).
 
-    A shot is worth the mean of its frames' scores, whatever its length; the shots of the greatest total worth within
-    the budget are the summary (0/1 knapsack, exact).
+    The value of a shot is the mean of its frames' scores; the shots with the highest total value within the budget are
+    selected (exact 0/1 knapsack).
 
     Args:
-        scores: [frames] importance, any scale; lower than 0 is lifted with all others to 0.
+        scores: [frames] importance, any scale; shifted so that negative values become 0 or more.
         edges: [S + 1] first frames of the shots, and the number of frames.
         share: the budget as a share of the frames.
 
@@ -66,7 +66,7 @@ def summary_f1(chosen: NDArray[np.bool_], users: NDArray[np.bool_]) -> SummaryF1
         Mean and maximum over users; a user who shares no frame with the summary counts 0.
 
     Raises:
-        ValueError: shapes that do not fit each other, or no user.
+        ValueError: shapes that do not match, or no user.
     """
     chosen, users = np.asarray(chosen, dtype=bool), np.asarray(users, dtype=bool)
     _check_shapes(chosen, users)
@@ -84,7 +84,7 @@ def rank_correlation(predicted: Array, users: Array) -> RankCorrelation:
         users: [users, frames] each user's importance.
 
     Raises:
-        ValueError: shapes that do not fit each other, no user, or scores that are all equal, which have no ranks.
+        ValueError: shapes that do not match, no user, or scores that are all equal, which have no ranks.
     """
     from scipy.stats import kendalltau, spearmanr
 

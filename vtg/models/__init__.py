@@ -1,7 +1,8 @@
-"""Which models there are, where they come from, and how sure their answers are.
+"""List, describe, download and load models.
 
-`registry` knows the published heads (`registry.toml`) and downloads them; `specs` says what a model is made of, head
-and CLIP, without loading either; `calibration` makes probabilities of scores.
+Input is a model name or a checkpoint; output is a `ModelSpec` (head, CLIP and sampling rate, without loading them) or a
+loaded head. Read `registry` (published heads in `registry.toml`, and their download), `specs`, and `calibration`, which
+converts scores to probabilities.
 """
 
 from __future__ import annotations

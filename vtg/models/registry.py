@@ -6,7 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
 from vtg.files.paths import cache_folder
-from vtg.weights.downloads import Progress, TooLongError, append_rest, hub_utilities, one_line
+from vtg.progress import Reporter, silent
+from vtg.weights.downloads import TooLongError, fetch_url, hub_utilities, one_line
 
 if TYPE_CHECKING:
     from vtg.r2.head import R2Head
@@ -172,14 +173,14 @@ def recognised_settings(path: Path) -> dict[str, Any] | None:
     return entry.settings if entry else None
 
 
-def pull(name: str, progress: Progress | None = None) -> Path:
+def pull(name: str, progress: Reporter = silent) -> Path:
     """Downloads a published head, checks its hash, converts it to our format, and keeps it in the cache folder.
 
     A download that broke off goes on where it stopped, also in another process. The hub is that of `HF_ENDPOINT`.
 
     Args:
         name: of the model; one already on this disk is left as it is.
-        progress: called with the bytes done and the bytes in all (None if unknown) as the download goes on.
+        progress: told of the bytes that have arrived, and of all if the server says how many.
 
     Returns:
         The head's file.
@@ -212,8 +213,8 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     return entry.path
 
 
-def download(entry: ModelEntry, partial: Path, progress: Progress | None) -> None:
-    """Fetches a published file, going on from what `partial` already holds, as long as each try brings bytes.
+def download(entry: ModelEntry, partial: Path, progress: Reporter) -> None:
+    """Fetches a published file, going on from what `partial` already holds.
 
     Raises:
         VtgError: it could not be fetched whole; `partial` keeps what arrived.
@@ -222,20 +223,14 @@ def download(entry: ModelEntry, partial: Path, progress: Progress | None) -> Non
 
     endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None  # read now: the client reads it on its import
     url = hf_hub_url(str(entry.repository), str(entry.file), revision=entry.revision, endpoint=endpoint)
-    done = partial.stat().st_size if partial.exists() else 0
-    while True:
-        try:
-            size = get_hf_file_metadata(url).size
-            if size is not None and size > MOST_BYTES:
-                raise TooLongError(f"{size} bytes are announced, more than any head has")
-            with partial.open("ab") as file:
-                append_rest(url, file, size, progress)
-            return
-        except Exception as error:  # of the client, of its HTTP library (it differs between versions), or of the disk
-            before, done = done, partial.stat().st_size if partial.exists() else 0
-            if done <= before or isinstance(error, TooLongError):
-                line = f"{entry.name}: {url} failed ({one_line(error)}); pull it again, it goes on where it stopped"
-                raise VtgError(line) from error
+    try:
+        size = get_hf_file_metadata(url).size
+        if size is not None and size > MOST_BYTES:
+            raise TooLongError(f"{size} bytes are announced, more than any head has")
+        fetch_url(url, partial, size, lambda state: progress(replace(state, detail=entry.name)))
+    except Exception as error:  # of the client, of its HTTP library (it differs between versions), or of the disk
+        line = f"{entry.name}: {url} failed ({one_line(error)}); pull it again, it goes on where it stopped"
+        raise VtgError(line) from error
 
 
 def check_hash(entry: ModelEntry, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names of models and what each is made of, without loading any of it."""
+"""Names of models, and their components (head, CLIP, sampling rate) without loading them."""
 
 from __future__ import annotations
 
@@ -25,56 +25,56 @@ __all__ = [
     "model_spec",
 ]
 
-DEFAULT_RATE = 0.5  # frames a second: one for each 2 s clip of QVHighlights
-MOST_CHARACTERS, MOST_LAYERS, MOST_RATE = 4096, 1024, 1e6  # of what a file may say of a model
+DEFAULT_FPS = 0.5  # frames per second: one per 2 s clip of QVHighlights
+MAX_NAME_CHARACTERS, MAX_LAYERS, MAX_FPS = 4096, 1024, 1e6  # bounds for values read from a file
 ZERO_SHOT = "zero-shot"
 DEFAULT_MODEL = "r2-qvhighlights"
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Names what `vtg.load` puts together.
+    """The components of a model, as `vtg.load` combines them.
 
     Attributes:
         name: as in `available_models`, or the path of a head's checkpoint.
         encoder: its CLIP.
-        fps: frames a second that it wants.
-        head: a name of the registry or a checkpoint; None for CLIP alone.
+        fps: sampling rate, frames per second.
+        head: a name in the registry or a checkpoint; None for CLIP only.
     """
 
     name: str
     encoder: EncoderSpec
-    fps: float = DEFAULT_RATE
+    fps: float = DEFAULT_FPS
     head: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """As plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
-        """Read what `to_dict` gave.
+        """Read the output of `to_dict`.
 
         Raises:
-            KeyError: something is missing.
-            TypeError, ValueError: something is of another kind, or cannot be.
+            KeyError: a field is missing.
+            TypeError, ValueError: a field has a wrong type or value.
         """
         encoder, name, head = EncoderSpec(**values["encoder"]), values["name"], values["head"]
         texts = (name, encoder.pretrained, *(text for text in (head, encoder.clip) if text is not None))
-        if not all(isinstance(text, str) and "\0" not in text and len(text) <= MOST_CHARACTERS for text in texts):
-            raise TypeError("a name that is no text")
-        if type(encoder.layers) is not int or not 1 <= encoder.layers <= MOST_LAYERS:
-            raise ValueError(f"layers must be from 1 to {MOST_LAYERS}")
+        if not all(isinstance(text, str) and "\0" not in text and len(text) <= MAX_NAME_CHARACTERS for text in texts):
+            raise TypeError("a name is not a string")
+        if type(encoder.layers) is not int or not 1 <= encoder.layers <= MAX_LAYERS:
+            raise ValueError(f"layers must be from 1 to {MAX_LAYERS}")
         fps = float(values["fps"])
-        if not 0 < fps <= MOST_RATE:
-            raise ValueError(f"fps must be above 0 and at most {MOST_RATE:g}")
+        if not 0 < fps <= MAX_FPS:
+            raise ValueError(f"fps must be above 0 and at most {MAX_FPS:g}")
         return cls(name, encoder, fps, head)
 
     def load_head(self) -> R2Head | None:
-        """Load the head, downloading it first where it is a published one that is not on this disk.
+        """Load the head; a published one that is not on this disk is downloaded first.
 
         Raises:
-            VtgError: it cannot be had.
+            VtgError: it cannot be downloaded or loaded.
         """
         if self.head is None:
             return None
@@ -89,20 +89,21 @@ class ModelSpec:
 
 
 def available_models() -> list[str]:
-    """The names that `vtg.load` knows."""
+    """The model names for `vtg.load`."""
     return [DEMO, ZERO_SHOT, *(name for name in registry() if name != DEMO)]
 
 
 def describe_models() -> list[dict[str, Any]]:
-    """What there is to choose from.
+    """Describe all available models.
 
     Returns:
-        One dict a model: name, clip, clip_present and present (its parts are on this disk), fps, purpose; of a
-        published head also what the registry says of it.
+        One dict per model: name, clip, clip_present and present (whether CLIP and model are on this disk), fps,
+            purpose;
+        for a published head also the fields of the registry.
     """
     purposes = {
-        DEMO: "trying things out: knows coloured shapes, needs no network",
-        ZERO_SHOT: "anything, by CLIP alone: the baseline",
+        DEMO: "trying vtg without a network: coloured shapes only",
+        ZERO_SHOT: "any video, with CLIP only and without training: the baseline",
     }
     rows = []
     downloaded: dict[EncoderSpec, bool] = {}
@@ -138,22 +139,22 @@ def model_spec(
     pretrained: str | os.PathLike[str] | None = None,
     fps: float | None = None,
 ) -> ModelSpec:
-    """Put together what a model is made of.
+    """Determine the components of a model.
 
     Args:
-        name: one of `available_models`, or a head's checkpoint; None is `DEFAULT_MODEL`.
-        clip: another CLIP of open_clip's catalogue than the model's own.
-        pretrained: other weights than the model's own: a tag or a file.
-        fps: another rate than the model's own, frames a second.
+        name: one of `available_models`, or a head's checkpoint; None for `DEFAULT_MODEL`.
+        clip: a CLIP in open_clip's catalogue that replaces the model's.
+        pretrained: weights that replace those of the model's CLIP: a tag or a file.
+        fps: sampling rate that replaces the model's, frames per second.
 
     Raises:
-        VtgError: no such model, or a rate that is not above 0.
+        VtgError: unknown model, or a rate that is not above 0.
     """
     name = os.fspath(name or DEFAULT_MODEL)
     if fps is not None and not fps > 0:
         raise VtgError(f"{fps:g} frames a second: give a rate above 0")
     if name == DEMO and (clip or pretrained):
-        raise VtgError(f"{DEMO}: has a CLIP of its own; name other weights with --model {ZERO_SHOT}")
+        raise VtgError(f"{DEMO}: always uses its own CLIP; use other weights with --model {ZERO_SHOT}")
     spec = _own_spec(name)
     encoder = spec.encoder
     if pretrained is None and spec.head == spec.name and encoder.in_file and not is_safetensors(encoder.pretrained):

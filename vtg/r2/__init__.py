@@ -1,4 +1,13 @@
-"""R²-Tuning (ECCV 2024, arXiv 2404.00801): the head, its losses, checkpoints and post-processing; no video, no CLIP."""
+"""R²-Tuning (ECCV 2024, arXiv 2404.00801): from CLIP layers of a video and a query to windows and saliency.
+
+Inputs are tensors: frame features [T, K, P, Cv] and query features [L, K, Cq]; outputs are scored windows in seconds
+and one saliency per frame. Read in the order of the data: `config`, `token_map`, `block` (spatial pooling and temporal
+refinement), `pyramid`, `head` (the module), `decoding` and `postprocess`.
+
+For many queries: `projection` (the query-independent part, int8) and `predictor`, which uses the compiled `engine`
+(`kernels/`) or PyTorch. For training: `targets` and `losses`. `checkpoints` reads and writes files; `attention` makes
+maps of the attention weights.
+"""
 
 from __future__ import annotations
 

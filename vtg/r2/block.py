@@ -1,4 +1,4 @@
-"""The R² block: query-modulated spatial pooling and temporal refinement, recurrent from the last CLIP layer back."""
+"""The R² block: query-modulated spatial pooling and temporal refinement, recurrent over CLIP layers from the last."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vtg.r2.token_map import TokenMap
 
 __all__ = ["BlockOutput", "R2Block", "temporal_extent", "temporal_positions"]
 
-MAX_TOKENS = 1024  # mapped at a time, so that the activations stay in the processor's cache
-MAX_POOLED = 4 << 20  # floats of tokens and of what is pooled from them at a time, without gradients
+MAX_PROJECTED_TOKENS = 1024  # at a time, so that activations stay in the processor's cache
+MAX_POOLED_VALUES = 4 << 20  # floats of tokens and pooled tokens at a time, in inference
 
 
 @dataclass(frozen=True, eq=False)
 class BlockOutput:
-    """What the block hands to the prediction heads.
+    """Output of the block.
 
     Attributes:
-        video: [B, T, D] the last state, one spatio-temporal feature a frame.
-        query: [B, L, D] the query tokens of the earliest layer, in the block's space.
+        video: [B, T, D] the final state, one spatio-temporal feature per frame.
+        query: [B, L, D] the projected query tokens of the earliest layer.
         class_tokens: K × [B, T, D], last layer first, before pooling.
         queries: K × [B, L, D], last layer first.
     """
@@ -38,7 +38,7 @@ class BlockOutput:
 
 
 def temporal_extent(frames: int, like: Tensor) -> Tensor:
-    """The share of the video that each frame stands for, (t/T, (t+1)/T).
+    """The relative interval of each frame in the video, (t/T, (t+1)/T).
 
     Returns:
         [T, 2] of `like`'s device and dtype.
@@ -48,7 +48,7 @@ def temporal_extent(frames: int, like: Tensor) -> Tensor:
 
 
 def temporal_positions(frames: int, width: int, like: Tensor) -> Tensor:
-    """Sinusoidal positions of a sequence whose whole length is one period.
+    """Sinusoidal positional encoding of a sequence whose length is one period.
 
     The angle of frame i is 2π (i+1)/(T + 1e-6), divided by 10000^(2⌊d/2⌋/D) in dimension d; sine at even d, cosine
     at odd.
@@ -63,7 +63,7 @@ def temporal_positions(frames: int, width: int, like: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose queries and keys may carry positions that its values do not."""
+    """Multi-head attention; queries, keys and values are given separately, as only the first two carry positions."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -77,13 +77,13 @@ class Attention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
-        """Attends from queries to keys.
+        """Compute attention from queries to keys.
 
         Args:
             query: [B, T, D].
             key: [B, S, D].
             value: [B, S, D].
-            key_mask: [B, S], true where a key is real; None if all are.
+            key_mask: [B, S], true for valid keys; None if all are valid.
 
         Returns:
             [B, T, D].
@@ -99,14 +99,14 @@ class Attention(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Leaves a residual branch out for a random share of the samples, in training."""
+    """Skip a residual branch for random samples, in training (stochastic depth)."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
 
     def forward(self, branch: Tensor) -> Tensor:
-        """Scales the kept samples of [B, …] so that the expected value stays."""
+        """Drop samples of [B, …] and scale the others to keep the expected value."""
         if not self.training or self.probability == 0:
             return branch
         kept = 1 - self.probability
@@ -117,7 +117,8 @@ class DropPath(nn.Module):
 class TemporalRefinement(nn.Module):
     """One step of recurrent temporal refinement: a post-norm decoder layer (Sec. 3, Recurrent Temporal Refinement).
 
-    Cross-attention of frames to the query, self-attention among frames, feed-forward; each added and normalised.
+    Cross-attention of frames to the query, self-attention among frames, feed-forward; each with residual connection and
+    layer norm.
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -138,14 +139,14 @@ class TemporalRefinement(nn.Module):
     def forward(
         self, video: Tensor, query: Tensor, position: Tensor, video_mask: Tensor | None, query_mask: Tensor | None
     ) -> Tensor:
-        """Refines the frames, given the query.
+        """Refine the frame features, given the query.
 
         Args:
             video: [B, T, D].
             query: [B, L, D].
             position: [T, D], of `temporal_positions`.
-            video_mask: [B, T], true where a frame is real; None if all are.
-            query_mask: [B, L], true where a token is real; None if all are.
+            video_mask: [B, T], true for valid frames; None if all are valid.
+            query_mask: [B, L], true for valid tokens; None if all are valid.
 
         Returns:
             [B, T, D], the new state.
@@ -161,8 +162,8 @@ class TemporalRefinement(nn.Module):
 class R2Block(nn.Module):
     """The R² block, one set of weights for all K layers (Sec. 3, Reversed Recurrent Tuning).
 
-    Only the two gates of a layer are its own: `scale[k]`, how much of the query-modulated pooling is added to the class
-    token, and `gate[k]`, how much of layer k enters the state.
+    Only two gates are per layer: `scale[k]` weights the query-modulated pooling that is added to the class token, and
+    `gate[k]` weights layer k in the state.
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -181,51 +182,51 @@ class R2Block(nn.Module):
         self.refinement = TemporalRefinement(config)
 
     def map_video(self, layer: Tensor, extent: Tensor, mask: Tensor | None) -> Tensor:
-        """Maps one CLIP layer of the frames into the block's space; independent of any query.
+        """Project one CLIP layer of the frames to D channels; independent of the query.
 
         Args:
             layer: [V, T, P, Cv], any float dtype.
             extent: [T, 2], the frames' `temporal_extent`.
-            mask: [V, T], true where a frame is real; others enter as zeros, with their extent. None if all are.
+            mask: [V, T], true for valid frames; the others become zeros, with their extent. None if all are valid.
 
         Returns:
             [V, T, P, D], the class token first.
         """
-        frames = max(1, MAX_TOKENS // (layer.shape[0] * layer.shape[2]))
+        frames = max(1, MAX_PROJECTED_TOKENS // (layer.shape[0] * layer.shape[2]))
         chunks = []
         for first in range(0, layer.shape[1], frames):
-            own = slice(first, first + frames)
-            tokens = layer[:, own].to(extent)
+            chunk = slice(first, first + frames)
+            tokens = layer[:, chunk].to(extent)
             if mask is not None:
-                tokens = tokens.masked_fill(~mask[:, own, None, None], 0)
+                tokens = tokens.masked_fill(~mask[:, chunk, None, None], 0)
             if self.temporal_extent:
-                tokens = torch.cat((tokens, extent[own, None].expand(*tokens.shape[:3], 2)), dim=3)
+                tokens = torch.cat((tokens, extent[chunk, None].expand(*tokens.shape[:3], 2)), dim=3)
             chunks.append(self.video_map(tokens))
         return torch.cat(chunks, dim=1)
 
     def attention(self, tokens: Tensor, words: Tensor) -> Tensor:
-        """How much each word attends to each token of a frame (Sec. 3, Query-Modulated Spatial Pooling).
+        """Attention of query tokens to the tokens of each frame (Sec. 3, Query-Modulated Spatial Pooling).
 
         Args:
-            tokens: [V, T, P, D].
-            words: [V, N, D].
+            tokens: [V, T, P, D], of the frames.
+            words: [V, N, D], of the queries.
 
         Returns:
-            [V, T, N, P], each row a distribution over the tokens of a frame.
+            [V, T, N, P], a softmax over the tokens of each frame.
         """
-        # q·(W x + b) is computed as (qᵀW)·x + q·b: the words of a query are far fewer than the tokens of a video.
+        # q·(W x + b) is computed as (qᵀW)·x + q·b: a query has far fewer tokens than a video.
         query = self.query_key(words) / math.sqrt(words.shape[-1])
         keys, bias = query @ self.video_key.weight, query @ self.video_key.bias
         similarity = keys @ tokens.flatten(1, 2).transpose(1, 2) + bias[:, :, None]  # [V, N, T·P]
         return similarity.unflatten(2, tokens.shape[1:3]).softmax(dim=3).transpose(1, 2)
 
     def pool(self, layer: LayerTokens, query: Tensor, word_mask: Tensor | None) -> Tensor:
-        """Query-modulated spatial pooling of one layer's frames (Sec. 3, Query-Modulated Spatial Pooling).
+        """Query-modulated spatial pooling of one layer (Sec. 3, Query-Modulated Spatial Pooling).
 
         Args:
-            layer: tokens of V videos, each for the next B / V queries.
+            layer: tokens of V videos, each of which belongs to B / V consecutive queries.
             query: [B, L, D].
-            word_mask: [B, L], true where a word takes part in the maximum; None if all do.
+            word_mask: [B, L], true for tokens that take part in the maximum over tokens; None if all do.
 
         Returns:
             [B, T, D].
@@ -234,7 +235,7 @@ class R2Block(nn.Module):
         words = query.reshape(videos, -1, width)  # [V, B / V · L, D]: the queries of one video as one long query
         _, frames, patches, _ = layer.values.shape
         if not torch.is_grad_enabled():
-            frames = max(1, min(frames, MAX_POOLED // (videos * width * (patches + words.shape[1]))))
+            frames = max(1, min(frames, MAX_POOLED_VALUES // (videos * width * (patches + words.shape[1]))))
         chunks = []
         for tokens in layer.chunks(frames, query.dtype):
             pooled = self.attention(tokens, words).to(tokens.dtype) @ tokens + words[:, None]  # [V, F, B / V · L, D]
@@ -252,14 +253,14 @@ class R2Block(nn.Module):
         query_mask: Tensor | None,
         word_mask: Tensor | None,
     ) -> BlockOutput:
-        """Runs the recurrence from the last layer to the earliest (Sec. 3, R² Block).
+        """Run the recurrence from the last layer to the earliest (Sec. 3, R² Block).
 
         Args:
-            layers: K, earliest first: mapped tokens of V videos, each for the next B / V queries.
-            queries: K × [B, L, D], earliest first, mapped.
-            video_mask: [B, T], true where a frame is real; None if all are.
-            query_mask: [B, L], true where a token is real; None if all are.
-            word_mask: [B, L], true where a token takes part in the pooling's maximum; None if all do.
+            layers: K, earliest first: projected tokens of V videos, each of which belongs to B / V consecutive queries.
+            queries: K × [B, L, D], earliest first, projected.
+            video_mask: [B, T], true for valid frames; None if all are valid.
+            query_mask: [B, L], true for valid tokens; None if all are valid.
+            word_mask: [B, L], true for tokens that take part in the pooling's maximum; None if all do.
         """
         state: Tensor | None = None
         class_tokens = []

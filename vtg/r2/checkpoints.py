@@ -28,9 +28,9 @@ __all__ = [
     "save_tensors",
 ]
 
-FORMAT = {"format": "vtg-r2-head", "version": "1"}  # metadata of our files, beside the configuration
+FORMAT = {"format": "vtg-r2-head", "version": "1"}  # metadata of safetensors files, in addition to the configuration
 
-# Our prefixes and the published ones, for all tensors but the pyramid's, whose published indices count modules.
+# Prefixes of our tensor names and of the published ones; the pyramid's tensors are named by module index instead.
 PREFIXES = (
     ("level_scale", "coef"),
     ("saliency_scale", "loss._loss_sal.scale"),
@@ -50,11 +50,11 @@ PREFIXES = (
     ("coordinate_head.2.", "coord_head.module.3."),
 )
 ATTENTION_PARTS = {"query": "q", "key": "k", "value": "v", "output": "m"}
-MODULES_PER_HALVING = 5  # published: transpose, convolution, transpose, norm, rectifier
-MOST_HALVINGS = 16  # a hostile name must not make a stride of astronomical size
+MODULES_PER_HALVING = 5  # published: transpose, convolution, transpose, norm, ReLU
+MAX_HALVINGS = 16  # bounds the stride that a malicious tensor name can declare
 PYRAMID_PARTS = {"convolution": 1, "norm": 3}
-LONGEST_NAME = 60  # characters of a tensor's name in an error
-LISTED = 6  # names in an error's list of tensors before it is cut short
+MAX_NAME_CHARACTERS = 60  # of a tensor in an error message
+MAX_LISTED_NAMES = 6  # tensors listed in an error message
 
 
 def published_name(name: str) -> str:
@@ -72,30 +72,30 @@ def published_name(name: str) -> str:
 
 
 def head_shapes(config: HeadConfig) -> dict[str, torch.Size]:
-    """Our tensor names and their shapes for a configuration, without allocating any."""
+    """Names and shapes of a head's tensors for a configuration, without allocating them."""
     with torch.device("meta"):
         return {name: tensor.shape for name, tensor in R2Head(config).state_dict().items()}
 
 
 def infer_config(published: Mapping[str, Tensor], path: Path | str) -> HeadConfig:
-    """Recognises the recipe and the sizes of a published checkpoint from its tensors.
+    """Infer the configuration of a published checkpoint from its tensors.
 
-    A checkpoint with a coordinate head retrieves moments, over a pyramid and with temporal extents; one without is
-    highlight-only. What tensors do not tell is as for QVHighlights, the method's main benchmark, but for its unit; the
-    configuration says that it is guessed.
+    A checkpoint with a coordinate head predicts moments, with a pyramid and temporal extents; one without is
+    highlight-only. Values that tensors do not determine are those of QVHighlights, the method's main benchmark, except
+    for its unit; `guessed` is then true.
 
     Args:
         published: tensors by published name.
-        path: where they came from, for the error.
+        path: of the file, for error messages.
 
     Raises:
-        VtgError: the tensors are another architecture's.
+        VtgError: the tensors are of another architecture.
     """
     video, query = published.get("adapter.video_map.2.weight"), published.get("adapter.query_map.2.weight")
     if video is None or query is None or video.dim() != 2 or query.dim() != 2:
         raise VtgError(
             f"{path}: not a checkpoint of an R²-Tuning head but of another architecture "
-            f"(its tensors: {abbreviated(sorted(published))}); give one with adapter.*, class_head.*, pooling.*"
+            f"(its tensors: {shorten_list(sorted(published))}); give one with adapter.*, class_head.*, pooling.*"
         )
     moments = any(name.startswith("coord_head.") for name in published)
     levels = published["coef"].numel() if "coef" in published else len(HeadConfig.strides) if moments else 1
@@ -104,7 +104,7 @@ def infer_config(published: Mapping[str, Tensor], path: Path | str) -> HeadConfi
         match = re.fullmatch(r"pyramid\.blocks\.(\d+)\.(\d+)\.\w+", name)
         if match and int(match[1]) < len(halvings):
             level, module = int(match[1]), int(match[2])
-            halvings[level] = max(halvings[level], min(module // MODULES_PER_HALVING + 1, MOST_HALVINGS))
+            halvings[level] = max(halvings[level], min(module // MODULES_PER_HALVING + 1, MAX_HALVINGS))
     values: dict[str, Any] = {
         "hidden_width": video.shape[0],
         "video_width": video.shape[1] - 2 * moments,
@@ -126,17 +126,17 @@ def infer_config(published: Mapping[str, Tensor], path: Path | str) -> HeadConfi
 
 
 def read_tensors(path: Path | str, settings: Mapping[str, Any] | None = None) -> tuple[HeadConfig, dict[str, Tensor]]:
-    """Reads a checkpoint of either kind, checked but not yet a module: the tensors are those of the file, to the byte.
+    """Read and check the tensors of a checkpoint, without building a module; values are those of the file, bit for bit.
 
     Args:
-        path: a published `.pth`, or one of our `.safetensors`.
-        settings: fields of `HeadConfig` that a published checkpoint cannot tell; not for our own files, which can.
+        path: a published `.pth`, or a `.safetensors` file written by `save_head`.
+        settings: fields of `HeadConfig` that a published checkpoint does not contain; ignored for safetensors.
 
     Returns:
         The configuration, and the tensors by our names.
 
     Raises:
-        VtgError: the file is missing, damaged, holds anything but plain tensors, or not those of a head.
+        VtgError: the file is missing or damaged, contains anything but plain tensors, or not those of a head.
     """
     path = Path(path)
     if not path.is_file():
@@ -144,30 +144,30 @@ def read_tensors(path: Path | str, settings: Mapping[str, Any] | None = None) ->
     ours = path.suffix == ".safetensors"
     try:
         with open_weights(path) as file:
-            claimed = claimed_tensors(file)
-            config = our_config(path, file) if ours else infer_config(claimed, path)
+            declared = declared_tensors(file)
+            config = our_config(path, file) if ours else infer_config(declared, path)
             if settings and not ours:
                 config = HeadConfig.from_values({**vars(config), **settings, "guessed": False})
             expected = head_shapes(config)
             renamed = {name: name if ours else published_name(name) for name in expected}
-            check_tensors({renamed[name]: shape for name, shape in expected.items()}, claimed, path)
+            check_tensors({renamed[name]: shape for name, shape in expected.items()}, declared, path)
             tensors = file.read()
         check_finite(tensors)
     except WeightsError as error:
-        raise VtgError(f"{path}: {refusal(error, ours)}") from error
+        raise VtgError(f"{path}: {error_message(error, ours)}") from error
     return config, {name: tensors[renamed[name]] for name in expected}
 
 
-def claimed_tensors(file: WeightsFile) -> dict[str, Tensor]:
-    """Tensors without memory, of the shapes and types that a file claims."""
+def declared_tensors(file: WeightsFile) -> dict[str, Tensor]:
+    """Meta tensors of the shapes and types that a file declares."""
     try:
         return {name: torch.empty(shape, dtype=file.dtypes[name], device="meta") for name, shape in file.shapes.items()}
     except (RuntimeError, OverflowError) as error:
         raise WeightsError(f"claims a tensor of impossible size: {one_line(error)}") from None
 
 
-def refusal(error: WeightsError, ours: bool) -> str:
-    """What to say of a file that is not one of plain tensors."""
+def error_message(error: WeightsError, ours: bool) -> str:
+    """The message for a file that is not a valid file of tensors."""
     if error.kind == "unsafe":
         return (
             f"refused: it is damaged or holds more than plain tensors, and could run code on loading ({error}); "
@@ -183,11 +183,11 @@ def refusal(error: WeightsError, ours: bool) -> str:
 
 
 def read_head(path: Path | str, settings: Mapping[str, Any] | None = None) -> R2Head:
-    """Reads a checkpoint of either kind as a head in eval mode.
+    """Read a checkpoint as a head in eval mode.
 
     Args:
-        path: a published `.pth`, or one of our `.safetensors`.
-        settings: fields of `HeadConfig` that a published checkpoint cannot tell.
+        path: a published `.pth`, or a `.safetensors` file written by `save_head`.
+        settings: fields of `HeadConfig` that a published checkpoint does not contain.
 
     Raises:
         VtgError: as `read_tensors`.
@@ -199,27 +199,27 @@ def read_head(path: Path | str, settings: Mapping[str, Any] | None = None) -> R2
 
 
 def save_head(head: R2Head, path: Path | str) -> None:
-    """Writes a head as one safetensors file with its configuration in the metadata; whole or not at all."""
+    """Write a head atomically as one safetensors file with its configuration in the metadata."""
     save_tensors(head.config, head.state_dict(), path)
 
 
 def save_tensors(config: HeadConfig, tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Writes tensors by our names, and the configuration, as one safetensors file; whole or not at all."""
+    """Write a state dict and its configuration atomically as one safetensors file."""
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    # In memory first: what the libraries raise where a disk is full tells neither file nor reason.
+    # Serialise in memory first: on a full disk the library's error contains neither file nor reason.
     content = save(plain, metadata={**FORMAT, "config": config.to_json()})
     with write_whole(path) as beside:
         beside.write_bytes(content)
 
 
 def save_published(tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Writes tensors by our names as a checkpoint in the published layout; whole or not at all."""
+    """Write a state dict atomically as a checkpoint in the published layout."""
     renamed = {published_name(name): tensor.detach().cpu().clone() for name, tensor in tensors.items()}
     save_pickled({"meta": {}, "state_dict": renamed}, path)
 
 
 def save_pickled(content: Mapping[str, Any], path: Path | str) -> None:
-    """Writes tensors and plain values as PyTorch does; whole or not at all.
+    """Write tensors and plain values atomically in the format of `torch.save`.
 
     Raises:
         VtgError: the file cannot be written.
@@ -231,15 +231,15 @@ def save_pickled(content: Mapping[str, Any], path: Path | str) -> None:
 
 
 def our_config(path: Path, file: WeightsFile) -> HeadConfig:
-    """The configuration in the metadata of one of our files.
+    """The configuration in the metadata of a safetensors file.
 
     Raises:
-        VtgError: it is none of ours, of a later version, or has no configuration that can be.
+        VtgError: the file was not written by `save_head`, is of a later version, or has no valid configuration.
     """
     metadata = file.metadata
     if metadata.get("format") != FORMAT["format"]:
         raise VtgError(
-            f"{path}: not an R² head of ours (it has tensors such as {abbreviated(sorted(file.shapes))}); "
+            f"{path}: not an R² head written by vtg (it has tensors such as {shorten_list(sorted(file.shapes))}); "
             "convert a published .pth with tools/convert_checkpoint.py"
         )
     if metadata.get("version") != FORMAT["version"]:
@@ -252,10 +252,10 @@ def our_config(path: Path, file: WeightsFile) -> HeadConfig:
 
 
 def check_tensors(expected: Mapping[str, torch.Size], found: Mapping[str, Tensor], path: Path) -> None:
-    """Compares a file's tensors with a head's.
+    """Compare a file's tensors with those of a head.
 
     Raises:
-        VtgError: one line that lists what is missing, extra or misshapen.
+        VtgError: with a list of missing, extra or misshapen tensors.
     """
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
@@ -266,17 +266,17 @@ def check_tensors(expected: Mapping[str, torch.Size], found: Mapping[str, Tensor
     ]
     integral = [name for name in expected if name in found and not found[name].is_floating_point()]
     lists = {"missing": missing, "extra": extra, "misshapen": misshapen, "not floating point": integral}
-    wrong = "; ".join(f"{kind}: {abbreviated(names)}" for kind, names in lists.items() if names)
+    wrong = "; ".join(f"{kind}: {shorten_list(names)}" for kind, names in lists.items() if names)
     if wrong:
         raise VtgError(f"{path}: the tensors are not those of an R² head: {wrong}")
 
 
-def abbreviated(names: list[str]) -> str:
-    """A list of names for a line of text, cut short when it is long."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(name[:LONGEST_NAME] for name in names[:LISTED]) + more
+def shorten_list(names: list[str]) -> str:
+    """A comma-separated list of names, shortened if it is long."""
+    more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""
+    return ", ".join(name[:MAX_NAME_CHARACTERS] for name in names[:MAX_LISTED_NAMES]) + more
 
 
 def one_line(error: Exception) -> str:
-    """What an error of a library says first."""
+    """The first line of a library's error message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

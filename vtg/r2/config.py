@@ -1,4 +1,4 @@
-"""The settings of a head (shapes, sampling, post-processing) and of its training losses, as plain values."""
+"""Configuration of a head (shapes, sampling, post-processing) and weights of its training losses."""
 
 from __future__ import annotations
 
@@ -11,51 +11,53 @@ from vtg.text import read_json
 
 __all__ = ["SUPPRESSIONS", "HeadConfig", "LossWeights"]
 
-SUPPRESSIONS = ("normal", "linear", "gaussian")  # the three rescorings of overlapping windows
+SUPPRESSIONS = ("normal", "linear", "gaussian")  # kinds of non-maximum suppression
 
-# The largest values that a file may claim; those of published heads are far below, and a model of these sizes is never
-# made before its tensors were found to have them.
-MOST = {
+# Upper bounds for values read from a file. Those of published heads are far below; a model is only allocated after its
+# tensors were found to have the configured shapes.
+MAX_SIZES = {
     "hidden_width": 1 << 20, "video_width": 1 << 20, "query_width": 1 << 20, "layers": 1 << 10, "tokens": 1 << 20,
     "attention_heads": 1 << 20, "feed_forward_ratio": 64, "max_windows": 1 << 20,
 }  # fmt: skip
-MOST_STRIDE = 1 << 16  # frames
-MOST_NUMBER = 1e6  # of seconds, rates and thresholds
+MAX_STRIDE_FRAMES = 1 << 16  # frames
+MAX_NUMBER = 1e6  # for seconds, rates and thresholds
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The configuration of an R² head; it travels inside the checkpoint.
+    """The configuration of an R² head; it is stored in the checkpoint.
 
     The defaults are those of the published heads (R²-Tuning, ECCV 2024), where all of them agree.
 
     Attributes:
-        name: the model's name in the registry, if it has one.
-        hidden_width: D, the width of everything inside the head.
-        video_width: Cv, the width of a frame token of the CLIP.
-        query_width: Cq, the width of a text token of the CLIP.
-        layers: K, how many of the last CLIP layers the head reads.
-        tokens: P, tokens a frame (the class token and the patches); None if the file it came from does not say.
-        strides: of the pyramid levels in frames: 1, then ascending powers of two.
-        moment_retrieval: whether the head finds moments; a head without is highlight-only.
-        temporal_extent: whether a frame token carries its (start, end) share of the video as two more inputs.
+        name: the model's name in the registry; None if it has none.
+        hidden_width: D, the channels of all layers inside the head.
+        video_width: Cv, channels of a frame token of the CLIP.
+        query_width: Cq, channels of a text token of the CLIP.
+        layers: K, how many of the last CLIP layers the head uses.
+        tokens: P, tokens per frame (the class token and the patches); None if the checkpoint does not say.
+        strides: of the pyramid levels, in frames: 1, then ascending powers of two.
+        moment_retrieval: whether the head predicts moments; a head without is highlight-only.
+        temporal_extent: whether the relative (start, end) of a frame in the video is appended to its tokens as two more
+            channels.
         spatial_pooling: whether the query-modulated pooling over patches is added to the class token; a head without
-            (an ablation) sees class tokens alone.
-        attention_heads: heads of the temporal attentions.
+            (an ablation) uses class tokens only.
+        attention_heads: heads of the temporal attention layers.
         feed_forward_ratio: width of the feed-forward layer over D.
-        dropout: in the two maps into the head's space, in training.
-        drop_path: the share of samples that skip a residual branch, in training.
-        fps: sampling rate in frames a second.
-        unit: windows are rounded to this many seconds; None leaves them.
-        nms: how overlapping windows are rescored, one of `SUPPRESSIONS`; None leaves them.
-        nms_threshold: the IoU from which "normal" drops a window.
-        nms_sigma: the width of "gaussian".
+        dropout: probability in the two input projections, in training.
+        drop_path: probability of skipping a residual branch, in training.
+        fps: sampling rate in frames per second.
+        unit: windows are rounded to multiples of this many seconds; None disables rounding.
+        nms: kind of non-maximum suppression, one of `SUPPRESSIONS`; None disables it.
+        nms_threshold: the IoU from which "normal" suppresses a window.
+        nms_sigma: sigma of "gaussian".
         max_windows: windows kept before post-processing.
-        clip_model: the CLIP whose features the head reads, as open_clip names it; None if unknown.
+        clip_model: open_clip's name of the CLIP whose features the head was trained on; None if unknown.
         clip_pretrained: its weights: an open_clip tag or a file; None if unknown.
-        window_seconds: the longest stretch the head sees at once, the training length.
-        step_seconds: from one window of a longer video to the next.
-        guessed: whether fps, unit and nms are only QVHighlights', as the file that the head is from does not say them.
+        window_seconds: length of the windows that longer videos are divided into.
+        step_seconds: from the start of one window to the next.
+        guessed: whether fps, unit and nms are the defaults of QVHighlights because the checkpoint does not contain
+            them.
     """
 
     name: str | None = None
@@ -85,12 +87,12 @@ class HeadConfig:
     guessed: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses what no head can be.
+        """Validate all fields.
 
         Raises:
-            ValueError: naming the field and what it must be.
+            ValueError: with the name of an invalid field and the values it may have.
         """
-        for field, most in MOST.items():
+        for field, most in MAX_SIZES.items():
             value = getattr(self, field)
             if value is None and field == "tokens":
                 continue
@@ -105,7 +107,7 @@ class HeadConfig:
             if not isinstance(getattr(self, field), str | None):
                 raise ValueError(f"{field} must be a text or none, not {_shown(getattr(self, field))}")
         for field in ("fps", "window_seconds", "step_seconds", "nms_sigma", "nms_threshold"):
-            if not 0 < getattr(self, field) <= MOST_NUMBER:
+            if not 0 < getattr(self, field) <= MAX_NUMBER:
                 raise ValueError(f"{field} must be positive, not {_shown(getattr(self, field))}")
         for field in ("dropout", "drop_path"):
             if not 0 <= getattr(self, field) < 1:
@@ -119,33 +121,33 @@ class HeadConfig:
             raise ValueError(
                 f"strides must be 1 and then ascending powers of two, not {_shown(list(self.strides[:8]))}"
             )
-        if self.strides[-1] > MOST_STRIDE:
-            raise ValueError(f"strides must be at most {MOST_STRIDE}, not {_shown(self.strides[-1])}")
+        if self.strides[-1] > MAX_STRIDE_FRAMES:
+            raise ValueError(f"strides must be at most {MAX_STRIDE_FRAMES}, not {_shown(self.strides[-1])}")
         if self.nms not in (None, *SUPPRESSIONS):
             raise ValueError(f"nms must be one of {', '.join(SUPPRESSIONS)} or none, not {_shown(self.nms)}")
-        if self.unit is not None and not 0 < self.unit <= MOST_NUMBER:
+        if self.unit is not None and not 0 < self.unit <= MAX_NUMBER:
             raise ValueError(f"unit must be positive or none, not {_shown(self.unit)}")
         if self.step_seconds > self.window_seconds:
             raise ValueError(f"step_seconds {self.step_seconds} must not exceed window_seconds {self.window_seconds}")
 
     @property
     def frame_width(self) -> int:
-        """Width of a frame token as the head takes it in, with its temporal extent."""
+        """Channels of a frame token including its temporal extent."""
         return self.video_width + 2 * self.temporal_extent
 
     def to_json(self) -> str:
         """The configuration as one JSON object."""
         values = asdict(self)
         if not self.guessed:
-            del values["guessed"]  # earlier versions, which do not know it, read what does not need it
+            del values["guessed"]  # so that earlier versions, which do not have the field, can read most files
         return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> HeadConfig:
-        """Reads what `to_json` wrote.
+        """Parse the output of `to_json`.
 
         Raises:
-            ValueError: the text is not a JSON object of this class's fields with values that it accepts.
+            ValueError: the text is not a JSON object with valid fields of this class.
         """
         values = read_json(text)
         if not isinstance(values, Mapping):
@@ -154,10 +156,10 @@ class HeadConfig:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> HeadConfig:
-        """A configuration from plain values; fields not given keep their default.
+        """Make a configuration from plain values; missing fields have their defaults.
 
         Raises:
-            ValueError: a field is unknown, or a value cannot be.
+            ValueError: a field is unknown, or a value is invalid.
         """
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
@@ -173,12 +175,12 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each loss counts in the sum; the defaults are those of QVHighlights.
+    """Weights of the losses in their sum; the defaults are those of QVHighlights.
 
     Attributes:
-        cls: whether a point stands for a moment (a highlight-only head: how salient its frame is).
-        reg: where that moment begins and ends.
-        sal: the saliency of frames, by contrast within a video and between queries.
+        cls: classification of points as moments (a highlight-only head: saliency of their frames).
+        reg: regression of the moments' start and end.
+        sal: saliency of frames, contrastive within a video and between queries.
         video_cal: granularity calibration between the samples of a batch.
         layer_cal: granularity calibration between the layers of a sample.
     """

@@ -1,4 +1,4 @@
-"""What a head computes, and how moments and saliency are read off it."""
+"""Outputs of a head, and their decoding to windows and saliency."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["CalibrationFeatures", "HeadOutput", "Prediction", "decode"]
 
 @dataclass(frozen=True, eq=False)
 class CalibrationFeatures:
-    """What the two granularity calibration losses contrast (Sec. 3, Granularity Calibration); last layer first.
+    """Features of the two granularity calibration losses (Sec. 3, Granularity Calibration); last layer first.
 
     Attributes:
-        class_tokens: [K, B, T, D] the frames' class tokens before pooling.
+        class_tokens: [K, B, T, D] class tokens of the frames before pooling.
         queries: [K, B, D] the pooled queries.
     """
 
@@ -28,17 +28,17 @@ class CalibrationFeatures:
 
 @dataclass(frozen=True, eq=False)
 class HeadOutput:
-    """Everything one pass gives, before decoding.
+    """Output of the head before decoding.
 
     Attributes:
-        video: [B, T, D] the rectified result of the R² block.
-        query: [B, L, D] the block's query tokens of the earliest layer; None from the compiled engine.
+        video: [B, T, D] output of the R² block after ReLU.
+        query: [B, L, D] projected query tokens of the earliest layer; None from the compiled engine.
         pooled_query: [B, D].
         class_logits: [B, points].
         offsets: [B, points, 2] distances to start and end in strides; None for a highlight-only head.
         points: [points, 4] position, lower and upper end of the regression range, stride; in frames.
-        level_sizes: points of each level that exists.
-        point_mask: [B, points] which points stand on a real frame; None if no frame is padding.
+        level_sizes: points of each level.
+        point_mask: [B, points] true for points with a valid frame; None without padding.
         calibration: for the losses; None at inference.
     """
 
@@ -55,7 +55,7 @@ class HeadOutput:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The answer for one video and one query, before post-processing.
+    """Prediction for one video and one query, before post-processing.
 
     Attributes:
         windows: [N, 3] float32: start s, end s, score 0…1; best first, at most `HeadConfig.max_windows`; None for a
@@ -74,19 +74,19 @@ class Prediction:
 
 
 def decode(output: HeadOutput, config: HeadConfig, fps: float) -> tuple[Tensor | None, Tensor]:
-    """Reads windows and saliency off (Sec. 3, Prediction Heads).
+    """Decode windows and saliency (Sec. 3, Prediction Heads).
 
     Args:
-        output: of B videos and queries.
+        output: for B pairs of a video and a query.
         config: of the head.
-        fps: of the frames.
+        fps: sampling rate, frames per second.
 
     Returns:
         Windows [B, N, 3] float32: start s, end s, score 0…1, best first, at most `HeadConfig.max_windows`; None for a
         highlight-only head. Saliency [B, T] float32.
     """
     score = output.class_logits.sigmoid()
-    saliency = _stretched(score, output).amax(dim=0)
+    saliency = _upsampled_scores(score, output).amax(dim=0)
     if output.offsets is None:
         return None, saliency
     saliency = saliency * F.cosine_similarity(output.video, output.pooled_query[:, None], dim=2)
@@ -97,8 +97,8 @@ def decode(output: HeadOutput, config: HeadConfig, fps: float) -> tuple[Tensor |
     return torch.stack([values.gather(1, best) for values in (start, end, score)], dim=2), saliency
 
 
-def _stretched(score: Tensor, output: HeadOutput) -> Tensor:
-    """The scores [B, points] of each level, repeated to the length of the video: [levels, B, T]."""
+def _upsampled_scores(score: Tensor, output: HeadOutput) -> Tensor:
+    """Upsample the scores [B, points] of each level to the length of the video: [levels, B, T]."""
     frame = torch.arange(output.video.shape[1], device=score.device)
     levels = []
     for level in score.split(output.level_sizes, dim=1):

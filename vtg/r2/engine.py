@@ -1,7 +1,7 @@
-"""The compiled engine (`kernels/`): answers queries from int8 projections; how heads and questions are handed to it.
+"""Call the compiled engine (`kernels/`), which computes a head's outputs from int8 projections.
 
-It is built for several instruction sets where there is a compiler for them, and the best that the processor has is
-used. The environment variable VTG_ENGINE names another: avx512, avx2, neon, or torch for none.
+It is built for several instruction sets where a compiler is available, and the best one that the processor supports is
+used. The environment variable VTG_ENGINE selects another: avx512, avx2, neon, or torch for none.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from vtg.r2.pyramid import Downsampling, level_points
 
 __all__ = ["CompiledEngine", "engine_name"]
 
-VARIABLE = "VTG_ENGINE"
+ENGINE_VARIABLE = "VTG_ENGINE"
 ENGINES = ("avx512", "avx2", "neon")  # best first
-VERSION = 2  # of what the engine takes and means, as in engine.c
-ROWS_PER_THREAD = 16  # frames × queries; a thread that would have fewer is not called
-KEPT_BYTES = 64 << 20  # of working memory, from one question to the next
-KEPT_LENGTHS = 32  # of windows whose positions are kept
+VERSION = 2  # of the interface, as in engine.c
+MIN_ROWS_PER_THREAD = 16  # frames × queries; fewer threads are used for fewer rows
+MAX_SPARE_BYTES = 64 << 20  # of working memory kept for the next batch
+CACHED_LENGTHS = 32  # window lengths whose positional encodings are cached
 
 
 class _Linear(Structure):
@@ -75,24 +75,24 @@ class _Window(Structure):
     )
 
 
-class _Question(Structure):
+class _QueryBatch(Structure):
     _fields_ = (
         *((name, c_int64) for name in ("queries", "length", "windows", "frames", "patches")),
-        ("words_in", c_void_p),
+        ("query_features", c_void_p),
         ("lengths", POINTER(c_int64)),
         ("window_list", POINTER(_Window)),
-        *((name, c_void_p) for name in ("position", "pooled", "state", "said")),
+        *((name, c_void_p) for name in ("position", "pooled", "state", "predictions")),
         ("filled_in_by_vtg_begin", c_int64 * 23),
     )
 
 
 def engine_name() -> str:
-    """Which engine answers from int8 projections here: one of `ENGINES`, or "torch".
+    """The engine used for int8 projections: one of `ENGINES`, or "torch".
 
     Raises:
-        VtgError: VTG_ENGINE names an engine that this machine does not have.
+        VtgError: VTG_ENGINE names an engine that is not available on this machine.
     """
-    return _chosen(os.environ.get(VARIABLE, ""))[0]
+    return _chosen(os.environ.get(ENGINE_VARIABLE, ""))[0]
 
 
 @lru_cache(maxsize=8)
@@ -103,12 +103,12 @@ def _chosen(wanted: str) -> tuple[str, ctypes.CDLL | None]:
         if library := _load(name):
             return name, library
     if wanted:
-        raise VtgError(f"{VARIABLE}={wanted}: no such engine on this machine; leave it out, or set it to torch")
+        raise VtgError(f"{ENGINE_VARIABLE}={wanted}: not available on this machine; unset it, or set it to torch")
     return "torch", None
 
 
 def _load(name: str) -> ctypes.CDLL | None:
-    """An engine, if it was built and this processor has the instructions that it is made of."""
+    """Load an engine; None if it was not built, or this processor lacks its instructions."""
     built = importlib.util.find_spec(f"vtg.r2._engine_{name}")  # compiled when the package was installed
     if built is None or built.origin is None:
         return None
@@ -119,67 +119,67 @@ def _load(name: str) -> ctypes.CDLL | None:
         layout = list((c_int64 * 3).in_dll(library, "vtg_layout"))
     except (OSError, AttributeError, ValueError):  # built for another machine, or from other sources
         return None
-    if layout != [VERSION, ctypes.sizeof(_Head), ctypes.sizeof(_Question)]:  # built before the sources changed
+    if layout != [VERSION, ctypes.sizeof(_Head), ctypes.sizeof(_QueryBatch)]:  # built before the sources changed
         return None
     library.vtg_panels_bytes.argtypes = [c_int64] * 2
     library.vtg_panels_bytes.restype = c_int64
     library.vtg_pack.argtypes = [c_void_p, c_int64, c_int64, c_void_p]
     library.vtg_pack.restype = c_int
-    library.vtg_begin.argtypes = [POINTER(_Head), POINTER(_Question), c_int64, c_void_p]
+    library.vtg_begin.argtypes = [POINTER(_Head), POINTER(_QueryBatch), c_int64, c_void_p]
     library.vtg_begin.restype = c_int64
-    library.vtg_answer.argtypes = [POINTER(_Head), POINTER(_Question)]
+    library.vtg_answer.argtypes = [POINTER(_Head), POINTER(_QueryBatch)]
     library.vtg_answer.restype = None
     return library
 
 
 class CompiledEngine:
-    """A head as the compiled engine wants it, with its weights as they are now.
+    """A copy of a head's weights in the layout of the compiled engine.
 
     Args:
-        head: one that `fits`.
+        head: a head that `supports` accepts.
     """
 
     def __init__(self, head: R2Head) -> None:
-        _, library = _chosen(os.environ.get(VARIABLE, ""))
-        assert library is not None  # as `fits` says
+        _, library = _chosen(os.environ.get(ENGINE_VARIABLE, ""))
+        assert library is not None  # checked by `supports`
         self._library = library
-        self._held: list[Any] = []  # what the structures point at
+        self._references: list[Any] = []  # keeps the memory alive that the structures point to
         self._spare: list[Tensor] = []
         self._config = head.config
         self._level_scale = head.level_scale.detach().clone()
         with torch.no_grad():
             self._head = self._structure(head)
-        self._positions = lru_cache(maxsize=KEPT_LENGTHS)(
+        self._positions = lru_cache(maxsize=CACHED_LENGTHS)(
             lambda frames: temporal_positions(frames, head.config.hidden_width, like=self._level_scale)
         )
 
     @staticmethod
-    def fits(config: HeadConfig, like: Tensor) -> bool:
-        """Whether queries to a head can be answered by the compiled engine.
+    def supports(config: HeadConfig, like: Tensor) -> bool:
+        """Whether the compiled engine can compute a head's outputs.
 
         Args:
             config: of the head.
-            like: gives the device and dtype of its weights.
+            like: a tensor with the device and dtype of its weights.
         """
         here = like.device.type == "cpu" and like.dtype == torch.float32
         share = config.hidden_width // config.attention_heads
-        # Rows are read in whole registers, and in pairs of numbers.
+        # Rows are read in whole registers, and as pairs of bfloat16.
         even = config.hidden_width % 16 == 0 and share % 2 == 0 and config.query_width % 2 == 0
         return here and even and config.spatial_pooling and engine_name() != "torch"
 
     def answer(self, windows: Sequence[tuple[VideoProjection, int]], queries: Tensor, lengths: list[int]) -> HeadOutput:
-        """Asks N queries of V windows.
+        """Compute the outputs for N queries and V windows.
 
         Args:
-            windows: int8 projections and which of their windows; all have as many frames and tokens.
+            windows: int8 projections, each with the index of one of its windows; all of the same T and P.
             queries: [N, L, K, Cq], padded.
-            lengths: N numbers of tokens.
+            lengths: tokens of each of the N queries.
 
         Returns:
-            For B = V·N windows and queries, those of the first window first.
+            Outputs for B = V·N pairs, those of the first window first.
 
         Raises:
-            ValueError: queries or tokens have shapes that this head does not read.
+            ValueError: queries or projections do not have the shapes that this head expects.
         """
         config, (frames, patches) = self._config, windows[0][0].values.shape[2:4]
         words = queries.to("cpu", torch.float32).contiguous()
@@ -198,53 +198,53 @@ class CompiledEngine:
         points = level_points(frames, config.strides, like=words)
         outputs = self._head.outputs
         state = words.new_empty(items, frames, config.hidden_width)
-        said = words.new_empty(items, len(points), outputs)
+        predictions = words.new_empty(items, len(points), outputs)
         pooled = words.new_empty(count, config.hidden_width)
-        places = {id(projection): _Places(projection) for projection, _ in windows}
-        window_list = [places[id(projection)].window(window) for projection, window in windows]
-        question = _Question(
+        pointers = {id(projection): _WindowPointers(projection) for projection, _ in windows}
+        window_list = [pointers[id(projection)].window(window) for projection, window in windows]
+        batch = _QueryBatch(
             queries=count,
             length=length,
             windows=len(windows),
             frames=frames,
             patches=patches,
-            words_in=words.data_ptr(),
+            query_features=words.data_ptr(),
             lengths=(c_int64 * count)(*lengths),
             window_list=(_Window * len(windows))(*window_list),
             position=self._positions(frames).data_ptr(),
             pooled=pooled.data_ptr(),
             state=state.data_ptr(),
-            said=said.data_ptr(),
+            predictions=predictions.data_ptr(),
         )
-        self._run(question, items * frames)
+        self._run(batch, items * frames)
         offsets = None
         sizes = tuple(frames // stride for stride in config.strides if stride <= frames)
         if config.moment_retrieval:
             scale = self._level_scale[: len(sizes)].repeat_interleave(torch.tensor(sizes))
-            offsets = said[..., :2].exp() * scale[:, None]
-        return HeadOutput(state, None, pooled.repeat(len(windows), 1), said[..., -1], offsets, points, sizes)
+            offsets = predictions[..., :2].exp() * scale[:, None]
+        return HeadOutput(state, None, pooled.repeat(len(windows), 1), predictions[..., -1], offsets, points, sizes)
 
-    def _run(self, question: _Question, rows: int) -> None:
-        """Answers a question in as many threads as PyTorch would use."""
+    def _run(self, batch: _QueryBatch, rows: int) -> None:
+        """Process a batch in as many threads as PyTorch is configured to use."""
         threads = torch.get_num_threads()
-        head, asked = byref(self._head), byref(question)
-        members = max(1, min(threads, rows // ROWS_PER_THREAD))
-        memory = self._memory(self._library.vtg_begin(head, asked, members, None))
-        self._library.vtg_begin(head, asked, members, memory.data_ptr())
-        helpers = []
+        head, batch_pointer = byref(self._head), byref(batch)
+        thread_count = max(1, min(threads, rows // MIN_ROWS_PER_THREAD))
+        memory = self._memory(self._library.vtg_begin(head, batch_pointer, thread_count, None))
+        self._library.vtg_begin(head, batch_pointer, thread_count, memory.data_ptr())
+        futures = []
         try:
-            for _ in range(members - 1):
-                helpers.append(_threads(threads, os.getpid()).submit(self._library.vtg_answer, head, asked))
-            self._library.vtg_answer(head, asked)
-        finally:  # the memory stays until nobody works in it; helpers that are busy elsewhere are not waited for
-            for helper in helpers:
-                if not helper.cancel():
-                    helper.result()
-        if not self._spare and len(memory) <= KEPT_BYTES:
+            for _ in range(thread_count - 1):
+                futures.append(_threads(threads, os.getpid()).submit(self._library.vtg_answer, head, batch_pointer))
+            self._library.vtg_answer(head, batch_pointer)
+        finally:  # the memory is in use until all running threads return; threads not yet started are cancelled
+            for future in futures:
+                if not future.cancel():
+                    future.result()
+        if not self._spare and len(memory) <= MAX_SPARE_BYTES:
             self._spare.append(memory)
 
     def _memory(self, size: int) -> Tensor:
-        """Bytes to work in: those of the question before, if they are enough and nobody else works in them now."""
+        """Working memory of `size` bytes: that of the previous batch, if it is large enough and not in use."""
         try:
             spare = self._spare.pop()
         except IndexError:
@@ -258,10 +258,11 @@ class CompiledEngine:
         layer = block.refinement
         cross, own = layer.cross_attention, layer.self_attention
         expand, _, contract = layer.feed_forward
-        even = (width / heads) ** -0.5  # what attention divides similarities by goes into its queries
+        scaling = (width / heads) ** -0.5  # of attention's similarities, folded into its queries
         key_map = block.video_key.weight / width**0.5
-        # The cross-attention's maps of queries and of its output, head by head; the shares of a head sum to 1.
-        maps = torch.cat((cross.query.weight * even, cross.output.weight.T)).view(2 * heads, -1, width)
+        # The cross-attention's query and output projections, folded into its keys and values head by head: each head's
+        # attention weights sum to 1, so each value carries an equal part of the output bias.
+        maps = torch.cat((cross.query.weight * scaling, cross.output.weight.T)).view(2 * heads, -1, width)
         share = cross.output.bias / heads
         folds = [self._linear(fold.T, None if number < heads else share) for number, fold in enumerate(maps)]
         steps = [step for level in head.pyramid.levels for step in level.children() if isinstance(step, Downsampling)]
@@ -285,14 +286,15 @@ class CompiledEngine:
             inner_norm=self._norm(inner_norm),
             first_map=self._map(first_map),
             second_map=self._map(second_map),
-            # The bias of the tokens' keys adds the same to all similarities of a word: the softmax does not see it.
+            # The bias of the video keys adds a constant to the similarities of a query token: softmax ignores it.
             token_keys=self._linear(key_map.T @ block.query_key.weight, block.query_key.bias @ key_map),
             cross=self._joined(cross.key, cross.value),
-            query_bias=self._numbers(cross.query.bias * even),
+            query_bias=self._numbers(cross.query.bias * scaling),
             folds=self._array(_Linear, folds),
             score=self._numbers(head.pooling.score.weight),
             own_queries_keys=self._linear(
-                torch.cat((own.query.weight * even, own.key.weight)), torch.cat((own.query.bias * even, own.key.bias))
+                torch.cat((own.query.weight * scaling, own.key.weight)),
+                torch.cat((own.query.bias * scaling, own.key.bias)),
             ),
             own_values=self._map(own.value),
             own_output=self._map(own.output),
@@ -309,13 +311,13 @@ class CompiledEngine:
         )
 
     def _linear(self, weight: Tensor, bias: Tensor | None) -> _Linear:
-        """A product with [outputs, inputs], and what is added, [outputs]."""
+        """Pack a weight [outputs, inputs] and an optional bias [outputs]."""
         weight = weight.detach().contiguous()
         outputs, inputs = weight.shape
         panels = torch.empty(self._library.vtg_panels_bytes(outputs, inputs), dtype=torch.uint8)
         if not self._library.vtg_pack(weight.data_ptr(), outputs, inputs, panels.data_ptr()):
             raise MemoryError(f"not enough memory for a head of width {self._config.hidden_width}")
-        self._held.append(panels)
+        self._references.append(panels)
         return _Linear(panels.data_ptr(), None if bias is None else self._numbers(bias), inputs, outputs)
 
     def _map(self, linear: Any) -> _Linear:
@@ -329,17 +331,17 @@ class CompiledEngine:
 
     def _numbers(self, numbers: Tensor) -> int:
         own = numbers.detach().float().contiguous().clone()
-        self._held.append(own)
+        self._references.append(own)
         return own.data_ptr()
 
     def _array(self, kind: Any, items: Sequence[Any]) -> Any:
         array = (kind * len(items))(*items)
-        self._held.append(array)
+        self._references.append(array)
         return array
 
 
 def _flat(convolution: Any) -> Tensor:
-    """The weights of a convolution as those of a linear layer of neighbouring frames: [outputs, kernel·D]."""
+    """The weights of a convolution as a linear layer of neighbouring frames: [outputs, kernel·D]."""
     return torch.as_tensor(convolution.weight.transpose(1, 2).flatten(1))
 
 
@@ -347,14 +349,14 @@ def _biases(layers: Sequence[Any]) -> Tensor:
     return torch.cat([layer.bias for layer in layers])
 
 
-class _Places:
-    """Where the windows of a projection lie in memory."""
+class _WindowPointers:
+    """Memory addresses of the windows of a projection."""
 
     def __init__(self, projection: VideoProjection) -> None:
         values, scale = projection.values, projection.scale
         assert scale is not None and values.dtype == torch.int8 and scale.dtype == torch.float16
         patches, width = values.shape[3:]
-        # Each layer of a window is read as it lies there: without gaps, or it is copied.
+        # The engine reads contiguous layers: others are copied.
         if values.stride()[2:] != (patches * width, width, 1):
             values = values.contiguous()
         if scale.stride()[2:] != (patches, 1):
@@ -370,5 +372,5 @@ class _Places:
 
 @lru_cache(maxsize=1)
 def _threads(count: int, process: int) -> ThreadPoolExecutor:
-    """Threads of this process; a fork has none of its parent's."""
+    """Worker threads of this process; `process` is its id, as a forked process inherits no threads."""
     return ThreadPoolExecutor(count, "vtg-engine")

@@ -1,4 +1,4 @@
-"""The R² head: frozen CLIP layers of a video and of a query in, windows and saliency out."""
+"""The R² head: from CLIP layers of a video and a query to windows and saliency."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class R2Head(nn.Module):
     """The learnt part of R²-Tuning (ECCV 2024, arXiv 2404.00801, Sec. 3): 2.84 M parameters beside a frozen CLIP.
 
     Args:
-        config: shapes and use.
+        config: its configuration.
     """
 
     saliency_scale: Tensor
@@ -37,7 +37,7 @@ class R2Head(nn.Module):
         self.pooling = QueryPooling(width)
         self.class_head = prediction_head(width, 1)
         self.coordinate_head = prediction_head(width, 2) if config.moment_retrieval else None
-        # The logarithm of the saliency loss's inverse temperature; published checkpoints carry it, nothing learns it.
+        # The logarithm of the saliency loss's inverse temperature; stored in published checkpoints, not trained.
         self.register_buffer("saliency_scale", torch.tensor([math.log(1 / 0.07)]))
 
     def forward(
@@ -47,36 +47,36 @@ class R2Head(nn.Module):
         video_mask: Tensor | None = None,
         query_mask: Tensor | None = None,
     ) -> HeadOutput:
-        """One pass with the padding of published training: the intermediate tensors that the losses want.
+        """Training forward pass: outputs and the tensors for the losses, with the masking of the published code.
 
-        Padded frames enter as zeros and are masked only as self-attention keys; padded query tokens enter as zeros, are
-        masked as cross-attention keys and in the query's pooling, and do take part in the maximum over words.
+        Padded frames are zeros and are masked only as self-attention keys; padded query tokens are zeros, are masked as
+        cross-attention keys and in query pooling, and do take part in the maximum over query tokens.
 
         Args:
-            video: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; any float dtype; padding may hold anything. Fewer
-                videos than queries stand each for the next B / V queries, and are mapped, and dropped out, once.
-            query: [B, L, K, Cq]; any float dtype; padding may hold anything.
-            video_mask: [B, T], true where a frame is real; None if all are.
-            query_mask: [B, L], true where a token is real; None if all are.
+            video: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; any float dtype; padding may hold any values.
+                With V < B videos, each belongs to B / V consecutive queries, and is projected (with dropout) once.
+            query: [B, L, K, Cq]; any float dtype; padding may hold any values.
+            video_mask: [B, T], true for valid frames; None if all are valid.
+            query_mask: [B, L], true for valid tokens; None if all are valid.
         """
         videos = len(video)
-        # That of a video's first query is the video's.
+        # One mask per video: that of its first query.
         own_mask = None if video_mask is None else video_mask[:: len(video_mask) // videos]
         groups = query.unflatten(0, (videos, -1))
         query_groups = None if query_mask is None else query_mask.unflatten(0, (videos, -1))
         return self.answer(self._project(video, own_mask), groups, query_groups, video_mask, for_losses=True)
 
     def project(self, videos: Tensor | Sequence[Tensor]) -> VideoProjection:
-        """Maps videos into the block's space, the part of the work that does not depend on the query.
+        """Project videos to the block's channels: the query-independent part of the computation.
 
         Args:
             videos: [V, T, K, P, Cv], or V equally long [T, K, P, Cv]; any float dtype.
 
         Returns:
-            The projection in floats; `VideoProjection.quantized` makes it int8.
+            The projection as floats; `VideoProjection.quantized` converts it to int8.
 
         Raises:
-            VtgError: features of another CLIP, no frames, or videos of several lengths.
+            VtgError: features of another CLIP, no frames, or videos of different lengths.
         """
         self._check_videos(videos)
         return self._project(videos, None)
@@ -94,38 +94,38 @@ class R2Head(nn.Module):
         *,
         for_losses: bool = False,
     ) -> HeadOutput:
-        """Asks N queries of each of V projected videos.
+        """Compute the outputs for N queries on each of V projected videos.
 
         Args:
             projection: of V videos.
-            queries: [V, N, L, K, Cq], or [1, N, L, K, Cq]: the same of every video; any float dtype.
-            query_mask: [V or 1, N, L], true where a token is real; None if all are.
-            video_mask: [V·N, T], true where a frame is real; None if all are.
-            for_losses: as published training does, let padded tokens take part in the maximum over words, and keep
-                what the calibration losses need.
+            queries: [V, N, L, K, Cq], or [1, N, L, K, Cq]: the same for every video; any float dtype.
+            query_mask: [V or 1, N, L], true for valid tokens; None if all are valid.
+            video_mask: [V·N, T], true for valid frames; None if all are valid.
+            for_losses: as in published training, let padded tokens take part in the maximum over query tokens, and
+                return the features of the calibration losses.
 
         Returns:
-            For B = V·N videos and queries, those of the first video first.
+            Outputs for B = V·N pairs, those of the first video first.
         """
         videos = len(projection)
         words = [self._map_query(queries[..., k, :], query_mask) for k in range(self.config.layers)]
         words = [layer.expand(videos, -1, -1, -1).flatten(0, 1) for layer in words]  # K × [B, L, D]
         word_mask = None if query_mask is None else query_mask.expand(videos, -1, -1).flatten(0, 1)  # [B, L]
         block = self.block(projection.layers(), words, video_mask, word_mask, None if for_losses else word_mask)
-        # Published training rectifies the block's result in place: all levels and the saliency see rectified frames.
+        # Published training applies ReLU in place: all levels and the saliency use the rectified features.
         frames = block.video.relu()
         levels = self.pyramid(frames)
-        with torch.autocast(frames.device.type, enabled=False):  # published training keeps the heads in float32
+        with torch.autocast(frames.device.type, enabled=False):  # heads are float32 in published training
             pooled_query = self.pooling(block.query.float(), word_mask)
             calibration = None
             if for_losses:
                 pooled_queries = torch.stack([self.pooling(query.float(), word_mask) for query in block.queries])
                 calibration = CalibrationFeatures(torch.stack(block.class_tokens).float(), pooled_queries)
-            class_logits = torch.cat([self._read_off(self.class_head, level) for level in levels], dim=1).squeeze(2)
+            class_logits = torch.cat([self._predict_points(self.class_head, level) for level in levels], 1).squeeze(2)
             offsets = None
             if self.coordinate_head is not None:
                 scaled = [
-                    self._read_off(self.coordinate_head, level).exp() * scale
+                    self._predict_points(self.coordinate_head, level).exp() * scale
                     for level, scale in zip(levels, self.level_scale, strict=False)
                 ]
                 offsets = torch.cat(scaled, dim=1)
@@ -144,12 +144,12 @@ class R2Head(nn.Module):
 
     @torch.no_grad()
     def predict(self, video: Tensor, query: Tensor, fps: float | None = None) -> Prediction:
-        """Grounds one query in one video.
+        """Predict windows and saliency for one query in one video.
 
         Args:
             video: [T, K, P, Cv], any float dtype; a memory-mapped float16 array is converted one layer at a time.
-            query: [L, K, Cq], any float dtype: the real tokens, start and end included.
-            fps: the sampling rate of `video` in frames a second; None takes the configuration's.
+            query: [L, K, Cq], any float dtype: without padding, start and end tokens included.
+            fps: the sampling rate of `video` in frames per second; None uses the configuration's.
 
         Raises:
             VtgError: features of another CLIP, or no frames.
@@ -163,23 +163,23 @@ class R2Head(nn.Module):
         queries: Sequence[Tensor],
         fps: float | None = None,
     ) -> list[Prediction]:
-        """Grounds many queries at once; each answer is what `predict` gives for its pair alone.
+        """Predict for several queries at once, with the same results as `predict` for each pair.
 
         Args:
-            videos: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; B may be 1: all queries share it.
-            queries: N × [L, K, Cq], of any lengths; N may be 1: it is asked of all videos; else N must be B.
-            fps: the sampling rate of the videos in frames a second; None takes the configuration's.
+            videos: [B, T, K, P, Cv], or B equally long [T, K, P, Cv]; B may be 1: for all queries.
+            queries: N × [L, K, Cq], of any lengths; N may be 1: for all videos; otherwise N must equal B.
+            fps: the sampling rate of the videos in frames per second; None uses the configuration's.
 
         Returns:
             max(B, N) predictions.
 
         Raises:
-            VtgError: features of another CLIP, no frames, videos of several lengths, or B and N that do not pair.
+            VtgError: features of another CLIP, no frames, videos of different lengths, or B and N that do not match.
         """
         count = len(videos)
         if not count or not queries or (count != len(queries) and 1 not in (count, len(queries))):
             raise VtgError(
-                f"{count} videos and {len(queries)} queries do not pair: give as many of both, or one of either"
+                f"{count} videos and {len(queries)} queries do not match: give equally many, or one of either"
             )
         for query in queries:
             self.check_query(query)
@@ -204,22 +204,22 @@ class R2Head(nn.Module):
 
     @torch.no_grad()
     def attention(self, video: Tensor | VideoProjection, query: Tensor, frames: Sequence[int] | None = None) -> Tensor:
-        """Where each word of the query looks in each frame, layer by layer (Sec. 3, Query-Modulated Spatial Pooling).
+        """Attention weights of query tokens on the patches of each frame (Sec. 3, Query-Modulated Spatial Pooling).
 
         Args:
             video: [T, K, P, Cv], any float dtype; or the projection of one window.
             query: [L, K, Cq], any float dtype.
-            frames: the frames that are wanted; None wants all.
+            frames: indices of the frames to compute; None for all.
 
         Returns:
-            [K, frames, L, P−1] float32, earliest layer first: each word's share of attention on each patch, row by row
-            of the patch grid. The class token took part in the softmax and is left out, so a row sums to at most 1.
+            [K, frames, L, P−1] float32, earliest layer first: weights over the patches in row-major order. The class
+            token takes part in the softmax and is left out of the result, so that the patches sum to at most 1.
 
         Raises:
             VtgError: features of another CLIP, or no frames; or the head has no spatial pooling.
         """
         if not self.config.spatial_pooling:
-            raise VtgError("this head looks at no patches: it was trained without spatial pooling")
+            raise VtgError("this head has no attention maps: it was trained without spatial pooling")
         if isinstance(video, Tensor):
             self._check_videos([video])
         self.check_query(query)
@@ -237,11 +237,11 @@ class R2Head(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the head is, and where it brings its inputs."""
+        """The device of the head; inputs are moved to it."""
         return self.level_scale.device
 
     @staticmethod
-    def _read_off(head: nn.Module, level: Tensor) -> Tensor:
+    def _predict_points(head: nn.Module, level: Tensor) -> Tensor:
         predicted: Tensor = head(level.float().transpose(1, 2)).transpose(1, 2)  # [B, points, 1 or 2]
         return predicted
 
@@ -255,12 +255,12 @@ class R2Head(nn.Module):
         extent = temporal_extent(len(videos[0]), like=self.level_scale)
         if frames is not None:
             videos, extent = [video[list(frames)] for video in videos], extent[list(frames)]
-        seen = slice(None) if self.config.spatial_pooling else slice(1)  # without pooling the patches have no part
+        kept = slice(None) if self.config.spatial_pooling else slice(1)  # without pooling, patches are not used
         if isinstance(videos, Tensor):
-            tokens = videos[:, :, layer, seen]  # [V, T, P, Cv]
+            tokens = videos[:, :, layer, kept]  # [V, T, P, Cv]
         else:
-            with torch.autocast(self.device.type, enabled=False):  # which refuses to join float16
-                tokens = torch.stack([video[:, layer, seen] for video in videos])
+            with torch.autocast(self.device.type, enabled=False):  # torch.stack fails for float16 under autocast
+                tokens = torch.stack([video[:, layer, kept] for video in videos])
         return self.block.map_video(tokens.to(self.device), extent, mask)
 
     def _map_query(self, words: Tensor, mask: Tensor | None) -> Tensor:
@@ -278,25 +278,32 @@ class R2Head(nn.Module):
             if not matches:
                 raise VtgError(
                     f"frame features are {list(video.shape)}, but this head reads [T, {', '.join(map(str, wanted))}]"
-                    f": use features of its CLIP, {self.config.clip_model or 'whichever it was trained on'}"
+                    f": use features of the CLIP that it was trained on ({self.config.clip_model or 'unknown'})"
                 )
             if len(video) == 0:
-                raise VtgError("frame features have no frames: nothing to search")
+                raise VtgError("the video features contain no frames: extract them again")
             if len(video) != len(videos[0]):
-                raise VtgError(f"videos of {len(videos[0])} and {len(video)} frames do not batch: batch equal lengths")
+                raise VtgError(f"videos of {len(videos[0])} and {len(video)} frames cannot be batched")
 
     def check_query(self, query: Tensor) -> None:
-        """Raises a VtgError where a query's features [L, K, Cq] are not what this head reads."""
+        """Check the shape of a query's features.
+
+        Args:
+            query: [L, K, Cq].
+
+        Raises:
+            VtgError: K or Cq are not this head's, or L is 0.
+        """
         wanted = (self.config.layers, self.config.query_width)
         if query.dim() != 3 or tuple(query.shape[1:]) != wanted or len(query) == 0:
             raise VtgError(
                 f"query features are {list(query.shape)}, but this head reads [L, {wanted[0]}, {wanted[1]}]"
-                f": use features of its CLIP, {self.config.clip_model or 'whichever it was trained on'}"
+                f": use features of the CLIP that it was trained on ({self.config.clip_model or 'unknown'})"
             )
 
 
 def pad_queries(queries: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Pads queries [L, K, Cq] to [N, L, K, Cq], with the mask [N, L] of real tokens; None if all are."""
+    """Pads queries [L, K, Cq] to [N, L, K, Cq], with the mask [N, L] of valid tokens; None if all are valid."""
     padded = nn.utils.rnn.pad_sequence(list(queries), batch_first=True).to(device)
     lengths = [len(query) for query in queries]
     if min(lengths) == max(lengths):

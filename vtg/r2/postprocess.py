@@ -1,4 +1,4 @@
-"""From a head's raw windows to moments: clipping, rounding to the data set's unit, suppression of repeats."""
+"""Post-process predicted windows: clip to the video, round to the data set's unit, suppress duplicates."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def postprocess_windows(
     sigma: float = 0.5,
     at_most: int | None = None,
 ) -> Windows:
-    """Clips windows to the video, rounds them to the data set's unit, and suppresses repeats, as published.
+    """Clip windows to the video, round them to the data set's unit, and suppress duplicates, as in the published code.
 
     Args:
         windows: [N, 3] start and end in seconds, score; best first.
         duration: of the video, in seconds.
-        unit: seconds to round to, half to even; None leaves the times. Windows that ended beyond the video keep its
-            end.
-        nms: the kind of `vtg.timespans.suppress`; None leaves scores and order.
+        unit: seconds to round to, half to even; None disables rounding. Windows that reached beyond the video are not
+            rounded.
+        nms: kind of suppression, see `vtg.timespans.suppress`; None disables it.
         threshold: for "normal".
         sigma: for "gaussian".
-        at_most: how many are wanted; None wants all.
+        at_most: maximum number of results; None for all.
 
     Returns:
-        [N, 3] float32, best first; windows that were suppressed entirely have a score of 0.
+        [N, 3] float32, best first; fully suppressed windows have a score of 0.
 
     Raises:
         ValueError: unknown `nms`.
     """
-    windows = np.array(windows, dtype=np.float32).reshape(-1, 3)  # float32 like the published scores: roundings agree
+    windows = np.array(windows, dtype=np.float32).reshape(-1, 3)  # float32 as published, for identical rounding
     inside = windows[:, 1] < np.float32(duration)
     windows[:, :2] = windows[:, :2].clip(0, np.float32(duration))
     if unit is not None:

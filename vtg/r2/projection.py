@@ -1,4 +1,4 @@
-"""The projection of a video: its CLIP tokens in the head's space, computed once, kept as int8, asked many times."""
+"""The projection of a video: its CLIP tokens in the head's channels, as floats or int8, independent of the query."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtg.features.quantized import compact_tokens
+from vtg.features.quantized import quantize_tokens
 
 __all__ = ["LayerTokens", "VideoProjection"]
 
@@ -19,14 +19,14 @@ class LayerTokens:
 
     Attributes:
         values: [V, T, P, D] of any float dtype, or int8.
-        scale: [V, T, P] float16, the factor of each int8 token; None for floats.
+        scale: [V, T, P] float16, the scale of each int8 token; None for floats.
     """
 
     values: Tensor
     scale: Tensor | None
 
     def chunks(self, frames: int, dtype: torch.dtype) -> Iterator[Tensor]:
-        """Floats [V, F, P, D], so many frames at a time."""
+        """Dequantised tokens [V, F, P, D], `frames` at a time."""
         if self.scale is None:
             yield from (values.to(dtype) for values in self.values.split(frames, 1))
             return
@@ -34,33 +34,33 @@ class LayerTokens:
             yield values.to(dtype).mul_(scale[..., None])
 
     def class_tokens(self, dtype: torch.dtype) -> Tensor:
-        """[V, T, D]."""
+        """The dequantised class tokens, [V, T, D]."""
         tokens = self.values[:, :, 0].to(dtype)
         return tokens if self.scale is None else tokens * self.scale[:, :, :1]
 
 
 @dataclass(frozen=True, eq=False)
 class VideoProjection:
-    """The query-independent half of the R² block for V equally long windows.
+    """The query-independent part of the R² block for V equally long windows.
 
-    It depends on where a window begins, because each token carries the temporal extent of its frame in the window.
+    It depends on the position of a frame in its window, because each token includes its temporal extent.
 
     Attributes:
         values: [V, K, T, P, D] of any float dtype, or int8; earliest layer first, the class token first. P is 1 for a
             head without spatial pooling.
-        scale: [V, K, T, P] float16, the factor of each int8 token; None for floats.
+        scale: [V, K, T, P] float16, the scale of each int8 token; None for floats.
     """
 
     values: Tensor
     scale: Tensor | None = None
 
     def quantized(self) -> VideoProjection:
-        """The same tokens as int8, with one scale a token."""
-        return self if self.scale is not None else VideoProjection(*compact_tokens(self.values))
+        """The same tokens as int8, with one scale per token."""
+        return self if self.scale is not None else VideoProjection(*quantize_tokens(self.values))
 
     def layers(self) -> list[LayerTokens]:
         """The K layers, earliest first."""
-        values = self.values.unbind(1)  # one operator for all layers: its gradient is one tensor
+        values = self.values.unbind(1)  # one operator for all layers: one tensor for the gradient
         scales = [None] * len(values) if self.scale is None else self.scale.unbind(1)
         return [LayerTokens(*layer) for layer in zip(values, scales, strict=True)]
 

@@ -1,4 +1,4 @@
-"""What follows the R² block: the temporal feature pyramid, its points, and the modules that read predictions off."""
+"""The temporal feature pyramid after the R² block, its points, query pooling, and prediction heads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FeaturePyramid", "QueryPooling", "level_points", "level_validity", "
 
 
 class Downsampling(nn.Module):
-    """Halves a sequence: a convolution of kernel and stride 2, normalised and rectified."""
+    """Downsample a sequence by 2: convolution with kernel and stride 2, layer norm, ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Downsampling(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """The temporal feature pyramid (Sec. 3, Prediction Heads): the level of stride 2^p halves the frames p times."""
+    """The temporal feature pyramid (Sec. 3, Prediction Heads): the level of stride 2^p is downsampled p times."""
 
     def __init__(self, width: int, strides: Sequence[int]) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class FeaturePyramid(nn.Module):
         )
 
     def forward(self, video: Tensor) -> list[Tensor]:
-        """Builds the levels.
+        """Compute the levels.
 
         Args:
-            video: [B, T, D], rectified: the first level.
+            video: [B, T, D], after ReLU: the first level.
 
         Returns:
-            [B, ⌊T/s⌋, D] for each stride s; levels whose stride exceeds T are left out.
+            [B, ⌊T/s⌋, D] for each stride s; levels whose stride exceeds T are omitted.
         """
         return [
             level(video) for stride, level in zip(self.strides, self.levels, strict=True) if stride <= video.shape[1]
@@ -50,14 +50,14 @@ class FeaturePyramid(nn.Module):
 
 
 class QueryPooling(nn.Module):
-    """Pools the tokens of a query into one feature by a learnt attention (Sec. 3, Prediction Heads)."""
+    """Pool the tokens of a query to one feature by learnt attention (Sec. 3, Prediction Heads)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.score = nn.Linear(width, 1, bias=False)
 
     def forward(self, query: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, L, D] and its mask [B, L] (true where a token is real, None if all are) → [B, D]."""
+        """[B, L, D] and its mask [B, L] (true for valid tokens, None if all are valid) → [B, D]."""
         score = self.score(query)  # [B, L, 1]
         if mask is not None:
             score = score.masked_fill(~mask[..., None], -math.inf)
@@ -74,12 +74,12 @@ def prediction_head(width: int, outputs: int) -> nn.Sequential:
 
 
 def level_points(frames: int, strides: Sequence[int], like: Tensor) -> Tensor:
-    """The points of the pyramid: where each prediction stands, and which windows it is responsible for in training.
+    """The points of the pyramid: position of each prediction, and the range of offsets assigned to it in training.
 
     Args:
         frames: T.
         strides: of all levels, ascending; those above T have no points.
-        like: gives the device.
+        like: a tensor on the device to use.
 
     Returns:
         [points, 4] float32, level by level: position, lower and upper end of the regression range, stride; in frames.
@@ -97,10 +97,10 @@ def level_points(frames: int, strides: Sequence[int], like: Tensor) -> Tensor:
 
 
 def level_validity(video_mask: Tensor, strides: Sequence[int]) -> Tensor:
-    """Which points of a padded batch are real: those with any real frame among their s.
+    """Which points of a padded batch are valid: those with at least one valid frame among their s.
 
     Args:
-        video_mask: [B, T], true where a frame is real.
+        video_mask: [B, T], true for valid frames.
         strides: of all levels, ascending; those above T have no points.
 
     Returns:

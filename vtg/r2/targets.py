@@ -1,4 +1,4 @@
-"""What the points of the pyramid should predict: true windows in frames, mended, and the points that stand for them."""
+"""Training targets of the points of the pyramid: normalised true windows, and their assignment to points."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 __all__ = ["PointTargets", "TrueWindows", "point_targets", "saliency_targets", "true_windows"]
 
-CENTRE_RADIUS = 1.5  # strides from a window's centre within which a point may be responsible for it
+CENTRE_RADIUS = 1.5  # in strides: maximum distance of a point from the centre of its window
 
 
 @dataclass(frozen=True, eq=False)
 class TrueWindows:
-    """The ground truth of a batch as one array.
+    """The true windows of a batch, padded.
 
     Attributes:
         spans: [B, N, 2] start and end in frames, inside the video and at least one frame long; N at least 1.
-        present: [B, N] bool, which of them are windows; the others fill up.
+        present: [B, N] bool, false for padding.
     """
 
     spans: Tensor
@@ -30,12 +30,12 @@ class TrueWindows:
 
 @dataclass(frozen=True, eq=False)
 class PointTargets:
-    """What each point should predict.
+    """Targets of each point.
 
     Attributes:
-        positive: [B, points] bool, whether the point stands for a window.
-        offsets: [B, points, 2] from the point to the window's start and end, in the point's strides; meaningless where
-            not positive, but finite.
+        positive: [B, points] bool, whether a window is assigned to the point.
+        offsets: [B, points, 2] from the point to the window's start and end, in the point's strides; undefined but
+            finite for points that are not positive.
     """
 
     positive: Tensor
@@ -43,19 +43,19 @@ class PointTargets:
 
 
 def true_windows(windows: Sequence[Tensor], frames: Tensor, fps: float) -> TrueWindows:
-    """Brings annotated windows into frames and mends what annotators leave behind.
+    """Convert annotated windows to frames and repair invalid ones.
 
-    Windows are clipped to the video, reversed ones turned round, and those shorter than a frame widened to one frame
-    around their centre, which first moves so far that the frame fits inside the video.
+    Windows are clipped to the video, start and end are swapped if reversed, and windows shorter than a frame are
+    widened to one frame around their centre, which is moved where needed so that the frame is inside the video.
 
     Args:
         windows: B tensors [N, 2], start and end in seconds; N may be 0, and rows that are not finite are padding.
         frames: [B] the length of each video in frames.
-        fps: frames a second.
+        fps: frames per second.
     """
     rows = [window.reshape(-1, 2).float() for window in windows]
     padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=math.inf)
-    padded = F.pad(padded, (0, 0, 0, max(1 - padded.shape[1], 0)), value=math.inf)  # a minimum over windows must exist
+    padded = F.pad(padded, (0, 0, 0, max(1 - padded.shape[1], 0)), value=math.inf)  # argmin needs at least one
     padded = padded.to(frames.device)
     present = padded.isfinite().all(dim=2)
     length = frames.to(torch.float32)[:, None, None]
@@ -68,10 +68,11 @@ def true_windows(windows: Sequence[Tensor], frames: Tensor, fps: float) -> TrueW
 
 
 def point_targets(points: Tensor, windows: TrueWindows) -> PointTargets:
-    """Assigns the windows to the points of the pyramid (Sec. 3, Prediction Heads).
+    """Assign windows to the points of the pyramid (Sec. 3, Prediction Heads).
 
-    A window is a candidate of a point that lies inside it, within `CENTRE_RADIUS` strides of its centre, and whose
-    farther end lies in the regression range of the point's level; every end is included. Of several, the shortest.
+    A window is a candidate for a point that lies inside it and within `CENTRE_RADIUS` strides of its centre, if the
+    distance to its farther end is in the regression range of the point's level (all bounds inclusive). The shortest
+    candidate is assigned.
 
     Args:
         points: [points, 4] position, lower and upper end of the regression range, stride; in frames.
@@ -95,7 +96,7 @@ def point_targets(points: Tensor, windows: TrueWindows) -> PointTargets:
 
 
 def saliency_targets(points: Tensor, saliency: Tensor) -> Tensor:
-    """What each point of a highlight-only head should predict: the saliency of the frame that it stands on.
+    """Targets of a highlight-only head: the saliency of the frame at each point.
 
     Args:
         points: [points, 4], as for `point_targets`.

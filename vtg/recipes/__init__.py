@@ -1,4 +1,8 @@
-"""The recipes: which files a data set consists of, which head is trained on it and how, and what decides on it."""
+"""Recipes of benchmarks and custom data sets: files, head, training and evaluation.
+
+Input is the name of a published recipe or a TOML file, with `--set` overrides; output is a `Recipe`. Read `sections`
+(the data classes with their defaults) and `values` (conversion and checks of values).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from vtg.errors import VtgError
 from vtg.files.paths import check_regular
 from vtg.r2.config import HeadConfig
 from vtg.recipes.sections import DataRecipe, EvaluationRecipe, Recipe, TrainRecipe
-from vtg.recipes.values import changed_section, check_sections, keys_of, refuse_unknown, section_values, with_values
+from vtg.recipes.values import changed_section, check_keys, check_sections, keys_of, section_values, with_values
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,18 +51,18 @@ def available_recipes() -> tuple[str, ...]:
 
 
 def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
-    """A published recipe by its name, or one's own by its path.
+    """Load a published recipe by its name, or a custom one by its path.
 
     Args:
         name: one of `available_recipes()`, or a `.toml` file: sections `[data]`, `[train]` and `[evaluation]` with the
             fields of `DataRecipe`, `TrainRecipe` and `EvaluationRecipe`, and `[model]` with those fields of
-            `vtg.r2.HeadConfig` that `MODEL_KEYS` names; `base = "<published recipe>"` takes over what the file does not
-            say. "none" stands for no value.
-        settings: what holds instead of the recipe's own values, each like "train.rate=1e-4".
+            `vtg.r2.HeadConfig` that `MODEL_KEYS` names; `base = "<published recipe>"` gives the values that the file
+            does not contain. "none" is the text for no value.
+        settings: overrides of the recipe's values, each like "train.rate=1e-4".
 
     Raises:
-        VtgError: there is no such recipe, the file is not TOML, or it or a setting has a key that no recipe has or a
-            value of the wrong type.
+        VtgError: there is no such recipe, the file is not TOML, or a key is unknown or a value has
+            the wrong type.
     """
     if str(name).endswith(".toml"):
         return _with_settings(_own_recipe(Path(name)), settings)
@@ -107,8 +111,8 @@ def _own_recipe(path: Path) -> Recipe:
 
 
 def _changed(start: Recipe, content: Mapping[str, Any], source: str, beside: Path) -> Recipe:
-    """`start` with what a file's content says; relative folders count from `beside`."""
-    refuse_unknown(content, _TOP_KEYS, "", source)
+    """`start` with the values of a file; relative folders are relative to `beside`."""
+    check_keys(content, _TOP_KEYS, "", source)
     data = changed_section(start.data, content.get("data", {}), "data", source)
     if "folder" in content.get("data", {}):
         data = replace(data, folder=beside / data.folder)
@@ -132,7 +136,7 @@ def _with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         if key not in known:
             names = {name.partition(".")[2]: name for name in known}
             near = [names[key]] if key in names else difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_SECTIONS)} and what they have"
+            hint = f"did you mean {near[0]}?" if near else f"the sections are {', '.join(_SECTIONS)}"
             raise VtgError(f"{source}: there is no {key}; {hint}")
         section, _, field = key.partition(".")
         values[section] |= section_values(_SECTIONS[section], {field: _value(text.strip())}, section, source)
@@ -145,7 +149,7 @@ def _with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 
 def _value(text: str) -> Any:
-    """What a setting's text says in TOML; a bare word is a text."""
+    """Parse the value of a setting as TOML; a bare word is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):

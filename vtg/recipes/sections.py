@@ -1,4 +1,4 @@
-"""What a recipe consists of: its sections as data classes, with the defaults that hold where a file says nothing."""
+"""The sections of a recipe as data classes, with their defaults."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ __all__ = [
     "TrainRecipe",
 ]
 
-POSITIVES = ("above 0", "above half", "above median")  # the saliency from which a frame may stand for its query
+POSITIVES = ("above 0", "above half", "above median")  # minimum saliency of positive frames
 PRECISIONS = ("float32", "bf16", "fp16")
-MODEL_KEYS = (  # the fields of a `HeadConfig` that a recipe's section [model] has
+MODEL_KEYS = (  # the fields of `HeadConfig` in the section [model]
     *("hidden_width", "layers", "strides", "moment_retrieval", "temporal_extent", "spatial_pooling"),
     *("attention_heads", "feed_forward_ratio", "dropout", "drop_path", "fps", "clip_model", "clip_pretrained"),
     *("window_seconds", "step_seconds"),
 )
-NO_CLIP = HeadConfig(clip_model=None, clip_pretrained=None)  # what holds where a recipe says nothing of its head
+NO_CLIP = HeadConfig(clip_model=None, clip_pretrained=None)  # default of the section [model]
 
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """What a data set consists of, and where.
+    """The files of a data set.
 
     Attributes:
-        dataset: one of `vtg.datasets.DATASETS`, or a name of one's own.
-        folder: holds everything else; `data/<dataset>` under the working directory if a published recipe does not say,
-            the recipe's own folder if one's own does not.
-        annotations: file names by part ("train", "val", "test"): the first that is there is used.
+        dataset: one of `vtg.datasets.DATASETS`, or another name.
+        folder: of all files; by default `data/<dataset>` in the working directory for a published recipe, and the
+            folder of the recipe for a custom one.
+        annotations: file names by split ("train", "val", "test"): the first existing one is used.
         videos: folder of the videos.
-        video_features: folder of one `.npy` a video.
-        query_features: folder of one `.npy` a query.
+        video_features: folder of one `.npy` per video.
+        query_features: folder of one `.npy` per query.
         video_name: the name of a video's file and features, without the ending, of {vid}.
         query_name: the name of a query's features, without the ending, of {qid} or {vid}.
-        fps: frames a second in the features; None: one frame an annotated clip.
-        min_duration: shorter videos, in seconds, are left out of training.
-        domain: the only domain that is used; None for all, or where there are none.
+        fps: frames per second of the features; None: one frame per annotated clip.
+        min_duration: minimum duration of training videos in seconds.
+        domain: the domain to use; None for all.
     """
 
     dataset: str = "own"
@@ -127,26 +127,26 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class TrainRecipe(LossWeights):
-    """How the head is trained: AdamW that decays every parameter; its losses count as `LossWeights` says.
+    """How the head is trained, with AdamW and weight decay of all parameters; loss weights are inherited.
 
     Attributes:
-        split: the part that is trained on.
-        validation: the part that decides which epoch was the best; None keeps the last.
-        validate_every: epochs from one validation to the next; the last epoch is always followed by one.
-        batch: samples that are contrasted in one pass, of all processes together; all of them where there are fewer.
-        accumulate: passes whose gradients are summed before a step; each contrasts its own batch alone.
-        epochs: how many.
-        repeats: how often every sample comes in an epoch.
-        queries_per_video: queries of the same video that come in the same batch; above 1 they share the video's map and
-            its dropout, which is that much quicker and no longer what was published.
-        rate: of learning, after the warm-up.
-        rate_drop_epoch: the rate is a tenth after this many epochs; None never.
-        warmup_steps: steps in which the rate grows in a line from a thousandth.
+        split: training split.
+        validation: split that determines the best epoch; None to keep the last epoch.
+        validate_every: epochs between validations; the last epoch is always validated.
+        batch: batch size over all processes; limited by the number of samples.
+        accumulate: batches whose gradients are accumulated per step; contrastive losses are within one batch.
+        epochs: number of epochs.
+        repeats: passes over the samples per epoch.
+        queries_per_video: queries of a video in the same batch; above 1 they share its projection and dropout, which is
+            faster and differs from the published training.
+        rate: learning rate after the warm-up.
+        rate_drop_epoch: epoch from which the learning rate is a tenth; None for never.
+        warmup_steps: steps of linear warm-up from a thousandth of the learning rate.
         weight_decay: of all parameters.
-        clip_norm: the longest gradient that is not cut.
+        clip_norm: maximum norm of the gradient.
         precision: "float32", "bf16" or "fp16" for the block; heads and losses are always float32.
-        seed: of everything that is random.
-        positive: the saliency from which a frame may be drawn as a query's positive, one of `POSITIVES`.
+        seed: of all random numbers.
+        positive: minimum saliency of positive frames, one of `POSITIVES`.
     """
 
     split: str = "train"
@@ -169,14 +169,14 @@ class TrainRecipe(LossWeights):
 
 @dataclass(frozen=True)
 class EvaluationRecipe:
-    """How predictions are made ready and what decides which head is the best.
+    """Post-processing of predictions, and the metric that determines the best head.
 
     Attributes:
-        split: the part that figures are published on.
-        metric: the brief figure that decides, by its published name.
-        unit: windows are rounded to this many seconds; None leaves them.
-        nms: how windows that overlap a better one are rescored: "normal", "linear", "gaussian", or None.
-        nms_threshold: the IoU from which "normal" drops a window.
+        split: split of the published figures.
+        metric: the deciding figure, by its published name.
+        unit: windows are rounded to multiples of this many seconds; None disables rounding.
+        nms: kind of non-maximum suppression: "normal", "linear", "gaussian", or None.
+        nms_threshold: the IoU from which "normal" suppresses a window.
     """
 
     split: str = "val"
@@ -188,19 +188,17 @@ class EvaluationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One benchmark, one of its domains, or a data set of one's own.
+    """A benchmark, one of its domains, or a custom data set.
 
     Attributes:
         name: of the recipe: `r2-<name>` is the published head's.
-        data: what it is trained and evaluated on.
-        evaluation: how it is evaluated.
-        model: the head that is trained, by the fields of `MODEL_KEYS`; the widths of its CLIP come from the features,
-            the rest from the other sections.
-        train: how it is trained.
-        members: names of the recipes that make it up: one a domain, their mean is the figure; empty for a recipe on its
-            own.
-        stated: the keys, like "data.fps", to which its file, its base or a setting gives a value, "none" included; the
-            others have their default.
+        data: files of the data set.
+        evaluation: settings of the evaluation.
+        model: configuration of the head, the fields in `MODEL_KEYS`; the others come from features and other sections.
+        train: settings of the training.
+        members: names of its recipes, one per domain, whose mean is the figure; empty for a single recipe.
+        stated: keys, like "data.fps", with a value (including "none") in its file, its base or a setting; the others
+            have their default.
     """
 
     name: str
@@ -212,7 +210,7 @@ class Recipe:
     stated: frozenset[str] = frozenset()
 
     def states(self, key: str) -> bool:
-        """Whether a value was chosen, and is not only a default that nobody thought of.
+        """Whether a value is stated explicitly, or differs from the default.
 
         Args:
             key: like "data.fps".

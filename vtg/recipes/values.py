@@ -1,4 +1,4 @@
-"""From what a TOML file or a command line says to the typed fields of a section: every key and value is checked."""
+"""Convert and check the values of TOML files and settings for the sections of a recipe."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from vtg.errors import VtgError
 from vtg.r2.config import SUPPRESSIONS, HeadConfig
 from vtg.recipes.sections import MODEL_KEYS, POSITIVES, PRECISIONS, DataRecipe, EvaluationRecipe, TrainRecipe
 
-__all__ = ["changed_section", "check_sections", "keys_of", "refuse_unknown", "section_values", "with_values"]
+__all__ = ["changed_section", "check_keys", "check_sections", "keys_of", "section_values", "with_values"]
 
-NOTHING = "none"  # TOML has no null: this text stands for it where a field may be without a value
-AT_LEAST_ONE = ("batch", "accumulate", "epochs", "repeats", "queries_per_video", "validate_every")
+NULL_TEXT = "none"  # text for None, as TOML has no null
+POSITIVE_KEYS = ("batch", "accumulate", "epochs", "repeats", "queries_per_video", "validate_every")
 
 Section = TypeVar("Section", DataRecipe, EvaluationRecipe, HeadConfig, TrainRecipe)
 
 
 def keys_of(kind: type) -> tuple[str, ...]:
-    """The keys of the section that is a data class of a kind."""
+    """The keys of a section, by its data class."""
     return MODEL_KEYS if kind is HeadConfig else tuple(field.name for field in fields(kind))
 
 
@@ -30,13 +30,13 @@ def changed_section(section: Section, content: object, name: str, source: str) -
     """A section with the values of a TOML table.
 
     Args:
-        section: what holds where the table says nothing.
+        section: with the values of missing keys.
         content: the table.
         name: of the section.
         source: the file, for errors.
 
     Raises:
-        VtgError: not a table, an unknown key, or a value that cannot be.
+        VtgError: not a table, an unknown key, or an invalid value.
     """
     return with_values(section, section_values(type(section), content, name, source), name, source)
 
@@ -55,16 +55,16 @@ def section_values(kind: type, content: object, name: str, source: str) -> dict[
     """
     if not isinstance(content, dict):
         raise VtgError(f"{source}: {name} must be a section, [{name}], not {shown(content)}")
-    refuse_unknown(content, keys_of(kind), f"{name}.", source)
+    check_keys(content, keys_of(kind), f"{name}.", source)
     kinds = {field.name: str(field.type) for field in fields(kind)}
     return {key: _converted(value, kinds[key], f"{name}.{key}", source) for key, value in content.items()}
 
 
 def with_values(section: Section, values: Mapping[str, Any], name: str, source: str) -> Section:
-    """A section with some values changed at once, as some are only right together.
+    """A section with several values changed at once, as some are only valid together.
 
     Raises:
-        VtgError: a value that cannot be.
+        VtgError: an invalid value.
     """
     try:
         return replace(section, **values)
@@ -73,15 +73,15 @@ def with_values(section: Section, values: Mapping[str, Any], name: str, source: 
 
 
 def check_sections(data: DataRecipe, evaluation: EvaluationRecipe, train: TrainRecipe, source: str) -> None:
-    """Compares values with what is known.
+    """Check values that depend on each other or have a fixed set of choices.
 
     Raises:
-        VtgError: a value of the right type that means nothing.
+        VtgError: an invalid value.
     """
     _check_choice(evaluation.nms, (None, *SUPPRESSIONS), "evaluation.nms", source)
     _check_choice(train.precision, PRECISIONS, "train.precision", source)
     _check_choice(train.positive, POSITIVES, "train.positive", source)
-    for key in AT_LEAST_ONE:
+    for key in POSITIVE_KEYS:
         if getattr(train, key) < 1:
             raise VtgError(f"{source}: train.{key} must be at least 1, not {getattr(train, key)}")
     if train.batch % train.queries_per_video:
@@ -93,16 +93,14 @@ def check_sections(data: DataRecipe, evaluation: EvaluationRecipe, train: TrainR
         try:
             pattern.format(vid="", qid="")
         except (KeyError, IndexError, ValueError):
-            raise VtgError(
-                f"{source}: data.{key} is {shown(pattern)}; only {{vid}} and {{qid}} stand for something"
-            ) from None
+            raise VtgError(f"{source}: data.{key} is {shown(pattern)}; only {{vid}} and {{qid}} can be used") from None
 
 
-def refuse_unknown(content: Mapping[str, Any], known: Sequence[str], prefix: str, source: str) -> None:
-    """Looks for keys that no recipe has.
+def check_keys(content: Mapping[str, Any], known: Sequence[str], prefix: str, source: str) -> None:
+    """Check that all keys are known.
 
     Raises:
-        VtgError: the first of them, with the nearest that there is.
+        VtgError: the first unknown key, with the most similar known one.
     """
     for key in content:
         if key not in known:
@@ -118,9 +116,9 @@ def _check_choice(value: str | None, choices: Sequence[str | None], key: str, so
 
 
 def _converted(value: object, kind: str, key: str, source: str) -> Any:
-    """A TOML value as the field's type, which is one of the few that recipes have."""
+    """Convert a TOML value to the type of a field."""
     kind, optional = kind.removesuffix(" | None"), kind.endswith(" | None")
-    if optional and value == NOTHING:
+    if optional and value == NULL_TEXT:
         return None
     if kind.startswith("Mapping"):
         return _parts(value, key, source)

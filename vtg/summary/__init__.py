@@ -1,4 +1,9 @@
-"""Highlights and summaries: what is worth showing of a video."""
+"""Choose the highlights of a video or a summary within a budget, and export them.
+
+In: a `Grounder` and a video (or its features), with or without a query. Out: a `Plan` of clips, as JSON, subtitles, the
+spans of a reel, or a storyboard. Read `shots` (shot boundaries), `choosing` (saliency curve to clips, with `knapsack`),
+`planning` (both for a video), then `exports` and `storyboard`. What is listed in `__all__` is public.
+"""
 
 from vtg.summary.choosing import Clip, choose_highlights, choose_summary
 from vtg.summary.exports import plan_document, reel_spans, subtitles

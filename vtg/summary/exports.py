@@ -1,4 +1,4 @@
-"""A plan in the forms that other programs read: JSON, subtitles, the stretches of a reel."""
+"""Export a plan as JSON, as subtitles, and as the spans of a reel."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from vtg.summary.planning import Plan
 from vtg.text import caption_line
 from vtg.timespans import format_time
 from vtg.video import Span
-from vtg.video.subtitles import captions_in_turn
+from vtg.video.subtitles import sequential_captions
 
 __all__ = ["clip_caption", "plan_document", "reel_spans", "subtitles", "write_text"]
 
 
 def clip_caption(clip: Clip, label: str = "") -> str:
-    """What a person reads about a clip: its label, and where in the video it is."""
+    """Caption of a clip: its label and its times in the video."""
     times = f"{format_time(clip.start)}–{format_time(clip.end)}"
     return f"{caption_line(label)}, {times}" if label else times
 
 
 def plan_document(plan: Plan, labels: Sequence[str] = ()) -> dict[str, Any]:
-    """A plan as JSON knows it.
+    """A plan as a JSON document.
 
     Args:
         plan: the plan.
-        labels: one a clip; none leaves chapters out.
+        labels: one per clip; empty: without chapters.
 
     Returns:
-        video, query (null where nothing was asked), prompts, duration, budget (null for highlights), seconds, shots
-        (their number), clips (start, end, score, peak, label), and with labels chapters: (title, start, end) with times
-        in the reel, where clips beside each other with one label are one chapter. All times are seconds.
+        video, query (null without a query), prompts, duration, budget (null for highlights), seconds, shots (their
+        number), clips (start, end, score, peak, label), and with labels chapters (title, start, end in the reel), where
+        neighbouring clips with the same label form one chapter. All times are seconds.
     """
     clips = [
         {
@@ -69,12 +69,12 @@ def _chapters(clips: Sequence[Clip], labels: Sequence[str]) -> list[dict[str, An
 
 
 def reel_spans(plan: Plan, labels: Sequence[str] = (), captions: bool = False) -> list[Span]:
-    """The stretches of a reel, in the order of the plan's clips.
+    """The spans of a reel, in the order of the plan's clips.
 
     Args:
         plan: of a file.
-        labels: one a clip, the title of its chapter; none makes no chapters.
-        captions: whether each is captioned with its label and where in the video it is.
+        labels: one per clip, the title of its chapter; empty: no chapters.
+        captions: add a caption with the label and the times in the video to each span.
     """
     return [
         Span(plan.video, clip.start, clip.end, clip_caption(clip, label) if captions else "", label)
@@ -83,17 +83,17 @@ def reel_spans(plan: Plan, labels: Sequence[str] = (), captions: bool = False) -
 
 
 def subtitles(plan: Plan, labels: Sequence[str] = ()) -> str:
-    """Subtitles (SRT) for the reel of a plan: over each clip its label and where in the video it is.
+    """Subtitles (SRT) for the reel of a plan, with the label of each clip and its times in the video.
 
     Args:
         plan: the plan, its clips in the order of the reel.
-        labels: one a clip, or none.
+        labels: one per clip, or empty.
     """
     labelled = zip(plan.clips, labels or [""] * len(plan.clips), strict=True)
-    return captions_in_turn((clip.seconds, clip_caption(clip, label)) for clip, label in labelled)
+    return sequential_captions((clip.seconds, clip_caption(clip, label)) for clip, label in labelled)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file that appears whole or not at all, with line ends as on every system."""
+    """Write a text file atomically, without converting line ends."""
     with write_whole(path) as part:
         part.write_bytes(text.encode("utf-8"))

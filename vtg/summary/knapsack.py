@@ -10,8 +10,8 @@ __all__ = ["best_within"]
 def best_within(values: np.ndarray, lengths: np.ndarray, capacity: int) -> list[int]:
     """Choose the items of the greatest total value whose total length stays within the capacity.
 
-    Exact, by dynamic programming over the capacity: N · capacity steps and bits, after both are divided by what the
-    lengths have in common. Of choices that are equally good, one without items that add nothing.
+    Exact, by dynamic programming over the capacity: N · capacity steps and bits, after both are divided by the greatest
+    common divisor of the lengths. Items of value 0 are not chosen.
 
     Args:
         values: [N], not negative.

@@ -1,9 +1,9 @@
-"""Choose the clips of highlights and summaries, for a sentence or for none."""
+"""Plan the highlights or the summary of a video, with or without a query."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.features.store import VideoFeatures
+from vtg.progress import Progress, Reporter, silent
 from vtg.summary.choosing import Clip, as_shares, choose_highlights, choose_summary, edge_times, moved
 from vtg.summary.shots import video_shots
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NEUTRAL_PROMPTS", "Plan", "best_labels", "find_highlights", "sharpen", "summarize"]
 
-# Asked where the user asks nothing: what is worth showing of any video. The mean of their curves counts.
+# Queries for use without a user's query; the mean of their saliency curves counts.
 NEUTRAL_PROMPTS = (
     "the most interesting moment of the video",
     "something exciting happens",
@@ -28,23 +29,23 @@ NEUTRAL_PROMPTS = (
     "a close-up of the main subject",
     "a beautiful view",
 )
-SEARCH_SHARE = 0.75  # of a sampled interval, around a shot boundary, in which the picture's real cut is looked for
-LEAST_KEPT = 0.5  # of a clip's length that moving its ends to cuts must leave
+SEARCH_SHARE = 0.75  # of a sampled interval, around a shot boundary, in which the exact cut is searched
+MIN_KEPT_SHARE = 0.5  # of a clip's length that must remain when its ends move to cuts
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to show of a video.
+    """The selected clips of a video.
 
     Attributes:
-        video: the file or id.
-        query: the sentence; None where nothing was asked.
-        prompts: the sentences that were asked in its place, or it alone.
+        video: path or id.
+        query: of the user; None without one.
+        prompts: the queries that were used: that of the user, or others in its place.
         duration: of the video, seconds.
-        shots: seconds at which shots begin, and the end of the video.
+        shots: start of each shot, and end of the video, seconds.
         clips: highlights best first; a summary in the order of the video.
-        budget: seconds that a summary may take; None for highlights.
-        interval: seconds that a sampled frame stands for: how exactly shots are known.
+        budget: maximum length of a summary, seconds; None for highlights.
+        interval: between sampled frames, seconds: the precision of shot boundaries.
     """
 
     video: str
@@ -58,7 +59,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """How long the clips are together."""
+        """Total length of the clips."""
         return sum(clip.seconds for clip in self.clips)
 
 
@@ -74,9 +75,9 @@ def find_highlights(
     Args:
         grounder: a model; without a head it goes by CLIP alone.
         video: a file, or its features.
-        query: what to look for. None asks a highlight-only head (as of TVSum) with the video's title, as it was
-            trained, and any other model with `NEUTRAL_PROMPTS`.
-        top: how many clips at most.
+        query: what to look for. None: the video's title for a highlight-only head (as of TVSum), as in its training,
+            and `NEUTRAL_PROMPTS` for other models.
+        top: maximum number of clips.
         seconds: length of a clip.
 
     Returns:
@@ -87,7 +88,7 @@ def find_highlights(
         VtgError: features of another CLIP, an empty query, or a length that is not above 0.
     """
     if not seconds > 0:
-        raise VtgError(f"highlights of {seconds:g} s: give a length above 0")
+        raise VtgError(f"highlights of {seconds:g} s are not possible: give a length above 0")
     features = video if isinstance(video, VideoFeatures) else grounder.features(video)
     prompts, scores = _saliency(grounder, features, query)
     edges = video_shots(features)
@@ -132,13 +133,13 @@ def summarize(
 def best_labels(
     grounder: Grounder, video: str | os.PathLike[str] | VideoFeatures, plan: Plan, labels: Sequence[str]
 ) -> list[str]:
-    """The label that each clip of a plan matches best, by CLIP's embeddings of its frames.
+    """The best matching label of each clip of a plan, by CLIP's embeddings of its frames.
 
     Args:
-        grounder: the model whose CLIP compares.
+        grounder: the model whose CLIP is used.
         video: the file of the plan, or its features, with embeddings.
-        plan: of which the clips are labelled.
-        labels: sentences or words.
+        plan: whose clips are labelled.
+        labels: candidates, sentences or words.
 
     Raises:
         VideoError: the file cannot be read.
@@ -148,10 +149,10 @@ def best_labels(
         raise VtgError("there are no labels for the chapters: give at least one")
     features = video if isinstance(video, VideoFeatures) else grounder.features(video)
     if features.embedding is None:
-        raise VtgError(f"{features.name}: has no embeddings to compare labels with; index the video")
+        raise VtgError(f"{features.name}: has no embeddings, which labels are compared with; index the video")
     texts = grounder.encoder.encode_texts(list(labels))
     similarity = features.embedding @ np.stack([text.embedding.float().numpy() for text in texts]).T
-    # Against what each label is like in this video on average: some words are near to every picture.
+    # Relative to the label's mean over the video, because some labels are similar to every frame.
     similarity = similarity - similarity.mean(axis=0)
     chosen = []
     for clip in plan.clips:
@@ -161,16 +162,16 @@ def best_labels(
     return chosen
 
 
-def sharpen(plan: Plan, progress: Callable[[int, int], None] = lambda done, total: None) -> Plan:
-    """Move the ends of clips that lie on shot boundaries to the very picture at which the shot changes.
+def sharpen(plan: Plan, progress: Reporter = silent) -> Plan:
+    """Move the ends of clips at shot boundaries to the exact frame of the cut.
 
-    Boundaries are known to half a sampled interval; a clip that is off by that shows a flash of the next shot. The
-    pictures around them are decoded to find the cut. A summary stays within its budget: what the ends that move inwards
-    set free goes to those that move outwards. Where no cut is found (a fade, say), an end stays.
+    Boundaries are known to half a sampled interval; without this step a clip may show a few frames of the next shot.
+    The frames around each boundary are decoded to find the cut. A summary stays within its budget: ends move inwards
+    first, then outwards. Where no cut is found (for example at a fade), the end stays.
 
     Args:
         plan: of a file.
-        progress: called with the ends done and their number.
+        progress: told of every end of a clip.
 
     Raises:
         VideoError: the file cannot be read.
@@ -182,49 +183,49 @@ def sharpen(plan: Plan, progress: Callable[[int, int], None] = lambda done, tota
     wanted: dict[tuple[int, bool], float] = {}
     ends = [(i, is_end) for i in range(len(plan.clips)) for is_end in (False, True)]
     for done, (i, is_end) in enumerate(ends):
-        progress(done, len(ends))
+        progress(Progress("looking for cuts", done, len(ends), "ends"))
         time = plan.clips[i].end if is_end else plan.clips[i].start
         if len(inner) and np.abs(inner - time).min() < 1e-3:
-            cut = finder.near(time, SEARCH_SHARE * plan.interval)
+            cut = finder.find_near(time, SEARCH_SHARE * plan.interval)
             if cut is not None:
                 wanted[i, is_end] = cut
-    progress(len(ends), len(ends))
+    progress(Progress("looking for cuts", len(ends), len(ends), "ends"))
     clips = list(plan.clips)
     left = np.inf if plan.budget is None else plan.budget - plan.seconds
-    # Inwards first: it sets free what moving outwards takes.
+    # Inwards first, which frees the time that moving outwards needs.
     for outwards in (False, True):
         for (i, is_end), cut in wanted.items():
             clip = clips[i]
             start, end = (clip.start, cut) if is_end else (cut, clip.end)
             gain = end - start - clip.seconds
-            if (gain > 0) == outwards and gain <= left + 1e-9 and _has_room(clips, i, start, end):
+            if (gain > 0) == outwards and gain <= left + 1e-9 and _can_move(clips, i, start, end):
                 clips[i] = moved(clip, start, end)
                 left -= gain
     return replace(plan, clips=tuple(clips))
 
 
-def _has_room(clips: Sequence[Clip], i: int, start: float, end: float) -> bool:
-    """Whether a clip can have other ends: most of it is left, with its peak, and it meets no other."""
+def _can_move(clips: Sequence[Clip], i: int, start: float, end: float) -> bool:
+    """Whether a clip can move to other ends: it keeps its peak and half its length, and overlaps no other clip."""
     clip = clips[i]
     others = (other for j, other in enumerate(clips) if j != i)
     is_free = all(end <= other.start or start >= other.end for other in others)
-    return is_free and start <= clip.peak <= end and end - start >= LEAST_KEPT * clip.seconds
+    return is_free and start <= clip.peak <= end and end - start >= MIN_KEPT_SHARE * clip.seconds
 
 
 def _saliency(grounder: Grounder, features: VideoFeatures, query: str | None) -> tuple[tuple[str, ...], np.ndarray]:
-    """The sentences asked and the curve of the video, [T]."""
+    """The queries used, and the saliency curve of the video, [T]."""
     if query is not None and not query.strip():
         raise VtgError("the query is empty: say what to look for, or leave it out")
     prompts = (query,) if query is not None else _own_prompts(grounder, features)
     curves = [grounding.saliency.scores for grounding in grounder.ground_many(features, prompts)]
     if len(curves) == 1:
         return prompts, curves[0]
-    # In its own range each: a prompt that is far from every frame counts as much as one that is near.
+    # Each scaled to its own range, so that all prompts have the same weight.
     return prompts, np.mean([as_shares(curve) for curve in curves], axis=0)
 
 
 def _own_prompts(grounder: Grounder, features: VideoFeatures) -> tuple[str, ...]:
-    """What a model is asked where the user asks nothing."""
+    """The queries used without a query of the user."""
     if grounder.head is None or grounder.head.config.moment_retrieval:
         return NEUTRAL_PROMPTS
     path = Path(features.name)

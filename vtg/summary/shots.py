@@ -1,4 +1,4 @@
-"""Divide a video into shots."""
+"""Detect shot boundaries from frame embeddings and thumbnails."""
 
 from __future__ import annotations
 
@@ -9,60 +9,59 @@ from vtg.features.thumbnails import picture_changes
 
 __all__ = ["change_points", "frame_embedding", "shot_edges", "video_shots"]
 
-WINDOW_FRAMES = 240  # frames looked at together: the cost of a long still stretch grows with the square of this
-CUT_SHARE = 0.7  # of the mean squared distance between any two frames of the video: a cut changes the picture so much
-LEAST_CUT = 0.2  # squared distance between unit vectors: frames nearer than this show one shot in any video
-PENALTY_SHARE = 0.3  # of a cut's change; below a half, so that a single frame between two cuts is a shot
-LEAST_PICTURE_CHANGE = 0.75  # see `picture_changes`; within a shot few pictures 2 s apart differ as much
+WINDOW_FRAMES = 240  # segmented together; the cost of a static span grows with the square of this
+CUT_SHARE = 0.7  # of the mean squared distance between two frames of the video: minimum change at a cut
+MIN_CUT_DISTANCE = 0.2  # squared distance of unit vectors: minimum change at a cut in any video
+PENALTY_SHARE = 0.3  # of the change at a cut; below 0.5, so that a single frame between two cuts is a shot
+MIN_PICTURE_CHANGE = 0.75  # see `picture_changes`; few frames 2 s apart in a shot differ by as much
 
 
 def video_shots(features: VideoFeatures) -> np.ndarray:
-    """Cut a video into shots by all that is known of its frames; see `shot_edges`."""
+    """Detect the shots of a video from its embeddings and thumbnails; see `shot_edges`."""
     return shot_edges(frame_embedding(features), features.miniatures)
 
 
 def shot_edges(embedding: np.ndarray, miniatures: np.ndarray | None = None) -> np.ndarray:
-    """Cut a video into shots by kernel temporal segmentation (Potapov et al., ECCV 2014).
+    """Detect shots by kernel temporal segmentation (Potapov et al., ECCV 2014).
 
-    The sum over segments of the scatter of their frames, under a linear kernel, plus a penalty a segment is made least
-    (PELT of the ruptures package). Segments come and go within a shot too, where things do; so a boundary counts only
-    if the two frames at it are nearly as different as any two frames of the video are on average. In a video of one
-    shot that says little; so, where miniatures are at hand, the picture must have changed as a whole, too, and not only
-    what CLIP sees in it.
+    Minimizes the sum over segments of the scatter of their frames (linear kernel) plus a penalty per segment (PELT of
+    the ruptures package). Segments also change within a shot, when objects appear; so a boundary counts only if its two
+    frames differ nearly as much as two frames of the video do on average. This says little in a video of a single shot;
+    so, with thumbnails, the image as a whole must have changed as well, and not only its embedding.
 
     Args:
         embedding: [T, E] of the sampled frames, unit length.
-        miniatures: [T, 8, 8, 3] uint8 of the same, from `vtg.features.thumbnails`; None: embeddings alone decide.
+        miniatures: [T, 8, 8, 3] uint8 thumbnails of them, from `vtg.features.thumbnails`; None: only embeddings.
 
     Returns:
-        [S + 1] frames: 0, the first frame of each further shot, T. As frame i stands for [i/fps, (i+1)/fps) and shows
-        its middle, a boundary is off by half an interval at most.
+        [S + 1] frames: 0, the first frame of each further shot, T. As frame i represents [i/fps, (i+1)/fps) and shows
+        its middle, a boundary has an error of half an interval at most.
     """
     signal = np.asarray(embedding, dtype=np.float64)
     if len(signal) < 2:
         return np.array([0, len(signal)])
-    # Of unit vectors, the mean over all pairs of different ones follows from their mean.
+    # The mean squared distance over all pairs of unit vectors follows from their mean.
     spread = 2 * (1 - np.square(signal.mean(axis=0)).sum()) * len(signal) / (len(signal) - 1)
-    change = max(LEAST_CUT, CUT_SHARE * spread)
+    change = max(MIN_CUT_DISTANCE, CUT_SHARE * spread)
     inner = change_points(signal, PENALTY_SHARE * change)[1:-1]
     changes = np.square(signal[inner] - signal[inner - 1]).sum(axis=1)
     is_cut = changes >= change
     if miniatures is not None:
-        is_cut &= picture_changes(miniatures)[inner - 1] >= LEAST_PICTURE_CHANGE
+        is_cut &= picture_changes(miniatures)[inner - 1] >= MIN_PICTURE_CHANGE
     return np.array([0, *inner[is_cut], len(signal)])
 
 
 def change_points(signal: np.ndarray, penalty: float, shortest: int = 1) -> np.ndarray:
-    """Where a signal changes: edges of the segments that cost least.
+    """Detect change points: edges of the segments with the lowest total cost.
 
-    A segment costs its scatter (squared distances from its mean) plus the penalty. A long signal is segmented window by
-    window, each beginning at the last edge that is far from the end of the one before: left and right of an edge do not
-    depend on each other, so that windows change nothing but that an edge is decided on by what is near.
+    A segment costs its scatter (squared distances from its mean) plus the penalty. A long signal is segmented in
+    windows, each starting at the last edge that is far from the end of the window before. The parts on either side of
+    an edge are independent, so windows only limit how far away frames can influence an edge.
 
     Args:
         signal: [T, D] float64.
         penalty: in the unit of the squared signal, above 0.
-        shortest: frames in a segment at least.
+        shortest: minimum number of frames in a segment.
 
     Returns:
         [S + 1] ascending, from 0 to T.
@@ -74,7 +73,7 @@ def change_points(signal: np.ndarray, penalty: float, shortest: int = 1) -> np.n
         if begin + len(window) == total:
             edges += [edge for edge in found if edge > edges[-1]]
             break
-        # What comes after might move an edge near the end of the window.
+        # Later frames might move an edge near the end of the window.
         steady = [edge for edge in found if edges[-1] < edge <= begin + WINDOW_FRAMES // 2]
         edges += steady
         begin = steady[-1] if steady else begin + WINDOW_FRAMES // 2
@@ -93,9 +92,9 @@ def _segment(signal: np.ndarray, penalty: float, shortest: int) -> list[int]:
 
 
 def frame_embedding(features: VideoFeatures) -> np.ndarray:
-    """What shots are found in: the frames' embeddings.
+    """The frame embeddings for shot detection.
 
-    Published caches have layers only; the class token of the last one is what CLIP makes the embedding of.
+    Published feature caches have layers only; the class token of the last one, before CLIP's projection, is used.
 
     Returns:
         [T, E] float32, unit length.

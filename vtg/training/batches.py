@@ -1,4 +1,4 @@
-"""Which samples come together, and how their features get into one padded batch: mapped, read ahead, reused memory."""
+"""Plan the batches of an epoch, and read their features into padded tensors in a background thread."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vtg.r2 import TrainingBatch
 from vtg.r2.losses import ABSENT
 from vtg.training.data import TrainingSample, TrainingSet
 
-__all__ = ["BatchPlan", "Share", "most_together", "plan_epoch", "read_batches"]
+__all__ = ["BatchPlan", "Share", "max_batch_size", "plan_epoch", "read_batches"]
 
-POOLED_BATCHES = 24  # of shuffled samples that are sorted by length among themselves
-BUFFERS = 2  # one is trained on while the next is filled
+POOLED_BATCHES = 24  # batches of shuffled samples that are sorted by length together
+BUFFERS = 2  # one in use while the next is filled
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch is this process's: `rank` of `processes` equal ones."""
+    """The part of each batch for this process: number `rank` of `processes` equal parts."""
 
     rank: int = 0
     processes: int = 1
@@ -38,9 +38,9 @@ class BatchPlan:
     """One batch of all processes.
 
     Attributes:
-        samples: [B] indices of samples; those of one video that are to share its map stand together.
-        frames: T that it is padded to.
-        tokens: L that it is padded to.
+        samples: [B] indices of samples; those that share the projection of a video are adjacent.
+        frames: T after padding.
+        tokens: L after padding.
     """
 
     samples: Indices
@@ -51,16 +51,16 @@ class BatchPlan:
 def plan_epoch(
     samples: Sequence[TrainingSample], batch: int, repeats: int, queries_per_video: int, seed: int, epoch: int
 ) -> list[BatchPlan]:
-    """Deals the samples of one epoch out: at random, but videos of about one length together.
+    """Divide the samples of one epoch into random batches of videos of similar length.
 
-    Every pass over the samples is dealt out by itself, so that no query comes twice in a batch; its last batch is
-    filled up with samples of the same pass. The deal follows from seed and epoch alone.
+    Every pass over the samples is divided separately, so that no query is in a batch twice; the last batch is filled
+    with samples of the same pass. The result depends on seed and epoch only.
 
     Args:
         samples: all of them.
-        batch: B, of all processes; at most as many as there are samples.
+        batch: B, of all processes; at most the number of samples.
         repeats: passes over the samples.
-        queries_per_video: queries of one video that share its map.
+        queries_per_video: queries that share the projection of one video.
         seed: of the training.
         epoch: from 0.
     """
@@ -72,8 +72,8 @@ def plan_epoch(
     return [plans[i] for i in random.permutation(len(plans))]
 
 
-def most_together(samples: Sequence[TrainingSample], queries_per_video: int) -> int:
-    """The largest batch that does not need a sample twice, but for the filling up of videos with few queries."""
+def max_batch_size(samples: Sequence[TrainingSample], queries_per_video: int) -> int:
+    """The largest batch without repeated samples, except to fill up videos with few queries."""
     if queries_per_video == 1:
         return len(samples)
     counts = Counter(sample.sample.video_id for sample in samples)
@@ -81,7 +81,7 @@ def most_together(samples: Sequence[TrainingSample], queries_per_video: int) -> 
 
 
 def _units(samples: Sequence[TrainingSample], together: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """[units, together] sample indices in random order; each row is of one video."""
+    """[units, together] sample indices in random order; the samples of a row have the same video."""
     order = random.permutation(len(samples))
     if together == 1:
         return order[:, None]
@@ -109,7 +109,7 @@ def _deal(
             if len(chosen) < size:
                 others = np.setdiff1d(np.arange(len(units)), chosen)
                 missing = size - len(chosen)
-                # With fewer other units than are missing, some come again.
+                # With too few other units, some are repeated.
                 chosen = np.concatenate((chosen, random.choice(others, missing, replace=len(others) < missing)))
             yield units[random.permutation(chosen)].reshape(-1)
 
@@ -131,19 +131,19 @@ def read_batches(
     share: Share,
     pin: bool,
 ) -> Iterator[Iterator[TrainingBatch]]:
-    """Reads batches in a thread, one ahead of the one that is trained on.
+    """Read batches in a thread, one ahead of the one in use.
 
-    A batch is only valid until the next is asked for: its memory is filled again.
+    A batch is only valid until the next one is requested, as its memory is reused.
 
     Args:
-        training_set: what the plans are of.
+        training_set: the samples of the plans.
         plans: the batches, in order.
-        seeds: of each batch's positive frames, the same in every process.
-        layers: K that the head reads, the last ones of those cached.
-        tokens: of a frame that it reads, the first ones.
-        queries_per_video: queries of one video that share its map.
-        share: of each batch that is read.
-        pin: whether the memory is page-locked, for copies to a GPU that overlap.
+        seeds: for the choice of positive frames in each batch, the same in every process.
+        layers: K of the head; the last K cached layers are read.
+        tokens: per frame to read, from the first.
+        queries_per_video: queries that share the projection of one video.
+        share: the part of each batch to read.
+        pin: use page-locked memory, for asynchronous copies to a GPU.
     """
     reader = _Reader(training_set, layers, tokens, queries_per_video, share)
     own = [plan.samples[_own(len(plan.samples), share)] for plan in plans]
@@ -160,7 +160,7 @@ def read_batches(
                 if buffer is None:
                     return
                 ready.put((reader.read(plan, seed, buffer), buffer))
-        except BaseException as error:  # handed to whoever waits for the batch
+        except BaseException as error:  # raised again in the consumer
             ready.put(error)
 
     def batches() -> Iterator[TrainingBatch]:
@@ -187,7 +187,7 @@ def _own(count: int, share: Share) -> slice:
 
 
 class _Reader:
-    """Fills batches from mapped features."""
+    """Fills batches from memory-mapped features."""
 
     def __init__(
         self, training_set: TrainingSet, layers: int, tokens: int, queries_per_video: int, share: Share
@@ -199,10 +199,10 @@ class _Reader:
         self.frame_values = layers * tokens * training_set.shape.video_width
 
     def read(self, plan: BatchPlan, seed: Sequence[int], buffer: torch.Tensor) -> TrainingBatch:
-        """One process's share of a batch, its video in `buffer`."""
+        """Read this process's part of a batch, with the video in `buffer`."""
         random = np.random.default_rng(list(seed))
         samples = [self._set.samples[index] for index in plan.samples]
-        # Drawn for the whole batch, so that the draw does not depend on how many processes there are.
+        # For the whole batch, so that the choice does not depend on the number of processes.
         positive = np.array([random.choice(one.positives) if len(one.positives) else ABSENT for one in samples])
         mine = _own(len(samples), self._share)
         samples = samples[mine]

@@ -1,4 +1,4 @@
-"""From samples to what training wants of them: saliency targets, positive frames, windows."""
+"""Training targets of samples: saliency, positive frames, windows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TrainingSample:
         frames: T of its video's features.
         tokens: L of its query's features.
         saliency: [T] float32, 0…1.
-        positives: frames that may stand for the query; none where it is true nowhere in its video.
+        positives: frames that may be chosen as positives; none if the query matches nothing in its video.
         windows: [N, 2] float32, start and end in seconds; None for a sample without.
     """
 
@@ -44,14 +44,14 @@ class TrainingSample:
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """What is trained on.
+    """The training data.
 
     Attributes:
-        samples: with a positive frame each, or annotated as true nowhere.
+        samples: each with a positive frame, or annotated without a match.
         files: their features.
         shape: of the features.
-        fps: of the features in frames a second; None: one frame an annotated clip.
-        left_out: how many samples no frame stands for.
+        fps: of the features in frames a second; None: one frame per annotated clip.
+        left_out: number of samples without a positive frame.
     """
 
     samples: tuple[TrainingSample, ...]
@@ -69,20 +69,20 @@ def make_training_set(
     moment_retrieval: bool,
     checked: tuple[FeatureShape, list[int], list[int]],
 ) -> TrainingSet:
-    """Works out the targets of all samples.
+    """Compute the targets of all samples.
 
     Args:
-        samples: of the part that is trained on.
+        samples: of the training part.
         files: their features.
         data: the recipe's.
         positive: the recipe's `train.positive`.
-        moment_retrieval: whether the head will want windows.
-        checked: what `vtg.training.features.check_features` gave.
+        moment_retrieval: whether the head predicts moments.
+        checked: the result of `vtg.training.features.check_features`.
 
     Raises:
         VtgError: a sample without windows or ratings, or none with a positive frame.
 
-    A query with an empty list of windows is true nowhere in its video; a head that finds moments learns that, too.
+    A query with an empty list of windows matches nothing in its video; such samples train a head that predicts moments.
     """
     shape, frames, tokens = checked
     ready = []
@@ -101,12 +101,12 @@ def make_training_set(
 
 
 def frame_saliency(sample: Sample, frames: int, fps: float | None) -> Array:
-    """The saliency that each frame should have: that of the rated clip it lies in, or 1 within the windows.
+    """Target saliency of each frame: that of the rated clip that contains it, or 1 within the windows.
 
     Args:
         sample: with ratings or windows.
         frames: T.
-        fps: frames a second; None: one frame a rated clip.
+        fps: frames a second; None: one frame per rated clip.
 
     Returns:
         [T] float32, 0 where nothing was rated.
@@ -134,7 +134,7 @@ def frame_saliency(sample: Sample, frames: int, fps: float | None) -> Array:
 
 
 def positive_frames(saliency: Array, positive: str) -> NDArray[np.int64]:
-    """The frames that may stand for a query.
+    """The frames that may be chosen as positives of a query.
 
     Args:
         saliency: [T].

@@ -1,29 +1,26 @@
-"""Cached features for training, checked to be complete and of one CLIP."""
+"""Check that cached features for training are complete and of one CLIP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vtg.datasets import Sample
 from vtg.errors import VtgError
 from vtg.evaluation.sources import FeatureSource
+from vtg.progress import Progress, Reporter
 from vtg.r2.config import HeadConfig
 from vtg.recipes import DataRecipe
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["FeatureShape", "check_features"]
 
-ODD_FRAMES = 5  # so many frames more or less than duration · rate are usual: rates are rounded, videos cut off
-ODD_SHARE = 0.1  # of the frames; beyond both, the features were made at another rate
+RATE_TOLERANCE_FRAMES = 5  # difference from duration · rate that is normal, due to rounding
+RATE_TOLERANCE_SHARE = 0.1  # relative difference; beyond both, the features have another rate
 
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """What all features of a data set have in common: K layers of P tokens, Cv wide, and query tokens Cq wide."""
+    """Common shape of all features of a data set: K layers, P tokens, Cv and Cq channels."""
 
     layers: int
     tokens: int
@@ -36,16 +33,16 @@ def check_features(
     samples: Sequence[Sample],
     data: DataRecipe,
     model: HeadConfig,
-    progress: Callable[[int, int], None],
+    progress: Reporter,
 ) -> tuple[FeatureShape, list[int], list[int]]:
-    """Looks at the header of every file, before anything is trained.
+    """Check the header of every file before training.
 
     Args:
-        files: where the features are.
-        samples: that need them.
+        files: source of the features.
+        samples: to check the features of.
         data: the recipe's: features of another rate than its `fps` are refused.
         model: the recipe's: features of fewer layers, or of another CLIP than it names, are refused.
-        progress: told of samples done, and how many there are.
+        progress: called after every sample.
 
     Returns:
         The shape that all features share; T of each sample's video; L of each sample's query.
@@ -56,7 +53,7 @@ def check_features(
     wanted = _clip_shape(model)
     shape: FeatureShape | None = None
     lengths: dict[str, int] = {}
-    tokens, odd = [], []
+    tokens, mismatches = [], []
     for done, sample in enumerate(samples):
         name = files.video_name(sample.video_id)
         if sample.video_id not in lengths:
@@ -65,23 +62,25 @@ def check_features(
             if shape is None:
                 shape = FeatureShape(found[1], found[2], found[3], files.query(sample).shape[2])
             _check(name, found[1:], (shape.layers, shape.tokens, shape.video_width), "T, K, P, Cv")
-            if data.fps is not None and _is_odd(found[0], sample.duration * data.fps):
-                odd.append(f"{name}: has {found[0]} frames for {sample.duration:g} s")
+            if data.fps is not None and _rate_differs(found[0], sample.duration * data.fps):
+                mismatches.append(f"{name}: has {found[0]} frames for {sample.duration:g} s")
         assert shape is not None  # the first sample has a video
         text = files.query(sample).shape
         _check(files.query_name(sample), text[1:], (shape.layers, shape.query_width), "L, K, Cq")
         if done == 0:
             _check_recipe(name, shape, model, wanted)
         tokens.append(text[0])
-        progress(done + 1, len(samples))
-    if 2 * len(odd) > len(lengths):
-        raise VtgError(f"{odd[0]}, which is not the recipe's {data.fps:g} a second; --set data.fps=RATE, or check ids")
+        progress(Progress("checking", done + 1, len(samples), "samples"))
+    if 2 * len(mismatches) > len(lengths):
+        raise VtgError(
+            f"{mismatches[0]}, which is not the recipe's {data.fps:g} a second; --set data.fps=RATE, or check ids"
+        )
     assert shape is not None  # a part has samples
     return shape, [lengths[sample.video_id] for sample in samples], tokens
 
 
-def _is_odd(found: int, expected: float) -> bool:
-    return abs(found - expected) > max(ODD_FRAMES, ODD_SHARE * expected)
+def _rate_differs(found: int, expected: float) -> bool:
+    return abs(found - expected) > max(RATE_TOLERANCE_FRAMES, RATE_TOLERANCE_SHARE * expected)
 
 
 def _check(name: str, found: tuple[int, ...], wanted: tuple[int, ...], axes: str) -> None:

@@ -1,4 +1,4 @@
-"""The record of a training: JSON lines, TensorBoard scalars, and the curves drawn from them."""
+"""Log a training run to JSON lines and TensorBoard, and plot its curves."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["TrainingLog", "draw_curves", "read_log"]
 DOTS_PER_INCH = 150
 COLOURS = {"total": "#222222", "cls": "#2a6fbb", "reg": "#d9622b", "sal": "#2f9e6e", "video_cal": "#8a52b0"}
 COLOURS["layer_cal"] = "#c23b5a"
-SMOOTHED_SHARE = 0.02  # of all steps that each point of a drawn loss is the mean of
+SMOOTHED_SHARE = 0.02  # share of all steps in the moving average of a plotted loss
 
 
 class TrainingLog:
-    """Appends to `log.jsonl` and to the events of TensorBoard; use it in a ``with`` statement.
+    """Appends to `log.jsonl` and to TensorBoard events; use it in a ``with`` statement.
 
     Args:
         folder: of the run.
-        step: that the run begins after; what a run before it wrote of later steps is dropped.
+        step: number of steps already done; records of later steps by an earlier run are removed.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -47,34 +47,36 @@ class TrainingLog:
         self._file.close()
         self._events.close()
 
-    def step(self, epoch: int, step: int, rate: float, losses: Mapping[str, float], norm: float, pace: float) -> None:
-        """Records one step of the optimizer.
+    def step(
+        self, epoch: int, step: int, rate: float, losses: Mapping[str, float], norm: float, samples_per_second: float
+    ) -> None:
+        """Log one step of the optimizer.
 
         Args:
             epoch: from 1.
             step: from 1.
-            rate: of learning.
+            rate: learning rate.
             losses: weighted, by name.
-            norm: of the gradient before it was cut.
-            pace: samples a second.
+            norm: of the gradient before clipping.
+            samples_per_second: training speed.
         """
         total = sum(losses.values())
         record = {"step": step, "epoch": epoch, "rate": rate, "loss": total, **losses, "gradient_norm": norm}
-        self._write({**record, "samples_per_second": round(pace, 2)})
+        self._write({**record, "samples_per_second": round(samples_per_second, 2)})
         for name, value in {**losses, "total": total}.items():
             self._events.add_scalar(f"loss/{name}", value, step)
         self._events.add_scalar("training/rate", rate, step)
         self._events.add_scalar("training/gradient_norm", norm, step)
-        self._events.add_scalar("training/samples_per_second", pace, step)
+        self._events.add_scalar("training/samples_per_second", samples_per_second, step)
 
     def figures(self, epoch: int, step: int, figures: Mapping[str, float], is_best: bool) -> None:
-        """Records a validation.
+        """Log a validation.
 
         Args:
-            epoch: that it came after, from 1.
-            step: that it came after.
+            epoch: finished before it, from 1.
+            step: done before it.
             figures: by their published names.
-            is_best: whether it was the best so far.
+            is_best: whether it is the best so far.
         """
         self._write({"step": step, "epoch": epoch, "figures": dict(figures), "best": is_best})
         for name, value in figures.items():
@@ -87,13 +89,13 @@ class TrainingLog:
 
 
 class _EventFile:
-    """A file of scalars for TensorBoard, written in this thread.
+    """A file of scalars for TensorBoard, written in the calling thread.
 
-    TensorBoard's own writer has a thread, in which an error becomes a traceback on the terminal.
+    TensorBoard's own writer uses a thread, in which errors only print a traceback.
 
     Args:
-        folder: where TensorBoard looks for it.
-        step: that the run begins after; what a run before it wrote of later steps is dropped.
+        folder: the log folder for TensorBoard.
+        step: number of steps already done; TensorBoard ignores later steps of earlier files.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -101,7 +103,7 @@ class _EventFile:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        # The name that TensorBoard knows; the latest file counts where two tell of the same step.
+        # The name pattern of TensorBoard; for steps in two files, the later file is used.
         self._file = (folder / f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{os.getpid()}.vtg").open("ab")
         self._records = RecordWriter(self._file)
         self._add(file_version="brain.Event:2")
@@ -115,11 +117,11 @@ class _EventFile:
         self._add(step=step, summary=scalar(tag, value))
 
     def flush(self) -> None:
-        """Show TensorBoard what was written."""
+        """Flush the file."""
         self._file.flush()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._file.close()
 
     def _add(self, **fields: Any) -> None:
@@ -129,10 +131,10 @@ class _EventFile:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; a line that a killed run left unfinished is passed over.
+    """The records of a log; an incomplete line of a killed run is skipped.
 
     Raises:
-        VtgError: there is no such log.
+        VtgError: the log does not exist.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -148,15 +150,15 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(log: Path, metric: str, out: Path) -> None:
-    """Draws the losses by step and the figure that decides by epoch.
+    """Plot the losses by step and the validation metric by epoch.
 
     Args:
         log: a `log.jsonl`.
-        metric: the figure.
-        out: the PNG file to write; whole or not at all.
+        metric: name of the validation metric.
+        out: the PNG file, written atomically.
 
     Raises:
-        VtgError: there is no log, or it has no step yet.
+        VtgError: the log does not exist, or has no step yet.
     """
     import numpy as np
     from matplotlib import rc_context
@@ -190,7 +192,7 @@ def draw_curves(log: Path, metric: str, out: Path) -> None:
         right.margins(y=0.15)
         right.grid(alpha=0.3)
         for axes in (left, right):
-            # One tick is enough: with two at least, a single epoch would be at 1.0 between 0.98 and 1.02.
+            # At least one tick: with two, the axis of a single epoch would have ticks at fractions.
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         with write_whole(out) as beside:
             figure.savefig(beside, format="png", dpi=DOTS_PER_INCH)

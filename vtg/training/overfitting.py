@@ -1,14 +1,15 @@
-"""Overfit check: can a head learn a few samples exactly? If not, data and recipe do not fit together."""
+"""Overfit check: train a head on a few samples, to find errors in data or recipe before a long training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from vtg.progress import Progress, Reporter
 from vtg.r2 import R2Head, TrainingBatch, training_losses
 from vtg.r2.targets import true_windows
 from vtg.timespans import interval_iou
@@ -19,23 +20,23 @@ from vtg.training.preparation import Prepared
 __all__ = ["CheckResult", "overfit"]
 
 CHECKED_SAMPLES = 8
-MOST_STEPS = 400
-STEPS_BETWEEN_LOOKS = 20
-LEARNT_IOU = 0.7  # of a query's first window with a true one
+MAX_STEPS = 400
+STEPS_BETWEEN_CHECKS = 20
+LEARNT_IOU = 0.7  # of the first predicted window with a true one
 WARMUP_STEPS = 20
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came of learning by heart.
+    """Result of the overfit check.
 
     Attributes:
         recipe: its name.
-        samples: how many were to be learnt.
-        learnt: how many were.
-        steps: that it took, or after which it was given up.
-        first_loss: the sum of the losses at the first step.
-        last_loss: at the last.
+        samples: number of samples.
+        learnt: number of samples that were learnt.
+        steps: optimiser steps until all were learnt, or the maximum.
+        first_loss: sum of the losses at the first step.
+        last_loss: at the last step.
     """
 
     recipe: str
@@ -47,19 +48,19 @@ class CheckResult:
 
     @property
     def fits(self) -> bool:
-        """Whether all were learnt."""
+        """Whether the check passed: all samples were learnt."""
         return self.learnt == self.samples
 
     @property
     def verdict(self) -> str:
-        """What it means, in a sentence."""
+        """The result in one sentence."""
         course = f"{self.learnt} of {self.samples} samples in {self.steps} steps, loss {self.first_loss:.2f} → "
         course += f"{self.last_loss:.2f}"
         if self.fits:
-            return f"learnt by heart: {course}; features, annotations and recipe fit together"
+            return f"overfit check passed: {course}; features, annotations and recipe match"
         return (
-            f"not learnt by heart: {course}; either the rate does not suit (try --set train.rate=), or the features "
-            "are not of these videos and queries: look at ids, data.fps and the order of layers"
+            f"overfit check failed: {course}; either the learning rate is unsuitable (try --set train.rate=), or the "
+            "features are not of these videos and queries: check ids, data.fps and the order of layers"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,15 +68,15 @@ class CheckResult:
         return {**asdict(self), "fits": self.fits, "verdict": self.verdict}
 
 
-def overfit(prepared: Prepared, device: torch.device, progress: Callable[[str, float, float], None]) -> CheckResult:
-    """Trains on a few samples, without dropout, until the head knows them or it has taken too long.
+def overfit(prepared: Prepared, device: torch.device, progress: Reporter) -> CheckResult:
+    """Train on a few samples, without dropout, until all are learnt or `MAX_STEPS` is reached.
 
-    A sample is known when its first window has an IoU of at least 0.7 with a true one; for a highlight-only head, when
-    its best-scored frame is one that may stand for the query.
+    A sample is learnt if its first predicted window has an IoU of at least `LEARNT_IOU` with a true one; for a
+    highlight-only head, if its best-scored frame is a positive.
 
     Args:
-        prepared: what is trained on what.
-        device: where.
+        prepared: recipe, configuration and training data.
+        device: to train on.
         progress: told of every step.
     """
     train = prepared.recipe.train
@@ -94,7 +95,7 @@ def overfit(prepared: Prepared, device: torch.device, progress: Callable[[str, f
         batch = next(batches).to(device)
         totals: list[float] = []
         learnt = 0
-        while len(totals) < MOST_STEPS and learnt < len(chosen):
+        while len(totals) < MAX_STEPS and learnt < len(chosen):
             for group in optimizer.param_groups:
                 group["lr"] = train.rate * min(1.0, (len(totals) + 1) / WARMUP_STEPS)
             loss = torch.stack([*training_losses(head, batch, train).values()]).sum()
@@ -103,14 +104,15 @@ def overfit(prepared: Prepared, device: torch.device, progress: Callable[[str, f
             torch.nn.utils.clip_grad_norm_(head.parameters(), train.clip_norm)
             optimizer.step()
             totals.append(loss.item())
-            if len(totals) % STEPS_BETWEEN_LOOKS == 0:
+            if len(totals) % STEPS_BETWEEN_CHECKS == 0:
                 learnt = _learnt(head, batch, chosen)
-            progress(f"loss {totals[-1]:.3f}, {learnt} of {len(chosen)} samples known", len(totals), MOST_STEPS)
+            detail = f"loss {totals[-1]:.3f}, {learnt} of {len(chosen)} samples learnt"
+            progress(Progress("overfit check", len(totals), MAX_STEPS, "steps", detail=detail))
     return CheckResult(prepared.recipe.name, len(chosen), learnt, len(totals), totals[0], totals[-1])
 
 
 def _chosen(samples: Sequence[TrainingSample]) -> tuple[TrainingSample, ...]:
-    """A few samples from all over the data set, true somewhere, of different videos as far as there are."""
+    """Samples with a positive frame, evenly from the data set, of different videos if possible."""
     samples = [sample for sample in samples if len(sample.positives)]
     first_of_video = list({sample.sample.video_id: sample for sample in reversed(samples)}.values())[::-1]
     pool = first_of_video if len(first_of_video) >= CHECKED_SAMPLES else list(samples)
@@ -119,7 +121,7 @@ def _chosen(samples: Sequence[TrainingSample]) -> tuple[TrainingSample, ...]:
 
 
 def _learnt(head: R2Head, batch: TrainingBatch, samples: Sequence[TrainingSample]) -> int:
-    """How many samples the head knows."""
+    """Number of samples that the head has learnt."""
     head.eval()
     known = 0
     for i, sample in enumerate(samples):
@@ -128,7 +130,7 @@ def _learnt(head: R2Head, batch: TrainingBatch, samples: Sequence[TrainingSample
             known += int(prediction.saliency.argmax().item() in sample.positives)
         else:
             first = prediction.windows[:1, :2].cpu().numpy()
-            assert sample.windows is not None  # there is no training set for such a head without
+            assert sample.windows is not None  # a training set for such a head has windows
             mended = true_windows([sample.windows], torch.tensor([sample.frames]), batch.fps)
             true = (mended.spans[mended.present] / batch.fps).numpy()
             known += bool((interval_iou(first, true) >= LEARNT_IOU).any())

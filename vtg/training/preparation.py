@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vtg.datasets import RATED_DATASETS
 from vtg.errors import VtgError
 from vtg.evaluation.sources import FeatureSource, open_features
+from vtg.progress import Reporter, silent
 from vtg.r2 import HeadConfig
 from vtg.recipes import Recipe
 from vtg.training.data import TrainingSet, make_training_set
@@ -17,19 +17,17 @@ from vtg.training.validation import Validation
 
 __all__ = ["Prepared", "Sources", "prepare"]
 
-Progress = Callable[[str, float, float], None]  # what, how much, of how much
-
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a data set lies; what is None is where the recipe says.
+    """Locations of a data set; None for those of the recipe.
 
     Attributes:
         features: folder of cached features in the published layout, or a library.
-        annotations: the file of the part that is trained on, or a folder with the recipe's files.
-        validation_features: like `features`, which they are if None.
-        validation_annotations: the file of the part that is validated on.
-        pretrained: weights of the CLIP of libraries, where they have to be named by the user.
+        annotations: file of the training part, or a folder with the recipe's files.
+        validation_features: like `features`; None for the same.
+        validation_annotations: file of the validation part.
+        pretrained: weights of a library's CLIP, if the user has to name them.
     """
 
     features: Path | None = None
@@ -41,13 +39,13 @@ class Sources:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Everything that training needs.
+    """Checked inputs of a training.
 
     Attributes:
-        recipe: with what the sources settle.
+        recipe: with values from the sources.
         config: of the head.
-        training_set: what it is trained on.
-        validation: what says how good it is; None without.
+        training_set: the training data.
+        validation: computes the validation figures; None without validation.
     """
 
     recipe: Recipe
@@ -56,17 +54,17 @@ class Prepared:
     validation: Validation | None
 
 
-def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Progress) -> Prepared:
-    """Reads annotations, looks at every feature file, and works out the targets.
+def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Reporter = silent) -> Prepared:
+    """Read annotations, check every feature file, and compute the targets.
 
     Args:
-        recipe: a recipe on its own, without members.
-        sources: where its data set lies.
-        device: that a library's CLIP encodes the queries on; None takes the best there is.
-        progress: told of long work.
+        recipe: without members.
+        sources: locations of its data set.
+        device: for a library's CLIP, which encodes the queries; None for the best available.
+        progress: called after every checked sample.
 
     Raises:
-        VtgError: annotations or features are missing, damaged, or do not fit each other or the recipe.
+        VtgError: annotations or features are missing, damaged, or do not match each other or the recipe.
     """
     data, train, model = recipe.data, recipe.train, recipe.model
     if sources.annotations is not None and sources.annotations.is_dir():
@@ -83,18 +81,20 @@ def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Prog
     else:
         files = open_features(folder, data, device, named)
         held_out_files = open_features(validation_folder, data, device, named)
-    files.remember_queries(samples)
-    held_out_files.remember_queries(held_out)
+    files.cache_queries(samples)
+    held_out_files.cache_queries(held_out)
     if model.moment_retrieval and data.fps is None:
         if files.fps is None:
-            raise VtgError(f"recipe {recipe.name}: has no rate; say how many frames a second: --set data.fps=RATE")
+            raise VtgError(
+                f"recipe {recipe.name}: has no sampling rate; give the frames per second: --set data.fps=RATE"
+            )
         data = replace(data, fps=files.fps)
     recipe = replace(recipe, data=data)
-    checked = check_features(files, samples, data, model, lambda done, total: progress("checking", done, total))
+    checked = check_features(files, samples, data, model, progress)
     training_set = make_training_set(samples, files, data, train.positive, model.moment_retrieval, checked)
     validation = None
     if held_out:
-        shape, *_ = check_features(held_out_files, held_out, data, model, lambda done, total: None)
+        shape, *_ = check_features(held_out_files, held_out, data, model, progress)
         if shape != checked[0]:
             raise VtgError(f"{validation_folder}: {shape}, but {folder}: {checked[0]}; extract both with one CLIP")
         validation = Validation(recipe, held_out, held_out_files)
@@ -102,10 +102,10 @@ def prepare(recipe: Recipe, sources: Sources, device: str | None, progress: Prog
 
 
 def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureSource) -> HeadConfig:
-    """The head that a recipe trains on features of a shape.
+    """The configuration of a recipe's head for features of a shape.
 
     Raises:
-        VtgError: the recipe's values make no head.
+        VtgError: the recipe's values are not valid for a head.
     """
     model, evaluation = recipe.model, recipe.evaluation
     clip_model, clip_pretrained = files.clip or (model.clip_model, model.clip_pretrained)

@@ -1,4 +1,4 @@
-"""The machine that a training runs on: its processes, device and precision, and how one is asked to stop."""
+"""Set up processes, device and precision of a training with accelerate, and watch for interrupts."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import torch
 
 from vtg.errors import VtgError
 from vtg.recipes import TrainRecipe
-from vtg.training.batches import most_together
+from vtg.training.batches import max_batch_size
 from vtg.training.data import TrainingSample
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["any_interrupted", "batch_size", "interrupts", "make_accelerator"]
+__all__ = ["any_interrupted", "batch_size", "make_accelerator", "watch_interrupts"]
 
 
 def make_accelerator(recipe: TrainRecipe, device: str | None, some_unused: bool) -> Accelerator:
-    """The processes and the device, with mixed precision.
+    """Make an `Accelerator` with mixed precision.
 
     Args:
-        recipe: says which precision.
-        device: "cuda", "mps" or "cpu"; None takes the best there is.
-        some_unused: whether a batch may leave a parameter without gradient, as a level of the pyramid whose stride
-            exceeds the frames.
+        recipe: determines the precision.
+        device: "cuda", "mps" or "cpu"; None for the best available.
+        some_unused: whether some parameters may have no gradient, such as pyramid levels whose stride exceeds T.
 
     Raises:
-        VtgError: there is no such device, or it cannot have the precision.
+        VtgError: the device is not available, or does not support the precision.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     precision = {"float32": "no"}.get(recipe.precision, recipe.precision)
-    # A training before this one in the same process may have had another precision, or another device.
+    # A training before this one in the same process may have had another precision, or another device. accelerate has
+    # no public way to begin anew: an Accelerator of another precision is refused until the state is cleared.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     try:
         accelerator = Accelerator(
@@ -53,13 +53,13 @@ def make_accelerator(recipe: TrainRecipe, device: str | None, some_unused: bool)
 
 
 def batch_size(recipe: TrainRecipe, samples: Sequence[TrainingSample], processes: int) -> int:
-    """The recipe's batch, or all samples where there are fewer.
+    """The recipe's batch size, or the number of samples if it is smaller.
 
     Raises:
-        VtgError: the processes cannot share it equally.
+        VtgError: it is not divisible by the number of processes.
     """
     together = recipe.queries_per_video
-    batch = min(recipe.batch, most_together(samples, together))
+    batch = min(recipe.batch, max_batch_size(samples, together))
     batch -= batch % (processes * together) if batch < recipe.batch else 0
     if batch == 0 or batch % (processes * together):
         raise VtgError(
@@ -70,33 +70,33 @@ def batch_size(recipe: TrainRecipe, samples: Sequence[TrainingSample], processes
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C (or a polite kill) asked to stop; a second one stops at once, as it would without this."""
-    asked = False
+def watch_interrupts() -> Iterator[Callable[[], bool]]:
+    """A function that returns whether SIGINT or SIGTERM was received; a second signal has its default effect."""
+    interrupted = False
     before: dict[int, Any] = {}
 
-    def give_back() -> None:
+    def restore_handlers() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        give_back()
+    def handle_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        restore_handlers()
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
+            before[number] = signal.signal(number, handle_signal)
     except ValueError:
-        pass  # not the main thread: who runs it there stops it in another way
+        pass  # not in the main thread, where signals cannot be handled
     try:
-        yield lambda: asked
+        yield lambda: interrupted
     finally:
-        give_back()
+        restore_handlers()
 
 
 def any_interrupted(accelerator: Accelerator, own: bool) -> bool:
-    """Whether any process was interrupted: all have to stop after the same step."""
+    """Whether any process was interrupted, as all have to stop after the same step."""
     if accelerator.num_processes == 1:
         return own
     total: torch.Tensor = accelerator.reduce(torch.tensor([float(own)], device=accelerator.device), "sum")

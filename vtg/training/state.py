@@ -19,21 +19,25 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from accelerate.optimizer import AcceleratedOptimizer
 
-__all__ = ["Place", "read_state", "recipe_values", "restore", "save_state"]
+__all__ = ["TrainingPosition", "read_state", "recipe_values", "restore", "save_state"]
 
-FREE_TO_CHANGE = ("train.epochs", "train.validate_every", "data.folder")  # between a run and going on with it
+MUTABLE_KEYS = (
+    "train.epochs",
+    "train.validate_every",
+    "data.folder",
+)  # recipe values that may differ when a run is resumed
 
 
 @dataclass(frozen=True)
-class Place:
-    """How far a training is.
+class TrainingPosition:
+    """Progress of a training.
 
     Attributes:
-        epoch: the one it is in, from 0; that many are finished.
-        batch: of the epoch's batches, how many are done.
-        step: of the optimizer, in all.
-        best: the highest figure so far; None before the first.
-        best_epoch: the epoch it was reached after, from 1; 0 before the first.
+        epoch: the current one, from 0, equal to the number of finished epochs.
+        batch: number of finished batches in the epoch.
+        step: number of optimiser steps in total.
+        best: the highest validation figure so far; None before the first.
+        best_epoch: its epoch, from 1; 0 before the first.
     """
 
     epoch: int = 0
@@ -44,7 +48,7 @@ class Place:
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """All values of a recipe by their dotted names, as plain as JSON."""
+    """All values of a recipe by dotted names, as plain values for JSON."""
     values = {}
     for section in ("data", "model", "train", "evaluation"):
         for key, value in asdict(getattr(recipe, section)).items():
@@ -57,18 +61,18 @@ def save_state(
     accelerator: Accelerator,
     head: torch.nn.Module,
     optimizer: AcceleratedOptimizer,
-    place: Place,
+    place: TrainingPosition,
     recipe: Recipe,
 ) -> None:
-    """Writes everything that going on needs; the file is whole or the one before it. Every process calls this.
+    """Write the state of a training atomically. Every process must call this.
 
     Args:
-        path: of the file; written by the first process.
+        path: of the file, written by the main process.
         accelerator: of the run.
-        head: the bare head.
-        optimizer: as prepared.
-        place: how far the run is.
-        recipe: of the run, so that another one is not gone on with.
+        head: without wrappers.
+        optimizer: as prepared by accelerate.
+        place: progress of the run.
+        recipe: of the run; a resumed run must have the same one.
     """
     from accelerate.utils import gather_object
 
@@ -89,33 +93,33 @@ def save_state(
 
 
 def read_state(path: Path, recipe: Recipe, processes: int) -> dict[str, Any]:
-    """Reads what `save_state` wrote.
+    """Read a file of `save_state`.
 
     Raises:
-        VtgError: there is nothing to go on with, or it was trained by another recipe or as many processes.
+        VtgError: the file is missing or damaged, or of another recipe or number of processes.
     """
     try:
         content: dict[str, Any] = read_content(path)
         values, saved = content["values"], len(content["random"])
     except FileNotFoundError:
-        raise VtgError(f"{path}: there is no training to go on with; leave out --resume, or check --out") from None
+        raise VtgError(f"{path}: there is no training to resume; leave out --resume, or check --out") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise VtgError(f"{path}: damaged; train again, with another --out") from None
     for key, value in recipe_values(recipe).items():
-        if key not in FREE_TO_CHANGE and values.get(key) != repr(value):
+        if key not in MUTABLE_KEYS and values.get(key) != repr(value):
             raise VtgError(
-                f"{path}: was trained with {key} = {values.get(key)}, not {value!r}; go on with the same, "
-                "or train anew with another --out"
+                f"{path}: was trained with {key} = {values.get(key)}, not {value!r}; resume with the same value, "
+                "or start a new training with another --out"
             )
     if saved != processes:
-        raise VtgError(f"{path}: was trained by {saved} processes, not {processes}; go on with as many")
+        raise VtgError(f"{path}: was trained by {saved} processes, not {processes}; resume with the same number")
     return content
 
 
 def restore(
     content: dict[str, Any], accelerator: Accelerator, head: torch.nn.Module, optimizer: AcceleratedOptimizer
-) -> Place:
-    """Puts head, optimizer and random numbers where `save_state` found them."""
+) -> TrainingPosition:
+    """Restore head, optimizer and random number generators."""
     head.load_state_dict(content["head"])
     optimizer.load_state_dict(content["optimizer"])
     if accelerator.scaler is not None and content["scaler"] is not None:
@@ -127,7 +131,7 @@ def restore(
     torch.set_rng_state(state["torch"])
     if state["device"] is not None:
         torch.cuda.set_rng_state(state["device"], accelerator.device)
-    return Place(**content["place"])
+    return TrainingPosition(**content["place"])
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:

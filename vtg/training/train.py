@@ -15,36 +15,37 @@ import torch
 
 from vtg.errors import VtgError
 from vtg.files.whole import write_whole
+from vtg.progress import Reporter, silent
 from vtg.r2 import R2Head, TrainingBatch, save_head, training_losses
 from vtg.recipes import Recipe, TrainRecipe, load_recipe
 from vtg.training.batches import BatchPlan, Share, plan_epoch, read_batches
 from vtg.training.log import TrainingLog, draw_curves
 from vtg.training.overfitting import CheckResult, overfit
-from vtg.training.preparation import Prepared, Progress, Sources, prepare
-from vtg.training.processes import any_interrupted, batch_size, interrupts, make_accelerator
-from vtg.training.state import Place, read_state, recipe_values, restore, save_state
+from vtg.training.preparation import Prepared, Sources, prepare
+from vtg.training.processes import any_interrupted, batch_size, make_accelerator, watch_interrupts
+from vtg.training.state import TrainingPosition, read_state, recipe_values, restore, save_state
 
 __all__ = ["CheckResult", "Sources", "TrainingResult", "TrainingStep", "check", "member_recipes", "rate_at", "train"]
 
-WARMUP_START = 0.001  # of the rate, in the first step
-RATE_DROP = 0.1  # what the rate is multiplied by after `rate_drop_epoch`
+WARMUP_START = 0.001  # learning rate of the first step, relative to the full rate
+RATE_DROP = 0.1  # factor of the learning rate after `rate_drop_epoch`
 STATE, BEST, LAST, LOG, CURVES = "state.pt", "best.safetensors", "last.safetensors", "log.jsonl", "curves.png"
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """How a training goes, after one batch.
+    """State of a training after one batch.
 
     Attributes:
         recipe: its name.
         epoch: from 1.
-        epochs: how many there will be.
-        batches: done, in all.
-        all_batches: how many there will be.
+        epochs: in total.
+        batches: done so far.
+        all_batches: in total.
         losses: weighted, by name.
-        rate: of learning.
-        metric: the recipe's.
-        figure: what it was at the last validation; None before.
+        rate: learning rate.
+        metric: name of the recipe's metric.
+        figure: its value at the last validation; None before.
     """
 
     recipe: str
@@ -60,18 +61,18 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training gave.
+    """Result of a training.
 
     Attributes:
         recipe: its name.
-        folder: where everything lies.
-        head: the checkpoint to use: the best by the recipe's metric, or the last where nothing was validated.
-        epochs: that are finished.
-        step: of the optimizer.
-        metric: the recipe's.
-        figure: the best; None where nothing was validated.
-        best_epoch: the epoch it was reached after, from 1; 0 where nothing was validated.
-        finished: false if it was interrupted and can be gone on with.
+        folder: of the run.
+        head: the checkpoint to use: the best by the recipe's metric, or the last without validation.
+        epochs: number of finished epochs.
+        step: number of optimiser steps.
+        metric: name of the recipe's metric.
+        figure: its best value; None without validation.
+        best_epoch: its epoch, from 1; 0 without validation.
+        finished: false if it was interrupted and can be resumed.
     """
 
     recipe: str
@@ -97,27 +98,27 @@ def train(
     resume: bool = False,
     plot: bool = False,
     device: str | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Reporter = silent,
     report: Callable[[TrainingStep], None] = lambda step: None,
 ) -> TrainingResult:
-    """Trains one head, validates it after every epoch, and keeps the best and the last.
+    """Train one head, validate it after every epoch, and keep the best and the last checkpoint.
 
-    Under `accelerate launch` the processes share every batch, and the result is that of one process.
+    With `accelerate launch` every batch is divided among the processes; the result is the same as of one process.
 
     Args:
-        recipe: a recipe on its own; of one with members, each of `member_recipes`.
-        sources: where its data set lies.
+        recipe: without members; see `member_recipes`.
+        sources: locations of its data set.
         out: folder for `best.safetensors`, `last.safetensors`, `log.jsonl`, `tensorboard/`, `recipe.json`, and
-            `state.pt` to go on from.
-        resume: go on with the training that is in `out`.
+            `state.pt` to resume from.
+        resume: continue the training in `out`.
         plot: draw `curves.png` at the end.
-        device: "cuda", "mps" or "cpu"; None takes what accelerate does.
-        progress: told of long work before the first step.
+        device: "cuda", "mps" or "cpu"; None for accelerate's default.
+        progress: called during the checks before the first step.
         report: told of every batch.
 
     Raises:
-        VtgError: data, features or recipe do not fit together; `out` holds a training and `resume` is not given, or
-            the other way round; it cannot be written to; or the loss is no longer a number.
+        VtgError: data, features or recipe do not match; `out` contains a training and `resume` is not set, or
+            vice versa; it cannot be written; or the loss is not finite.
     """
     _check_folder(out, resume)
     prepared = prepare(recipe, sources, device, progress)
@@ -125,7 +126,7 @@ def train(
     if resume:
         content = read_state(out / STATE, prepared.recipe, run.accelerator.num_processes)
         try:
-            run.place = restore(content, run.accelerator, run.head, run.optimizer)
+            run.position = restore(content, run.accelerator, run.head, run.optimizer)
         except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:120]
             raise VtgError(f"{out / STATE}: damaged ({reason}); train again, with another --out") from None
@@ -134,13 +135,13 @@ def train(
         if plot and run.accelerator.is_main_process:
             draw_curves(out / LOG, recipe.evaluation.metric, out / CURVES)
     except OSError as error:
-        again = "go on with --resume" if (out / STATE).exists() else "train again"
+        again = "continue with --resume" if (out / STATE).exists() else "train again"
         raise VtgError(f"{error.filename or out}: {error.strerror or error}; make room, then {again}") from error
-    place = run.place
-    head = out / (BEST if place.best_epoch else LAST)
+    position = run.position
+    head = out / (BEST if position.best_epoch else LAST)
     metric = recipe.evaluation.metric
     return TrainingResult(
-        recipe.name, out, head, place.epoch, place.step, metric, place.best, place.best_epoch, finished
+        recipe.name, out, head, position.epoch, position.step, metric, position.best, position.best_epoch, finished
     )
 
 
@@ -148,18 +149,18 @@ def check(
     recipe: Recipe,
     sources: Sources,
     device: str | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Reporter = silent,
 ) -> CheckResult:
-    """Sees whether a few samples can be learnt by heart: the quickest way to know that data and recipe fit together.
+    """Run the overfit check: train on a few samples, to verify that data and recipe match.
 
     Args:
-        recipe: a recipe on its own.
-        sources: where its data set lies.
-        device: "cuda", "mps" or "cpu"; None takes what accelerate does.
-        progress: told of long work.
+        recipe: without members.
+        sources: locations of its data set.
+        device: "cuda", "mps" or "cpu"; None for accelerate's default.
+        progress: called after every checked sample, then after every step.
 
     Raises:
-        VtgError: data, features or recipe do not fit together.
+        VtgError: data, features or recipe do not match.
     """
     prepared = prepare(recipe, sources, device, progress)
     accelerator = make_accelerator(replace(recipe.train, precision="float32"), device, some_unused=False)
@@ -167,7 +168,7 @@ def check(
 
 
 def member_recipes(recipe: Recipe) -> list[Recipe]:
-    """The recipes that are trained for one: those of its domains, or the recipe itself."""
+    """The recipes to train separately: one per domain, or the recipe itself."""
     if not recipe.members:
         return [recipe]
     domains = {member: load_recipe(member).data.domain for member in recipe.members}
@@ -178,10 +179,10 @@ def member_recipes(recipe: Recipe) -> list[Recipe]:
 
 
 def rate_at(recipe: TrainRecipe, epoch: int, step: int) -> float:
-    """The rate of learning: a line up from a thousandth, and a tenth after `rate_drop_epoch`.
+    """Learning rate schedule: linear warm-up from a thousandth, and a tenth after `rate_drop_epoch`.
 
     Args:
-        recipe: says how high and how long.
+        recipe: with rate, warm-up and drop.
         epoch: from 0.
         step: of the optimizer, from 0.
     """
@@ -193,11 +194,11 @@ def rate_at(recipe: TrainRecipe, epoch: int, step: int) -> float:
 
 
 class _Run:
-    """One training: head, optimizer, and how far they are.
+    """State and loop of one training.
 
     Args:
-        prepared: what is trained on what.
-        out: the folder.
+        prepared: recipe, configuration and data.
+        out: folder of the run.
         device: see `train`.
         report: told of every batch.
     """
@@ -211,7 +212,7 @@ class _Run:
         self.training_set, self.validation = prepared.training_set, prepared.validation
         self.out = out
         self.report = report
-        self.place = Place()
+        self.position = TrainingPosition()
         self.figure: float | None = None
         shortest = min(sample.frames for sample in self.training_set.samples)
         self.accelerator = make_accelerator(self.train_recipe, device, shortest < max(prepared.config.strides))
@@ -222,18 +223,21 @@ class _Run:
             self.head.parameters(), lr=self.train_recipe.rate, weight_decay=self.train_recipe.weight_decay
         )
         self.model, self.optimizer = self.accelerator.prepare(self.head, optimizer)
-        set_seed(self.train_recipe.seed, device_specific=True)  # and other dropout in each
+        set_seed(self.train_recipe.seed, device_specific=True)  # different dropout in each process
 
     def train(self) -> bool:
-        """Trains until the last epoch is finished or someone interrupts; says whether it is finished."""
+        """Train until the last epoch or an interrupt; returns whether training is finished."""
         main = self.accelerator.is_main_process
         if main:
             self.out.mkdir(parents=True, exist_ok=True)
             _write_json(self.out / "recipe.json", {"name": self.recipe.name, **recipe_values(self.recipe)})
         self.accelerator.wait_for_everyone()
         self.head.train()
-        with TrainingLog(self.out, self.place.step) if main else nullcontext() as log, interrupts() as interrupted:
-            while self.place.epoch < self.train_recipe.epochs:
+        with (
+            TrainingLog(self.out, self.position.step) if main else nullcontext() as log,
+            watch_interrupts() as interrupted,
+        ):
+            while self.position.epoch < self.train_recipe.epochs:
                 if not self._epoch(log, interrupted):
                     self._save_state()
                     return False
@@ -241,10 +245,10 @@ class _Run:
         return True
 
     def _epoch(self, log: TrainingLog | None, interrupted: Callable[[], bool]) -> bool:
-        """Trains to the end of the current epoch; false if interrupted before it."""
-        plans, place = self._plans(), self.place
-        seeds = [(self.train_recipe.seed, place.epoch, number) for number in range(len(plans))]
-        config, first = self.head.config, place.batch
+        """Train to the end of the current epoch; false if interrupted."""
+        plans, position = self._plans(), self.position
+        seeds = [(self.train_recipe.seed, position.epoch, number) for number in range(len(plans))]
+        config, first = self.head.config, position.batch
         with read_batches(
             self.training_set,
             plans[first:],
@@ -264,21 +268,21 @@ class _Run:
         log: TrainingLog | None,
         interrupted: Callable[[], bool],
     ) -> bool:
-        epoch, accumulate = self.place.epoch, self.train_recipe.accumulate
+        epoch, accumulate = self.position.epoch, self.train_recipe.accumulate
         passes: list[dict[str, float]] = []
         begun = time.perf_counter()
-        for number, batch in enumerate(batches, self.place.batch):
+        for number, batch in enumerate(batches, self.position.batch):
             size = min(accumulate, len(plans) - number // accumulate * accumulate)
             is_last = len(passes) == size - 1
             passes.append(self._pass(batch, size, is_last))
             losses = {name: sum(each[name] for each in passes) / len(passes) for name in passes[0]}
-            rate = rate_at(self.train_recipe, epoch, self.place.step)
+            rate = rate_at(self.train_recipe, epoch, self.position.step)
             if is_last:
                 norm = self._step(rate)
-                self.place = replace(self.place, step=self.place.step + 1, batch=number + 1)
+                self.position = replace(self.position, step=self.position.step + 1, batch=number + 1)
                 pace = size * self.batch / (time.perf_counter() - begun)
                 if log is not None:
-                    log.step(epoch + 1, self.place.step, rate, losses, norm, pace)
+                    log.step(epoch + 1, self.position.step, rate, losses, norm, pace)
                 passes, begun = [], time.perf_counter()
             self._report(losses, rate, epoch * len(plans) + number + 1, len(plans))
             if is_last and number + 1 < len(plans) and any_interrupted(self.accelerator, interrupted()):
@@ -288,7 +292,7 @@ class _Run:
     def _report(self, losses: Mapping[str, float], rate: float, done: int, batches: int) -> None:
         state = TrainingStep(
             recipe=self.recipe.name,
-            epoch=self.place.epoch + 1,
+            epoch=self.position.epoch + 1,
             epochs=self.train_recipe.epochs,
             batches=done,
             all_batches=self.train_recipe.epochs * batches,
@@ -300,8 +304,8 @@ class _Run:
         self.report(state)
 
     def _pass(self, batch: TrainingBatch, passes: int, is_last: bool) -> dict[str, float]:
-        """Forward and backward of one batch; its losses."""
-        # Gradients travel between processes once a step.
+        """Forward and backward pass of one batch; returns its losses."""
+        # Synchronise gradients between processes once per step.
         with nullcontext() if is_last else self.accelerator.no_sync(self.model):
             losses = training_losses(
                 self.model, batch.to(self.accelerator.device), self.train_recipe, across_processes=True
@@ -309,14 +313,14 @@ class _Run:
             values = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True))
             if not math.isfinite(sum(values.values())):
                 raise VtgError(
-                    f"recipe {self.recipe.name}: after step {self.place.step} the loss is no longer a number; look for "
-                    f"infinite features, or lower the rate: --set train.rate={self.train_recipe.rate / 2:g}"
+                    f"recipe {self.recipe.name}: after step {self.position.step} the loss is not finite; check the "
+                    f"features for infinite values, or lower the rate: --set train.rate={self.train_recipe.rate / 2:g}"
                 )
             self.accelerator.backward(sum(losses.values()) / passes)
         return values
 
     def _step(self, rate: float) -> float:
-        """One step of the optimizer; the norm of the gradient before it was cut."""
+        """One optimizer step; returns the norm of the gradient before clipping."""
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.train_recipe.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -325,27 +329,27 @@ class _Run:
         return float(norm)
 
     def _finish_epoch(self, log: TrainingLog | None) -> None:
-        """Validates, and keeps what the next epoch or a resumed run begins with."""
-        place = replace(self.place, epoch=self.place.epoch + 1, batch=0)
+        """Validate, and save checkpoints and state."""
+        position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
         main = self.accelerator.is_main_process
-        is_due = place.epoch % self.train_recipe.validate_every == 0 or place.epoch == self.train_recipe.epochs
+        is_due = position.epoch % self.train_recipe.validate_every == 0 or position.epoch == self.train_recipe.epochs
         if self.validation is not None and is_due:
             figures = self.validation.figures(self.head, self.accelerator)
             self.figure = figures[self.recipe.evaluation.metric]
-            is_best = place.best is None or self.figure > place.best
+            is_best = position.best is None or self.figure > position.best
             if is_best:
-                place = replace(place, best=self.figure, best_epoch=place.epoch)
+                position = replace(position, best=self.figure, best_epoch=position.epoch)
             if log is not None:
-                log.figures(place.epoch, place.step, figures, is_best)
+                log.figures(position.epoch, position.step, figures, is_best)
             if main and is_best:
                 save_head(self.head, self.out / BEST)
-        self.place = place
+        self.position = position
         self._save_state()
 
     def _save_state(self) -> None:
         if self.accelerator.is_main_process:
             save_head(self.head, self.out / LAST)
-        save_state(self.out / STATE, self.accelerator, self.head, self.optimizer, self.place, self.recipe)
+        save_state(self.out / STATE, self.accelerator, self.head, self.optimizer, self.position, self.recipe)
 
     def _plans(self) -> list[BatchPlan]:
         recipe = self.train_recipe
@@ -355,7 +359,7 @@ class _Run:
             recipe.repeats,
             recipe.queries_per_video,
             recipe.seed,
-            self.place.epoch,
+            self.position.epoch,
         )
 
 
@@ -363,9 +367,9 @@ def _check_folder(out: Path, resume: bool) -> None:
     if out.is_file():
         raise VtgError(f"{out}: is a file; name a folder with --out")
     if not resume and (out / STATE).exists():
-        raise VtgError(f"{out}: holds a training already; go on with it with --resume, or name another --out")
+        raise VtgError(f"{out}: contains a training already; continue it with --resume, or choose another --out")
     if resume and not (out / STATE).exists():
-        raise VtgError(f"{out}: holds no training to go on with; leave out --resume, or check --out")
+        raise VtgError(f"{out}: contains no training to resume; leave out --resume, or check --out")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Score a head during training by the published figures of a part of the data set."""
+"""Compute the published figures of a head on the validation part during training."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["Validation"]
 
 
 class Validation:
-    """Grounds a part of the data set and scores it as `vtg evaluate` does.
+    """Grounds the validation part and scores it as `vtg evaluate` does.
 
     Args:
-        recipe: whose metric decides.
-        samples: of the part.
+        recipe: determines the metric.
+        samples: of the validation part.
         files: their features.
 
     Raises:
-        VtgError: the recipe's metric is not one of the part's figures.
+        VtgError: the annotations do not give the recipe's metric.
     """
 
     def __init__(self, recipe: Recipe, samples: Sequence[Sample], files: FeatureSource) -> None:
@@ -46,11 +46,11 @@ class Validation:
         self._check_metric()
 
     def figures(self, head: R2Head, accelerator: Accelerator) -> Mapping[str, float]:
-        """The brief figures of a head, by their published names; every process calls this and gets them.
+        """The main figures of a head, by their published names. Every process must call this.
 
         Args:
-            head: the bare head; it is in training mode before and after.
-            accelerator: its processes share the videos.
+            head: without wrappers; in training mode before and after.
+            accelerator: the videos are divided among its processes.
         """
         from accelerate.utils import gather_object
 
@@ -78,7 +78,7 @@ class Validation:
         return score_predictions(predictions, self._samples, dataset, "the validation").brief
 
     def _check_metric(self) -> None:
-        """Scores predictions that say nothing: which figures there are depends on the annotations."""
+        """Score dummy predictions to find out which figures the annotations give."""
         nothing = []
         for sample in self._samples:
             window = np.array([[0.0, sample.duration, 1.0]]) if self._recipe.model.moment_retrieval else None

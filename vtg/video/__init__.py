@@ -1,4 +1,11 @@
-"""Read and write video files with PyAV; decord and the ffmpeg binary stand behind the same functions."""
+"""Read and write video files with PyAV; falls back to the ffmpeg binary (decord on request).
+
+In: paths of video files, times in seconds from the first frame. Out: sampled frames (uint8 RGB, in SDR colours), still
+images, clips and joined videos. Read `containers` (open a file), `probing` (what it holds), `sampling` with the
+decoders (`decoders`, `pyav_decoder`, `decord_decoder`), then `editing` (cut one clip), `joining` (several into one) and
+`preview` (small copies for browsers), which share `writing`. `process` runs ffmpeg with limits on memory and time, and
+`subtitles` reads the transcript of a video. What is listed in `__all__` is public.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +18,10 @@ if TYPE_CHECKING:
     from vtg.video.joining import Reel, Span, concat, write_reel
     from vtg.video.probing import VideoInfo, probe
     from vtg.video.sampling import Chunk, sample_frames, thumbnail
-    from vtg.video.writing import Progress
 
 __all__ = [
     "Chunk",
     "Cut",
-    "Progress",
     "Reel",
     "Span",
     "VideoInfo",
@@ -33,7 +38,6 @@ __getattr__, __dir__ = lazy_names(
     {
         "Chunk": "sampling",
         "Cut": "editing",
-        "Progress": "writing",
         "Reel": "joining",
         "Span": "joining",
         "VideoInfo": "probing",

@@ -1,6 +1,4 @@
-"""Windows only: a job object for child processes, which limits the memory of each and ends all when this process ends;
-and what the system knows about processes.
-"""
+"""Windows only: limit the memory of child processes and end them with this process (job object); process statistics."""
 
 from __future__ import annotations
 
@@ -85,7 +83,7 @@ if sys.platform == "win32":
 
     @functools.cache
     def _job(memory: int) -> int:
-        """The job of all children. Its handle is never closed: the system does that when this process ends."""
+        """The job object of all child processes. Its handle stays open: the system closes it when this process ends."""
         kernel = _kernel()
         job = kernel.CreateJobObjectW(None, None)
         limits = _ExtendedLimits()
@@ -96,19 +94,22 @@ if sys.platform == "win32":
             raise ctypes.WinError(ctypes.get_last_error())
         return int(job)
 
+    def _handle(process: subprocess.Popen[bytes]) -> int:
+        """The system's handle of a process. Python offers none publicly; one opened by the id could lack rights."""
+        return int(process._handle)  # type: ignore[attr-defined]
+
     def adopt(process: subprocess.Popen[bytes], memory: int) -> None:
-        """Puts a process that has just been started under the limits.
+        """Apply the limits to a process that has just been started.
 
         Args:
             process: the process.
-            memory: that it may commit at most, bytes.
+            memory: maximum memory that it may commit, bytes.
 
         Raises:
-            OSError: the system refuses; the process is ended.
+            OSError: the system refuses; the process has been ended.
         """
-        handle = int(process._handle)  # type: ignore[attr-defined]
         try:
-            if not _kernel().AssignProcessToJobObject(_job(memory), handle):
+            if not _kernel().AssignProcessToJobObject(_job(memory), _handle(process)):
                 raise ctypes.WinError(ctypes.get_last_error())
         except OSError:
             if process.poll() is None:
@@ -117,14 +118,13 @@ if sys.platform == "win32":
                 raise
 
     def bytes_read(process: subprocess.Popen[bytes]) -> int | None:
-        """Bytes that a process has read so far; None where that cannot be told."""
+        """Bytes that a process has read so far; None where unknown."""
         transfers = _Transfers()
-        handle = int(process._handle)  # type: ignore[attr-defined]
-        known = _kernel().GetProcessIoCounters(handle, ctypes.byref(transfers))
+        known = _kernel().GetProcessIoCounters(_handle(process), ctypes.byref(transfers))
         return int(transfers.ReadTransferCount) if known else None
 
     def resident_bytes() -> int | None:
-        """Bytes of memory that this process holds; None where that cannot be told."""
+        """Resident memory of this process in bytes; None where unknown."""
         counters = _MemoryCounters(cb=ctypes.sizeof(_MemoryCounters))
         kernel = _kernel()
         known = kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.cb)

@@ -1,4 +1,4 @@
-"""Chapters: reads those of a video, moves them with what is cut out of it, and writes them down for ffmpeg."""
+"""Read the chapters of a video, clip them to a time range, and write them as ffmetadata for ffmpeg."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from vtg.video.containers import open_container, rational, tag_text
-from vtg.video.probing import PictureTrack
+from vtg.video.probing import VideoTrack
 
 __all__ = ["Chapter", "chapters_between", "chapters_text", "read_chapters"]
 
-SHORTEST = Fraction(1, 100)  # seconds of a chapter that are worth keeping at the edge of a cut
-TICKS = 1000  # a second, in which chapters are written down
+MIN_CHAPTER_SECONDS = Fraction(1, 100)  # a shorter remainder of a chapter is dropped
+TICKS_PER_SECOND = 1000  # of the chapter times in ffmetadata
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A titled part of a video; times in seconds from its first picture. The title may be empty."""
+    """A titled part of a video; times in seconds from its first frame. The title may be empty."""
 
     start: Fraction
     end: Fraction
     title: str
 
 
-def read_chapters(track: PictureTrack) -> list[Chapter]:
-    """The chapters of a video in the order of their times, within the video.
+def read_chapters(track: VideoTrack) -> list[Chapter]:
+    """Read the chapters of a video, ordered by time and clipped to the video's duration.
 
     Raises:
         VideoError: it cannot be read.
@@ -42,20 +42,20 @@ def read_chapters(track: PictureTrack) -> list[Chapter]:
 
 
 def chapters_between(chapters: Sequence[Chapter], start: Fraction, end: Fraction) -> list[Chapter]:
-    """What lies between two times of each chapter, counted from the first time; times in seconds."""
+    """Clip chapters to a time range (seconds); the results count from the start of the range."""
     kept = [
         Chapter(max(chapter.start, start) - start, min(chapter.end, end) - start, chapter.title)
         for chapter in sorted(chapters, key=lambda chapter: (chapter.start, chapter.end))
     ]
-    return [chapter for chapter in kept if chapter.end - chapter.start >= SHORTEST]
+    return [chapter for chapter in kept if chapter.end - chapter.start >= MIN_CHAPTER_SECONDS]
 
 
 def chapters_text(chapters: Sequence[Chapter]) -> str:
-    """Chapters as ffmpeg reads them (ffmetadata)."""
+    """Chapters in ffmpeg's ffmetadata format."""
     text = ";FFMETADATA1\n"
     for chapter in chapters:
-        start, end = (round(TICKS * time) for time in (chapter.start, chapter.end))
-        text += f"[CHAPTER]\nTIMEBASE=1/{TICKS}\nSTART={start}\nEND={end}\ntitle={_escaped(chapter.title)}\n"
+        start, end = (round(TICKS_PER_SECOND * time) for time in (chapter.start, chapter.end))
+        text += f"[CHAPTER]\nTIMEBASE=1/{TICKS_PER_SECOND}\nSTART={start}\nEND={end}\ntitle={_escaped(chapter.title)}\n"
     return text
 
 

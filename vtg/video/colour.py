@@ -1,13 +1,13 @@
-"""Colours as an SDR screen shows them: filters that map HDR (PQ, HLG) and wide colours (BT.2020, P3) to BT.709.
+"""Convert video colours to SDR: ffmpeg filters that map HDR (PQ, HLG) and wide gamuts (BT.2020, P3) to BT.709.
 
-The filters are those that every ffmpeg and PyAV's libraries have, so that samples, thumbnails, posters, previews, clips
-and reels agree: a table, made here from the formulas of the standards, brings HDR into the range of SDR, and a matrix
-brings its light to BT.709's primaries. Pictures in the colours of SDR pass through the same filters as without.
+The filters exist in every ffmpeg build and in PyAV's libraries, so that samples, thumbnails, posters, previews, clips
+and reels agree: a 3D table, computed here from the formulas of the standards, compresses HDR to the range of SDR, and a
+matrix converts linear light to the primaries of BT.709. SDR frames pass through unchanged.
 
-The mapping: light by BT.2100 (PQ as it is; HLG for a screen of 1,000 nits, with a system gamma of 1.2), of which
-203 nits are shown as SDR's white (BT.2408). What is brighter than about 90 nits is compressed by the curve of BT.2390
-from a peak of 1,000 nits, by the largest of the three components, so that colours keep their hue. Then BT.709's
-primaries, where what lies outside them is clipped, and the inverse of BT.1886 (an exponent of 1/2.4).
+The mapping: signal to light by BT.2100 (PQ directly; HLG for a display of 1,000 nits, with a system gamma of 1.2), with
+203 nits as the white of SDR (BT.2408). Levels above about 90 nits are compressed by the curve of BT.2390 from a peak
+of 1,000 nits, by the largest of the three components, which keeps the hue. Then conversion to the primaries of BT.709
+with clipping, and the inverse of BT.1886 (an exponent of 1/2.4).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vtg.files.whole import working_folder
-from vtg.video.filters import Step
+from vtg.video.filters import Filter
 
 __all__ = ["Colours", "resize_for_encoding", "resize_to_rgb", "sdr_values"]
 
 PQ, HLG = "smpte2084", "arib-std-b67"
-WHITE = 203.0  # nits that are shown as SDR's white
-PEAK = 1000.0  # nits of the brightest light that is told apart
+SDR_WHITE_NITS = 203.0  # shown as white in SDR
+PEAK_NITS = 1000.0  # brighter light is clipped
 SDR_GAMMA = 2.4
-GRID = 33  # points a side of the table: its error is at most 1.5 of 255 for 99 of 100 colours
+TABLE_POINTS = 33  # per side of the 3D table: its error is at most 1.5 of 255 for 99 of 100 colours
 
-# x and y of red, green and blue; white is D65 for all.
+# CIE x and y of red, green and blue; the white point is D65 for all.
 PRIMARIES = {
     "bt709": ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
     "bt2020": ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
@@ -44,7 +44,7 @@ PRIMARIES = {
 }
 D65 = (0.3127, 0.3290)
 
-# What the scale filter of every version calls the matrices.
+# Names of the matrices in the scale filter of all versions.
 MATRICES = {
     "bt709": "bt709",
     "bt2020nc": "bt2020",
@@ -54,13 +54,13 @@ MATRICES = {
     "smpte240m": "smpte240m",
     "fcc": "fcc",
 }
-# What the scale filter of newer versions takes at all.
+# Input matrices that the scale filter of newer versions accepts.
 SCALED_MATRICES = frozenset({"gbr", "bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "bt2020nc"})
-# ICtCp, and Dolby Vision without a layer for other players: no filter of all versions knows them. Their first component
-# is lightness in the same transfer, so they are shown in grey rather than in wrong colours.
+# ICtCp, and Dolby Vision without a compatible base layer: not every version has a filter for them. Their first
+# component is lightness with the same transfer function, so they are shown in grey rather than in wrong colours.
 GREY_MATRICES = frozenset({"ictcp", "ipt-c2"})
 
-# ffmpeg's numbers, which PyAV gives; those missing here are not told apart from SDR's.
+# ffmpeg's enum values, as PyAV gives them; values missing here are treated as SDR.
 TRANSFER_NAMES = {1: "bt709", 14: "bt2020-10", 15: "bt2020-12", 16: PQ, 18: HLG}
 PRIMARIES_NAMES = {1: "bt709", 9: "bt2020", 11: "smpte431", 12: "smpte432"}
 MATRIX_NAMES = {
@@ -70,21 +70,21 @@ MATRIX_NAMES = {
 }  # fmt: skip
 FULL_RANGE = 2
 
-HD_WIDTH, HD_HEIGHT = 1280, 577  # pixels from which on players take what says nothing for BT.709
+HD_WIDTH, HD_HEIGHT = 1280, 577  # pixels from which on players assume BT.709 for untagged video
 BT709_MATRIX = {"out_color_matrix": "bt709", "out_range": "tv"}
 BT709_TAGS = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "bt709", "range": "tv"}
 
 
 @dataclass(frozen=True)
 class Colours:
-    """What the numbers of a picture mean, by ffmpeg's names.
+    """Colour properties of a frame, by ffmpeg's names.
 
     Attributes:
-        transfer: from light to signal, e.g. "smpte2084"; None: the file does not say.
-        primaries: e.g. "bt2020"; None as well.
-        matrix: from RGB to luma and chroma, e.g. "bt2020nc"; None as well.
-        full_range: black is 0 and white the largest number.
-        is_hd: the picture is so large that players take it for BT.709 where the file does not say.
+        transfer: transfer function, from light to signal, e.g. "smpte2084"; None: not tagged.
+        primaries: e.g. "bt2020"; None: not tagged.
+        matrix: from RGB to luma and chroma, e.g. "bt2020nc"; None: not tagged.
+        full_range: black is 0 and white the largest value.
+        is_hd: the frame is so large that players assume BT.709 where it is not tagged.
     """
 
     transfer: str | None
@@ -95,7 +95,7 @@ class Colours:
 
     @classmethod
     def of_pictures(cls, source: Any) -> Colours:
-        """The colours of a picture of PyAV, or of what its decoder will give."""
+        """The colours of a PyAV frame, or of a codec context."""
         transfer, primaries, matrix, full = (
             int(number or 0)
             for number in (source.color_trc, source.color_primaries, source.colorspace, source.color_range)
@@ -105,74 +105,74 @@ class Colours:
 
     @property
     def is_hdr(self) -> bool:
-        """Whether they reach beyond SDR's white."""
+        """Whether the transfer function is PQ or HLG."""
         return self.transfer in (PQ, HLG)
 
     @property
     def is_mapped(self) -> bool:
-        """Whether they are not SDR's, and are mapped to them."""
+        """Whether the colours have to be mapped to SDR."""
         is_wide = self.primaries in PRIMARIES and self.primaries != "bt709" and self.matrix not in GREY_MATRICES
         return self.is_hdr or is_wide
 
     @property
     def known_primaries(self) -> str:
-        """Those that they are mapped from: HDR that does not say is BT.2020."""
+        """The primaries to map from: BT.2020 where HDR is not tagged."""
         return str(self.primaries) if self.primaries in PRIMARIES else "bt2020"
 
 
-def resize_to_rgb(colours: Colours, width: int, height: int) -> list[Step]:
-    """Filters to pictures of 8-bit RGB, resized (bicubic), as an SDR screen shows them.
+def resize_to_rgb(colours: Colours, width: int, height: int) -> list[Filter]:
+    """Filters that resize frames (bicubic) and convert them to 8-bit RGB in SDR.
 
     Args:
-        colours: of the pictures.
-        width: to resize to, pixels.
-        height: the same.
+        colours: of the frames.
+        width: output width, pixels.
+        height: output height, pixels.
     """
-    return [*_retag(colours), *_resize(colours, width, height, "bicubic"), _format("rgb24")]
+    return [*_relabel_matrix(colours), *_resize(colours, width, height, "bicubic"), _format("rgb24")]
 
 
 def resize_for_encoding(
     colours: Colours, width: int, height: int, flags: str = "bicubic", to_bt709: bool = False
-) -> list[Step]:
-    """Filters to resized pictures that an SDR video is encoded from.
+) -> list[Filter]:
+    """Filters that resize frames and convert them for encoding an SDR video.
 
     Args:
-        colours: of the pictures.
-        width: to resize to, pixels.
-        height: the same.
+        colours: of the frames.
+        width: output width, pixels.
+        height: output height, pixels.
         flags: of the scale filter.
-        to_bt709: SDR, too, is converted to BT.709 of limited range and says so, as what is joined with other colours
-            must; else only what has to be mapped is.
+        to_bt709: convert and tag SDR frames as BT.709 of limited range too, as joining videos of different colours
+            requires; otherwise only HDR and wide gamuts are converted.
     """
     if colours.is_mapped:
-        steps = [*_resize(colours, width, height, flags), _step("scale", **BT709_MATRIX)]
+        steps = [*_resize(colours, width, height, flags), _filter("scale", **BT709_MATRIX)]
     elif to_bt709:
         matrix = MATRICES.get(colours.matrix or "", "bt709" if colours.is_hd else "smpte170m")
         source = {} if colours.matrix == "gbr" else {"in_color_matrix": matrix, "in_range": _range(colours)}
         steps = [_scale(width, height, flags, **source, **BT709_MATRIX)]
     else:
-        return [*_retag(colours), *_resize(colours, width, height, flags)]
-    # What says how bright the HDR master is would be written to the file.
+        return [*_relabel_matrix(colours), *_resize(colours, width, height, flags)]
+    # Side data that describes the HDR mastering display would otherwise be written to the file.
     return [
-        *_retag(colours),
+        *_relabel_matrix(colours),
         *steps,
         _format("yuv420p"),
-        _step("sidedata", mode="delete"),
-        _step("setparams", **BT709_TAGS),
+        _filter("sidedata", mode="delete"),
+        _filter("setparams", **BT709_TAGS),
     ]
 
 
-def _retag(colours: Colours) -> list[Step]:
-    """Filters that change a matrix which the scale filter refuses into the nearest that it takes."""
+def _relabel_matrix(colours: Colours) -> list[Filter]:
+    """Filters that replace a matrix which the scale filter refuses by the nearest one that it accepts."""
     if colours.matrix is None or colours.matrix in SCALED_MATRICES:
         return []
     if colours.is_hdr or colours.matrix == "bt2020c" or colours.primaries == "bt2020":
-        return [_step("setparams", colorspace="bt2020nc")]
-    return [_step("setparams", colorspace="bt709" if colours.matrix.startswith("chroma-derived") else "unknown")]
+        return [_filter("setparams", colorspace="bt2020nc")]
+    return [_filter("setparams", colorspace="bt709" if colours.matrix.startswith("chroma-derived") else "unknown")]
 
 
-def _resize(colours: Colours, width: int, height: int, flags: str) -> list[Step]:
-    """Filters that resize, and map what is not SDR to RGB of 16 bits."""
+def _resize(colours: Colours, width: int, height: int, flags: str) -> list[Filter]:
+    """Filters that resize, and map other colours than SDR to 16-bit RGB."""
     if not colours.is_mapped:
         return [_scale(width, height, flags)]
     mapped = [_format("gbrp16le"), *_map_rgb(colours)]
@@ -181,15 +181,15 @@ def _resize(colours: Colours, width: int, height: int, flags: str) -> list[Step]
     usual = "bt2020" if colours.known_primaries == "bt2020" else "bt709"
     source = {"in_color_matrix": MATRICES.get(colours.matrix or "", usual), "in_range": _range(colours)}
     if colours.matrix in GREY_MATRICES:
-        neutral = _step("lutyuv", u="(maxval+minval)/2", v="(maxval+minval)/2")
-        return [_scale(width, height, flags), _format("yuv444p16le"), neutral, _step("scale", **source), *mapped]
+        neutral = _filter("lutyuv", u="(maxval+minval)/2", v="(maxval+minval)/2")
+        return [_scale(width, height, flags), _format("yuv444p16le"), neutral, _filter("scale", **source), *mapped]
     return [_scale(width, height, flags, **source), *mapped]
 
 
-def _map_rgb(colours: Colours) -> list[Step]:
-    """Filters of RGB: to the range of SDR, and to the primaries of BT.709 in linear light."""
+def _map_rgb(colours: Colours) -> list[Filter]:
+    """Filters on RGB: tone mapping to the range of SDR, and conversion to the primaries of BT.709 in linear light."""
     primaries = colours.known_primaries
-    steps = [_step("lut3d", file=_table_file(str(colours.transfer), primaries))] if colours.is_hdr else []
+    steps = [_filter("lut3d", file=_table_file(str(colours.transfer), primaries))] if colours.is_hdr else []
     if primaries == "bt709":
         return steps
     coefficients = {
@@ -199,22 +199,22 @@ def _map_rgb(colours: Colours) -> list[Step]:
     }
     return [
         *steps,
-        _step("lutrgb", **dict.fromkeys("rgb", f"pow(val/maxval,{SDR_GAMMA})*maxval")),
-        _step("colorchannelmixer", **coefficients),
-        _step("lutrgb", **dict.fromkeys("rgb", f"pow(val/maxval,1/{SDR_GAMMA})*maxval")),
+        _filter("lutrgb", **dict.fromkeys("rgb", f"pow(val/maxval,{SDR_GAMMA})*maxval")),
+        _filter("colorchannelmixer", **coefficients),
+        _filter("lutrgb", **dict.fromkeys("rgb", f"pow(val/maxval,1/{SDR_GAMMA})*maxval")),
     ]
 
 
-def _step(name: str, **options: str) -> Step:
-    return Step(name, tuple(options.items()))
+def _filter(name: str, **options: str) -> Filter:
+    return Filter(name, tuple(options.items()))
 
 
-def _scale(width: int, height: int, flags: str, **options: str) -> Step:
-    return _step("scale", width=str(width), height=str(height), flags=flags, **options)
+def _scale(width: int, height: int, flags: str, **options: str) -> Filter:
+    return _filter("scale", width=str(width), height=str(height), flags=flags, **options)
 
 
-def _format(pixels: str) -> Step:
-    return _step("format", pix_fmts=pixels)
+def _format(pixels: str) -> Filter:
+    return _filter("format", pix_fmts=pixels)
 
 
 def _range(colours: Colours) -> str:
@@ -222,12 +222,12 @@ def _range(colours: Colours) -> str:
 
 
 _files = contextlib.ExitStack()
-_files_guard = threading.Lock()
+_files_lock = threading.Lock()
 
 
 def _table_file(transfer: str, primaries: str) -> str:
-    """The file of a table, which lives as long as this process."""
-    with _files_guard:
+    """The file of a 3D table; it is deleted when this process ends."""
+    with _files_lock:
         return (_folder() / _written_table(transfer, primaries)).as_posix()
 
 
@@ -235,27 +235,27 @@ def _table_file(transfer: str, primaries: str) -> str:
 def _folder() -> Path:
     folder = _files.enter_context(working_folder(tempfile.gettempdir()))
     owner = os.getpid()
-    atexit.register(lambda: _files.close() if os.getpid() == owner else None)  # not at the end of a forked copy
+    atexit.register(lambda: _files.close() if os.getpid() == owner else None)  # not in a forked child
     return folder
 
 
 @functools.cache
 def _written_table(transfer: str, primaries: str) -> str:
-    axis = np.linspace(0, 1, GRID)
+    axis = np.linspace(0, 1, TABLE_POINTS)
     blue, green, red = np.meshgrid(axis, axis, axis, indexing="ij")  # red changes fastest
     values = _sdr_range(np.stack([red, green, blue], -1), transfer, primaries).reshape(-1, 3)
     lines = (f"{r:.5f} {g:.5f} {b:.5f}\n" for r, g, b in values.tolist())
     name = f"{transfer}-{primaries}.cube"
-    (_folder() / name).write_text(f"LUT_3D_SIZE {GRID}\n" + "".join(lines), encoding="ascii")
+    (_folder() / name).write_text(f"LUT_3D_SIZE {TABLE_POINTS}\n" + "".join(lines), encoding="ascii")
     return name
 
 
 def sdr_values(signal: npt.ArrayLike, colours: Colours) -> npt.NDArray[np.float64]:
-    """What an SDR screen is given for a signal: what the filters come close to.
+    """Map a signal to SDR exactly; the filters approximate this.
 
     Args:
         signal: RGB, each 0…1, [..., 3].
-        colours: of the signal, which are mapped.
+        colours: of the signal; `is_mapped` must hold.
 
     Returns:
         RGB of BT.709, each 0…1, [..., 3].
@@ -268,9 +268,9 @@ def sdr_values(signal: npt.ArrayLike, colours: Colours) -> npt.NDArray[np.float6
 
 
 def _sdr_range(signal: npt.NDArray[np.float64], transfer: str, primaries: str) -> npt.NDArray[np.float64]:
-    """The signal of SDR with the same primaries, [..., 3]."""
+    """The SDR signal with the same primaries, [..., 3]."""
     light = _pq_light(signal) if transfer == PQ else _hlg_light(signal, _to_xyz(primaries)[1])
-    return np.asarray(np.minimum(_compressed(light) / WHITE, 1) ** (1 / SDR_GAMMA))
+    return np.asarray(np.minimum(_tone_map(light) / SDR_WHITE_NITS, 1) ** (1 / SDR_GAMMA))
 
 
 def _to_bt709(primaries: str) -> npt.NDArray[np.float64]:
@@ -291,7 +291,7 @@ PQ_PEAK = 10000.0  # nits
 
 
 def _pq_light(signal: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Nits."""
+    """Light in nits for a PQ signal."""
     power = signal ** (1 / PQ_M2)
     return np.asarray(PQ_PEAK * (np.maximum(power - PQ_C1, 0) / (PQ_C2 - PQ_C3 * power)) ** (1 / PQ_M1))
 
@@ -302,20 +302,20 @@ def _pq_signal(light: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _hlg_light(signal: npt.NDArray[np.float64], luma: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Nits on a screen of 1,000 nits (ARIB STD-B67, BT.2100)."""
+    """Light in nits for an HLG signal on a display of 1,000 nits (ARIB STD-B67, BT.2100)."""
     a, b, c, system_gamma = 0.17883277, 0.28466892, 0.55991073, 1.2
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
-    return np.asarray(PEAK * scene * (scene @ luma)[..., None] ** (system_gamma - 1))
+    return np.asarray(PEAK_NITS * scene * (scene @ luma)[..., None] ** (system_gamma - 1))
 
 
-def _compressed(light: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Light with its range of 1,000 nits brought into that of SDR (BT.2390, in PQ), with the hue kept."""
-    strongest = light.max(axis=-1, keepdims=True)
-    peak, white = _pq_signal(np.array([PEAK, WHITE]))
+def _tone_map(light: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Compress light from a range of 1,000 nits to the range of SDR (BT.2390, in PQ), keeping the hue."""
+    brightest = light.max(axis=-1, keepdims=True)
+    peak, white = _pq_signal(np.array([PEAK_NITS, SDR_WHITE_NITS]))
     top = white / peak
     knee = 1.5 * top - 0.5
-    level = _pq_signal(np.minimum(strongest, PEAK)) / peak
+    level = _pq_signal(np.minimum(brightest, PEAK_NITS)) / peak
     t = np.maximum(level - knee, 0) / (1 - knee)
     bent = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * top
     target = _pq_light(peak * np.where(level < knee, level, bent))
-    return np.asarray(light * target / np.maximum(strongest, 1e-9))
+    return np.asarray(light * target / np.maximum(brightest, 1e-9))

@@ -1,4 +1,4 @@
-"""What decodes a video: PyAV, decord or the ffmpeg binary, as `VTG_DECODER` says; all give the same frames."""
+"""Choose the decoder of a video: PyAV, decord or the ffmpeg binary (`VTG_DECODER`); all give the same frames."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vtg.errors import VtgError
-from vtg.video import with_decord, with_pyav
-from vtg.video.probing import PictureTrack
+from vtg.video import decord_decoder, pyav_decoder
+from vtg.video.probing import VideoTrack
 
 __all__ = ["DECODERS", "DECODER_VARIABLE", "Decoder", "chosen_decoder", "decoders_of"]
 
@@ -22,14 +22,14 @@ DECODERS = ("pyav", "decord", "ffmpeg")
 
 
 class Decoder(Protocol):
-    """Decodes in this process; what it cannot, the next one is asked, and at last the ffmpeg binary."""
+    """Decodes in this process; where it fails, the next decoder is used, and last the ffmpeg binary."""
 
-    def can_decode(self, track: PictureTrack) -> bool:
+    def can_decode(self, track: VideoTrack) -> bool:
         """Whether the decoder may try a video."""
 
     def decode(
         self,
-        track: PictureTrack,
+        track: VideoTrack,
         rate: Fraction,
         first: int,
         stop: int,
@@ -41,7 +41,7 @@ class Decoder(Protocol):
         """Yield the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
 
         Raises:
-            DecodingError: a picture cannot be decoded; what was yielded before is right.
+            DecodingError: a frame cannot be decoded; the frames yielded before are correct.
         """
 
 
@@ -49,7 +49,7 @@ def chosen_decoder() -> str:
     """The decoder that `VTG_DECODER` names, or "pyav".
 
     Raises:
-        VtgError: it names none, or one that is not installed.
+        VtgError: it names an unknown decoder, or one that is not installed.
     """
     name = os.environ.get(DECODER_VARIABLE, "").strip().lower() or "pyav"
     if name not in DECODERS:
@@ -59,11 +59,11 @@ def chosen_decoder() -> str:
     return name
 
 
-def decoders_of(track: PictureTrack) -> list[Decoder]:
-    """The decoders of this process that may try a video, the one to begin with first.
+def decoders_of(track: VideoTrack) -> list[Decoder]:
+    """The in-process decoders for a video, in the order in which to try them.
 
     Raises:
-        VtgError: `VTG_DECODER` names none, or one that is not installed.
+        VtgError: `VTG_DECODER` names an unknown decoder, or one that is not installed.
     """
-    order: dict[str, list[Decoder]] = {"pyav": [with_pyav], "decord": [with_decord, with_pyav], "ffmpeg": []}
+    order: dict[str, list[Decoder]] = {"pyav": [pyav_decoder], "decord": [decord_decoder, pyav_decoder], "ffmpeg": []}
     return [decoder for decoder in order[chosen_decoder()] if decoder.can_decode(track)]

@@ -1,4 +1,4 @@
-"""Filters of FFmpeg, as text for the ffmpeg binary and as nodes for ffmpeg-python and PyAV."""
+"""FFmpeg filters, as text for the ffmpeg binary and as nodes for ffmpeg-python and PyAV."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Step", "filter_chain"]
+__all__ = ["Filter", "filter_chain"]
 
 
 @dataclass(frozen=True)
-class Step:
-    """A filter of ffmpeg with its options."""
+class Filter:
+    """An FFmpeg filter with its options."""
 
     name: str
     options: tuple[tuple[str, str], ...]
 
     @property
     def arguments(self) -> str:
-        """The options as the filter reads them."""
+        """The options in the syntax of filter arguments, escaped."""
         return ":".join(f"{key}={_escaped(value, ':')}" for key, value in self.options)
 
     def applied(self, stream: Any) -> Any:
-        """An ffmpeg-python stream behind this filter."""
+        """Apply this filter to an ffmpeg-python stream."""
         return stream.filter(self.name, **dict(self.options))
 
 
-def filter_chain(steps: Sequence[Step]) -> str:
-    """Filters as the text that ffmpeg's options take."""
-    return ",".join(f"{step.name}={_escaped(step.arguments, ',;[]')}" for step in steps)
+def filter_chain(filters: Sequence[Filter]) -> str:
+    """Filters as the text of ffmpeg's `-vf` option."""
+    return ",".join(f"{step.name}={_escaped(step.arguments, ',;[]')}" for step in filters)
 
 
 def _escaped(text: str, signs: str) -> str:

@@ -1,4 +1,4 @@
-"""Joins videos, and stretches of videos, into one file: of one form, exact to the frame, its sound without drift."""
+"""Join videos, or spans of videos, into one file: exact to the frame, with audio in sync."""
 
 from __future__ import annotations
 
@@ -13,53 +13,52 @@ from typing import Any
 
 from vtg.errors import VtgError
 from vtg.files.whole import write_whole
+from vtg.progress import Progress, Reporter, part_of, silent
 from vtg.text import to_utf8
-from vtg.video.captions import caption_picture
+from vtg.video.captions import render_caption
 from vtg.video.chapters import Chapter
 from vtg.video.colour import resize_for_encoding
 from vtg.video.containers import absolute
-from vtg.video.probing import PictureTrack, survey
+from vtg.video.probing import VideoTrack, survey
 from vtg.video.process import ffmpeg_binary, run
 from vtg.video.writing import (
     AAC,
-    SOUND_RATE,
-    Progress,
-    Stretch,
+    AUDIO_RATE_HZ,
+    FrameRange,
+    audio_filters,
     chapter_options,
-    check_written,
+    check_output,
     checked_range,
     decoded_origin,
     decoding,
     even,
+    frame_range,
     h264,
     layout,
-    pictures_shown,
-    scaled,
-    sound_of,
     writable,
     write,
 )
 
 __all__ = ["Reel", "Span", "concat", "write_reel"]
 
-FASTEST_JOINED = 60  # pictures a second
-SLOWEST_REEL = 10  # the same; slower videos show each picture several times, so that a reel is as long as asked
-ENCODING_SHARE = 0.95  # of the time that writing takes; the rest is joining
-SOUND_EDGE = 0.008  # seconds over which the sound of a stretch comes and goes: a hard edge is heard as a click
-LONGEST_HOLD = 1  # seconds for which a part's last picture may stand in for missing ones, beyond its own time
-CAPTION_MARGIN = 0.04  # of the picture's height, around a caption
+MAX_FRAME_RATE = 60  # frames a second
+MIN_REEL_FRAME_RATE = 10  # frames a second; slower videos repeat frames, so that the reel has the requested length
+ENCODING_SHARE = 0.95  # of the progress; the rest is joining
+AUDIO_FADE_SECONDS = 0.008  # at the edges of a span: a hard edge would be heard as a click
+MAX_HOLD_SECONDS = 1  # for which the last frame of a part may replace missing ones, beyond its own duration
+CAPTION_MARGIN_SHARE = 0.04  # of the frame's height, around a caption
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a video that goes into a reel.
+    """A span of a video that goes into a reel.
 
     Attributes:
         path: the video.
-        start: seconds from its first picture.
-        end: the same; up to 1 s beyond the end of the video means the end.
-        caption: shown over all of it; none where empty.
-        chapter: title of the chapter that it belongs to; those beside each other with the same title are one chapter.
+        start: seconds from its first frame.
+        end: seconds from its first frame; up to 1 s beyond the end of the video means the end.
+        caption: shown during the whole span; "" for none.
+        chapter: title of its chapter; neighbouring spans with the same title form one chapter.
     """
 
     path: str | os.PathLike[str]
@@ -75,7 +74,7 @@ class Reel:
 
     Attributes:
         path: the file.
-        starts: where in it each stretch begins, seconds.
+        starts: time in the file at which each span starts, seconds.
         duration: of the file, seconds.
     """
 
@@ -86,9 +85,9 @@ class Reel:
 
 @dataclass(frozen=True)
 class _Form:
-    """What all parts of a joined file share: size in pixels, pictures a second, sound or none, fades in seconds.
+    """The common format of all parts: size in pixels, frames a second, audio or none, fades in seconds.
 
-    `to_bt709`: colours differ, so that all are brought to those of HD.
+    `to_bt709`: colours differ between the parts, so that all are converted to BT.709.
     """
 
     width: int
@@ -97,32 +96,30 @@ class _Form:
     sound: bool
     to_bt709: bool = False
     fade: float = 0.0
-    sound_edge: float = 0.0
+    audio_fade: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One part on its way: the whole of a track, or a stretch of it."""
+    """One part of the output: a whole video, or a span of it."""
 
-    track: PictureTrack
-    lasting: Fraction  # seconds wanted
-    stretch: Stretch | None = None
+    track: VideoTrack
+    duration: Fraction  # wanted, seconds
+    span: FrameRange | None = None
     caption: str = ""
     frames: int = 0
 
 
-def concat(
-    paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], progress: Progress | None = None
-) -> Path:
-    """Joins videos one after the other into one file (H.264, and AAC if any has sound).
+def concat(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], progress: Reporter = silent) -> Path:
+    """Join videos in sequence into one file (H.264, and AAC if any of them has audio).
 
-    All get the size of the largest (black bars where the shape differs) and the highest picture rate, at most 60;
-    silence stands in for missing sound.
+    All get the size of the largest (black bars where the aspect ratio differs) and the highest frame rate, at most 60;
+    missing audio becomes silence.
 
     Args:
         paths: the videos, in order.
         out: file to write: .mp4, .m4v, .mov or .mkv.
-        progress: called now and then with the share done.
+        progress: called as the output is written.
 
     Returns:
         The file written.
@@ -140,129 +137,128 @@ def concat(
 
 
 def write_reel(
-    spans: Sequence[Span], out: str | os.PathLike[str], fade: float = 0.0, progress: Progress | None = None
+    spans: Sequence[Span], out: str | os.PathLike[str], fade: float = 0.0, progress: Reporter = silent
 ) -> Reel:
-    """Cuts stretches out of videos and joins them into one file (H.264, and AAC if any video has sound).
+    """Cut spans out of videos and join them into one file (H.264, and AAC if any video has audio).
 
-    Each stretch starts with the picture shown at its start; of each video only what lies between a stretch and the
-    keyframe before it is decoded. Form and sound are those of `concat`, with at least 10 pictures a second; the file is
-    as long as the stretches together, to half a picture.
+    Each span starts with the frame shown at its start; decoding starts at the keyframe before it. Size and audio are
+    those of `concat`, with at least 10 frames a second; the duration of the file is the sum of the spans, to half a
+    frame.
 
     Args:
-        spans: the stretches, in order, of one video or several.
+        spans: in order, of one video or several.
         out: file to write: .mp4, .m4v, .mov or .mkv.
-        fade: seconds over which each stretch comes out of black and goes back; at most half of it.
-        progress: called now and then with the share done.
+        fade: seconds over which each span fades in from black and out to black; at most half of its length.
+        progress: called as the output is written.
 
     Returns:
-        The file, and where in it each stretch begins.
+        The file, and the time in it at which each span starts.
 
     Raises:
-        VtgError: no stretches, times outside a video or the wrong way round, or `out` cannot be written.
+        VtgError: no spans, times outside a video or in the wrong order, or `out` cannot be written.
         VideoError: a video cannot be read.
     """
     if not spans:
-        raise VtgError("there is nothing to write: give at least one stretch of a video")
+        raise VtgError("there are no spans to join: give at least one")
     if not fade >= 0:
-        raise VtgError(f"a fade of {fade:g} s cannot be made: give 0 or more")
+        raise VtgError(f"a fade of {fade:g} s is not possible: give 0 or more")
     tracks = {os.fspath(path): survey(path) for path in dict.fromkeys(span.path for span in spans)}
     target = writable(out, list(tracks))
     parts = [_part(tracks[os.fspath(span.path)], span) for span in spans]
     form = _common_form(list(tracks.values()))
-    rate = form.rate * max(1, math.ceil(SLOWEST_REEL / form.rate))
-    form = replace(form, rate=rate, fade=fade, sound_edge=SOUND_EDGE)
+    rate = form.rate * max(1, math.ceil(MIN_REEL_FRAME_RATE / form.rate))
+    form = replace(form, rate=rate, fade=fade, audio_fade=AUDIO_FADE_SECONDS)
     starts, duration = _write_joined(parts, form, target, [span.chapter for span in spans], progress)
     return Reel(target, starts, duration)
 
 
-def _part(track: PictureTrack, span: Span) -> _Part:
+def _part(track: VideoTrack, span: Span) -> _Part:
     end = checked_range(track, span.start, span.end)
-    return _Part(track, Fraction(end) - Fraction(span.start), pictures_shown(track, span.start, end), span.caption)
+    return _Part(track, Fraction(end) - Fraction(span.start), frame_range(track, span.start, end), span.caption)
 
 
-def _common_form(tracks: Sequence[PictureTrack]) -> _Form:
+def _common_form(tracks: Sequence[VideoTrack]) -> _Form:
     largest = max((track.info for track in tracks), key=lambda info: info.width * info.height)
-    rate = min(max(Fraction(track.info.fps).limit_denominator(1001) for track in tracks), Fraction(FASTEST_JOINED))
+    rate = min(max(Fraction(track.info.fps).limit_denominator(1001) for track in tracks), Fraction(MAX_FRAME_RATE))
     colours = {replace(track.colours, is_hd=False) for track in tracks}
     has_sound = any(track.info.audio for track in tracks)
     return _Form(even(largest.width), even(largest.height), rate, has_sound, to_bt709=len(colours) > 1)
 
 
 def _write_joined(
-    parts: Sequence[_Part], form: _Form, target: Path, chapters: Sequence[str], progress: Progress | None
+    parts: Sequence[_Part], form: _Form, target: Path, chapters: Sequence[str], progress: Reporter
 ) -> tuple[tuple[float, ...], float]:
-    """Writes all parts into one file; gives where each begins, and how long all are, seconds."""
+    """Write all parts into one file; return the start of each part and the total duration, seconds."""
     counted = _with_frames(parts, form.rate)
     total = sum(part.frames for part in counted)
     edges = [0]
-    with write_whole(target) as beside:
-        # One part is decoded at a time, and sound stays uncompressed until the end: joined AAC has gaps at the seams.
+    with write_whole(target) as partial:
+        # One part is encoded at a time, and audio stays uncompressed until the end: joined AAC has gaps at the seams.
         written: list[tuple[Path, Fraction]] = []
         for number, part in enumerate(counted):
-            file = beside.with_name(f"{number:05d}.nut")
+            file = partial.with_name(f"{number:05d}.nut")
             edges.append(edges[-1] + part.frames)
             begin, end = (ENCODING_SHARE * edge / total for edge in edges[-2:])
-            _encode_joinable(part, form, file, scaled(progress, begin, end))
+            _encode_joinable(part, form, file, part_of(progress, begin, end))
             written.append((file, part.frames / form.rate))
         starts = tuple(float(edge / form.rate) for edge in edges)
-        _join(written, form.sound, _chapter_list(starts, chapters), beside, parts[0].track.info.path)
-    if progress is not None:
-        progress(1.0)
+        _join(written, form.sound, _chapter_list(starts, chapters), partial, parts[0].track.info.path)
+    progress(Progress("writing", 1.0))
     return starts[:-1], starts[-1]
 
 
 def _with_frames(parts: Sequence[_Part], rate: Fraction) -> list[_Part]:
-    """How many pictures each part gets: rounded on the common clock, so that what rounding leaves does not add up."""
+    """Set the number of frames of each part, rounded on the common time axis, so that rounding does not accumulate."""
     counted, until, shown = [], Fraction(0), 0
     for part in parts:
-        until += part.lasting
+        until += part.duration
         frames = max(1, round(until * rate) - shown)
         shown += frames
         counted.append(replace(part, frames=frames))
     return counted
 
 
-def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Progress | None) -> None:
-    """Writes one part in the form that all share."""
+def _encode_joinable(part: _Part, form: _Form, out: Path, progress: Reporter) -> None:
+    """Write one part in the common format."""
     import ffmpeg
 
-    track, lasting = part.track, part.frames / form.rate
-    jump = part.stretch.jump(track) if part.stretch is not None else []
+    track, duration = part.track, part.frames / form.rate
+    jump = part.span.jump(track) if part.span is not None else []
     source = ffmpeg.input(to_utf8(absolute(track.info.path)), **decoding(track, jump))
-    picture = _fitted(_stretch(source["V:0"], part, form.rate), part, form)
+    picture = _convert(_stretch(source["V:0"], part, form.rate), part, form)
     if form.fade:
-        picture = _faded(picture, "fade", min(form.fade, float(lasting) / 2), float(lasting))
+        picture = _faded(picture, "fade", min(form.fade, float(duration) / 2), float(duration))
     if part.caption:
         picture = _captioned(picture, part.caption, form, out.with_suffix(".png"))
     streams = [picture]
-    # In front of each keyframe, because parts of differently tagged sources differ in their headers.
+    # Headers before each keyframe, because those of differently tagged sources differ.
     options = h264(form.width, form.height, ["repeat-headers=1"])
     if form.sound:
-        streams.append(_heard(source, part, form, lasting))
+        streams.append(_audio(source, part, form, duration))
         options |= {"c:a": "pcm_s16le"}
-    write(ffmpeg.output(*streams, to_utf8(str(out)), **options), [track.info.path], out, float(lasting), progress)
+    write(ffmpeg.output(*streams, to_utf8(str(out)), **options), [track.info.path], out, float(duration), progress)
 
 
 def _stretch(picture: Any, part: _Part, rate: Fraction) -> Any:
-    """The pictures of a part at the common rate, from time 0 on, exactly as many as it gets."""
+    """The frames of a part at the common rate, starting at time 0, exactly `part.frames` of them."""
     track = part.track
-    if part.stretch is None:
+    if part.span is None:
         begun = picture.filter("setpts", "PTS-STARTPTS")
-        standing = 1 / Fraction(track.info.fps)
+        frame_durations = 1 / Fraction(track.info.fps)
     else:
-        begun = part.stretch.trimmed(picture, track)
-        standing = part.stretch.longest
+        begun = part.span.trimmed(picture, track)
+        frame_durations = part.span.longest
     return (
         begun.filter("fps", f"{rate.numerator}/{rate.denominator}")
-        # The last one stays: older versions forget how long it stands, and rounding may ask for one more.
-        .filter("tpad", stop_mode="clone", stop_duration=f"{float(standing + LONGEST_HOLD):.6f}")
-        # Here and not as an option of the output, which would end the sound some samples early.
+        # Repeat the last frame: older versions lose its duration, and rounding may need one more.
+        .filter("tpad", stop_mode="clone", stop_duration=f"{float(frame_durations + MAX_HOLD_SECONDS):.6f}")
+        # Not as an option of the output, which would cut off some audio samples.
         .filter("trim", end_frame=part.frames)
     )
 
 
-def _fitted(picture: Any, part: _Part, form: _Form) -> Any:
-    """The picture at the common size: its shape kept, black bars around it."""
+def _convert(picture: Any, part: _Part, form: _Form) -> Any:
+    """Frames at the common size, with the aspect ratio kept and black bars around them."""
     info = part.track.info
     shrink = min(Fraction(form.width, info.width), Fraction(form.height, info.height))
     inner = even(int(info.width * shrink)), even(int(info.height * shrink))
@@ -271,20 +267,20 @@ def _fitted(picture: Any, part: _Part, form: _Form) -> Any:
     return picture.filter("pad", form.width, form.height, "(ow-iw)/2", "(oh-ih)/2").filter("setsar", 1)
 
 
-def _heard(source: Any, part: _Part, form: _Form, lasting: Fraction) -> Any:
+def _audio(source: Any, part: _Part, form: _Form, duration: Fraction) -> Any:
     import ffmpeg
 
     if not part.track.info.audio:
-        return ffmpeg.input(f"anullsrc=r={SOUND_RATE}:cl=stereo", f="lavfi").filter("atrim", end=float(lasting))
-    begin = part.stretch.begin if part.stretch is not None else Fraction(0)
-    heard = sound_of(source, decoded_origin(part.track) + begin, lasting)
-    edge = min(max(form.fade, form.sound_edge), float(lasting) / 2)
-    return _faded(heard, "afade", edge, float(lasting)) if edge else heard
+        return ffmpeg.input(f"anullsrc=r={AUDIO_RATE_HZ}:cl=stereo", f="lavfi").filter("atrim", end=float(duration))
+    start_time = part.span.start if part.span is not None else Fraction(0)
+    audio = audio_filters(source, decoded_origin(part.track) + start_time, duration)
+    edge = min(max(form.fade, form.audio_fade), float(duration) / 2)
+    return _faded(audio, "afade", edge, float(duration)) if edge else audio
 
 
-def _faded(stream: Any, kind: str, fade: float, lasting: float) -> Any:
-    return stream.filter(kind, type="in", start_time=0, duration=f"{fade:.6f}").filter(
-        kind, type="out", start_time=f"{lasting - fade:.6f}", duration=f"{fade:.6f}"
+def _faded(stream: Any, name: str, fade: float, duration: float) -> Any:
+    return stream.filter(name, type="in", start_time=0, duration=f"{fade:.6f}").filter(
+        name, type="out", start_time=f"{duration - fade:.6f}", duration=f"{fade:.6f}"
     )
 
 
@@ -292,13 +288,13 @@ def _captioned(picture: Any, caption: str, form: _Form, file: Path) -> Any:
     import ffmpeg
     from PIL import Image
 
-    margin = round(CAPTION_MARGIN * form.height)
-    Image.fromarray(caption_picture(caption, form.width - 2 * margin, form.height)).save(file)
+    margin = round(CAPTION_MARGIN_SHARE * form.height)
+    Image.fromarray(render_caption(caption, form.width - 2 * margin, form.height)).save(file)
     return ffmpeg.filter([picture, ffmpeg.input(to_utf8(str(file)))], "overlay", "(W-w)/2", f"H-h-{margin}")
 
 
 def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapter]:
-    """One for all parts beside each other with the same title; none where no part has a title."""
+    """One chapter for all neighbouring parts with the same title; none where no part has a title."""
     if not any(titles):
         return []
     firsts = [i for i, title in enumerate(titles) if i == 0 or title != titles[i - 1]]
@@ -309,18 +305,18 @@ def _chapter_list(starts: Sequence[float], titles: Sequence[str]) -> list[Chapte
 
 
 def _join(
-    parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], beside: Path, source: Path
+    parts: Sequence[tuple[Path, Fraction]], sound: bool, chapters: Sequence[Chapter], partial: Path, source: Path
 ) -> None:
-    """Joins parts that were written; `source` is named where that fails."""
-    listing = beside.with_name("list.txt")
-    # Stated lengths, because those found in the parts are rounded and would leave gaps between the pictures.
-    lines = [f"file {part.name}\nduration {float(lasting):.6f}\n" for part, lasting in parts]
+    """Join the encoded parts; an error names `source`."""
+    listing = partial.with_name("list.txt")
+    # Explicit durations, because those found in the parts are rounded and would leave gaps between frames.
+    lines = [f"file {part.name}\nduration {float(duration):.6f}\n" for part, duration in parts]
     listing.write_text("".join(lines), encoding="utf-8")
-    titles, chapter_mapping = chapter_options(chapters, beside)
+    titles, chapter_mapping = chapter_options(chapters, partial)
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-y"]
     command += ["-f", "concat", "-safe", "0", "-i", str(listing), *titles, *chapter_mapping]
     command += ["-map", "0:v:0", *(["-map", "0:a:0"] if sound else []), "-c:v", "copy"]
-    for name, value in {**(AAC if sound else {}), **layout(beside)}.items():
+    for name, value in {**(AAC if sound else {}), **layout(partial)}.items():
         command += [f"-{name}", str(value)]
-    status, _, said = run([*command, str(beside)])
-    check_written(beside, source, status, said)
+    status, _, stderr = run([*command, str(partial)])
+    check_output(partial, source, status, stderr)

@@ -1,4 +1,4 @@
-"""How stored pictures are turned and mirrored to be shown: display matrices, and the filters that apply them."""
+"""Read the rotation and mirroring of a video from its display matrix, and give the filters that apply them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from vtg.video.filters import Step
+from vtg.video.filters import Filter
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 __all__ = ["UPRIGHT", "Orientation", "orientation_of"]
 
-NEGLIGIBLE = 0.02  # of a matrix's larger coefficients: below it, a smaller one is rounding and not a skew
+NEGLIGIBLE_SHARE = 0.02  # of a matrix's larger coefficients, up to which the smaller ones are rounding errors
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """What players do with a stored picture.
+    """How a player turns stored frames for display.
 
     Attributes:
-        rotation: degrees, clockwise, by which it is turned: 0, 90, 180 or 270.
-        mirrored: it is flipped upside down before it is turned.
+        rotation: clockwise, degrees: 0, 90, 180 or 270.
+        mirrored: flipped vertically before the rotation.
     """
 
     rotation: int = 0
@@ -30,26 +30,26 @@ class Orientation:
 
     @property
     def swaps_sides(self) -> bool:
-        """Whether width and height change places."""
+        """Whether width and height are swapped."""
         return self.rotation in (90, 270)
 
     @property
-    def steps(self) -> tuple[Step, ...]:
-        """The filters that do it."""
+    def filters(self) -> tuple[Filter, ...]:
+        """The filters that apply it."""
         return _STEPS[self]
 
 
 UPRIGHT = Orientation()
-_FLIP_DOWN, _FLIP_ACROSS = Step("vflip", ()), Step("hflip", ())
-_STEPS: dict[Orientation, tuple[Step, ...]] = {
+_VFLIP, _HFLIP = Filter("vflip", ()), Filter("hflip", ())
+_STEPS: dict[Orientation, tuple[Filter, ...]] = {
     UPRIGHT: (),
-    Orientation(0, True): (_FLIP_DOWN,),
-    Orientation(90): (Step("transpose", (("dir", "clock"),)),),
-    Orientation(90, True): (Step("transpose", (("dir", "cclock_flip"),)),),
-    Orientation(180): (_FLIP_ACROSS, _FLIP_DOWN),
-    Orientation(180, True): (_FLIP_ACROSS,),
-    Orientation(270): (Step("transpose", (("dir", "cclock"),)),),
-    Orientation(270, True): (Step("transpose", (("dir", "clock_flip"),)),),
+    Orientation(0, True): (_VFLIP,),
+    Orientation(90): (Filter("transpose", (("dir", "clock"),)),),
+    Orientation(90, True): (Filter("transpose", (("dir", "cclock_flip"),)),),
+    Orientation(180): (_HFLIP, _VFLIP),
+    Orientation(180, True): (_HFLIP,),
+    Orientation(270): (Filter("transpose", (("dir", "cclock"),)),),
+    Orientation(270, True): (Filter("transpose", (("dir", "clock_flip"),)),),
 }
 
 
@@ -63,13 +63,13 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
 
 def _read_matrix(data: bytes) -> Orientation:
-    """A point (x, y) of the stored picture is shown at (a·x + c·y, b·x + d·y), with y downwards."""
+    """Decode a display matrix: point (x, y) of the stored frame is shown at (a·x + c·y, b·x + d·y), y downwards."""
     if len(data) < 36:
         return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack("=9i", data[:36])
     straight, crossed = min(abs(a), abs(d)), min(abs(b), abs(c))
-    if max(abs(b), abs(c)) < NEGLIGIBLE * straight:
+    if max(abs(b), abs(c)) < NEGLIGIBLE_SHARE * straight:
         return Orientation(0 if a > 0 else 180, (a > 0) != (d > 0))
-    if max(abs(a), abs(d)) < NEGLIGIBLE * crossed:
+    if max(abs(a), abs(d)) < NEGLIGIBLE_SHARE * crossed:
         return Orientation(90 if b > 0 else 270, (b > 0) == (c > 0))
     return UPRIGHT

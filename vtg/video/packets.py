@@ -1,4 +1,4 @@
-"""Coded pictures with the times at which a player shows them, read with PyAV: the one time line of a video."""
+"""Read video packets with PyAV and give them continuous presentation times."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = [
     "ContinuousTimes",
     "Packet",
     "PacketListing",
-    "coded_picture",
+    "coded_frame",
     "continuous_times",
-    "may_jump",
+    "may_restart_clock",
     "read_packets",
 ]
 
-# Of a stream whose clock may begin anew (transport and program streams), as in FFmpeg: a step of the decoding times
-# beyond this, or back by more than that, is a new clock, and what follows is played where the old one had come to.
-MAX_STEP = Fraction(10)  # seconds
-MAX_STEP_BACK = Fraction(1, 10)  # seconds
-MAX_KEPT = 500_000  # packets of which the times are kept: 100 MB
+# Transport and program streams may restart their clock. As in FFmpeg, a step of the decoding timestamps beyond these
+# limits is a restart, and the following packets continue from the previous time.
+MAX_STEP_SECONDS = Fraction(10)
+MAX_STEP_BACK_SECONDS = Fraction(1, 10)
+MAX_LISTED_PACKETS = 500_000  # of which the times are kept: 100 MB
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One coded picture: when it is shown (None: the container does not say) and for how long, in ticks."""
+    """One coded frame: its presentation time (None: unknown) and duration, in ticks."""
 
     pts: int | None
     duration: int
@@ -41,34 +41,34 @@ class Packet:
     shown: bool
 
 
-def coded_picture(packet: av.Packet) -> Packet:
-    """What a packet of PyAV tells about its picture."""
+def coded_frame(packet: av.Packet) -> Packet:
+    """The `Packet` of a packet of PyAV."""
     return Packet(packet.pts, packet.duration or 0, packet.is_keyframe, not packet.is_discard)
 
 
 class ContinuousTimes:
-    """Continues a stream's time stamps where its clock begins anew or jumps, as FFmpeg and players do.
+    """Makes a stream's timestamps continuous where its clock restarts or jumps, as FFmpeg and players do.
 
     Args:
-        clock: seconds a tick.
-        picture: ticks for which a picture is shown whose packet does not say so.
+        clock: timebase, seconds per tick.
+        picture: default duration of a frame, ticks.
     """
 
     def __init__(self, clock: Fraction, picture: int) -> None:
-        self._max_step = MAX_STEP / clock
-        self._max_step_back = MAX_STEP_BACK / clock
+        self._max_step = MAX_STEP_SECONDS / clock
+        self._max_step_back = MAX_STEP_BACK_SECONDS / clock
         self._picture = picture
         self._dts: int | None = None
         self._next_dts: int | None = None
         self._offset = 0
 
     @property
-    def has_jumped(self) -> bool:
-        """Whether there was a jump."""
+    def clock_restarted(self) -> bool:
+        """Whether the clock has restarted or jumped."""
         return self._offset != 0
 
     def continue_times(self, packet: av.Packet) -> None:
-        """Move a packet's time stamps; packets come in the order of the file."""
+        """Shift a packet's timestamps; to be called for all packets in the order of the file."""
         if packet.dts is not None:
             dts = packet.dts + self._offset
             if self._next_dts is not None and self._dts is not None:
@@ -85,17 +85,17 @@ class ContinuousTimes:
                 packet.dts += self._offset
 
 
-def may_jump(container: InputContainer) -> bool:
-    """Whether the clock of such a container may begin anew in the middle."""
+def may_restart_clock(container: InputContainer) -> bool:
+    """Whether the clock of this container format may restart within a file."""
     from av.format import Flags
 
     return bool(container.format.flags & cast(int, Flags.ts_discont.value))
 
 
 def continuous_times(container: InputContainer, stream: VideoStream) -> ContinuousTimes | None:
-    """What continues the times of a picture track; None for containers with one clock."""
+    """A `ContinuousTimes` for a video stream; None for container formats whose clock cannot restart."""
     clock = rational(stream.time_base)
-    if clock is None or not may_jump(container):
+    if clock is None or not may_restart_clock(container):
         return None
     rate = rational(stream.average_rate) or rational(stream.guessed_rate) or Fraction(25)
     return ContinuousTimes(clock, round(1 / rate / clock))
@@ -104,13 +104,13 @@ def continuous_times(container: InputContainer, stream: VideoStream) -> Continuo
 def read_packets(
     container: InputContainer, stream: VideoStream, times: ContinuousTimes | None, every: bool = False
 ) -> Iterator[av.Packet]:
-    """The packets of a picture track from here on, and at last the empty one that ends it.
+    """Yield the packets of a video stream from the current position on; the last one is empty.
 
     Args:
-        container: where they are read.
-        stream: the picture track.
-        times: continues their times.
-        every: the packets of all other streams too, with the times that the file gives them.
+        container: the open file.
+        stream: the video stream.
+        times: makes their timestamps continuous.
+        every: also yield the packets of all other streams, with the timestamps of the file.
     """
     try:
         for packet in container.demux() if every else container.demux(stream):
@@ -118,20 +118,20 @@ def read_packets(
                 times.continue_times(packet)
             yield packet
     except IndexError:
-        return  # PyAV stumbles at the end over streams that damage has made appear on the way
+        return  # PyAV raises it at the end of a damaged file in which streams have appeared
 
 
 @dataclass
 class PacketListing:
-    """What the packets of a file tell, gathered as they come.
+    """Statistics over the packets of a file.
 
     Attributes:
-        clock: seconds a tick of the picture track.
-        count: coded pictures that are shown.
-        dated: each of them says when it is shown.
-        last: when the last one is shown and for how long, ticks; None without any.
-        longest: for how long a picture is shown at most, ticks, and when it appears.
-        packets: every coded picture in decoding order; None where there are too many to keep, or nobody asked.
+        clock: timebase of the video stream, seconds per tick.
+        count: number of coded frames that are shown.
+        dated: each of them has a presentation time.
+        last: presentation time and duration of the last one, ticks; None without any.
+        longest: the longest time between two frames and its start, ticks.
+        packets: every coded frame in decoding order; None where there are too many, or they are not wanted.
     """
 
     clock: Fraction
@@ -140,33 +140,33 @@ class PacketListing:
     dated: bool = True
     last: tuple[int, int] | None = None
     longest: tuple[int, int] = (0, 0)
-    _ends: dict[int, int] = field(default_factory=dict)  # of each stream, in its own ticks
-    _clocks: dict[int, Fraction] = field(default_factory=dict)  # seconds a tick of each stream
+    _ends: dict[int, int] = field(default_factory=dict)  # by stream, in ticks of its timebase
+    _clocks: dict[int, Fraction] = field(default_factory=dict)  # timebase by stream, seconds per tick
 
     def add(self, packet: av.Packet, is_picture: bool) -> None:
-        """Take in one more packet."""
+        """Add a packet."""
         pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
         if pts is not None or dts is not None:
             known = max(pts, dts) if pts is not None and dts is not None else dts if pts is None else pts
             assert known is not None
             index = packet.stream_index
-            # In ticks: fractions would take most of the time in which a file is listed.
+            # In ticks: arithmetic with fractions would dominate the time of listing a file.
             if index not in self._ends or known + duration > self._ends[index]:
                 self._ends[index] = known + duration
                 if index not in self._clocks:
                     self._clocks[index] = rational(packet.time_base) or Fraction(0)
         if is_picture:
-            self._add_picture(coded_picture(packet))
+            self._add_picture(coded_frame(packet))
 
     @property
     def end(self) -> Fraction:
-        """Seconds at which the last of the streams ends, on the clock of the file."""
+        """End of the last stream in the timestamps of the file, seconds."""
         return max((end * self._clocks[index] for index, end in self._ends.items()), default=Fraction(0))
 
     def _add_picture(self, picture: Packet) -> None:
         if self.packets is not None:
             self.packets.append(picture)
-            if len(self.packets) > MAX_KEPT:
+            if len(self.packets) > MAX_LISTED_PACKETS:
                 self.packets = None
         self.dated = self.dated and picture.pts is not None
         if not picture.shown:
@@ -178,14 +178,14 @@ class PacketListing:
             self.last = max(self.last or (picture.pts, picture.duration), (picture.pts, picture.duration))
 
     def duration(self, first: int, rate: Fraction) -> Fraction:
-        """Seconds from the first picture, shown at `first` (ticks), to the end of the last.
+        """Seconds from the first frame to the end of the last.
 
         Args:
-            first: when the first picture is shown, ticks.
-            rate: pictures a second on average, for what the packets do not say.
+            first: presentation time of the first frame, ticks.
+            rate: average frame rate, frames a second, where packets lack times or durations.
         """
         if not self.dated or self.last is None:
             return max(1, self.count) / rate
-        time, lasting = self.last
-        # Matroska may leave a picture's duration out; then it lasts as long as an average one.
-        return (time - first) * self.clock + (lasting * self.clock if lasting > 0 else 1 / rate)
+        time, duration = self.last
+        # Matroska may omit a frame's duration; the average is used.
+        return (time - first) * self.clock + (duration * self.clock if duration > 0 else 1 / rate)

@@ -1,4 +1,4 @@
-"""Still pictures: reads those of other people, and paints on frames."""
+"""Open image files safely, and draw attention maps on frames."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-__all__ = ["PictureError", "opened_picture", "paint_attention"]
+__all__ = ["PictureError", "open_picture", "paint_attention"]
 
-LARGEST_PICTURE_PIXELS = 120_000_000  # as much as any camera makes: 360 MB in RGB, and copies of that
-# What Pillow's readers say of damaged pictures, as they are opened or as their pixels are read.
+MAX_PICTURE_PIXELS = 120_000_000  # more than cameras produce: 360 MB in RGB, and copies of that
+# Raised by Pillow for damaged images, when they are opened or their pixels are read.
 READING_ERRORS = (
     *(OSError, ValueError, SyntaxError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error),
     *(EOFError, NotImplementedError, Image.DecompressionBombError),
 )
-# From nothing through red to yellow, the colours of heat, as (share of the strongest, red, green, blue).
-RAMP = np.array([(0.0, 30, 0, 60), (0.4, 200, 30, 60), (0.7, 250, 130, 20), (1.0, 255, 240, 120)], float)
-STRONGEST_OPACITY = 0.75  # so that what is looked at hardest can still be seen
+# Colour scale from dark through red to yellow: (share of the maximum, red, green, blue).
+HEAT_COLOURS = np.array([(0.0, 30, 0, 60), (0.4, 200, 30, 60), (0.7, 250, 130, 20), (1.0, 255, 240, 120)], float)
+MAX_OPACITY = 0.75  # keeps the frame visible where attention is highest
 
 
 class PictureError(Exception):
-    """A picture cannot be read."""
+    """An image cannot be read."""
 
 
 @contextlib.contextmanager
-def opened_picture(source: Path | IO[bytes], formats: list[str] | None = None) -> Iterator[Image.Image]:
-    """Open a picture of anybody's for a ``with`` statement, in which its pixels may be read.
+def open_picture(source: Path | IO[bytes], formats: list[str] | None = None) -> Iterator[Image.Image]:
+    """Open an untrusted image for a ``with`` statement, in which its pixels may be read.
 
     Args:
         source: the file.
-        formats: those that are accepted, as Pillow names them; None for all.
+        formats: accepted formats, by Pillow's names; None for all.
 
     Raises:
         FileNotFoundError: there is no such file.
-        PictureError: it is no picture, damaged, or larger than 120 million pixels.
+        PictureError: not an image, damaged, or larger than 120 million pixels.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata, which is of no use here, and of a limit above ours
+            warnings.simplefilter(
+                "ignore"
+            )  # about damaged metadata, which is not used, and about Pillow's own size limit
             with Image.open(source, formats=formats) as picture:
-                if picture.width * picture.height > LARGEST_PICTURE_PIXELS:
+                if picture.width * picture.height > MAX_PICTURE_PIXELS:
                     raise PictureError(f"has {picture.width}×{picture.height} pixels")
                 yield picture
     except FileNotFoundError:
@@ -56,11 +58,11 @@ def opened_picture(source: Path | IO[bytes], formats: list[str] | None = None) -
 
 
 def paint_attention(frame: np.ndarray, attention: np.ndarray) -> np.ndarray:
-    """Paint a map of attention over the frame that it is of.
+    """Draw an attention map over its frame.
 
     Args:
-        frame: uint8 [H, W, 3], the square that CLIP sees, at any size.
-        attention: [h, w], not negative; its strongest patch gets the strongest colour.
+        frame: uint8 [H, W, 3], the square crop that CLIP gets, at any size.
+        attention: [h, w], not negative; scaled so that the maximum gets the last colour.
 
     Returns:
         uint8 [H, W, 3].
@@ -69,6 +71,8 @@ def paint_attention(frame: np.ndarray, attention: np.ndarray) -> np.ndarray:
     share = attention / max(float(attention.max()), 1e-12)
     smooth = Image.fromarray(share.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     share = np.asarray(smooth).clip(0.0, 1.0)
-    colour = np.stack([np.interp(share, RAMP[:, 0], RAMP[:, channel]) for channel in (1, 2, 3)], axis=-1)
-    opacity = STRONGEST_OPACITY * share[..., None]
+    colour = np.stack(
+        [np.interp(share, HEAT_COLOURS[:, 0], HEAT_COLOURS[:, channel]) for channel in (1, 2, 3)], axis=-1
+    )
+    opacity = MAX_OPACITY * share[..., None]
     return np.asarray((1 - opacity) * frame + opacity * colour).round().astype(np.uint8)

@@ -1,47 +1,51 @@
-"""Make previews that browsers play, and light copies of films that they do not."""
+"""Write posters, short previews, and browser-playable copies of videos."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from vtg.errors import VtgError
 from vtg.files.whole import write_whole
+from vtg.progress import Reporter, silent
 from vtg.video.chapters import read_chapters
 from vtg.video.colour import resize_for_encoding
 from vtg.video.containers import absolute, input_options
-from vtg.video.editing import cut, encode_stretch
-from vtg.video.filters import Step, filter_chain
+from vtg.video.editing import cut, encode_range
+from vtg.video.filters import Filter, filter_chain
 from vtg.video.limits import child_threads
-from vtg.video.probing import PictureTrack, VideoInfo, survey
+from vtg.video.probing import VideoInfo, VideoTrack, survey
 from vtg.video.process import ffmpeg_binary, run
+from vtg.video.pyav_decoder import frame_near
 from vtg.video.samples import DecodingError
-from vtg.video.seeking import file_time
-from vtg.video.with_pyav import picture_near
-from vtg.video.writing import chapter_options, check_written, even, own_times, pictures_shown
+from vtg.video.seeking import time_in_file
+from vtg.video.writing import chapter_options, check_output, even, frame_range, own_times, progress_reader
 
 __all__ = ["browsers_play", "write_poster", "write_preview", "write_proxy"]
 
 JPEG_QUALITY = 88
-POSTER_SIDE = 480  # pixels, the longer side of a poster
-PREVIEW_SIDE = 640  # pixels, the longer side of a preview
-PROXY_SIDE = 960  # pixels, the longer side of a proxy
-KEYFRAME_SECONDS = 2  # between keyframes of a proxy: a jump decodes at most this much
-MP4_SOUND = {"aac", "mp3", "opus", "flac"}  # what browsers play beside pictures in MP4
-WEBM_SOUND = {"vorbis", "opus"}
-JUMPING = ("mov", "matroska", "flv")  # demuxers that find the keyframe before a time, and date each picture
-H264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
-SOUND = ["-c:a", "aac", "-b:a", "96k", "-ac", "2"]
+POSTER_SIDE_PIXELS = 480  # pixels, the longer side of a poster
+PREVIEW_SIDE_PIXELS = 640  # pixels, the longer side of a preview
+PROXY_SIDE_PIXELS = 960  # pixels, the longer side of a proxy
+KEYFRAME_INTERVAL_SECONDS = 2  # of a proxy: a seek decodes at most this much
+MP4_AUDIO_CODECS = {"aac", "mp3", "opus", "flac"}  # audio that browsers play in MP4
+WEBM_AUDIO_CODECS = {"vorbis", "opus"}
+SEEKABLE_CONTAINERS = (
+    "mov",
+    "matroska",
+    "flv",
+)  # demuxers that seek to the keyframe before a time, and have a timestamp for each frame
+H264_OPTIONS = ["-c:v", "libx264", "-pix_fmt", "yuv420p"]
+AUDIO_OPTIONS = ["-c:a", "aac", "-b:a", "96k", "-ac", "2"]
 
 
 def browsers_play(path: str | os.PathLike[str]) -> bool:
-    """Whether the browsers of today play a file as it is, by its container and codecs.
+    """Whether current browsers play a file as it is, by its container and codecs.
 
-    A picture format that the codec's name does not tell (ten-bit H.264) may still be refused.
+    A browser may still refuse a pixel format that the codec's name does not show (10-bit H.264).
 
     Args:
         path: the video.
@@ -52,48 +56,48 @@ def browsers_play(path: str | os.PathLike[str]) -> bool:
     track = survey(path)
     info = track.info
     if track.container.startswith("mov"):
-        return info.codec in {"h264", "av1", "vp9"} and (info.audio is None or info.audio in MP4_SOUND)
+        return info.codec in {"h264", "av1", "vp9"} and (info.audio is None or info.audio in MP4_AUDIO_CODECS)
     if track.container.startswith("matroska") and Path(path).suffix.lower() == ".webm":
-        return info.codec in {"vp8", "vp9", "av1"} and (info.audio is None or info.audio in WEBM_SOUND)
+        return info.codec in {"vp8", "vp9", "av1"} and (info.audio is None or info.audio in WEBM_AUDIO_CODECS)
     return False
 
 
 def write_poster(
-    path: str | os.PathLike[str], time: float, out: str | os.PathLike[str], side: int = POSTER_SIDE
+    path: str | os.PathLike[str], time: float, out: str | os.PathLike[str], side: int = POSTER_SIDE_PIXELS
 ) -> Path:
-    """Writes the picture shown about a time as a JPEG.
+    """Write the frame shown at about a time as a JPEG.
 
-    Quicker than `vtg.video.thumbnail`, which is exact: times count from where the file begins, which in some files is
-    a little before its first picture.
+    Faster than `vtg.video.thumbnail`, which is exact: times count from the start of the file, which in some files is
+    slightly before the first frame.
 
     Args:
         path: the video.
         time: seconds.
         out: file to write.
-        side: the longer side at most, pixels.
+        side: maximum of the longer side, pixels.
 
     Returns:
         The file written.
 
     Raises:
-        VtgError: the time lies behind the end.
+        VtgError: the time lies after the end.
         VideoError: `path` cannot be read.
     """
     target = Path(out)
     with contextlib.suppress(DecodingError):
-        picture = picture_near(path, max(0.0, time), side)
-        with write_whole(target) as beside:
-            _write_jpeg(picture, beside)
+        picture = frame_near(path, max(0.0, time), side)
+        with write_whole(target) as partial:
+            _write_jpeg(picture, partial)
         return target
-    # Files that cannot be jumped in like that, and times beyond the last picture.
+    # For files that cannot be sought in this way, and for times beyond the last frame.
     from vtg.video.sampling import thumbnail
 
     track = survey(path)
     moment = time + track.file_start - float(track.first * track.clock)
     longest = max(track.info.width, track.info.height)
     picture = thumbnail(path, max(0.0, moment), min(side, longest))
-    with write_whole(target) as beside:
-        _write_jpeg(picture, beside)
+    with write_whole(target) as partial:
+        _write_jpeg(picture, partial)
     return target
 
 
@@ -104,18 +108,18 @@ def _write_jpeg(picture: np.ndarray, out: Path) -> None:
 
 
 def write_preview(
-    path: str | os.PathLike[str], start: float, end: float, out: str | os.PathLike[str], side: int = PREVIEW_SIDE
+    path: str | os.PathLike[str], start: float, end: float, out: str | os.PathLike[str], side: int = PREVIEW_SIDE_PIXELS
 ) -> Path:
-    """Writes the part of a video between two times as a small MP4 (H.264, AAC): quick to make and to load.
+    """Write the part of a video between two times as a small MP4 (H.264, AAC): quick to make and to load.
 
-    Of a file that cannot be jumped in well (a transport stream) it is as large as the video.
+    For files without exact seeking (transport streams) it has the size of the video.
 
     Args:
         path: the video.
-        start: seconds from the first picture.
-        end: the same; beyond the end of the video means the end.
+        start: seconds from the first frame.
+        end: seconds from the first frame; beyond the end of the video means the end.
         out: file to write.
-        side: the longer side at most, pixels.
+        side: maximum of the longer side, pixels.
 
     Returns:
         The file written.
@@ -130,33 +134,33 @@ def write_preview(
         raise VtgError(
             f"{path}: nothing lies between {start:g} s and {end:g} s; it is {track.info.duration:.2f} s long"
         )
-    if not _jumps_exactly(track):
+    if not _seeks_exactly(track):
         return cut(path, start, end, out).path
     target = Path(out)
-    stretch = pictures_shown(track, start, end)
+    span = frame_range(track, start, end)
     pictures = {"c:v": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast", "crf": 26}
     sound = {"c:a": "aac", "b:a": "96k", "ac": 2}
-    with write_whole(target) as beside:
-        encode_stretch(track, stretch, beside, _small(track, side), pictures, sound)
+    with write_whole(target) as partial:
+        encode_range(track, span, partial, _resize_filters(track, side), pictures, sound)
     return target
 
 
 def write_proxy(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    progress: Callable[[float], None] | None = None,
-    recode: bool = False,
+    progress: Reporter = silent,
+    reencode: bool = False,
 ) -> Path:
-    """Writes a copy of a whole video that every browser plays and seeks in: H.264 and AAC in MP4.
+    """Write a copy of a whole video that every browser plays and seeks in: H.264 and AAC in MP4.
 
-    Its time 0 is the first picture. Pictures that are H.264 already are copied, which takes as long as reading the
-    file; others are coded again, small.
+    Its time 0 is the first frame. H.264 is remuxed, which takes as long as reading the file; other codecs are
+    re-encoded at a small size.
 
     Args:
         path: the video.
         out: file to write.
-        progress: called now and then with the share done, 0…1; an exception of its own ends the work.
-        recode: code H.264 again too, for what a browser refused.
+        progress: called as the output is written; an exception that it raises ends the work.
+        reencode: re-encode H.264 as well, for files that a browser refused.
 
     Returns:
         The file written.
@@ -165,59 +169,54 @@ def write_proxy(
         VideoError: `path` cannot be read.
     """
     track = survey(path)
-    begin = file_time(track, 0)
-    jump = ["-ss", f"{begin:.6f}"] if begin > 0 and _jumps_exactly(track) else []
+    start_time = time_in_file(track, 0)
+    jump = ["-ss", f"{start_time:.6f}"] if start_time > 0 and _seeks_exactly(track) else []
     is_mapped = track.colours.is_mapped
-    if track.info.codec == "h264" and not recode and not is_mapped and _jumps_exactly(track):
+    if track.info.codec == "h264" and not reencode and not is_mapped and _seeks_exactly(track):
         pictures = ["-c:v", "copy"]
     else:
-        often = ["-force_key_frames", f"expr:gte(t,n_forced*{KEYFRAME_SECONDS})"]
+        often = ["-force_key_frames", f"expr:gte(t,n_forced*{KEYFRAME_INTERVAL_SECONDS})"]
         times = [word for name, value in own_times(track, Path(out)).items() for word in (f"-{name}", value)]
-        resizing = ["-vf", f"{filter_chain(_small(track, PROXY_SIDE))},setsar=1", *times]
-        pictures = [*resizing, *H264, "-preset", "veryfast", "-crf", "28", *often]
-    _write(track, jump, [*pictures, *_sound(track)], Path(out), track.info.duration, progress)
+        resizing = ["-vf", f"{filter_chain(_resize_filters(track, PROXY_SIDE_PIXELS))},setsar=1", *times]
+        pictures = [*resizing, *H264_OPTIONS, "-preset", "veryfast", "-crf", "28", *often]
+    _write(track, jump, [*pictures, *_audio_options(track)], Path(out), track.info.duration, progress)
     return Path(out)
 
 
-def _jumps_exactly(track: PictureTrack) -> bool:
-    return track.seekable and track.container.startswith(JUMPING)
+def _seeks_exactly(track: VideoTrack) -> bool:
+    return track.seekable and track.container.startswith(SEEKABLE_CONTAINERS)
 
 
-def _small(track: PictureTrack, side: int) -> list[Step]:
-    """Filters that make the pictures small."""
-    width, height = (even(pixels) for pixels in _fitted(track.info, side))
+def _resize_filters(track: VideoTrack, side: int) -> list[Filter]:
+    """Filters that resize frames to fit into a square."""
+    width, height = (even(pixels) for pixels in _fitted_size(track.info, side))
     return resize_for_encoding(track.colours, width, height, flags="bilinear")
 
 
-def _fitted(info: VideoInfo, side: int) -> tuple[int, int]:
-    """The size with the longer side at most at `side`, pixels."""
+def _fitted_size(info: VideoInfo, side: int) -> tuple[int, int]:
+    """The size in pixels, with the longer side at most `side`."""
     shrink = min(1.0, side / max(info.width, info.height))
     return max(1, round(info.width * shrink)), max(1, round(info.height * shrink))
 
 
-def _sound(track: PictureTrack) -> list[str]:
-    return ["-map", "0:a:0", *SOUND] if track.info.audio else ["-an"]
+def _audio_options(track: VideoTrack) -> list[str]:
+    return ["-map", "0:a:0", *AUDIO_OPTIONS] if track.info.audio else ["-an"]
 
 
 def _write(
-    track: PictureTrack,
+    track: VideoTrack,
     reading: list[str],
     writing: list[str],
     out: Path,
     seconds: float,
-    progress: Callable[[float], None] | None,
+    progress: Reporter,
 ) -> None:
-    def on_line(line: str) -> None:
-        key, _, value = line.partition("=")
-        if progress is not None and key == "out_time_us" and value.isdigit() and seconds > 0:
-            progress(min(1.0, int(value) / 1e6 / seconds))
-
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-nostats", "-v", "error", "-progress", "pipe:1", "-y"]
-    with write_whole(out) as beside:
-        listing, chapters = chapter_options(read_chapters(track), beside)
+    with write_whole(out) as partial:
+        listing, chapters = chapter_options(read_chapters(track), partial)
         threads = child_threads(track.coded_width, track.coded_height, track.pixel_bits)
         command += ["-threads", str(threads), *reading, *input_options(), "-i", absolute(track.info.path), *listing]
         command += ["-map", "0:V:0", *writing, *chapters]
-        command += ["-sn", "-dn", "-map_metadata:g", "-1", "-movflags", "+faststart", "-f", "mp4", absolute(beside)]
-        status, _, said = run(command, on_line)
-        check_written(beside, track.info.path, status, said)
+        command += ["-sn", "-dn", "-map_metadata:g", "-1", "-movflags", "+faststart", "-f", "mp4", absolute(partial)]
+        status, _, stderr = run(command, progress_reader(progress, seconds))
+        check_output(partial, track.info.path, status, stderr)

@@ -1,4 +1,4 @@
-"""Facts about a video file: tracks, times, size, orientation, colours, timecode; read with PyAV, mostly undecoded."""
+"""Probe a video file with PyAV: streams, times, frame size, orientation, colours, timecode."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vtg.video.containers import check_readable, open_container, rational, readi
 from vtg.video.damage import check_coded_rate, check_shape, check_times
 from vtg.video.limits import MAX_PIXELS, check_size
 from vtg.video.orientation import Orientation, orientation_of
-from vtg.video.packets import Packet, PacketListing, coded_picture, continuous_times, may_jump, read_packets
+from vtg.video.packets import Packet, PacketListing, coded_frame, continuous_times, may_restart_clock, read_packets
 
 if TYPE_CHECKING:
     import av
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["PictureTrack", "VideoInfo", "list_pictures", "picture_stream", "probe", "survey"]
+__all__ = ["VideoInfo", "VideoTrack", "list_all_packets", "probe", "survey", "video_stream"]
 
-SMALL_FILE = 64 << 20  # bytes; up to here every packet is listed, beyond only those near the end
-TAIL_WINDOWS = (10.0, 120.0)  # seconds before the declared end in which the last picture is looked for
-MAX_UNDECODABLE = 2000  # packets without a picture at the beginning, which a recording that starts anywhere may have
+SMALL_FILE_BYTES = 64 << 20  # up to this size every packet is listed, above only those near the end
+TAIL_SECONDS = (10.0, 120.0)  # before the declared end, in which the last frame is searched
+MAX_UNDECODABLE_PACKETS = 2000  # at the beginning, as in a recording that does not start at a keyframe
 
 TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)([:;.,])(\d\d+)")
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds.
+    """Properties of a video file.
 
     Attributes:
         path: the file.
-        duration: seconds from the first picture to the end of the last one.
-        fps: pictures a second, on average.
-        width: in pixels, as shown: after rotation and with square pixels.
-        height: the same.
-        rotation: degrees, clockwise, by which players turn the stored pictures: 0, 90, 180 or 270.
-        codec: of the pictures, e.g. "h264".
-        audio: codec of the sound, e.g. "aac"; None if there is none.
-        title: as the file itself says; None if it does not.
-        mirrored: players flip the stored pictures upside down before they turn them.
-        timecode: of the first picture, hh:mm:ss:ff, with a semicolon before the frames where the count is drop-frame;
-            None where the file has none.
+        duration: seconds from the first frame to the end of the last one.
+        fps: average frame rate, frames a second.
+        width: as displayed (after rotation, with square pixels), pixels.
+        height: as displayed, pixels.
+        rotation: by which players turn the stored frames clockwise, degrees: 0, 90, 180 or 270.
+        codec: of the video stream, e.g. "h264".
+        audio: codec of the audio stream, e.g. "aac"; None if there is none.
+        title: from the file's metadata; None if there is none.
+        mirrored: players flip the stored frames vertically before the rotation.
+        timecode: of the first frame, hh:mm:ss:ff, with a semicolon before the frames for drop-frame timecode; None if
+            there is none.
     """
 
     path: Path
@@ -68,33 +68,33 @@ class VideoInfo:
 
 
 @dataclass(frozen=True)
-class PictureTrack:
-    """What sampling and writing must know beyond `VideoInfo`, exactly.
+class VideoTrack:
+    """The exact properties of a video stream that sampling and writing need in addition to `VideoInfo`.
 
     Attributes:
         info: the public part.
-        clock: seconds a tick.
-        first: time of the first picture shown, in ticks.
-        duration: seconds from the first picture to the end of the last one.
-        file_start: seconds at which the file's own clock starts (its earliest stream).
-        packets: every coded picture in decoding order; None for files too large to list, and where the container does
-            not date each picture.
-        container: FFmpeg's name for the kind of file.
-        picture_tracks: how many there are; the first is the one meant.
-        square: pixels are as wide as high.
-        dated: the container says when each picture is shown.
-        seekable: times may be jumped to.
-        index: of the track among the streams of the file.
-        joined: the clock of the file begins anew or jumps on the way; `packets` and `duration` continue it.
-        orientation: how the stored pictures are turned and mirrored.
-        transfer: transfer characteristics under FFmpeg's name, e.g. "bt709" or "smpte2084"; None where not said.
-        primaries: colour primaries, the same.
-        matrix: matrix coefficients, the same.
+        clock: timebase, seconds per tick.
+        first: presentation time of the first frame, ticks.
+        duration: seconds from the first frame to the end of the last one.
+        file_start: timestamp of the file's earliest stream, seconds.
+        packets: every coded frame in decoding order; None for files too large to list, and where frames have no
+            timestamps.
+        container: FFmpeg's name of the container format.
+        video_streams: number of video streams; the first one is used.
+        square: pixels are square.
+        dated: each frame has a presentation time.
+        seekable: seeking to a time is possible.
+        index: of the stream in the file.
+        joined: the clock of the file restarts or jumps; `packets` and `duration` are made continuous.
+        orientation: rotation and mirroring of the stored frames.
+        transfer: transfer characteristics by FFmpeg's name, e.g. "bt709" or "smpte2084"; None where not tagged.
+        primaries: colour primaries by FFmpeg's name; None where not tagged.
+        matrix: matrix coefficients by FFmpeg's name; None where not tagged.
         full_range: values go from 0 to 255 (or the same for more bits) instead of 16 to 235.
-        depth: bits of a value.
-        coded_width: pixels of a row as it is coded, before it is turned.
-        coded_height: the same of a column.
-        pixel_bits: bits that a decoded pixel takes in memory.
+        depth: bits of a component.
+        coded_width: of a stored frame, before rotation, pixels.
+        coded_height: of a stored frame, before rotation, pixels.
+        pixel_bits: memory of a decoded pixel, bits.
     """
 
     info: VideoInfo
@@ -104,7 +104,7 @@ class PictureTrack:
     file_start: float
     packets: tuple[Packet, ...] | None
     container: str
-    picture_tracks: int
+    video_streams: int
     square: bool
     dated: bool
     seekable: bool
@@ -122,25 +122,25 @@ class PictureTrack:
 
     @property
     def colours(self) -> Colours:
-        """How the values of the pictures stand for colours."""
+        """Colour properties of the frames."""
         is_hd = self.info.width >= HD_WIDTH or self.info.height >= HD_HEIGHT
         return Colours(self.transfer, self.primaries, self.matrix, self.full_range, is_hd)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Tell what a video file holds; reads its header, its first picture and the packets near its end.
+    """Read the properties of a video file from its header, its first frame and the packets near its end.
 
     Args:
         path: the file.
 
     Raises:
-        VideoError: missing, a folder, empty, not readable, not a video, without pictures, damaged or cut short.
+        VideoError: missing, a folder, empty, not readable, not a video, without frames, damaged or cut short.
     """
     return survey(path).info
 
 
-def survey(path: str | os.PathLike[str]) -> PictureTrack:
-    """Do what `probe` does and keep what sampling and writing need.
+def survey(path: str | os.PathLike[str]) -> VideoTrack:
+    """Probe a video file for sampling and writing; `probe` gives the public part.
 
     Raises:
         VideoError: as `probe`.
@@ -148,22 +148,22 @@ def survey(path: str | os.PathLike[str]) -> PictureTrack:
     file = Path(path)
     check_readable(file)
     status = file.stat()
-    if status.st_size <= SMALL_FILE:
+    if status.st_size <= SMALL_FILE_BYTES:
         return _survey_file(file)
     try:
         track = _survey_large(file.absolute(), status.st_size, status.st_mtime_ns)
     except VideoError as error:
-        raise VideoError(path, error.reason) from None  # named as it was given
+        raise VideoError(path, error.reason) from None  # the path as the caller gave it
     return replace(track, info=replace(track.info, path=file))
 
 
 @functools.lru_cache(maxsize=64)
-def _survey_large(path: Path, size: int, modified: int) -> PictureTrack:
-    """Kept, as all of a transport stream has to be read for it."""
+def _survey_large(path: Path, size: int, modified: int) -> VideoTrack:
+    """Cached, because a transport stream has to be read completely."""
     return _survey_file(path)
 
 
-def _survey_file(path: Path) -> PictureTrack:
+def _survey_file(path: Path) -> VideoTrack:
     with open_container(path) as container:
         try:
             return _survey(path, container)
@@ -171,8 +171,8 @@ def _survey_file(path: Path) -> PictureTrack:
             raise VideoError(path, f"cannot be read ({error}): copy or download it again") from None
 
 
-def list_pictures(track: PictureTrack) -> Sequence[Packet]:
-    """Every coded picture of a video in decoding order; reads all of the file where that was not done before.
+def list_all_packets(track: VideoTrack) -> Sequence[Packet]:
+    """Every coded frame of a video in decoding order; reads the whole file where `track` does not list them.
 
     Raises:
         VideoError: the file cannot be read any more, or has changed.
@@ -180,15 +180,15 @@ def list_pictures(track: PictureTrack) -> Sequence[Packet]:
     if track.packets is not None:
         return track.packets
     with open_container(track.info.path) as container:
-        stream, _ = picture_stream(container)
+        stream, _ = video_stream(container)
         if stream is None or stream.index != track.index or stream.time_base is None:
             raise VideoError(track.info.path, "has changed while it was read: try again")
         packets = read_packets(container, stream, continuous_times(container, stream))
-        return [coded_picture(packet) for packet in packets if packet.size]
+        return [coded_frame(packet) for packet in packets if packet.size]
 
 
-def picture_stream(container: InputContainer) -> tuple[VideoStream | None, int]:
-    """The first picture track, which is the one meant, and how many there are; covers and thumbnails are none."""
+def video_stream(container: InputContainer) -> tuple[VideoStream | None, int]:
+    """The first video stream, which is used, and the number of them, not counting cover images and thumbnails."""
     from av.stream import Disposition
 
     still = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -196,10 +196,10 @@ def picture_stream(container: InputContainer) -> tuple[VideoStream | None, int]:
     return (tracks[0] if tracks else None), len(tracks)
 
 
-def _survey(path: Path, container: InputContainer) -> PictureTrack:
-    stream, tracks = picture_stream(container)
+def _survey(path: Path, container: InputContainer) -> VideoTrack:
+    stream, tracks = video_stream(container)
     if stream is None:
-        raise VideoError(path, "has no picture track (sound only): name a video")
+        raise VideoError(path, "has no video stream (audio only): name a video")
     context = stream.codec_context
     if context is None:
         raise VideoError(path, "uses a codec that FFmpeg cannot decode: convert it to H.264 first")
@@ -207,14 +207,14 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
     kinds = frozenset(container.format.name.split(","))
     declared = None if container.duration is None else Fraction(container.duration, 1_000_000)
     file_start = Fraction(container.start_time or 0, 1_000_000)
-    # Everything that bears out when a file ends is read of small files, and of those whose clock may jump anywhere.
-    is_small = path.stat().st_size <= SMALL_FILE
-    whole = is_small or declared is None or may_jump(container)
+    # Small files, and those whose clock may restart anywhere, are read completely to find their end.
+    is_small = path.stat().st_size <= SMALL_FILE_BYTES
+    whole = is_small or declared is None or may_restart_clock(container)
     rate = _average_rate(stream)
 
     frame, listing, jumped = _read_beginning(container, stream, to_end=whole, keep=is_small)
     if frame is None:
-        raise VideoError(path, "holds no picture that can be decoded: it is damaged")
+        raise VideoError(path, "has no frame that can be decoded: it is damaged; copy or download it again")
     first = next((time for time in (frame.pts, frame.dts) if time is not None), 0)
     if not whole:
         assert declared is not None
@@ -226,7 +226,7 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
     orientation, colours, tagged = orientation_of(frame), Colours.of_pictures(frame), Colours.of_pictures(context)
     sar = rational(stream.sample_aspect_ratio) or Fraction(1)
     check_shape(path, frame.width * sar, frame.height)
-    return PictureTrack(
+    return VideoTrack(
         info=_info(path, container, stream, duration, rate, orientation, _shown_size(frame, sar, orientation)),
         clock=listing.clock,
         first=first,
@@ -234,7 +234,7 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
         file_start=float(file_start),
         packets=tuple(listing.packets) if listing.packets is not None and listing.dated else None,
         container=container.format.name,
-        picture_tracks=tracks,
+        video_streams=tracks,
         square=sar == 1,
         dated=listing.dated,
         seekable=listing.dated and declared is not None and not jumped,
@@ -253,7 +253,7 @@ def _survey(path: Path, container: InputContainer) -> PictureTrack:
 
 
 def _shown_size(frame: VideoFrame, sar: Fraction, orientation: Orientation) -> tuple[int, int]:
-    """Width and height of a picture as it is shown: upright, and with square pixels."""
+    """Width and height of a frame as displayed: upright, and with square pixels."""
     width, height = frame.width, frame.height
     if orientation.swaps_sides:
         width, height, sar = height, width, 1 / sar
@@ -269,7 +269,7 @@ def _info(
     orientation: Orientation,
     size: tuple[int, int],
 ) -> VideoInfo:
-    """What is public of a video."""
+    """The public properties of a video."""
     audio = next(iter(container.streams.audio), None)
     return VideoInfo(
         path=path,
@@ -289,44 +289,46 @@ def _info(
 def _read_beginning(
     container: InputContainer, stream: VideoStream, to_end: bool, keep: bool
 ) -> tuple[VideoFrame | None, PacketListing, bool]:
-    """Decode up to the first picture, list the packets, all if `to_end`, and tell whether the clock has jumped."""
+    """Decode the first frame and list the packets, all if `to_end`; also return whether the clock has restarted."""
     listing = PacketListing(_clock(stream), [] if keep else None)
     times = continuous_times(container, stream)
-    # One thread: with more, the decoder would be fed several pictures before it gives the first.
+    # One thread: with more, the decoder needs several packets before it returns the first frame.
     stream.codec_context.thread_count = 1
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     frame: VideoFrame | None = None
     try:
         for packet in read_packets(container, stream, times, every=to_end):
             is_picture = packet.stream_index == stream.index
-            if is_picture and frame is None and listing.count < MAX_UNDECODABLE:
+            if is_picture and frame is None and listing.count < MAX_UNDECODABLE_PACKETS:
                 frame = _first_picture(stream, packet)
             if packet.size:
                 listing.add(packet, is_picture)
-            if not to_end and (frame is not None or listing.count >= MAX_UNDECODABLE):
+            if not to_end and (frame is not None or listing.count >= MAX_UNDECODABLE_PACKETS):
                 break
     except reading_errors():
-        pass  # what cannot be read is as if the file ended there, which is told from its declared duration
-    return frame, listing, times is not None and times.has_jumped
+        pass  # treated as the end of the file, which is then compared with the declared duration
+    return frame, listing, times is not None and times.clock_restarted
 
 
 def _first_picture(stream: VideoStream, packet: av.Packet) -> VideoFrame | None:
     try:
         frames = stream.codec_context.decode(packet)
     except reading_errors():
-        return None  # the next may be better
+        return None  # the next packet may be decodable
     return frames[0] if frames else None
 
 
 def _tail(container: InputContainer, stream: VideoStream, declared: Fraction) -> PacketListing:
-    """The packets near the end of a large file: looks ever further back until there is a picture."""
+    """The packets near the end of a large file, read from ever further back until there is a frame."""
     clock = _clock(stream)
     listing = PacketListing(clock, None)
     start = container.start_time or 0
-    since = [declared - Fraction(window) for window in TAIL_WINDOWS if window < declared]
+    since = [declared - Fraction(window) for window in TAIL_SECONDS if window < declared]
     for seconds in (*since, Fraction(0)):
         listing = PacketListing(clock, None)
-        with contextlib.suppress(*reading_errors()):  # a damaged length is jumped to in vain: look further back
+        with contextlib.suppress(
+            *reading_errors()
+        ):  # seeking fails where the declared duration is damaged: try further back
             container.seek(start + round(seconds * 1_000_000))
             for packet in read_packets(container, stream, None, every=True):
                 if packet.size:
@@ -337,14 +339,14 @@ def _tail(container: InputContainer, stream: VideoStream, declared: Fraction) ->
 
 
 def _clock(stream: VideoStream) -> Fraction:
-    """Seconds a tick of a stream."""
+    """Timebase of a stream, seconds per tick."""
     clock = rational(stream.time_base)
     assert clock is not None
     return clock
 
 
 def _average_rate(stream: VideoStream) -> Fraction:
-    """Pictures a second: the container's average, or the nearest common rate where the two agree."""
+    """Frames a second: the container's average, or the nearest common rate where the two agree."""
     average = rational(stream.average_rate) or rational(stream.base_rate)
     guessed = rational(stream.guessed_rate)
     if guessed and (not average or abs(guessed - average) < Fraction(1, 100)):
@@ -362,7 +364,7 @@ def _title(container: InputContainer) -> str | None:
 
 
 def _timecode(container: InputContainer, stream: VideoStream) -> str | None:
-    # The track's own before the file's (MXF), and both before those of other tracks.
+    # That of the stream before that of the file (MXF), and both before those of other streams.
     tracks = [stream, *(other for other in container.streams if other.index != stream.index)]
     for metadata in (stream.metadata, container.metadata, *(track.metadata for track in tracks[1:])):
         found = TIMECODE.fullmatch(metadata.get("timecode", "").strip())

@@ -1,7 +1,7 @@
-"""Run ffmpeg: which binary, with bounds on memory and on time without progress, and its messages in words.
+"""Find and run the ffmpeg binary with limits on memory and on time without progress, and explain its errors.
 
-Every ffmpeg process that vtg starts is started here. It cannot outgrow 1.5 GB, is stopped when it makes no progress,
-and ends when this process ends, however that ends (`vtg.video.children`).
+Every ffmpeg process that vtg starts is started here. It is limited to 1.5 GB of memory, is stopped when it makes no
+progress, and ends when this process ends, also when that is killed (`vtg.video.child_processes`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from vtg.errors import VtgError
-from vtg.video import children
+from vtg.video import child_processes
 from vtg.video.containers import absolute
 from vtg.video.limits import MAX_PROCESS_MEMORY
 
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipe", "explain", "feed", "ffmpeg_binary", "run"]
 
-LOWEST_VERSION = (5, 1)  # of ffmpeg; stated in the README
-LOWEST_LIBAVUTIL = (57, 28)  # the library of that version, which tells the age of builds without a release's number
-VERSION_SECONDS = 10.0  # in which an ffmpeg must tell its version
-PROGRESS_SECONDS = 20.0  # without progress until a process is stopped
-BLIND_PROGRESS_SECONDS = 60.0  # the same where the system does not tell what a process reads (macOS)
-LOOK_SECONDS = 0.5  # between two looks at a process's progress
-REACHED = frozenset({"frame", "out_time_us", "total_size"})  # what in ffmpeg's progress reports tells how far it is
-READ_BUFFER = 1 << 15  # bytes that ffmpeg reads of a file at a time
-MAX_OUTPUT = 64 << 20  # bytes of standard output that `run` gives back
-MAX_LINE = 1 << 16  # bytes; a longer line is taken for several
-MAX_HEADER = 1 << 20  # characters of standard error kept from its beginning
-KEPT_COMPLAINTS = 40  # lines of ffmpeg's standard error kept from its end, to explain a failure
+MIN_VERSION = (5, 1)  # of ffmpeg; stated in the README
+MIN_LIBAVUTIL = (57, 28)  # the library version of that release, for builds without a release number
+VERSION_TIMEOUT_SECONDS = 10.0  # of `ffmpeg -version`
+STALL_SECONDS = 20.0  # without progress, after which a process is stopped
+STALL_SECONDS_WITHOUT_IO_COUNTS = 60.0  # the same where the system does not count what a process reads (macOS)
+POLL_SECONDS = 0.5  # between two checks of a process's progress
+PROGRESS_KEYS = frozenset({"frame", "out_time_us", "total_size"})  # of ffmpeg's progress reports that are compared
+READ_BUFFER_BYTES = 1 << 15  # that ffmpeg reads of a file at a time
+MAX_OUTPUT_BYTES = 64 << 20  # of standard output that `run` returns
+MAX_LINE_BYTES = 1 << 16  # a longer line is split
+MAX_HEADER_CHARACTERS = 1 << 20  # of the beginning of standard error
+MAX_STDERR_LINES = 40  # of the end of standard error, to explain a failure
 
-STOPPED = "stopped by vtg: "  # begins the line that tells why a process was stopped; what follows is for people
+STOP_PREFIX = "stopped by vtg: "  # of the line that says why a process was stopped; the rest is for users
 OUT_OF_MEMORY = (
     f"needs more than {MAX_PROCESS_MEMORY / 1e9:.1f} GB of memory, which is the limit: "
-    "it is damaged, or its pictures are too large; make a smaller copy"
+    "the file is damaged, or its frames are too large; make a smaller copy"
 )
 
-# What ffmpeg says, in lower case, and what a person should read; the first match wins.
+# Text in ffmpeg's messages, in lower case, and the message for the user; the first match counts.
 EXPLANATIONS = (
     ("cannot allocate memory", OUT_OF_MEMORY),
     ("out of memory", OUT_OF_MEMORY),
     ("malloc of size", OUT_OF_MEMORY),
     ("bad_alloc", OUT_OF_MEMORY),
     ("get_buffer() failed", OUT_OF_MEMORY),
-    ("frame_thread_encoder_init failed", OUT_OF_MEMORY),  # no room for the stacks of its threads
+    ("frame_thread_encoder_init failed", OUT_OF_MEMORY),  # no memory for the stacks of its threads
     ("misdetection possible", "is not a video that can be read: it is damaged or another kind of file"),
     ("moov atom not found", "is cut short (its index is missing): copy or download it again"),
     ("partial file", "is cut short (its data ends early): copy or download it again"),
@@ -70,7 +70,7 @@ EXPLANATIONS = (
 
 @functools.lru_cache(maxsize=1)
 def ffmpeg_binary() -> str:
-    """Path of the ffmpeg to run: the one on PATH if it works and is 5.1 or newer, else imageio-ffmpeg's.
+    """Path of the ffmpeg binary: the one on PATH if it works and is 5.1 or newer, else that of imageio-ffmpeg.
 
     Raises:
         VtgError: neither is usable.
@@ -79,11 +79,11 @@ def ffmpeg_binary() -> str:
     for find in (_ffmpeg_on_path, _bundled_ffmpeg):
         binary = find()
         if binary is not None:
-            fault = _fault(binary)
+            fault = _find_fault(binary)
             if fault is None:
                 return binary
             faults.append(f"{binary} {fault}")
-    lowest = ".".join(map(str, LOWEST_VERSION))
+    lowest = ".".join(map(str, MIN_VERSION))
     found = f" ({'; '.join(faults)})" if faults else ""
     raise VtgError(f"no usable ffmpeg found{found}: install ffmpeg {lowest} or newer, or `pip install imageio-ffmpeg`")
 
@@ -102,10 +102,10 @@ def _bundled_ffmpeg() -> str | None:
         return None
 
 
-def _fault(binary: str) -> str | None:
-    """Why an ffmpeg cannot be used; None if it can."""
+def _find_fault(binary: str) -> str | None:
+    """The reason why an ffmpeg binary cannot be used; None if it can."""
     try:
-        status, output, _ = run([binary, "-version"], patience=VERSION_SECONDS)
+        status, output, _ = run([binary, "-version"], stall_seconds=VERSION_TIMEOUT_SECONDS)
     except VtgError:
         return "cannot be started"
     text = output.decode("utf-8", "replace")
@@ -115,64 +115,64 @@ def _fault(binary: str) -> str | None:
     release = re.match(r"ffmpeg version n?(\d{1,2})\.(\d+)", text)
     library = re.search(r"^\s*libavutil\s+(\d+)\.\s*(\d+)\.", text, re.M)
     if release:
-        is_new = (int(release[1]), int(release[2])) >= LOWEST_VERSION
+        is_new = (int(release[1]), int(release[2])) >= MIN_VERSION
     elif library:
-        is_new = (int(library[1]), int(library[2])) >= LOWEST_LIBAVUTIL
+        is_new = (int(library[1]), int(library[2])) >= MIN_LIBAVUTIL
     else:
-        return "does not tell its version"
+        return "reports no version"
     version = text.split()[2]
     return None if is_new else f"is version {version}, which is too old"
 
 
-def explain(complaints: str) -> str:
-    """One line in words for what ffmpeg wrote on its standard error."""
-    lines = [line.strip() for line in complaints.splitlines() if line.strip()]
-    if lines and lines[-1].startswith(STOPPED):
-        return lines[-1].removeprefix(STOPPED)
-    lowered = complaints.lower()
-    for said, meaning in EXPLANATIONS:
-        if said in lowered:
+def explain(error_output: str) -> str:
+    """Explain ffmpeg's standard error in one line, which follows "path: "."""
+    lines = [line.strip() for line in error_output.splitlines() if line.strip()]
+    if lines and lines[-1].startswith(STOP_PREFIX):
+        return lines[-1].removeprefix(STOP_PREFIX)
+    lowered = error_output.lower()
+    for stderr, meaning in EXPLANATIONS:
+        if stderr in lowered:
             return meaning
     return f"cannot be read (ffmpeg: {lines[-1][:200]})" if lines else "cannot be read (ffmpeg gave no reason)"
 
 
 def run(
-    command: Sequence[str], on_line: Callable[[str], None] | None = None, patience: float | None = None
+    command: Sequence[str], on_line: Callable[[str], None] | None = None, stall_seconds: float | None = None
 ) -> tuple[int, bytes, str]:
-    """Runs a command to its end; nothing it writes reaches the terminal.
+    """Run a command to its end; nothing it writes reaches the terminal.
 
     Args:
         command: the whole command line.
-        on_line: called with each line of standard output as it comes, for progress.
-        patience: seconds without progress after which the command is stopped; see `Pipe`.
+        on_line: called with each line of standard output, for progress.
+        stall_seconds: seconds without progress after which the command is stopped; see `Pipe`.
 
     Returns:
-        Exit status, standard output (empty if `on_line` took it) and standard error. A command that was stopped
-        because it made no progress, or gave more than 64 MiB of output, has a status other than 0, and `explain` tells
-        why from its standard error.
+        Exit status, standard output (empty with `on_line`) and standard error. A command that was stopped because it
+        made no progress, or wrote more than 64 MiB of output, has a status other than 0, and `explain` gives the
+        reason from its standard error.
 
     Raises:
         VtgError: it cannot be started.
     """
-    with Pipe(command, patience) as pipe:
+    with Pipe(command, stall_seconds) as pipe:
         if on_line is not None:
-            while line := pipe.output.readline(MAX_LINE):
+            while line := pipe.output.readline(MAX_LINE_BYTES):
                 text = line.decode("utf-8", "replace").strip()
-                pipe.note_report(text)
+                pipe.record_progress(text)
                 on_line(text)
-            return pipe.finish(), b"", pipe.complaints()
-        output = pipe.output.read(MAX_OUTPUT)
+            return pipe.finish(), b"", pipe.error_output()
+        output = pipe.output.read(MAX_OUTPUT_BYTES)
         if pipe.output.read(1):
-            pipe.stop(f"cannot be read: ffmpeg finds more than {MAX_OUTPUT >> 20} MiB to tell of it; it is damaged")
-        return pipe.finish(), output, pipe.complaints(whole=True)
+            pipe.stop(f"is damaged: ffmpeg wrote more than {MAX_OUTPUT_BYTES >> 20} MiB about it; copy it again")
+        return pipe.finish(), output, pipe.error_output(whole=True)
 
 
 def feed(command: Sequence[str], chunks: Iterable[bytes]) -> tuple[int, str]:
-    """Runs a command to its end that reads what it is given on its standard input.
+    """Run a command to its end, writing to its standard input.
 
     Args:
         command: the whole command line.
-        chunks: what it gets; the rest is not asked for once it has stopped to read.
+        chunks: the input; iteration stops when the command stops reading.
 
     Returns:
         Exit status and the last lines of standard error.
@@ -184,20 +184,20 @@ def feed(command: Sequence[str], chunks: Iterable[bytes]) -> tuple[int, str]:
         for chunk in chunks:
             if not pipe.write(chunk):
                 break
-        return pipe.finish(), pipe.complaints()
+        return pipe.finish(), pipe.error_output()
 
 
 class Pipe:
-    """A running command whose standard output is read bit by bit; leaving the `with` block ends it in any case.
+    """A running command whose standard output is read incrementally; leaving the `with` block ends the command.
 
-    While somebody waits for it, it has to make progress: to read, to give output, or to write the file that is the last
-    word of its command line. Time in which nobody waits does not count.
+    While the caller waits for it, the command has to make progress: read, write output, or write the file that is the
+    last word of its command line. Time in which the caller does not wait is not counted.
 
     Args:
         command: the whole command line.
-        patience: seconds without progress after which it is stopped; None: 20, or 60 where the system does not tell
-            what it reads.
-        is_fed: it gets its standard input by `write`; nothing is to be read from it.
+        stall_seconds: seconds without progress after which it is stopped; None: 20, or 60 where the system does not
+            count what it reads.
+        is_fed: its standard input is written with `write`; its output is not read.
 
     Attributes:
         output: its standard output.
@@ -206,51 +206,51 @@ class Pipe:
         VtgError: it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], patience: float | None = None, is_fed: bool = False) -> None:
-        self._process = children.start(command, is_fed)
+    def __init__(self, command: Sequence[str], stall_seconds: float | None = None, is_fed: bool = False) -> None:
+        self._process = child_processes.start(command, is_fed)
         assert self._process.stdout is not None and self._process.stderr is not None
-        self._patience = patience
-        # Progress reports go on coming from an ffmpeg that is stuck: what they say counts, not that they come.
+        self._stall_seconds = stall_seconds
+        # An ffmpeg that is stuck goes on sending progress reports: their values count, not their arrival.
         self._reports = "-progress" in command
-        self._reached: dict[str, str] = {}
+        self._progress_values: dict[str, str] = {}
         self._out = Path(command[-1])
         self._received = 0
-        self._most_read = 0
-        self._is_waited_for = False
+        self._bytes_read = 0
+        self._is_waiting = False
         self._ended = threading.Event()
-        self._why_stopped: str | None = None
-        self.output = io.BufferedReader(_Waiting(self, self._process.stdout), 1 << 16)
+        self._stop_reason: str | None = None
+        self.output = io.BufferedReader(_MonitoredOutput(self, self._process.stdout), 1 << 16)
         self._header: list[str] = []
-        self._header_room = MAX_HEADER
-        self._complaints: deque[str] = deque(maxlen=KEPT_COMPLAINTS)
-        # Someone must drain standard error all the time, or a chatty ffmpeg blocks on a full pipe.
-        self._listener = threading.Thread(target=self._listen, name="ffmpeg-stderr", daemon=True)
-        self._watchdog = threading.Thread(target=self._watch, name="ffmpeg-progress", daemon=True)
-        self._listener.start()
+        self._header_left = MAX_HEADER_CHARACTERS
+        self._stderr_lines: deque[str] = deque(maxlen=MAX_STDERR_LINES)
+        # Standard error is read all the time: ffmpeg would block on a full pipe.
+        self._stderr_reader = threading.Thread(target=self._read_stderr, name="ffmpeg-stderr", daemon=True)
+        self._watchdog = threading.Thread(target=self._stop_when_stalled, name="ffmpeg-progress", daemon=True)
+        self._stderr_reader.start()
         self._watchdog.start()
 
     def __enter__(self) -> Pipe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        children.kill(self._process)
+        child_processes.kill(self._process)
         self.finish()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
 
-    def note_report(self, line: str) -> None:
-        """Learns from a line of ffmpeg's progress reports how far it is."""
+    def record_progress(self, line: str) -> None:
+        """Record a line of ffmpeg's progress reports."""
         key, _, value = line.partition("=")
-        if key in REACHED:
-            self._reached[key] = value
+        if key in PROGRESS_KEYS:
+            self._progress_values[key] = value
 
     def write(self, chunk: bytes) -> bool:
-        """Gives the command input; False if it does not read any more."""
+        """Write to the command's standard input; returns False if it no longer reads."""
         assert self._process.stdin is not None
         rest = memoryview(chunk)
         try:
-            with self._waiting():
+            with self._count_as_waiting():
                 while rest:
                     written = self._process.stdin.write(rest)
                     self._received += written
@@ -260,80 +260,82 @@ class Pipe:
         return True
 
     def finish(self) -> int:
-        """Waits for the end after the output was read; gives the exit status."""
+        """Wait for the end of the command, after its output was read; return the exit status."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        with self._waiting():
+        with self._count_as_waiting():
             status = self._process.wait()
         self._ended.set()
         self._watchdog.join()
-        self._listener.join()
-        return 1 if self._why_stopped and not status else status
+        self._stderr_reader.join()
+        return 1 if self._stop_reason and not status else status
 
-    def stop(self, why: str) -> None:
-        """Ends the command, which then counts as failed.
+    def stop(self, reason: str) -> None:
+        """Kill the command, which then counts as failed.
 
         Args:
-            why: in words that follow "path: ".
+            reason: for the user; follows "path: ".
         """
-        self._why_stopped = why
-        children.kill(self._process)
+        self._stop_reason = reason
+        child_processes.kill(self._process)
 
-    def complaints(self, whole: bool = False) -> str:
-        """What the command wrote on its standard error: the last lines; or its beginning, too, up to 1 MiB."""
-        said = "".join([*(self._header if whole else ()), *self._complaints])
-        return said if self._why_stopped is None else f"{said}\n{STOPPED}{self._why_stopped}\n"
+    def error_output(self, whole: bool = False) -> str:
+        """The last lines of the command's standard error; with `whole` also its beginning, up to 1 MiB."""
+        stderr = "".join([*(self._header if whole else ()), *self._stderr_lines])
+        return stderr if self._stop_reason is None else f"{stderr}\n{STOP_PREFIX}{self._stop_reason}\n"
 
     @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
-        self._is_waited_for = True
+    def _count_as_waiting(self) -> Iterator[None]:
+        self._is_waiting = True
         try:
             yield
         finally:
-            self._is_waited_for = False
+            self._is_waiting = False
 
-    def _listen(self) -> None:
+    def _read_stderr(self) -> None:
         lines = io.BufferedReader(cast(io.FileIO, self._process.stderr))
-        while line := lines.readline(MAX_LINE):
-            if len(self._complaints) == KEPT_COMPLAINTS and self._header_room > 0:
-                self._header.append(self._complaints[0])
-                self._header_room -= len(self._complaints[0])
-            self._complaints.append(line.decode("utf-8", "replace"))
+        while line := lines.readline(MAX_LINE_BYTES):
+            if len(self._stderr_lines) == MAX_STDERR_LINES and self._header_left > 0:
+                self._header.append(self._stderr_lines[0])
+                self._header_left -= len(self._stderr_lines[0])
+            self._stderr_lines.append(line.decode("utf-8", "replace"))
 
-    def _watch(self) -> None:
-        """Stops the command when it makes no progress."""
+    def _stop_when_stalled(self) -> None:
+        """Stop the command when it makes no progress."""
         before, since = None, time.monotonic()
-        while not self._ended.wait(LOOK_SECONDS):
-            reached = self._progress() if self._is_waited_for else None
+        while not self._ended.wait(POLL_SECONDS):
+            reached = self._progress() if self._is_waiting else None
             if reached is None or reached != before:
                 before, since = reached, time.monotonic()
                 continue
-            patience = self._patience or (BLIND_PROGRESS_SECONDS if reached[0] is None else PROGRESS_SECONDS)
-            if time.monotonic() - since > patience:
+            stall_seconds = self._stall_seconds or (
+                STALL_SECONDS_WITHOUT_IO_COUNTS if reached[0] is None else STALL_SECONDS
+            )
+            if time.monotonic() - since > stall_seconds:
                 self.stop(
-                    f"ffmpeg made no progress for {patience:.0f} s and was stopped: "
-                    "the file is damaged, or a disk does not respond"
+                    f"ffmpeg made no progress for {stall_seconds:.0f} s and was stopped: "
+                    "the file is damaged, or a disk does not respond; try again"
                 )
                 return
 
     def _progress(self) -> tuple[object, ...]:
-        """Grows or changes while the command gets on."""
+        """A value that changes while the command makes progress."""
         try:
             written = self._out.stat()
             out = (written.st_size, written.st_mtime_ns)
         except (OSError, ValueError):  # "pipe:1"; or not yet there
             out = None
-        given = tuple(self._reached.values()) if self._reports else self._received
-        read = children.bytes_read(self._process)
-        # By whole buffers of ffmpeg: a script that waits in a loop starts programs that read a little, too.
-        if read is not None and read >= self._most_read + READ_BUFFER:
-            self._most_read = read
-        return None if read is None else self._most_read, given, out
+        given = tuple(self._progress_values.values()) if self._reports else self._received
+        read = child_processes.bytes_read(self._process)
+        # Counted in whole buffers of ffmpeg, because a wrapper script that loops also reads a little.
+        if read is not None and read >= self._bytes_read + READ_BUFFER_BYTES:
+            self._bytes_read = read
+        return None if read is None else self._bytes_read, given, out
 
 
-class _Waiting(io.RawIOBase):
-    """The standard output of a command; somebody waits for it while it is read."""
+class _MonitoredOutput(io.RawIOBase):
+    """The standard output of a command; a read counts as waiting for progress."""
 
     def __init__(self, pipe: Pipe, output: IO[bytes]) -> None:
         assert isinstance(output, io.FileIO)
@@ -343,7 +345,7 @@ class _Waiting(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        with self._pipe._waiting():
+        with self._pipe._count_as_waiting():
             count = self._raw.readinto(buffer)
         self._pipe._received += count
         return count

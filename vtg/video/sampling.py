@@ -1,4 +1,4 @@
-"""Picks frames on a regular grid of times: which frame stands for which sample, and the fastest exact way to it."""
+"""Sample frames of a video on a regular time grid, and decode single thumbnails."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vtg.video.containers import absolute, input_options
 from vtg.video.decoders import decoders_of
 from vtg.video.filters import filter_chain
 from vtg.video.limits import child_threads
-from vtg.video.probing import PictureTrack, VideoInfo, survey
+from vtg.video.probing import VideoInfo, VideoTrack, survey
 from vtg.video.process import Pipe, explain, ffmpeg_binary
 from vtg.video.samples import DecodingError
 from vtg.video.seeking import jump_before
 
 __all__ = ["Chunk", "sample_frames", "thumbnail"]
 
-CHUNK_FRAMES = 32  # frames yielded at a time
-LARGEST_DENOMINATOR = 1001000  # a rate is read as the fraction that ffmpeg reads it as: 29.97002997 is 30000/1001
-THUMBNAIL_INTERVAL = Fraction(1, 1000)  # seconds
-TOLERATED_SHORTFALL = Fraction(1)  # seconds without pictures at the end that are filled with the last one
+FRAMES_PER_CHUNK = 32
+MAX_DENOMINATOR = 1001000  # a rate becomes the same fraction as in ffmpeg: 29.97002997 is 30000/1001
+THUMBNAIL_INTERVAL_SECONDS = Fraction(1, 1000)
+TOLERATED_SHORTFALL_SECONDS = Fraction(1)  # without frames at the end, filled with the last frame
 
 Chunk = tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]
 
@@ -39,15 +39,15 @@ def sample_frames(
     start: float = 0.0,
     end: float | None = None,
     *,
-    track: PictureTrack | None = None,
+    track: VideoTrack | None = None,
     threads: int | None = None,
 ) -> Iterator[Chunk]:
-    """Decodes one frame for each interval of 1/fps seconds, small and square.
+    """Decode one small, square frame for each interval of 1/fps seconds.
 
-    Time 0 is the first picture. Sample i stands for [i/fps, (i+1)/fps) and is the last frame shown strictly before the
-    middle of it, (i+½)/fps, or the first frame if none is: what ffmpeg's `fps` filter picks after
-    `setpts=PTS-STARTPTS`. There are max(1, round(duration·fps)) samples. The short side is resized to `size`
-    (bicubic, antialiased) and the middle is cropped out.
+    Time 0 is the first frame. Sample i represents [i/fps, (i+1)/fps) and is the last frame shown strictly before the
+    middle of that interval, (i+½)/fps, or the first frame if there is none: the frame that ffmpeg's `fps` filter picks
+    after `setpts=PTS-STARTPTS`. There are max(1, round(duration·fps)) samples. The short side is resized to `size`
+    (bicubic, antialiased) and the centre is cropped.
 
     Args:
         path: the file.
@@ -56,23 +56,23 @@ def sample_frames(
         start: only samples whose whole interval lies at or after this time, seconds; the grid itself does not move.
         end: only samples whose whole interval lies at or before this time; None, or a time at or after the end of the
             video: up to the last sample, whose interval may reach beyond the video.
-        track: what `survey` has found out about the file, where somebody asked before.
-        threads: that decode; None: one a core, at most 4. Fewer are better where several videos are sampled at a time;
-            the frames do not depend on it.
+        track: from `survey`, if the file has been probed already.
+        threads: of the decoder; None: one per core, at most 4. Fewer are better where several videos are sampled at a
+            time; the frames do not depend on it.
 
     Returns:
         An iterator over chunks of at most 32 samples: times [N] float64, seconds, i/fps; frames [N, size, size, 3]
         uint8 RGB, C-contiguous. Memory does not grow with the length of the video. It may be closed early, and may
-        run in any one thread; decoding does not hold the interpreter lock.
+        run in any single thread; decoding releases the interpreter lock.
 
     Raises:
         VtgError: `fps` or `size` is not positive, or `start` is not before `end`.
-        VideoError: at once if the file is not a whole, readable video; while iterating if its pictures stop early.
+        VideoError: at the call if the file is not a complete, readable video; while iterating if its frames end early.
     """
     if not (fps > 0 and math.isfinite(fps)):
-        raise VtgError(f"{fps} frames a second cannot be sampled: give a number above 0")
+        raise VtgError(f"cannot sample {fps} frames a second: give a number above 0")
     if size < 1:
-        raise VtgError(f"frames of {size} pixels cannot be made: give a size of 1 or more")
+        raise VtgError(f"cannot make frames of {size} pixels: give a size of 1 or more")
     if not (start >= 0 and (end is None or end > start)):
         raise VtgError(f"nothing lies between {start} s and {end} s: give a start of 0 or more and an end after it")
     track = track or survey(path)
@@ -82,11 +82,11 @@ def sample_frames(
 
 
 def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArray[np.uint8]:
-    """The whole picture shown at a time, small; seeks, so it is as fast late in a long video as early.
+    """Decode the whole frame shown at a time at a small size; seeks, so its speed does not depend on the time.
 
     Args:
         path: the file.
-        time: seconds from the first picture, to the millisecond; the end of the video gives the last picture.
+        time: seconds from the first frame, to the millisecond; the end of the video gives the last frame.
         size: the longer side, pixels.
 
     Returns:
@@ -97,7 +97,7 @@ def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArr
         VideoError: the file cannot be read.
     """
     if size < 1:
-        raise VtgError(f"pictures of {size} pixels cannot be made: give a size of 1 or more")
+        raise VtgError(f"cannot make a thumbnail of {size} pixels: give a size of 1 or more")
     track = survey(path)
     info = track.info
     if not 0 <= time <= info.duration:
@@ -105,14 +105,16 @@ def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArr
     longest = max(info.width, info.height)
     width, height = (max(1, round(side * size / longest)) for side in (info.width, info.height))
     moment = _exact(time)
-    # A sample of a millisecond: its middle lies just behind the time asked for.
-    index = math.floor(moment / THUMBNAIL_INTERVAL)
+    # A sample of one millisecond: its middle lies just after the requested time.
+    index = math.floor(moment / THUMBNAIL_INTERVAL_SECONDS)
     for decoder in decoders_of(track):
         with contextlib.suppress(DecodingError):
-            return next(decoder.decode(track, 1 / THUMBNAIL_INTERVAL, index, index + 1, width, height, chunk=1))[0]
-    # One sample whose middle lies there, however long the pictures before it stand. The last picture is held for ever,
-    # because at the very end there is none.
-    rate = 1 / (2 * moment + THUMBNAIL_INTERVAL)
+            return next(
+                decoder.decode(track, 1 / THUMBNAIL_INTERVAL_SECONDS, index, index + 1, width, height, chunk=1)
+            )[0]
+    # One sample whose middle lies there, however long the frames before it are shown. The last frame is repeated,
+    # because there is none at the very end.
+    rate = 1 / (2 * moment + THUMBNAIL_INTERVAL_SECONDS)
     shaping = filter_chain(resize_to_rgb(track.colours, width, height))
     jump = jump_before(track, moment)
     with contextlib.closing(
@@ -123,7 +125,7 @@ def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArr
 
 def as_rate(fps: float) -> Fraction:
     """Samples a second as the fraction that ffmpeg would read."""
-    return Fraction(fps).limit_denominator(LARGEST_DENOMINATOR) or Fraction(1, LARGEST_DENOMINATOR)
+    return Fraction(fps).limit_denominator(MAX_DENOMINATOR) or Fraction(1, MAX_DENOMINATOR)
 
 
 def sample_range(duration: Fraction, rate: Fraction, start: float, end: float | None) -> tuple[int, int]:
@@ -136,19 +138,19 @@ def sample_range(duration: Fraction, rate: Fraction, start: float, end: float | 
 
 
 def _exact(seconds: float) -> Fraction:
-    # 0.1 means a tenth, not the nearest binary number, which may lie just beyond a sample's edge.
+    # 0.1 means one tenth, not the nearest binary number, which may lie just beyond the edge of a sample.
     return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def fitted_size(info: VideoInfo, size: int) -> tuple[int, int]:
-    """Width and height in pixels with the short side at `size` and the shape kept."""
+    """Width and height in pixels with the short side at `size`, keeping the aspect ratio."""
     short, long = sorted((info.width, info.height))
     fitted_long = max(size, size * long // short)
     return (fitted_long, size) if info.width >= info.height else (size, fitted_long)
 
 
 def _decode(
-    track: PictureTrack, rate: Fraction, size: int, first: int, stop: int, threads: int | None
+    track: VideoTrack, rate: Fraction, size: int, first: int, stop: int, threads: int | None
 ) -> Iterator[Chunk]:
     """Chunks of the samples first…stop-1."""
     done = first
@@ -158,14 +160,14 @@ def _decode(
     filters = f"{shaping},crop={size}:{size}:{left}:{top}"
     for decoder in decoders_of(track) if first < stop else ():
         try:
-            for whole in decoder.decode(track, rate, done, stop, width, height, CHUNK_FRAMES, threads):
+            for whole in decoder.decode(track, rate, done, stop, width, height, FRAMES_PER_CHUNK, threads):
                 frames = np.ascontiguousarray(whole[:, top : top + size, left : left + size])
                 yield _times(done, len(frames), rate), frames
                 done += len(frames)
             return
         except DecodingError:
-            pass  # what is left is the next one's, at last ffmpeg's, which tells a damaged picture from a lost one
-    # Of a video shorter than half an interval ffmpeg would give nothing.
+            pass  # the next decoder continues; ffmpeg, the last, distinguishes damaged frames from missing ones
+    # For a video shorter than half an interval ffmpeg would return no frame.
     hold = track.duration * rate < Fraction(1, 2)
     for frames in _decode_with_ffmpeg(track, rate, done, stop, filters, (size, size), hold):
         yield _times(done, len(frames), rate), frames
@@ -177,7 +179,7 @@ def _times(first: int, count: int, rate: Fraction) -> npt.NDArray[np.float64]:
 
 
 def _decode_with_ffmpeg(
-    track: PictureTrack,
+    track: VideoTrack,
     rate: Fraction,
     first: int,
     stop: int,
@@ -186,26 +188,26 @@ def _decode_with_ffmpeg(
     hold: bool = False,
     jump: list[str] | None = None,
 ) -> Generator[npt.NDArray[np.uint8], None, None]:
-    """One ffmpeg that decodes from the keyframe before the first sample on and hands over only what is sampled."""
+    """Run ffmpeg from the keyframe before the first sample and yield only the sampled frames."""
     if first >= stop:
         return
     if jump is None:
         jump = jump_before(track, (first + Fraction(1, 2)) / rate) if first else []
-    # After a jump the first picture is no longer the first of the file, so its time has to be told.
+    # After a seek the first decoded frame is not the first of the file, so its time has to be given.
     origin, clock = (str(track.first), ["-copyts"]) if jump else ("STARTPTS", [])
-    # The fps filter rounds the time it is told to start at, which would move the grid: it gets one that needs no
-    # rounding, and the samples from there to the first are dropped.
+    # The fps filter rounds its start time, which would move the grid: it gets one that needs no rounding, and the
+    # samples before the first are dropped.
     step = math.lcm(rate.denominator, track.clock.numerator)
     begin = math.floor(first / rate / step) * step
     choosing = [
         f"setpts=PTS-{origin}",
-        # Once more in any case: older versions forget for how long the last picture is shown.
+        # At least one copy, because older versions lose the duration of the last frame.
         f"tpad=stop_mode=clone:stop={-1 if hold else 1}",
         f"fps=fps={rate.numerator}/{rate.denominator}:round=near:start_time={begin}",
         f"trim=start_frame={first - begin * rate}",
         "setpts=N",
     ]
-    # Whatever is fewer is scaled: the samples, or the pictures that stand for several of them.
+    # Scale whichever are fewer: the samples, or the frames of which each gives several samples.
     filters = ",".join([shaping, *choosing] if rate > track.info.fps else [*choosing, shaping])
     threads = child_threads(track.coded_width, track.coded_height, track.pixel_bits)
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", *clock, *jump, "-reinit_filter", "0"]
@@ -215,7 +217,7 @@ def _decode_with_ffmpeg(
         wanted = stop - first
         last: npt.NDArray[np.uint8] | None = None
         while wanted:
-            frames = np.empty((min(CHUNK_FRAMES, wanted), *shape, 3), np.uint8)
+            frames = np.empty((min(FRAMES_PER_CHUNK, wanted), *shape, 3), np.uint8)
             read = pipe.output.readinto(frames.data.cast("B")) // frames[0].nbytes
             if read:
                 last = frames[read - 1].copy()
@@ -225,16 +227,16 @@ def _decode_with_ffmpeg(
                 break
         if wanted:
             pipe.finish()
-            if last is None or wanted > max(Fraction(1), TOLERATED_SHORTFALL * rate):
-                raise _stopped_early(track, stop - wanted, rate, pipe.complaints())
+            if last is None or wanted > max(Fraction(1), TOLERATED_SHORTFALL_SECONDS * rate):
+                raise _truncated_error(track, stop - wanted, rate, pipe.error_output())
             for _ in range(wanted):
                 yield last[None].copy()
 
 
-def _stopped_early(track: PictureTrack, done: int, rate: Fraction, complaints: str) -> VideoError:
+def _truncated_error(track: VideoTrack, done: int, rate: Fraction, error_output: str) -> VideoError:
     reached = f"{float(done / rate):.1f} s"
     if done == 0:
-        return VideoError(track.info.path, explain(complaints))
+        return VideoError(track.info.path, explain(error_output))
     return VideoError(
         track.info.path,
         f"is damaged: of its {float(track.duration):.1f} s only {reached} can be decoded; copy or download it again",

@@ -1,4 +1,4 @@
-"""Where the ffmpeg binary must jump to in a file so that decoding from there gives the picture shown at a time."""
+"""Find seek positions for the ffmpeg binary from which decoding gives the frame shown at a time."""
 
 from __future__ import annotations
 
@@ -9,74 +9,74 @@ from fractions import Fraction
 
 from vtg.video.containers import absolute, input_options
 from vtg.video.packets import Packet
-from vtg.video.probing import PictureTrack, list_pictures
+from vtg.video.probing import VideoTrack, list_all_packets
 from vtg.video.process import ffmpeg_binary, run
 
-__all__ = ["RUN_ON", "file_time", "jump_before", "list_packets", "packets_about", "times_shown"]
+__all__ = ["EXTRA_SECONDS", "jump_before", "list_packets", "packets_between", "presentation_times", "time_in_file"]
 
-# How far before the time to jump, seconds; the first that works is taken. Not 0, because some demuxers find keyframes
-# by decoding time, which runs ahead of the time shown; and far, because others land anywhere between keyframes.
-RUN_UPS = (1.0, 12.0, 120.0)
+# How far before the time to seek; the first that works is used. Not 0, because some demuxers find keyframes by decoding
+# time, which is ahead of presentation time; and up to minutes, because others seek to a place between keyframes.
+SEEK_MARGINS_SECONDS = (1.0, 12.0, 120.0)
 
-RUN_ON = 1.0  # seconds of packets read beyond the times wanted, because they come in decoding order
+EXTRA_SECONDS = 1.0  # of packets read beyond the wanted times, because they come in decoding order
 
 _PACKET_FLAGS = re.compile(r"F=0x(?P<flags>[0-9A-F]+)")
-UNDATED = -(1 << 63)  # how FFmpeg's listing of packets writes a time that is not known
-KEY, DISCARD = 1, 4  # packet flags in it; a packet without the field is a plain key packet
+UNKNOWN_TIME = -(1 << 63)  # an unknown time in the output of the framecrc muxer
+KEY, DISCARD = 1, 4  # packet flags in that output; a packet without the field is an ordinary keyframe
 
 
-def jump_before(track: PictureTrack, time: Fraction) -> list[str]:
-    """Options for ffmpeg that start decoding at a keyframe shown before a time.
+def jump_before(track: VideoTrack, time: Fraction) -> list[str]:
+    """Input options of ffmpeg that start decoding at a keyframe before a time.
 
     Args:
         track: the video.
-        time: seconds from the first picture.
+        time: seconds from the first frame.
 
     Returns:
-        Input options; none if everything before must be decoded.
+        The options; empty if decoding must start at the beginning.
     """
     if not track.seekable:
         return []
-    for run_up in RUN_UPS:
-        at = file_time(track, time - Fraction(run_up))
+    for margin in SEEK_MARGINS_SECONDS:
+        at = time_in_file(track, time - Fraction(margin))
         if at <= 0:
             break
-        # A short run: what follows the first keyframe does not matter.
-        keyframes = times_shown(track, list_packets(track.info.path, at, run_up), key=True)
+        # Only the first keyframe matters.
+        keyframes = presentation_times(track, list_packets(track.info.path, at, margin), key=True)
         if keyframes and keyframes[0] < time:
             return ["-noaccurate_seek", "-ss", f"{at:.6f}"]
     return []
 
 
-def file_time(track: PictureTrack, time: float | Fraction) -> float:
-    """Seconds from the first picture as seconds from the start of the file, which may lie earlier; not below 0."""
+def time_in_file(track: VideoTrack, time: float | Fraction) -> float:
+    """Convert seconds from the first frame to seconds from the start of the file, which may be earlier; at least 0."""
     return max(0.0, float(track.first * track.clock + Fraction(time)) - track.file_start)
 
 
-def times_shown(track: PictureTrack, packets: Sequence[Packet], key: bool = False) -> list[Fraction]:
-    """When the pictures, or only the keyframes, among packets are shown: seconds from the first picture, ascending."""
+def presentation_times(track: VideoTrack, packets: Sequence[Packet], key: bool = False) -> list[Fraction]:
+    """Presentation times of packets, or only of keyframes, in seconds from the first frame, ascending."""
     ticks = sorted(packet.pts for packet in packets if packet.shown and packet.key >= key and packet.pts is not None)
     return [(tick - track.first) * track.clock for tick in ticks if tick >= track.first]
 
 
-def packets_about(track: PictureTrack, start: float, end: float) -> Sequence[Packet]:
-    """The coded pictures that are shown between two times and about them, in seconds from the first picture."""
+def packets_between(track: VideoTrack, start: float, end: float) -> Sequence[Packet]:
+    """The coded frames shown between two times (seconds from the first frame), and some around them."""
     if track.packets is not None:
         return track.packets
     if not track.seekable:
-        return list_pictures(track)
-    return list_packets(track.info.path, file_time(track, start - RUN_ON), end - start + 3 * RUN_ON)
+        return list_all_packets(track)
+    return list_packets(track.info.path, time_in_file(track, start - EXTRA_SECONDS), end - start + 3 * EXTRA_SECONDS)
 
 
 def list_packets(path: str | os.PathLike[str], since: float, seconds: float) -> list[Packet]:
-    """The coded pictures, in decoding order, that the ffmpeg binary reads after a jump.
+    """The coded frames, in decoding order, that the ffmpeg binary reads after a seek.
 
-    It is asked itself, as each release of FFmpeg lands where it thinks best, and what it writes must begin there.
+    The binary itself is run, because releases of FFmpeg differ in the position to which they seek.
 
     Args:
         path: the file.
-        since: where to jump to, seconds from the start of the file's own clock.
-        seconds: how far to read from there.
+        since: seek time, seconds from the start of the file.
+        seconds: duration to read from there.
     """
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-v", "error", "-copyts", *input_options()]
     command += ["-ss", f"{since:.6f}", "-t", f"{seconds:.6f}", "-i", absolute(path)]
@@ -87,5 +87,7 @@ def list_packets(path: str | os.PathLike[str], since: float, seconds: float) -> 
             _, _, pts, duration = (int(field) for field in line.split(",")[:4])
             flag_field = _PACKET_FLAGS.search(line)
             flags = int(flag_field["flags"], 16) if flag_field else KEY
-            packets.append(Packet(None if pts == UNDATED else pts, duration, bool(flags & KEY), not flags & DISCARD))
+            packets.append(
+                Packet(None if pts == UNKNOWN_TIME else pts, duration, bool(flags & KEY), not flags & DISCARD)
+            )
     return packets

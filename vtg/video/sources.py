@@ -1,4 +1,4 @@
-"""Find the video files below folders: by their names, and where a name is shared with other kinds, by a first look."""
+"""Find the video files in folders, by suffix and, for ambiguous suffixes, by their first bytes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = [
     "list_videos",
 ]
 
-# Endings that files of other kinds have as well: text of programmers (TypeScript, go.mod, Squirrel, Qt's translations,
-# motion capture …) and music modules. Such a file is a video only if its first bytes may be those of one.
-SHARED_SUFFIXES = frozenset(
+# Suffixes that other kinds of files have as well: source code (TypeScript, go.mod, Squirrel, Qt's translations, motion
+# capture …) and music modules. Such a file counts as a video only if its first bytes may be those of one.
+AMBIGUOUS_SUFFIXES = frozenset(
     {".asf", ".drc", ".dv", ".m2t", ".mod", ".mpe", ".mpv", ".mts", ".nsv", ".nut", ".ogm", ".ogx"}
     | {".qt", ".rm", ".rv", ".tod", ".tp", ".trp", ".ts", ".ty", ".vob", ".vro", ".wm"}
 )
-VIDEO_SUFFIXES = SHARED_SUFFIXES | frozenset(
+VIDEO_SUFFIXES = AMBIGUOUS_SUFFIXES | frozenset(
     {".264", ".265", ".360", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".avi", ".bik", ".dav", ".divx", ".dvr-ms"}
     | {".evo", ".f4v", ".flc", ".fli", ".flv", ".gxf", ".h264", ".h265", ".hdmov", ".hevc", ".insv", ".ismv", ".ivf"}
     | {".lxf", ".m1v", ".m2p", ".m2ts", ".m2v", ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mk3d", ".mkv", ".mov", ".mp2v"}
@@ -32,7 +32,7 @@ VIDEO_SUFFIXES = SHARED_SUFFIXES | frozenset(
     | {".vvc", ".webm", ".wmv", ".wtv", ".xvid", ".y4m"}
 )
 
-HEAD_BYTES = 8192  # that a first look reads
+HEAD_BYTES = 8192  # read to classify a file
 PROGRAM_STREAM = b"\x00\x00\x01\xba"  # begins each pack of an MPEG program stream, as camcorders write to .mod
 SYNC_BYTE, SYNC_STEPS, SYNC_PACKETS = b"\x47", (188, 192, 204), 5  # of an MPEG transport stream
 
@@ -43,12 +43,12 @@ def find_videos(
     """Find the video files that paths name.
 
     Args:
-        paths: files, taken whatever their name ends in, and folders, searched as `list_videos` does.
-        within: folders without links; what is really outside of them is passed over, wherever links lead. None: links
-            are followed everywhere.
+        paths: files, with any suffix, and folders, searched as by `list_videos`.
+        within: resolved folders; files outside of them are skipped, also where links lead to them. Empty: links are
+            followed everywhere.
 
     Returns:
-        The absolute paths without links, each file once; and what cannot be had, with the reason.
+        The resolved absolute paths, each file once; and the paths that cannot be used, with the reason.
     """
     found: dict[Path, None] = {}
     missing: dict[str, str] = {}
@@ -64,19 +64,19 @@ def find_videos(
                 missing[str(path)] = reason
             else:
                 found[path.resolve()] = None
-        except (OSError, RuntimeError, ValueError) as error:  # a circle of links, a name that is too long, a zero byte
+        except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name that is too long, a NUL byte
             missing[str(path)] = f"cannot be opened: {_reason(error)}"
     return list(found), missing
 
 
 def list_videos(folder: str | os.PathLike[str]) -> tuple[list[Path], dict[str, str]]:
-    """Find the video files below a folder, under the names that they have there.
+    """Find the video files below a folder, by their paths there (links are not resolved).
 
-    Links to folders are followed, after everything that is really there, and no folder is walked twice. Names that
-    begin with a dot are passed over, as are pipes, sockets and devices.
+    Links to folders are followed, after everything else, and no folder is walked twice. Names that start with a dot are
+    skipped, as are pipes, sockets and devices.
 
     Args:
-        folder: where to look; its own name may be anything.
+        folder: to search; its own name may start with a dot.
 
     Returns:
         The absolute paths, sorted within each folder; and the folders and links that cannot be read, with the reason.
@@ -86,11 +86,11 @@ def list_videos(folder: str | os.PathLike[str]) -> tuple[list[Path], dict[str, s
 
 
 def below(files: Iterable[str], places: Sequence[Path]) -> list[str]:
-    """Those of some files that are among some places or below them: really, or by a link in a folder.
+    """Select the files that are among some places or below them, directly or by a link in a folder.
 
     Args:
-        files: absolute paths without links; they need not be there.
-        places: files and folders, absolute and without links.
+        files: resolved absolute paths; they need not exist.
+        places: resolved absolute paths of files and folders.
     """
 
     def is_below(file: str, places: Sequence[Path]) -> bool:
@@ -104,16 +104,16 @@ def below(files: Iterable[str], places: Sequence[Path]) -> list[str]:
 
 
 class _Walk:
-    """A walk through folders that remembers where it has been.
+    """A walk through folders that visits each of them once.
 
     Attributes:
-        found: video files so far: the path as it is named, and the same without links.
+        found: video files so far: the path as named, and the resolved path.
         unreadable: folders and links that cannot be read, with the reason.
         links: links to folders that have not been followed yet.
-        targets: what links lead to, without links.
+        targets: resolved targets of links.
 
     Args:
-        within: folders, without links, outside of which no link is followed; none for everywhere.
+        within: resolved folders outside of which no link is followed; empty for everywhere.
     """
 
     def __init__(self, within: Sequence[Path] = ()) -> None:
@@ -122,15 +122,15 @@ class _Walk:
         self.unreadable: dict[str, str] = {}
         self.links: deque[Path] = deque()
         self.targets: list[Path] = []
-        self._been: set[tuple[int, int]] = set()
+        self._visited: set[tuple[int, int]] = set()
 
     def enter(self, named: Path, real: Path) -> list[tuple[Path, Path]]:
-        """Take the video files of a folder, and give the folders that are really in it, sorted."""
+        """Collect the video files of a folder; return its subfolders that are not links, sorted."""
         try:
             status = real.stat()
-            if (status.st_dev, status.st_ino) in self._been:
+            if (status.st_dev, status.st_ino) in self._visited:
                 return []
-            self._been.add((status.st_dev, status.st_ino))
+            self._visited.add((status.st_dev, status.st_ino))
             with os.scandir(real) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
@@ -145,7 +145,7 @@ class _Walk:
                 if _is_link(entry) and not lies_within(Path(entry.path), self._within):
                     continue
                 if not _is_folder(entry):
-                    self._take(path, entry)
+                    self._collect(path, entry)
                 elif _is_link(entry):
                     self.links.append(path)
                 else:
@@ -156,11 +156,11 @@ class _Walk:
                 self.unreadable[str(path)] = f"cannot be read: {_reason(error)}"
         return inner
 
-    def _take(self, named: Path, entry: os.DirEntry[str]) -> None:
+    def _collect(self, named: Path, entry: os.DirEntry[str]) -> None:
         suffix = named.suffix.lower()
         if suffix not in VIDEO_SUFFIXES or not stat.S_ISREG(entry.stat().st_mode):
             return
-        if suffix in SHARED_SUFFIXES and not _may_be_video(named):
+        if suffix in AMBIGUOUS_SUFFIXES and not _may_be_video(named):
             return
         real = Path(entry.path)
         if _is_link(entry):
@@ -188,7 +188,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return False  # a link to itself leads to nothing
+            return False  # a link to itself
         raise
 
 
@@ -198,15 +198,15 @@ def _is_link(entry: os.DirEntry[str]) -> bool:
 
 
 def _may_be_video(path: Path) -> bool:
-    """Whether a file with an ending of `SHARED_SUFFIXES` may be a video; True where it cannot be looked at."""
+    """Whether a file with a suffix of `AMBIGUOUS_SUFFIXES` may be a video; True where it cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError:
-        return True  # and whoever opens it says why it cannot be read
+        return True  # opening it later reports the reason
     if _is_transport_stream(head):
         return True
-    if path.suffix.lower() == ".mod":  # of the binary files with this ending, most are music or compiled Fortran
+    if path.suffix.lower() == ".mod":  # most binary files with this suffix are music or compiled Fortran
         return PROGRAM_STREAM in head
     return not _is_text(head)
 
@@ -220,7 +220,7 @@ def _is_transport_stream(head: bytes) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether bytes are text: all containers of videos have a zero in their first bytes, and only UTF-16 has too."""
+    """Whether bytes are text: all video containers have a zero among their first bytes, and of texts only UTF-16."""
     return b"\0" not in head or head.startswith((b"\xff\xfe", b"\xfe\xff"))
 
 

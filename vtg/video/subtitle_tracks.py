@@ -1,4 +1,4 @@
-"""Subtitle tracks inside video files: which of them are text, and their packets, read with PyAV."""
+"""Read the packets of text subtitle tracks in video files with PyAV."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["TEXT_CODECS", "SubtitlePacket", "SubtitleTrack", "subtitle_tracks"]
 
-# FFmpeg's names of codecs; the others are pictures, or captions inside of the pictures' own data.
+# By FFmpeg's names; other subtitle codecs are images, or captions within the video data.
 TEXT_CODECS = frozenset({"ass", "mov_text", "srt", "ssa", "subrip", "text", "webvtt"})
-MAX_PACKETS = 100_000  # of one track; a film has 2,000
-MAX_PACKET_BYTES = 1 << 16  # of one subtitle
-MAX_BYTES = 50 << 20  # of one track
-SECONDS_TO_READ = 60.0  # for a file, and for each
-SECONDS_A_GIGABYTE = 60.0  # of it, for slow disks
+MAX_PACKETS = 100_000  # per track; a film has 2,000
+MAX_PACKET_BYTES = 1 << 16
+MAX_BYTES = 50 << 20  # per track
+READ_TIMEOUT_SECONDS = 60.0  # per file, plus
+READ_TIMEOUT_SECONDS_PER_GIGABYTE = 60.0  # for slow disks
 
 
 @dataclass(frozen=True)
 class SubtitlePacket:
-    """One subtitle: when it is shown, seconds of the file's clock, and its coded text; no end: until the next one."""
+    """One subtitle: its times in the timestamps of the file, seconds (end None: until the next one), and its data."""
 
     start: float
     end: float | None
@@ -40,7 +40,7 @@ class SubtitleTrack:
 
     Attributes:
         codec: one of `TEXT_CODECS`.
-        language: as the file says; None where it does not.
+        language: from the metadata; None where it is missing.
         packets: in the order of the file.
     """
 
@@ -50,13 +50,13 @@ class SubtitleTrack:
 
 
 def subtitle_tracks(path: str | os.PathLike[str]) -> list[SubtitleTrack]:
-    """Read the subtitle tracks of a video file that are text.
+    """Read the text subtitle tracks of a video file.
 
     Args:
         path: the file.
 
     Returns:
-        The tracks with anything in them; of a damaged file what can be read, of one that is no video none.
+        The tracks that are not empty; for a damaged file what can be read, for a file that is not a video none.
     """
     tracks: dict[int, SubtitleTrack] = {}
     errors: tuple[type[Exception], ...] = (VideoError, *reading_errors())
@@ -64,12 +64,12 @@ def subtitle_tracks(path: str | os.PathLike[str]) -> list[SubtitleTrack]:
         with open_container(path) as container:
             _read(container, tracks, _deadline(path))
     except errors:
-        pass  # what was read until then is right
+        pass  # the packets read before the error are correct
     return [track for track in tracks.values() if track.packets]
 
 
 def _read(container: InputContainer, tracks: dict[int, SubtitleTrack], deadline: float) -> None:
-    """Add the tracks of a container, with their packets as they come, by the number of their stream."""
+    """Read the tracks of a container into `tracks`, by stream index."""
     streams = []
     for stream in container.streams:
         context = stream.codec_context if stream.type == "subtitle" else None
@@ -78,7 +78,7 @@ def _read(container: InputContainer, tracks: dict[int, SubtitleTrack], deadline:
             tracks[stream.index] = SubtitleTrack(
                 context.codec.canonical_name, tag_text(stream.metadata.get("language", "")) or None
             )
-        elif hasattr(stream, "discard"):  # before PyAV 18 what is not asked for is read, and dropped by `demux`
+        elif hasattr(stream, "discard"):  # before PyAV 18 packets of other streams are read and dropped by `demux`
             stream.discard = type(stream.discard).all
     if not streams:
         return
@@ -98,4 +98,5 @@ def _read(container: InputContainer, tracks: dict[int, SubtitleTrack], deadline:
 
 
 def _deadline(path: str | os.PathLike[str]) -> float:
-    return time.monotonic() + SECONDS_TO_READ + SECONDS_A_GIGABYTE * Path(path).stat().st_size / (1 << 30)
+    gigabytes = Path(path).stat().st_size / (1 << 30)
+    return time.monotonic() + READ_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS_PER_GIGABYTE * gigabytes

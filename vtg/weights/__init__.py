@@ -1,8 +1,9 @@
-"""Read tensors from files without running anything that the files say; the bundled weights; downloads.
+"""Read tensors from files of weights without running code in them; locate the bundled weights; download files.
 
-`open_weights` reads what a file claims (names, types and shapes) and checks it against the file's size; only
-`WeightsFile.read` allocates memory. Safetensors, state dicts of `torch.save` (both formats) and TorchScript archives
-are read; a pickle is interpreted as data, so that it can call nothing.
+Input is a file (safetensors, a state dict of `torch.save` in either format, or a TorchScript archive); output are
+tensors by name. `open_weights` (`files`) reads names, types and shapes and checks them against the file's size; only
+`WeightsFile.read` allocates memory. Read `files`, then `archives` (containers), `pickles` (interpreted as data, without
+calls) and `stored` (descriptions of tensors). `memory` reports the memory size, `bundled` and `downloads` find files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The containers that PyTorch writes: zip archives (state dicts and TorchScript) and its format before version 1.6."""
+"""Read PyTorch's containers: zip archives (state dicts and TorchScript) and the format before version 1.6."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vtg.weights.stored import Storage, WeightsError
 
 __all__ = ["LegacyFile", "TorchArchive", "open_container"]
 
-MOST_DIRECTORY_BYTES = 4 << 20  # of a zip file's list of entries, about 40,000 entries
-MOST_PICKLE_BYTES = 64 << 20
+MAX_DIRECTORY_BYTES = 4 << 20  # of a zip file's directory: about 40,000 entries
+MAX_PICKLE_BYTES = 64 << 20
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")  # before each entry's data in a zip file
-ENCRYPTED = 1  # the bit of an entry's flags
+ENCRYPTED = 1  # bit of an entry's flags
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-READ_BYTES = 1 << 24  # read and checked in pieces that stay in the processor's cache
+READ_BYTES = 1 << 24  # per read, so that the checksum is computed from the cache
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Where a storage lies in the file; its checksum where there is one."""
+    """Position and size of a storage in the file, and its checksum, if any."""
 
     offset: int
     size: int
@@ -36,14 +36,14 @@ class _Piece:
 
 
 def open_container(file: BinaryIO, size: int) -> TorchArchive | LegacyFile:
-    """Recognise a file of `torch.save` or `torch.jit.save`, and read its pickle as data.
+    """Detect the format of a file of `torch.save` or `torch.jit.save`, and read its pickle as data.
 
     Args:
-        file: open for reading, unbuffered or buffered; it must stay open while tensors are read.
+        file: open for reading, unbuffered or buffered; must stay open while tensors are read.
         size: of the file, bytes.
 
     Raises:
-        WeightsError: neither, damaged, or holding anything but plain tensors.
+        WeightsError: unknown format, damaged, or containing anything but plain tensors.
     """
     start = file.read(4)
     if start.startswith(b"PK"):
@@ -55,7 +55,7 @@ def open_container(file: BinaryIO, size: int) -> TorchArchive | LegacyFile:
 
 
 class _Container:
-    """What both formats give: `content`, with stored tensors in it, and the storages that those look into."""
+    """Base class of both formats: `content` with stored tensors, and access to their storages."""
 
     content: Any
 
@@ -64,17 +64,17 @@ class _Container:
         self._size = size
 
     def _check(self, storages: Iterable[Storage]) -> None:
-        """Compare what the pickle says of storages with what the file holds, before anything is allocated."""
+        """Compare the sizes of storages declared by the pickle with the file, before allocating memory."""
         for storage in set(storages):
             piece = self._piece(storage)
             if storage.bytes > piece.size:
                 raise WeightsError(f"claims {storage.bytes} bytes for storage {storage.key[:20]!r} of {piece.size}")
 
     def read(self, storage: Storage) -> Tensor:
-        """Read a storage as a tensor [length], checked before.
+        """Read a storage as a tensor [length].
 
         Raises:
-            WeightsError: its checksum is wrong, or the file ends before it does.
+            WeightsError: its checksum is wrong, or the file is truncated.
         """
         piece = self._piece(storage)
         content = torch.empty(storage.bytes, dtype=torch.uint8)
@@ -97,7 +97,7 @@ class _Container:
 
 
 class TorchArchive(_Container):
-    """A zip archive of `torch.save` or `torch.jit.save`; its code is not looked at.
+    """A zip archive of `torch.save` or `torch.jit.save`; code in it is ignored.
 
     Args:
         file: open for reading.
@@ -124,8 +124,8 @@ class TorchArchive(_Container):
         if self._root + name not in self._entries:
             return otherwise
         piece = self._data(self._root + name)
-        if piece.size > MOST_PICKLE_BYTES:
-            raise WeightsError(f"has an entry {name} of more than {MOST_PICKLE_BYTES >> 20} MB")
+        if piece.size > MAX_PICKLE_BYTES:
+            raise WeightsError(f"has an entry {name} of more than {MAX_PICKLE_BYTES >> 20} MB")
         self._file.seek(piece.offset)
         content = self._file.read(piece.size)
         if len(content) != piece.size or zlib.crc32(content) != piece.checksum:
@@ -136,7 +136,7 @@ class TorchArchive(_Container):
         return self._data(f"{self._root}data/{storage.key}")
 
     def _data(self, name: str) -> _Piece:
-        """Where an entry's data lies, by its own header."""
+        """Position of an entry's data, from its local header."""
         entry = self._entries.get(name)
         if entry is None:
             raise WeightsError(f"lacks its entry {name[:60]!r}")
@@ -154,7 +154,7 @@ class TorchArchive(_Container):
 
 
 class _DirectoryReader(io.RawIOBase):
-    """A file whose list of zip entries cannot be longer than a file of weights needs."""
+    """A file that limits the size of the zip directory that `zipfile` reads."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -172,8 +172,8 @@ class _DirectoryReader(io.RawIOBase):
         return self._file.tell()
 
     def read(self, size: int | None = -1) -> bytes:
-        wanted = MOST_DIRECTORY_BYTES + 1 if size is None or size < 0 else size
-        if wanted > MOST_DIRECTORY_BYTES + 1:
+        wanted = MAX_DIRECTORY_BYTES + 1 if size is None or size < 0 else size
+        if wanted > MAX_DIRECTORY_BYTES + 1:
             raise WeightsError("lists more entries than any file of weights has")
         return self._file.read(wanted)
 
@@ -184,7 +184,7 @@ def _entries(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
             entries = archive.infolist()
     except WeightsError:
         raise
-    # The last four: of damaged records, which the module does not look for.
+    # The last four are raised for damaged records, which the module does not check.
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, struct.error, OverflowError) as error:
         raise WeightsError(f"not a whole zip file ({' '.join(str(error).split())[:80]})") from None
     by_name = {entry.filename: entry for entry in entries}
@@ -218,7 +218,7 @@ class LegacyFile(_Container):
         self._check(pickled.storages)
 
     def _places(self, storages: list[Storage], keys: object) -> dict[str, _Piece]:
-        """Where each storage lies: its length comes before it, and the next one follows it."""
+        """Position of each storage: preceded by its length, followed by the next one."""
         by_key = {storage.key: storage for storage in storages}
         if not isinstance(keys, list) or len(keys) != len(by_key):
             raise WeightsError("has a damaged list of storages")

@@ -1,4 +1,4 @@
-"""The weights that come with the package."""
+"""Paths of the weights in the package."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["clip_path", "head_path"]
 
 
 def clip_path() -> Path:
-    """The bundled CLIP weights, which know the demo world's shapes and words."""
+    """Path of the bundled CLIP weights, trained on the synthetic demo videos."""
     return Path(__file__).with_name("demo-clip.safetensors")
 
 
 def head_path() -> Path:
-    """The bundled R² head, which reads the bundled CLIP's layers."""
+    """Path of the bundled R² head, trained on the layers of the bundled CLIP."""
     return Path(__file__).with_name("demo-head.safetensors")

@@ -1,10 +1,15 @@
-"""Fetch files over HTTP and from the Hugging Face hub: never more than was announced, and checked by their hash."""
+"""Fetch files over HTTP and from the Hugging Face hub: never more than was announced, and checked by their hash.
+
+`fetch_from_hub` leaves CLIP weights to the hub's client, which keeps them in its cache. `fetch_url` fetches plain URLs,
+and the published heads, through the client's HTTP session. The client's own download does not serve for these: up to
+version 1.0 it limits nothing that a server sends and reports no progress, and from version 2.0 on it drops what a
+download that was stopped has received.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,26 +17,23 @@ from typing import Any, BinaryIO
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
 from vtg.files.whole import write_whole
+from vtg.progress import Progress, Reporter, silent
 
 __all__ = [
     "BLOCK_BYTES",
-    "Progress",
     "TooLongError",
-    "announced_size",
     "append_rest",
     "fetch_from_hub",
+    "fetch_url",
     "fetch_whole",
     "hub_utilities",
     "one_line",
 ]
 
-Progress = Callable[[int, "int | None"], None]  # bytes done, bytes in all if known
-
 BLOCK_BYTES = 1 << 16  # bytes read at once
 TIMEOUT_SECONDS = 30  # seconds without a byte until a connection counts as broken
 PARTIAL_CONTENT = 206  # the HTTP status of an answer to a range
 MOST_UNANNOUNCED = 4 << 30  # bytes of a file whose size the server does not say
-MAX_ATTEMPTS = 5  # of a whole download; each goes on where the one before broke off
 SHA1_DIGITS, SHA256_DIGITS = 40, 64  # of the hub's names for the content of small and of large files
 
 
@@ -39,7 +41,38 @@ class TooLongError(OSError):
     """A server that sends more than it announced."""
 
 
-def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress | None = None) -> None:
+def fetch_url(url: str, path: Path, size: int | None = None, progress: Reporter = silent) -> None:
+    """Fetch a URL into a file, going on from what it holds; tries again as long as each try brings bytes.
+
+    Args:
+        url: of the content.
+        path: the file; after an error it keeps what arrived, for a later call.
+        size: of the whole content, bytes; None for what the server says, and then the first try begins anew.
+        progress: called after each block.
+
+    Raises:
+        TooLongError: the server sends more than `size`; nothing is kept.
+        Exception: of the HTTP library, which differs between versions of the hub's client, or of the disk.
+    """
+
+    def note(state: Progress) -> None:
+        nonlocal size
+        size = None if state.total is None else int(state.total)  # with it the next try goes on
+        progress(state)
+
+    done = path.stat().st_size if path.exists() else 0
+    while True:
+        try:
+            with path.open("ab") as file:
+                append_rest(url, file, size, note)
+            return
+        except Exception as error:
+            before, done = done, path.stat().st_size if path.exists() else 0
+            if done <= before or isinstance(error, TooLongError):
+                raise
+
+
+def append_rest(url: str, file: BinaryIO, size: int | None, progress: Reporter = silent) -> None:
     """Append to an open file what it lacks of a URL's content, block by block as it arrives.
 
     The hub client's own download functions write in blocks of 10 MB, so that a broken connection would cost nearly all
@@ -49,7 +82,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
         url: of the content.
         file: open for appending; what it holds counts as the beginning, and is dropped where the server sends all.
         size: of the whole content, bytes; None for what the server says.
-        progress: called after each block.
+        progress: told of each block.
 
     Raises:
         TooLongError: the server sends more than `size`; nothing is kept.
@@ -70,7 +103,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
         response.raise_for_status()
         if done and response.status_code != PARTIAL_CONTENT:  # a server that knows no ranges sends all of it
             _emptied(file)
-        size = announced_size(response) if size is None else size
+        size = _announced_size(response) if size is None else size
         most = MOST_UNANNOUNCED if size is None else size
         read = response.iter_bytes if hasattr(response, "iter_bytes") else response.iter_content
         for block in read(BLOCK_BYTES):
@@ -78,8 +111,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Progress |
                 _emptied(file)
                 raise TooLongError(f"the server sends more than the {most} bytes of the file")
             file.write(block)
-            if progress:
-                progress(file.tell(), size)
+            progress(Progress("downloading", file.tell(), size, "bytes"))
     if size is not None and file.tell() < size:
         raise ConnectionError(f"the connection closed after {file.tell()} of {size} bytes")
 
@@ -90,7 +122,7 @@ def _emptied(file: BinaryIO) -> int:
     return file.seek(0)
 
 
-def announced_size(response: Any) -> int | None:
+def _announced_size(response: Any) -> int | None:
     """Bytes of a whole answer by its header; None where it does not say, or says it of compressed bytes."""
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() and not response.headers.get("Content-Encoding") else None
@@ -110,14 +142,10 @@ def fetch_whole(url: str, path: Path, sha256: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as part:
-        for attempt in range(MAX_ATTEMPTS):
-            try:
-                with part.open("ab") as file:
-                    append_rest(url, file, None)
-                break
-            except Exception as error:  # of the HTTP library, which differs between versions of the client
-                if isinstance(error, TooLongError) or attempt == MAX_ATTEMPTS - 1:
-                    raise VtgError(f"{url}: cannot be downloaded ({one_line(error)})") from None
+        try:
+            fetch_url(url, part)
+        except Exception as error:
+            raise VtgError(f"{url}: cannot be downloaded ({one_line(error)})") from None
         digest = file_sha256(part)
         if not digest.startswith(sha256):
             raise VtgError(f"{url}: the download is another file (SHA-256 {digest[:8]}…, not {sha256[:8]}…); try again")

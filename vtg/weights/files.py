@@ -1,4 +1,4 @@
-"""Open a file of weights by its kind, check its shapes and read its tensors."""
+"""Open a file of weights, check its shapes and read its tensors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from vtg.weights.archives import LegacyFile, TorchArchive, open_container
-from vtg.weights.memory import machine_memory
+from vtg.weights.memory import total_memory
 from vtg.weights.pickles import ModuleRecord
 from vtg.weights.stored import Storage, StoredTensor, WeightsError
 
 __all__ = ["WeightsFile", "check_finite", "open_weights", "read_content"]
 
-MOST_HEADER_BYTES = 8 << 20  # of a safetensors file; that of a ViT-L is 70 kB
-MOST_TENSORS = 20_000
-MOST_DEPTH = 64  # of containers and modules in one another
-MOST_ITEMS = 2_000_000  # of all containers, each counted as often as it is met
-MOST_VIEWS = 4  # bytes of all tensors over those of the file: some share their storage, as tied weights do
-WRAPPERS = ("state_dict", "model")  # keys under which a checkpoint keeps its state dict
+MAX_HEADER_BYTES = 8 << 20  # of a safetensors file; that of a ViT-L is 70 kB
+MAX_TENSORS = 20_000
+MAX_DEPTH = 64  # of nested containers and modules
+MAX_ITEMS = 2_000_000  # in all containers, counted at each visit
+MAX_SIZE_RATIO = 4  # of all tensors to the file: tied weights share their storage
+WRAPPERS = ("state_dict", "model")  # keys of the state dict in a checkpoint
 SAFETENSORS_TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -32,13 +32,13 @@ SAFETENSORS_TYPES = {
 
 
 class WeightsFile:
-    """The tensors of a file that is open: what they are, and then their values.
+    """The tensors of an open file: shapes and types, and on request their values.
 
     Args:
         shapes: of the tensors by name.
         dtypes: of the tensors by name.
-        metadata: texts that a safetensors file has beside its tensors.
-        read: gives the values.
+        metadata: of a safetensors file; empty for other formats.
+        read: callback that reads all values.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class WeightsFile:
 
     @property
     def bytes(self) -> int:
-        """What all tensors take in memory."""
+        """Size of all tensors in memory, bytes."""
         return sum(math.prod(shape) * self.dtypes[name].itemsize for name, shape in self.shapes.items())
 
     def read(self) -> dict[str, Tensor]:
-        """Read all tensors, on the CPU; those that share a piece of the file share memory.
+        """Read all tensors, on the CPU; those that share a storage share memory.
 
         Raises:
             WeightsError: the file is damaged, or its tensors are larger than the machine's memory.
@@ -71,17 +71,17 @@ class WeightsFile:
 
 @contextmanager
 def open_weights(path: Path) -> Iterator[WeightsFile]:
-    """Read what a file of weights says of its tensors; it is open for as long as the block lasts.
+    """Open a file of weights and read the description of its tensors.
 
-    Names lose the prefix ``module.`` of data-parallel training. Of a TorchScript archive, the tensors of all modules
-    are given by their dotted names, as its ``state_dict()`` would, and also tensors that are plain attributes.
+    The prefix ``module.`` of data-parallel training is removed from names. A TorchScript archive gives the tensors of
+    all modules by their dotted names, as its ``state_dict()`` would, and also tensors that are plain attributes.
 
     Args:
-        path: safetensors by its suffix; otherwise a state dict, alone or under "state_dict" or "model", or a
-            TorchScript archive.
+        path: safetensors if it has this suffix; otherwise a state dict, possibly under the key "state_dict" or
+            "model", or a TorchScript archive.
 
     Raises:
-        WeightsError: damaged, or holding anything but plain tensors; the message does not name the file.
+        WeightsError: damaged, or containing anything but plain tensors; the message does not name the file.
     """
     try:
         if path.suffix == ".safetensors":
@@ -95,11 +95,11 @@ def open_weights(path: Path) -> Iterator[WeightsFile]:
 
 
 def read_content(path: Path) -> Any:
-    """Read all that `torch.save` wrote into a file, as plain containers with tensors.
+    """Read a file of `torch.save` as plain containers with tensors.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: damaged, or holding anything else.
+        FileNotFoundError: the file does not exist.
+        WeightsError: damaged, or containing other objects.
     """
     with path.open("rb") as file:
         container = open_container(file, os.fstat(file.fileno()).st_size)
@@ -107,10 +107,10 @@ def read_content(path: Path) -> Any:
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that are not numbers.
+    """Check that all weights are finite.
 
     Raises:
-        WeightsError: the name of the first tensor with a NaN or an infinity.
+        WeightsError: with the name of the first tensor that contains NaN or infinity.
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, torch.aminmax(tensor))):
@@ -118,12 +118,12 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_memory(wanted: int) -> None:
-    """Refuse what the machine cannot hold, before it is asked for.
+    """Check that tensors of `wanted` bytes fit into the memory, before allocating them.
 
     Raises:
-        WeightsError: more than its memory.
+        WeightsError: they are larger than the memory.
     """
-    memory = machine_memory()
+    memory = total_memory()
     if memory is not None and wanted > memory:
         raise WeightsError(
             f"holds {wanted / 1e9:.1f} GB of tensors, more than the memory ({memory / 1e9:.1f} GB)", "large"
@@ -136,13 +136,13 @@ def _open_safetensors(path: Path) -> Iterator[WeightsFile]:
 
     with path.open("rb") as start:
         length = int.from_bytes(start.read(8), "little")
-    if length > MOST_HEADER_BYTES:
+    if length > MAX_HEADER_BYTES:
         raise WeightsError(f"claims a header of {length} bytes")
     with ExitStack() as stack:
         try:
             file = stack.enter_context(safe_open(path, framework="pt"))
             names = list(file.keys())
-            if len(names) > MOST_TENSORS:
+            if len(names) > MAX_TENSORS:
                 raise WeightsError(f"has {len(names)} tensors, more than any model")
             shapes, dtypes = {}, {}
             for name in names:
@@ -186,9 +186,9 @@ def _open_torch(file: BinaryIO) -> WeightsFile:
         if not isinstance(name, str) or not isinstance(value, StoredTensor):
             raise WeightsError(f"not plain tensors: {str(name)[:60]!r} is {type(value).__name__}", "foreign")
         tensors[name.removeprefix("module.")] = value
-    if len(tensors) > MOST_TENSORS:
+    if len(tensors) > MAX_TENSORS:
         raise WeightsError(f"has {len(tensors)} tensors, more than any model")
-    if sum(stored.bytes for stored in tensors.values()) > MOST_VIEWS * size:
+    if sum(stored.bytes for stored in tensors.values()) > MAX_SIZE_RATIO * size:
         raise WeightsError("claims tensors of more bytes than the file has")
     reader = _Reader(container)
     return WeightsFile(
@@ -200,25 +200,25 @@ def _open_torch(file: BinaryIO) -> WeightsFile:
 
 
 def _module_tensors(module: ModuleRecord) -> dict[str, StoredTensor]:
-    """The tensors of a TorchScript module and of all modules in it, by their dotted names."""
+    """The tensors of a TorchScript module and its submodules, by their dotted names."""
     tensors: dict[str, StoredTensor] = {}
-    waiting: list[tuple[str, ModuleRecord, int]] = [("", module, 0)]
-    met = 0
-    while waiting:
-        prefix, record, depth = waiting.pop()
-        met += 1
-        if depth > MOST_DEPTH or met > MOST_TENSORS:
+    pending: list[tuple[str, ModuleRecord, int]] = [("", module, 0)]
+    visited = 0
+    while pending:
+        prefix, record, depth = pending.pop()
+        visited += 1
+        if depth > MAX_DEPTH or visited > MAX_TENSORS:
             raise WeightsError("has modules in one another without end")
         for name, value in (record.state or {}).items():
             if isinstance(value, ModuleRecord):
-                waiting.append((f"{prefix}{name}.", value, depth + 1))
+                pending.append((f"{prefix}{name}.", value, depth + 1))
             elif isinstance(value, StoredTensor):
                 tensors[f"{prefix}{name}"] = value
     return tensors
 
 
 class _Reader:
-    """Turns stored tensors into tensors; each storage is read once."""
+    """Reads stored tensors; each storage is read once."""
 
     def __init__(self, container: TorchArchive | LegacyFile) -> None:
         self._container = container
@@ -226,15 +226,15 @@ class _Reader:
         self._items = 0
 
     def tensor(self, stored: StoredTensor) -> Tensor:
-        """One tensor."""
+        """Read a tensor."""
         if stored.storage not in self._storages:
             self._storages[stored.storage] = self._container.read(stored.storage)
         return self._storages[stored.storage].as_strided(stored.shape, stored.stride, stored.offset)
 
     def with_tensors(self, value: Any, depth: int = 0) -> Any:
-        """The same containers, with tensors in the place of stored ones."""
+        """A copy of containers in which stored tensors are replaced by tensors."""
         self._items += 1
-        if depth > MOST_DEPTH or self._items > MOST_ITEMS:
+        if depth > MAX_DEPTH or self._items > MAX_ITEMS:
             raise WeightsError("has containers in one another without end")
         if isinstance(value, StoredTensor):
             return self.tensor(value)

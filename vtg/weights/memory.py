@@ -1,4 +1,4 @@
-"""The machine's memory: its size, and giving free memory back to the system."""
+"""Size of the machine's memory, and release of free memory to the operating system."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import functools
 import os
 from collections.abc import Callable
 
-__all__ = ["give_memory_back", "machine_memory"]
+__all__ = ["total_memory", "trim_memory"]
 
 
-def machine_memory() -> int | None:
-    """Bytes of memory that the machine has; None where the system does not say."""
+def total_memory() -> int | None:
+    """Physical memory of the machine in bytes; None if the system does not report it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # there is no such call on Windows
         return None
 
 
-def give_memory_back() -> None:
-    """Give memory that is free back to the system, where its library keeps it.
+def trim_memory() -> None:
+    """Release free memory of the C library to the operating system (glibc's `malloc_trim`; elsewhere no effect).
 
-    Large pieces that one thread takes and another one frees leave holes, which glibc keeps and does not always fill:
-    a long video would take a little more with each of its windows.
+    Large blocks that are allocated in one thread and freed in another fragment glibc's heap, so that memory use would
+    grow with each window of a long video.
     """
     trim = _trimmer()
     if trim is not None:
@@ -32,7 +32,7 @@ def give_memory_back() -> None:
 @functools.cache
 def _trimmer() -> Callable[[int], int] | None:
     try:
-        trim = ctypes.CDLL(None).malloc_trim  # glibc's; other libraries do it by themselves
+        trim = ctypes.CDLL(None).malloc_trim  # other C libraries release memory themselves
     except (AttributeError, OSError, TypeError):
         return None
     return lambda kept: int(trim(kept))

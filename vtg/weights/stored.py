@@ -1,4 +1,4 @@
-"""What a file of weights says of its tensors, before any of them is read."""
+"""Descriptions of tensors and storages in a file of weights, before they are read."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 __all__ = ["DTYPES", "Storage", "StoredTensor", "WeightsError", "stored_tensor"]
 
-MOST_DIMENSIONS = 8
+MAX_DIMENSIONS = 8
 
-DTYPES = {  # the types that a file may hold, by the storage class that names them in a pickle
+DTYPES = {  # supported types, by storage class in a pickle
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
     "HalfStorage": torch.float16,
@@ -26,11 +26,11 @@ DTYPES = {  # the types that a file may hold, by the storage class that names th
 
 
 class WeightsError(ValueError):
-    """A file that is damaged, or holds anything but plain tensors; the message says which, without the file's name.
+    """A file of weights is invalid; the message does not contain the file's name.
 
     Attributes:
-        kind: "damaged"; "unsafe": it asks for code to be run; "foreign": a file of another kind; or "large": more than
-            the machine's memory.
+        kind: "damaged"; "unsafe": it requests a call; "foreign": another file format; or "large": it exceeds the
+            machine's memory.
     """
 
     def __init__(self, reason: str, kind: str = "damaged") -> None:
@@ -40,12 +40,12 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Storage:
-    """A piece of a file that one or several tensors look into.
+    """A section of a file with the elements of one or several tensors.
 
     Attributes:
         key: its name in the file.
         dtype: of its elements.
-        length: elements.
+        length: number of elements.
     """
 
     key: str
@@ -54,13 +54,13 @@ class Storage:
 
     @property
     def bytes(self) -> int:
-        """Of its elements."""
+        """Size in bytes."""
         return self.length * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that has not been read; offset and strides count elements of its storage."""
+    """A tensor that has not been read; offset and strides are in elements of its storage."""
 
     storage: Storage
     offset: int
@@ -69,26 +69,26 @@ class StoredTensor:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its elements."""
+        """Type of its elements."""
         return self.storage.dtype
 
     @property
     def bytes(self) -> int:
-        """What a copy of it takes."""
+        """Size of a copy in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def stored_tensor(storage: object, offset: object, shape: object, stride: object) -> StoredTensor:
-    """Check what a pickle says of a tensor.
+    """Validate the description of a tensor in a pickle.
 
     Raises:
-        WeightsError: it is no tensor, or reaches beyond its storage, as one with a stride of 0 would when it is copied.
+        WeightsError: invalid, or larger than its storage (also by a stride of 0).
     """
     if not isinstance(storage, Storage) or not _is_size(offset):
         raise WeightsError("describes a tensor without a storage")
     if not isinstance(shape, tuple | list) or not isinstance(stride, tuple | list) or len(shape) != len(stride):
         raise WeightsError("describes a tensor without a shape")
-    if len(shape) > MOST_DIMENSIONS or not all(map(_is_size, (*shape, *stride))):
+    if len(shape) > MAX_DIMENSIONS or not all(map(_is_size, (*shape, *stride))):
         raise WeightsError("describes a tensor of impossible shape")
     assert isinstance(offset, int)
     elements = math.prod(shape)

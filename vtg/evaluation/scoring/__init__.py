@@ -1,4 +1,8 @@
-"""Scoring of predictions: figures, the report that compares them, and its plots."""
+"""Score predictions against annotations.
+
+Inputs are predictions and samples of `vtg.datasets`; outputs are figures by their published names. Read `figures`
+(scores of one set of predictions), `summaries` (TVSum), `report` (comparison of files) and `plots`.
+"""
 
 from vtg.evaluation.scoring.figures import Scores, score_predictions
 from vtg.evaluation.scoring.plots import plot

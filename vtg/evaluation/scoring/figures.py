@@ -1,4 +1,4 @@
-"""The figures of one set of predictions: matched to their samples, by every published metric that applies."""
+"""Score one set of predictions with every published metric that applies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 _BRIEF_RECALL = (0.3, 0.5, 0.7)
 _BRIEF_PRECISION = (0.5, 0.75)
-_TVSUM_SLACK = 4  # so many clips at the end of a video may lack a frame in the published features
+_TVSUM_MISSING_CLIPS = 4  # clips at the end of a video without a frame in the published features
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class Scores:
     """The figures of one set of predictions.
 
     Attributes:
-        name: of the predictions, for people.
-        brief: the figures that papers print, by their published names: percent at two decimals ("MR-full-R1@0.5",
+        name: of the predictions, for display.
+        brief: the main figures of publications, by their published names: percent at two decimals ("MR-full-R1@0.5",
             "HL-min-VeryGood-Hit1", …); for YouTube Highlights and TVSum 0…1 at five decimals: "mAP", the mean over
             domains, and each domain by its name.
         breakdown: all figures, nested as the published evaluators nest them ("full" → "MR-R1" → "0.55").
@@ -48,8 +48,8 @@ class Scores:
         strata: [Q] number of the domain that a query belongs to; all 0 where there are no domains.
         samples: the Q samples that were scored.
         predictions: theirs, in the same order.
-        notes: what a reader of the figures should know.
-        intervals: 95 % bootstrap interval of each brief figure, if asked for.
+        notes: remarks on the figures.
+        intervals: 95 % bootstrap interval of each brief figure, if computed.
     """
 
     name: str
@@ -83,21 +83,21 @@ def score_predictions(
     source: Path | None = None,
     annotations: Path | None = None,
 ) -> Scores:
-    """Computes every published figure that predictions and annotations have in common.
+    """Compute every published figure for which predictions and annotations have data.
 
     Moment retrieval where both have windows, highlight detection where both have saliency; for YouTube Highlights and
     TVSum average precision by domain, over the videos of the domains' validation part.
 
     Args:
         predictions: one for each sample, in any order.
-        samples: with their truth.
+        samples: with ground truth.
         dataset: "youtube" and "tvsum" have their own metric; all others share QVHighlights' metrics.
-        name: of the predictions, for people.
+        name: of the predictions, for display.
         source: the file that the predictions come from, for messages.
         annotations: the file that the samples come from, for messages.
 
     Raises:
-        VtgError: queries and predictions do not match one to one, or one of them has no truth or is of the wrong
+        VtgError: queries and predictions do not match one to one, or one has no ground truth or a wrong
             length.
     """
     where, truth = str(source or name), str(annotations or "the annotations")
@@ -111,12 +111,12 @@ def score_predictions(
     breakdown: dict[str, Any] = {}
     per_query: dict[str, Array] = {}
     if _all_or_none(matched, "windows", "pred_relevant_windows", where):
-        _refuse_reversed(samples, truth)
+        _check_true_windows(samples, truth)
         _add_moments(matched, samples, brief, breakdown, per_query, notes)
     if _all_or_none(matched, "saliency", "pred_saliency_scores", where):
         _add_highlights(matched, samples, brief, breakdown, per_query, notes)
     if not brief:
-        raise VtgError(f"{where}: {truth} has no truth for what it predicts; give annotations with ground truth")
+        raise VtgError(f"{where}: {truth} has no ground truth for these predictions; give other annotations")
     strata = np.zeros(len(samples), dtype=np.intp)
     return Scores(name, brief, breakdown, per_query, strata, samples, matched, tuple(notes))
 
@@ -172,13 +172,13 @@ def _add_moments(
         left_out = len(samples) - len(rows)
         notes.append(f"{left_out} of {len(samples)} queries have no windows and are left out of moment retrieval")
     by_range = moment_retrieval(
-        [_present(predictions[row].windows) for row in rows], [_present(samples[row].windows) for row in rows]
+        [_required(predictions[row].windows) for row in rows], [_required(samples[row].windows) for row in rows]
     )
     for range_name, figures in by_range.items():
         breakdown[range_name] = _moment_breakdown(figures)
         if figures.is_full:
             notes.append(
-                f"no query has a {range_name} window ({_range_in_words(range_name)}): its figures are the full ones"
+                f"no query has a {range_name} window ({_describe_range(range_name)}): its figures are the full ones"
             )
     values: dict[str, tuple[float, Array]] = {}
     full, of_full = by_range["full"], breakdown["full"]
@@ -201,7 +201,7 @@ def _add_moments(
         values[f"MR-{range_name}-mIoU"] = mean_iou, _percents(figures.top_iou, figures.counted)
     for figure, (value, column_values) in values.items():
         brief[figure] = value
-        per_query[figure] = _spread(column_values, rows, len(samples))
+        per_query[figure] = _scatter(column_values, rows, len(samples))
 
 
 def _moment_breakdown(figures: MomentFigures) -> dict[str, Any]:
@@ -215,15 +215,19 @@ def _moment_breakdown(figures: MomentFigures) -> dict[str, Any]:
     }
 
 
-def _refuse_reversed(samples: Sequence[Sample], truth: str) -> None:
-    """A reversed true window can be matched by nothing, and would lower the figures silently."""
+def _check_true_windows(samples: Sequence[Sample], truth: str) -> None:
+    """Check that no true window is reversed: it could not be matched, and would lower the figures.
+
+    Raises:
+        VtgError: the first reversed window.
+    """
     for sample in samples:
         for start, end in () if sample.windows is None else sample.windows:
             if end < start:
                 place = f"{truth}:{sample.line}" if sample.line else truth
                 raise VtgError(
                     f"{place}: query {sample.query_id}: the true window [{start:g}, {end:g}] ends before it starts; "
-                    "turn it round or leave the query out"
+                    "swap start and end, or remove the query"
                 )
 
 
@@ -245,7 +249,7 @@ def _add_highlights(
             f"{left_out} of {len(samples)} queries have no rated clips and are left out of highlight detection"
         )
     by_level = highlight_detection(
-        [_present(predictions[row].saliency) for row in rows], [_present(samples[row].ratings) for row in rows]
+        [_required(predictions[row].saliency) for row in rows], [_required(samples[row].ratings) for row in rows]
     )
     for level in RATING_LEVELS:
         figures: HighlightFigures = by_level[level]
@@ -253,8 +257,8 @@ def _add_highlights(
         breakdown[name] = {"HL-mAP": _percent(figures.mean_precision()), "HL-Hit1": _percent(figures.hit_at_one())}
         brief[f"{name}-mAP"] = breakdown[name]["HL-mAP"]
         brief[f"{name}-Hit1"] = breakdown[name]["HL-Hit1"]
-        per_query[f"{name}-mAP"] = _spread(_percents(figures.precision.mean(axis=1)), rows, len(samples))
-        per_query[f"{name}-Hit1"] = _spread(_percents(figures.hit), rows, len(samples))
+        per_query[f"{name}-mAP"] = _scatter(_percents(figures.precision.mean(axis=1)), rows, len(samples))
+        per_query[f"{name}-Hit1"] = _scatter(_percents(figures.hit), rows, len(samples))
 
 
 def _scored_part(predictions: Sequence[Prediction], samples: Sequence[Sample], notes: list[str]) -> list[Sample]:
@@ -290,11 +294,11 @@ def _rated_scores(
 
 def _rated_precision(prediction: Prediction, sample: Sample, dataset: str, where: str) -> float:
     line = f":{prediction.line}" if prediction.line else ""
-    ratings = _present(sample.ratings)
+    ratings = _required(sample.ratings)
     if prediction.saliency is None:
         raise VtgError(f"{where}{line}: video {sample.video_id} has no pred_saliency_scores; predict one score a clip")
     scores, clips = len(prediction.saliency), len(ratings)
-    fewest = clips - _TVSUM_SLACK if dataset == "tvsum" else clips
+    fewest = clips - _TVSUM_MISSING_CLIPS if dataset == "tvsum" else clips
     if not max(1, fewest) <= scores <= clips:
         raise VtgError(
             f"{where}{line}: video {sample.video_id} has {scores} scores for {clips} clips; predict one a clip"
@@ -304,17 +308,17 @@ def _rated_precision(prediction: Prediction, sample: Sample, dataset: str, where
     return youtube_precision(prediction.saliency, ratings[:, 0])
 
 
-def _spread(values: Array, rows: Sequence[int], count: int) -> Array:
+def _scatter(values: Array, rows: Sequence[int], count: int) -> Array:
     """[count] the values at their rows, NaN elsewhere."""
     spread = np.full(count, np.nan)
     spread[list(rows)] = values
     return spread
 
 
-def _present(values: Array | None) -> Array:
-    """What an earlier step has made sure of."""
+def _required(values: Array | None) -> Array:
+    """Values that an earlier step has checked to exist."""
     if values is None:
-        raise ValueError("the truth or the prediction that is to be scored is missing")
+        raise ValueError("the ground truth or the prediction is missing")
     return values
 
 
@@ -328,6 +332,6 @@ def _percent(share: float | np.floating[Any]) -> float:
     return float(f"{100 * share:.2f}")
 
 
-def _range_in_words(range_name: str) -> str:
+def _describe_range(range_name: str) -> str:
     shorter, longest = LENGTH_RANGES[range_name]
     return f"longer than {shorter:g} s" if np.isinf(longest) else f"of {shorter:g} to {longest:g} s"

@@ -1,4 +1,4 @@
-"""Pictures of a report: how recall falls with IoU, which lengths are found, and the queries that went worst."""
+"""Plots of a report: recall by IoU, recall by length of the window, and the queries with the worst results."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _COLOURS = (
 )  # one a prediction file, then from the start
 _TRUTH_COLOUR = "#2f9e6e"
 _DOTS_PER_INCH = 150
-_FOUND_IOU = 0.5  # a true window is found if one of the first five predictions overlaps it this much
-_CONSIDERED = 5
+_FOUND_IOU = 0.5  # of a true window with one of the first predictions, to count as found
+_TOP_WINDOWS = 5
 _LENGTH_EDGES = (0.0, 5.0, 10.0, 20.0, 30.0, 60.0, 90.0, np.inf)  # seconds
-_WORST_SHOWN = 12
-_QUERY_CHARACTERS = 90
+_MAX_WORST_QUERIES = 12
+_MAX_QUERY_CHARACTERS = 90
 
 
 def plot(report: Report, folder: Path) -> list[Path]:
-    """Draws a report into PNG files.
+    """Write the plots of a report as PNG files.
 
     Args:
-        report: of `score_files`.
-        folder: made if it is not there; files of the same name are replaced.
+        report: from `score_files`.
+        folder: created if it does not exist; existing files are replaced.
 
     Returns:
         `recall_by_iou.png`, `recall_by_length.png` and, for each prediction file, `worst_queries.png` (with the name of
@@ -109,7 +109,7 @@ def _recall_by_length(report: Report) -> Figure:
     labels = [f"{low:g}–{high:g}" if np.isfinite(high) else f"over {low:g}" for low, high in pairwise(_LENGTH_EDGES)]
     axes.set_xticks(range(len(counts)), [f"{label}\n({count})" for label, count in zip(labels, counts, strict=True)])
     axes.set(xlabel="length of the true window, s (how many)", ylabel="windows found, %", ylim=(0, 100))
-    axes.set_title(f"True windows met with IoU ≥ {_FOUND_IOU} by one of the first {_CONSIDERED} predictions")
+    axes.set_title(f"True windows met with IoU ≥ {_FOUND_IOU} by one of the first {_TOP_WINDOWS} predictions")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8, frameon=False)
     return figure
@@ -121,25 +121,25 @@ def _found_windows(scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.bool
     for sample, prediction in zip(scores.samples, scores.predictions, strict=True):
         if sample.windows is None or prediction.windows is None or not len(sample.windows):
             continue
-        iou = np.nan_to_num(crossed_iou(prediction.windows[:_CONSIDERED, :2], sample.windows))
+        iou = np.nan_to_num(crossed_iou(prediction.windows[:_TOP_WINDOWS, :2], sample.windows))
         lengths.append(sample.windows[:, 1] - sample.windows[:, 0])
         found.append(iou.max(axis=0) >= _FOUND_IOU)
     return np.concatenate(lengths), np.concatenate(found)
 
 
 def _worst_queries(scores: Scores) -> Figure:
-    """The queries whose first window overlaps least; of equals those whose next windows do not help either."""
+    """Plot the queries with the lowest IoU of the first window; ties are ordered by average precision."""
     overlaps = scores.per_query["MR-full-mIoU"]
     precision = scores.per_query["MR-full-mAP"]
     order = np.lexsort((precision, overlaps))
-    worst = [row for row in order if not np.isnan(overlaps[row])][:_WORST_SHOWN]
+    worst = [row for row in order if not np.isnan(overlaps[row])][:_MAX_WORST_QUERIES]
     figure, grid = _canvas(9.0, 0.4 + 0.95 * len(worst), rows=len(worst))
     for axes, row in zip(grid, worst, strict=True):
         _draw_query(axes, scores.samples[row], scores.predictions[row], overlaps[row])
     grid[-1].set_xlabel(
         "seconds; green: true windows, blue: the first five predictions, the first on top, paler as their score falls"
     )
-    figure.suptitle(f"{scores.name}: the queries that went worst", fontsize=11)
+    figure.suptitle(f"{scores.name}: queries with the worst results", fontsize=11)
     return figure
 
 
@@ -148,15 +148,17 @@ def _draw_query(axes: Axes, sample: Sample, prediction: Prediction, overlap: flo
         raise ValueError(f"query {sample.query_id} has no windows to draw")
     for start, end in sample.windows:
         axes.barh(0, max(end - start, sample.duration / 500), left=start, height=0.9, color=_TRUTH_COLOUR)
-    shown = prediction.windows[:_CONSIDERED]
+    shown = prediction.windows[:_TOP_WINDOWS]
     scores = shown[:, 2]
     spread = float(np.ptp(scores)) or 1.0
     for place, (start, end, score) in enumerate(shown, start=1):
         strength = 0.25 + 0.75 * (score - scores.min()) / spread if len(shown) > 1 else 1.0
         width = max(end - start, sample.duration / 500)
         axes.barh(-0.25 - 0.55 * place, width, left=start, height=0.45, color=_COLOURS[0], alpha=strength)
-    query = sample.query if len(sample.query) <= _QUERY_CHARACTERS else f"{sample.query[: _QUERY_CHARACTERS - 1]}…"
-    # A dollar sign in a query is a dollar sign, not the start of a formula.
+    query = (
+        sample.query if len(sample.query) <= _MAX_QUERY_CHARACTERS else f"{sample.query[: _MAX_QUERY_CHARACTERS - 1]}…"
+    )
+    # Do not parse dollar signs in queries as formulas.
     title = f"{sample.query_id}: {query}  (IoU {overlap / 100:.2f})"
     axes.set_title(title, fontsize=8, loc="left", pad=2, parse_math=False)
     axes.set(xlim=(0, sample.duration), yticks=[])
@@ -185,11 +187,11 @@ def _precision_by_domain(report: Report) -> Figure:
 
 
 def _canvas(width: float, height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of its own, in inches, with axes one above the other."""
+    """A new figure of the given size in inches, with axes in one column."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Not pyplot: it keeps every figure alive, and its choice of a window system may fail on a server.
+    # Without pyplot, which keeps references to figures and may fail without a display.
     figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, squeeze=False)[:, 0])

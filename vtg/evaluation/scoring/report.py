@@ -1,4 +1,4 @@
-"""Prediction files side by side: the table of their figures, and which differences are more than noise."""
+"""Compare prediction files: a table of figures, and bootstrap intervals of their differences."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHARE_DECIMALS = 5
 
 @dataclass(frozen=True)
 class Difference:
-    """How two prediction files differ in a figure: second less first, with its 95 % paired-bootstrap interval."""
+    """Difference of a figure between two prediction files (second minus first), with 95 % paired-bootstrap interval."""
 
     first: str
     second: str
@@ -34,7 +34,7 @@ class Difference:
 
     @property
     def within_noise(self) -> bool:
-        """Whether the interval holds 0: other queries of the same kind might as well have shown no difference."""
+        """Whether the interval contains 0, so that the difference is not significant."""
         return self.low <= 0 <= self.high
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure in a table: the best of several (ties too), or near: its lag behind the best is within noise."""
+    """One figure in a table; `is_best` for the best of several (also ties), `is_near` if the difference is in noise."""
 
     value: float
     text: str
@@ -75,7 +75,7 @@ class Report:
         annotations: the file.
         dataset: one of `vtg.datasets.DATASETS`, or None for JSON lines whose data set was not named.
         scores: one for each prediction file, in the order given.
-        differences: between every two of them, if intervals were asked for.
+        differences: between every two of them, if intervals were computed.
     """
 
     annotations: Path
@@ -85,7 +85,7 @@ class Report:
 
     @property
     def decimals(self) -> int:
-        """At how many decimals the figures are published."""
+        """Number of decimals of the published figures."""
         return _SHARE_DECIMALS if self.dataset in RATED_DATASETS else _PERCENT_DECIMALS
 
     def table(self) -> list[Row]:
@@ -130,13 +130,13 @@ class Report:
 def score_files(
     predictions: Sequence[Path], annotations: Path, dataset: str | None = None, bootstrap: int | None = None
 ) -> Report:
-    """Scores prediction files against an annotation file.
+    """Score prediction files against an annotation file.
 
     Args:
         predictions: at least one; see `vtg.datasets.load_predictions`.
         annotations: see `vtg.datasets.load_samples`.
         dataset: one of `vtg.datasets.DATASETS`; recognised from the annotations if None.
-        bootstrap: how many times to draw the queries anew for 95 % intervals and differences; none of them if None.
+        bootstrap: number of resamples for 95 % intervals and differences; None for neither.
 
     Raises:
         VtgError: a file cannot be read or is malformed; the query ids of a prediction file are not those of the
@@ -145,7 +145,7 @@ def score_files(
     if not predictions:
         raise VtgError("no prediction file to score; give at least one")
     if bootstrap is not None and bootstrap < 1:
-        raise VtgError(f"a bootstrap needs at least 1 round, not {bootstrap}; 1000 give steady intervals")
+        raise VtgError(f"the bootstrap needs at least 1 round, not {bootstrap}; 1000 are recommended")
     truth = read_annotations(annotations, dataset)
     samples = samples_of(truth)
     names = _names(predictions)
@@ -156,8 +156,8 @@ def score_files(
     for path, each in zip(predictions, scores, strict=True):
         if tuple(each.brief) != tuple(scores[0].brief):
             raise VtgError(
-                f"{path}: predicts something else than {predictions[0]} (windows, saliency or other domains); "
-                "score them one by one"
+                f"{path}: has other predictions than {predictions[0]} (windows, saliency or domains); "
+                "score them separately"
             )
     report = Report(Path(annotations), truth.dataset, scores)
     return report if bootstrap is None else _with_intervals(report, bootstrap)
@@ -188,7 +188,7 @@ def _with_intervals(report: Report, rounds: int) -> Report:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """File names where they tell the files apart, else the paths as given, numbered if even these are equal."""
+    """File names if they are unique, else the paths, numbered if these are not unique either."""
     for names in ([Path(path).name for path in paths], [str(path) for path in paths]):
         if len(set(names)) == len(names):
             return names

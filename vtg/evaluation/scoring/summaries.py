@@ -1,4 +1,4 @@
-"""TVSum's figures of summaries beside that of its five best clips: F1 against users, Kendall's τ, Spearman's ρ."""
+"""Summary figures of TVSum: F1 against users' summaries, Kendall's τ and Spearman's ρ."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _DECIMALS = 5
 
 
 def with_summary_figures(scores: Scores, shots_of: Callable[[Sample], NDArray[np.floating]]) -> Scores:
-    """The scores of TVSum predictions with those of the summaries that they stand for.
+    """Add summary figures to the scores of TVSum predictions.
 
-    Every rater's marks of the clips make a summary the same way as the predicted saliency does: `keyshots`, 15 % of the
-    video. F1 is the mean over raters; a figure is the mean over domains of the means over their videos, 0…1 (τ and ρ
-    -1…1), at five decimals.
+    Summaries of 15 % of the video are derived from each rater's marks and from the predicted saliency by `keyshots`. F1
+    is the mean over raters; a figure is the mean over domains of the means over their videos, 0…1 (τ and ρ -1…1), at
+    five decimals.
 
     Args:
         scores: of TVSum predictions.
-        shots_of: gives the seconds at which a video's shots begin, and its end.
+        shots_of: returns the start times of a video's shots and its end, in seconds.
     """
     values = np.array(
         [_figures(*pair, shots_of) for pair in zip(scores.predictions, scores.samples, strict=True)], dtype=float
@@ -51,15 +51,15 @@ def _figures(
     prediction: Prediction, sample: Sample, shots_of: Callable[[Sample], NDArray[np.floating]]
 ) -> tuple[float, float, float]:
     if prediction.saliency is None or sample.ratings is None:
-        raise ValueError("the truth or the prediction that is to be scored is missing")
+        raise ValueError("the ground truth or the prediction is missing")
     users, clips = sample.ratings.T, len(sample.ratings)
     predicted = np.asarray(prediction.saliency, dtype=float)
-    # Clips at the end that the features have no frame of belong to the last shot and are worth no more than the worst.
+    # Clips at the end without a frame belong to the last shot and get the lowest score.
     whole = np.concatenate([predicted, np.full(clips - len(predicted), predicted.min())])
     inner = np.unique(np.round(shots_of(sample)[1:-1] / CLIP_SECONDS).astype(int))
     edges = np.array([0, *inner[(inner > 0) & (inner < clips)], clips])
     f1 = summary_f1(keyshots(whole, edges), np.stack([keyshots(user, edges) for user in users])).mean
-    if np.ptp(predicted) == 0:  # a prediction that ranks nothing agrees with nobody
+    if np.ptp(predicted) == 0:  # a constant prediction has no rank correlation
         return f1, 0.0, 0.0
     ranked = users[:, : len(predicted)]
     correlation = rank_correlation(predicted, ranked[np.ptp(ranked, axis=1) > 0])

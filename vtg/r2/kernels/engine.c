@@ -1,27 +1,30 @@
-/* Answers queries about projected windows of int8 tokens; see vtg/r2/engine.py.
+/* Computes the head's outputs for queries and projected windows of int8 tokens; see vtg/r2/engine.py.
 
-   One source for all processors: it is compiled once for each instruction set that setup.py names. Several threads may
-   share a question: each calls `vtg_answer`, takes parts that nobody has taken yet, and leaves when all are done. */
+   One source for all processors, compiled once for each instruction set in setup.py. Several threads may work on one
+   batch: each calls `vtg_answer`, which claims unprocessed parts and returns when all parts are done.
+
+   Read `vectors.h` and `products.h` (arithmetic), `query_batch.h` (data structures), then the steps in their order:
+   `query_tokens.h`, `pooling.h`, `refinement.h`, `readout.h`. */
 
 #include <sched.h>
 #include <stdlib.h>
 
 #include "pooling.h"
+#include "query_tokens.h"
 #include "readout.h"
 #include "refinement.h"
-#include "words.h"
 
 #define PUBLIC __attribute__((visibility("default")))
 
 enum {
-    VERSION = 2,     /* of what the functions below take and mean, as in engine.py */
-    FEWEST_ROWS = 8, /* of a part: fewer are multiplied slower */
-    SPINS = 4000     /* of a thread that waits for another, until it offers its processor to others */
+    VERSION = 2,     /* of the interface of the functions below, as in engine.py */
+    MIN_ROWS = 8,    /* of a part: products of fewer rows are slower */
+    MAX_SPINS = 4000 /* of a waiting thread before it yields the processor */
 };
 
-PUBLIC const int64_t vtg_layout[] = {VERSION, sizeof(vtg_head), sizeof(vtg_question)};
+PUBLIC const int64_t vtg_layout[] = {VERSION, sizeof(vtg_head), sizeof(vtg_query_batch)};
 
-/* Whether this processor has the instructions that this was compiled for. */
+/* Whether this processor has the instructions that this library was compiled for. */
 PUBLIC int vtg_supported(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -37,10 +40,10 @@ PUBLIC int vtg_supported(void) {
 }
 
 PUBLIC int64_t vtg_panels_bytes(int64_t outputs, int64_t inputs) {
-    return up(outputs, PANEL) * inputs / CELL * (int64_t)sizeof(cell);
+    return round_up(outputs, PANEL) * inputs / CELL * (int64_t)sizeof(cell);
 }
 
-/* weight [outputs, inputs] -> panels. 0: no memory. */
+/* weight [outputs, inputs] -> panels. Returns 0 if memory cannot be allocated. */
 PUBLIC int vtg_pack(const float *weight, int64_t outputs, int64_t inputs, cell *panels) {
     num *rows = malloc(sizeof(num) * (size_t)(outputs * inputs));
     if (!rows) return 0;
@@ -50,100 +53,101 @@ PUBLIC int vtg_pack(const float *weight, int64_t outputs, int64_t inputs, cell *
     return 1;
 }
 
-/* Into how many parts each of `items` is cut, so that every member has one and none is too large; each is of so many
-   rows, a multiple of `whole`. */
-static int64_t parts_of(int64_t rows, int64_t members, int64_t items, int64_t whole, int64_t *each) {
-    const int64_t wanted = smaller((members + items - 1) / items, larger(1, rows / FEWEST_ROWS));
-    const int64_t parts = larger((rows + BLOCK - 1) / BLOCK, wanted);
-    *each = up((rows + parts - 1) / parts, whole);
+/* Number of parts to divide the rows of each of `items` into, so that every thread has one and none exceeds BLOCK rows.
+   `each` becomes the rows of a part, a multiple of `multiple`. */
+static int64_t parts_of(int64_t rows, int64_t threads, int64_t items, int64_t multiple, int64_t *each) {
+    const int64_t wanted = min_of((threads + items - 1) / items, max_of(1, rows / MIN_ROWS));
+    const int64_t parts = max_of((rows + BLOCK - 1) / BLOCK, wanted);
+    *each = round_up((rows + parts - 1) / parts, multiple);
     return (rows + *each - 1) / *each;
 }
 
 static int64_t steps_of(const vtg_head *head) { return 1 + 2 * head->layers + 3; }
 
-/* Makes a question ready, whose fields up to the answers are filled in: cuts the work, and places what lies between its
-   steps in `memory`. Gives the bytes of it that are needed; nothing else is done where there is none yet. */
-PUBLIC int64_t vtg_begin(const vtg_head *head, vtg_question *asked, int64_t members, char *memory) {
-    const int64_t width = head->width, layers = head->layers, queries = asked->queries, frames = asked->frames;
-    const int64_t items = queries * asked->windows;
-    asked->joined = 0;
-    asked->words = up(queries * asked->length, PANEL);
-    asked->padded = up(asked->length, PANEL);
-    asked->blocks = parts_of(frames, members, asked->windows, 2, &asked->block);
-    asked->own_blocks = parts_of(frames, members, items, 2, &asked->own_block);
-    asked->rows = 0;
+/* Prepare a batch whose input and output fields are set: divide the work among threads and lay out the intermediate
+   arrays in `memory`. Returns the bytes of memory needed; with a null `memory` only these are computed. */
+PUBLIC int64_t vtg_begin(const vtg_head *head, vtg_query_batch *batch, int64_t threads, char *memory) {
+    const int64_t width = head->width, layers = head->layers, queries = batch->queries, frames = batch->frames;
+    const int64_t items = queries * batch->windows;
+    batch->threads_joined = 0;
+    batch->token_columns = round_up(queries * batch->length, PANEL);
+    batch->padded = round_up(batch->length, PANEL);
+    batch->blocks = parts_of(frames, threads, batch->windows, 2, &batch->block);
+    batch->own_blocks = parts_of(frames, threads, items, 2, &batch->own_block);
+    batch->rows = 0;
     for (int64_t level = 0; level < head->levels && head->strides[level] <= frames; level++)
-        asked->rows += frames / head->strides[level] + 1;
-    asked->row_blocks = parts_of(asked->rows, members, items, 1, &asked->row_block);
-    memory_piece counted = {0}, place = {.base = memory};
-    workplace_of(head, asked, &counted);
-    asked->private_bytes = counted.used;
-    const int64_t cross = head->heads * asked->padded;
-    asked->progress = take(&place, sizeof(progress_of_step) * steps_of(head));
-    asked->mapped = take(&place, sizeof(float) * layers * queries * asked->length * width);
-    asked->token_keys = take(&place, sizeof(cell) * layers * asked->words * width / CELL);
-    asked->key_panels = take(&place, sizeof(cell) * layers * queries * cross * width / CELL);
-    asked->value_rows = take(&place, sizeof(cell) * layers * queries * cross / CELL * spread(width));
-    asked->key_bias = take(&place, sizeof(float) * layers * queries * cross);
-    asked->own_queries = take(&place, sizeof(num) * items * frames * width);
-    asked->own_keys = take(&place, sizeof(cell) * items * up(frames, PANEL) * width / CELL);
-    /* The last rows are read in whole panels: a head's share may be narrower. */
-    asked->own_values = take(&place, sizeof(cell) * (items * ((frames + CELL - 1) / CELL) * spread(width) + PANEL));
-    asked->stacked = take(&place, sizeof(num) * items * (asked->rows + 2) * width);
-    asked->taps = take(&place, sizeof(float) * items * asked->rows * 3 * head->outputs);
-    asked->privately = take(&place, asked->private_bytes * members);
-    if (memory) memset(asked->progress, 0, sizeof(progress_of_step) * (size_t)steps_of(head));
-    return place.used;
+        batch->rows += frames / head->strides[level] + 1;
+    batch->row_blocks = parts_of(batch->rows, threads, items, 1, &batch->row_block);
+    arena counted = {0}, placed = {.base = memory};
+    layout_scratch(head, batch, &counted);
+    batch->thread_bytes = counted.used;
+    const int64_t cross = head->heads * batch->padded;
+    batch->progress = allocate(&placed, sizeof(progress_of_step) * steps_of(head));
+    batch->mapped = allocate(&placed, sizeof(float) * layers * queries * batch->length * width);
+    batch->token_keys = allocate(&placed, sizeof(cell) * layers * batch->token_columns * width / CELL);
+    batch->key_panels = allocate(&placed, sizeof(cell) * layers * queries * cross * width / CELL);
+    batch->value_rows = allocate(&placed, sizeof(cell) * layers * queries * cross / CELL * row_stride(width));
+    batch->key_bias = allocate(&placed, sizeof(float) * layers * queries * cross);
+    batch->own_queries = allocate(&placed, sizeof(num) * items * frames * width);
+    batch->own_keys = allocate(&placed, sizeof(cell) * items * round_up(frames, PANEL) * width / CELL);
+    /* The last rows are read in whole panels, which may be wider than the channels of an attention head. */
+    const int64_t value_rows = items * ((frames + CELL - 1) / CELL);
+    batch->own_values = allocate(&placed, sizeof(cell) * (value_rows * row_stride(width) + PANEL));
+    batch->stacked = allocate(&placed, sizeof(num) * items * (batch->rows + 2) * width);
+    batch->taps = allocate(&placed, sizeof(float) * items * batch->rows * 3 * head->outputs);
+    batch->thread_memory = allocate(&placed, batch->thread_bytes * threads);
+    if (memory) memset(batch->progress, 0, sizeof(progress_of_step) * (size_t)steps_of(head));
+    return placed.used;
 }
 
-/* The next of a step's parts that nobody has taken; at or above their number, all are taken. */
-static int64_t claim(progress_of_step *step) { return __atomic_fetch_add(&step->claimed, 1, __ATOMIC_RELAXED); }
+/* Index of the next unclaimed part of a step; at or above the number of parts, all are claimed. */
+static int64_t claim_part(progress_of_step *step) { return __atomic_fetch_add(&step->claimed, 1, __ATOMIC_RELAXED); }
 
 static void finish_part(progress_of_step *step) { __atomic_fetch_add(&step->done, 1, __ATOMIC_RELEASE); }
 
-/* Waits until those who have taken the last parts of a step are done. */
+/* Wait until all parts of a step are finished. */
 static void wait_for(progress_of_step *step, int64_t count) {
     for (int64_t spins = 0; __atomic_load_n(&step->done, __ATOMIC_ACQUIRE) < count; spins++) {
-        if (spins >= SPINS) sched_yield();
+        if (spins >= MAX_SPINS) sched_yield();
 #if defined(__x86_64__)
         else __builtin_ia32_pause();
 #endif
     }
 }
 
-/* Runs what follows on each part of the next step that nobody else has taken; then all of the step's parts are done. */
-#define EACH(PART, COUNT) \
-    for (int64_t count_ = (COUNT), PART = claim(step); PART < count_ || (wait_for(step++, count_), 0); \
-         finish_part(step), PART = claim(step))
+/* Run the following statement on each part of the next step that this thread claims, then wait for all other parts. */
+#define FOR_EACH_PART(PART, COUNT) \
+    for (int64_t count_ = (COUNT), PART = claim_part(step); PART < count_ || (wait_for(step++, count_), 0); \
+         finish_part(step), PART = claim_part(step))
 
-/* Answers a question that `vtg_begin` made ready, together with whoever else calls this. At most `members` may. */
-PUBLIC void vtg_answer(const vtg_head *head, vtg_question *asked) {
-    const int64_t member = __atomic_fetch_add(&asked->joined, 1, __ATOMIC_RELAXED);
-    const int64_t items = asked->queries * asked->windows, frames = asked->frames;
-    memory_piece own = {.base = asked->privately + member * asked->private_bytes};
-    const workplace work = workplace_of(head, asked, &own);
-    progress_of_step *step = asked->progress;
-    EACH(layer, head->layers) map_words(head, asked, &work, layer);
+/* Process a batch prepared by `vtg_begin`. At most `threads` threads may call this for one batch, at the same time. */
+PUBLIC void vtg_answer(const vtg_head *head, vtg_query_batch *batch) {
+    const int64_t thread = __atomic_fetch_add(&batch->threads_joined, 1, __ATOMIC_RELAXED);
+    const int64_t items = batch->queries * batch->windows, frames = batch->frames;
+    arena own = {.base = batch->thread_memory + thread * batch->thread_bytes};
+    const scratch_memory work = layout_scratch(head, batch, &own);
+    progress_of_step *step = batch->progress;
+    FOR_EACH_PART(layer, head->layers) map_query_tokens(head, batch, &work, layer);
     for (int64_t layer = head->layers - 1; layer >= 0; layer--) {
-        EACH(part, asked->windows * asked->blocks) {
-            const int64_t window = part / asked->blocks, begin = part % asked->blocks * asked->block;
-            const int64_t end = smaller(begin + asked->block, frames);
-            pool_frames(head, asked, &work, layer, window, begin, end);
-            for (int64_t query = 0; query < asked->queries; query++)
-                attend_to_words(head, asked, &work, layer, query, window, begin, end);
+        FOR_EACH_PART(part, batch->windows * batch->blocks) {
+            const int64_t window = part / batch->blocks, begin = part % batch->blocks * batch->block;
+            const int64_t end = min_of(begin + batch->block, frames);
+            pool_frames(head, batch, &work, layer, window, begin, end);
+            for (int64_t query = 0; query < batch->queries; query++)
+                cross_attention(head, batch, &work, layer, query, window, begin, end);
         }
-        EACH(part, items * asked->own_blocks) {
-            const int64_t begin = part % asked->own_blocks * asked->own_block;
-            const int64_t end = smaller(begin + asked->own_block, frames);
-            attend_to_frames(head, asked, &work, layer, part / asked->own_blocks, begin, end);
+        FOR_EACH_PART(part, items * batch->own_blocks) {
+            const int64_t begin = part % batch->own_blocks * batch->own_block;
+            const int64_t end = min_of(begin + batch->own_block, frames);
+            refine_frames(head, batch, &work, layer, part / batch->own_blocks, begin, end);
         }
     }
     int64_t levels = 0;
     while (levels < head->levels && head->strides[levels] <= frames) levels++;
-    EACH(part, items * levels) build_level(head, asked, &work, part / levels, part % levels);
-    EACH(part, items * asked->row_blocks) {
-        const int64_t begin = part % asked->row_blocks * asked->row_block;
-        convolve(head, asked, &work, part / asked->row_blocks, begin, smaller(begin + asked->row_block, asked->rows));
+    FOR_EACH_PART(part, items * levels) build_level(head, batch, &work, part / levels, part % levels);
+    FOR_EACH_PART(part, items * batch->row_blocks) {
+        const int64_t begin = part % batch->row_blocks * batch->row_block;
+        convolve(head, batch, &work, part / batch->row_blocks, begin, min_of(begin + batch->row_block, batch->rows));
     }
-    EACH(item, items) add_taps(head, asked, item);
+    FOR_EACH_PART(item, items) add_taps(head, batch, item);
 }

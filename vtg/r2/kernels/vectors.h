@@ -1,7 +1,7 @@
-/* Vectors of floats by the vector extensions of GCC and Clang, and what a layer does between two products.
+/* Float vectors with the vector extensions of GCC and Clang; softmax, layer normalisation and rounding.
 
-   Operands of products are of type `num`, and are read in cells of 32 bits: a float, or, where the processor multiplies
-   pairs of bfloat16 (ENGINE_BF16), two of them. Sums are always float32. */
+   Operands of products have the type `num`, and are read in cells of 32 bits: one float, or two bfloat16 where the
+   processor multiplies pairs of them (ENGINE_BF16). Sums are always float32. */
 
 #pragma once
 
@@ -27,18 +27,18 @@ typedef uint32_t loose_bits __attribute__((vector_size(4 * LANES), aligned(4), m
 
 enum { PANEL = 16, PANEL_VECS = PANEL / LANES }; /* columns of a panel of the right operand of a product */
 
-static int64_t smaller(int64_t one, int64_t other) { return one < other ? one : other; }
-static int64_t larger(int64_t one, int64_t other) { return one > other ? one : other; }
-static int64_t up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
+static int64_t min_of(int64_t one, int64_t other) { return one < other ? one : other; }
+static int64_t max_of(int64_t one, int64_t other) { return one > other ? one : other; }
+static int64_t round_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
 
-INLINE vec all(float value) { return value - (vec){0}; }
+INLINE vec splat(float value) { return value - (vec){0}; }
 INLINE vec load(const float *from) { return (vec) * (const loose_vec *)from; }
 INLINE void store(float *to, vec values) { *(loose_vec *)to = values; }
 
 /* The first `left` values, `fill` beyond. */
 INLINE vec load_part(const float *from, int64_t left, float fill) {
     if (left >= LANES) return load(from);
-    vec values = all(fill);
+    vec values = splat(fill);
     for (int64_t i = 0; i < left; i++) values[i] = from[i];
     return values;
 }
@@ -49,32 +49,32 @@ INLINE void store_part(float *to, vec values, int64_t left) {
         for (int64_t i = 0; i < left; i++) to[i] = values[i];
 }
 
-INLINE vec largest(vec one, vec other) {
+INLINE vec max_vec(vec one, vec other) {
 #if defined(__AVX2__) && !defined(ENGINE_BF16)
-    return (vec)__builtin_ia32_maxps256(one, other); /* which GCC does not make of what follows */
+    return (vec)__builtin_ia32_maxps256(one, other); /* GCC does not generate it from the code below */
 #endif
     const bits greater = (bits)(one > other);
     return (vec)(((bits)one & greater) | ((bits)other & ~greater));
 }
 
-INLINE float sum_of(vec values) {
+INLINE float sum_lanes(vec values) {
     float sum = 0;
     for (int i = 0; i < LANES; i++) sum += values[i];
     return sum;
 }
 
-INLINE float largest_of(vec values) {
+INLINE float max_lane(vec values) {
     float most = values[0];
     for (int i = 1; i < LANES; i++)
         if (values[i] > most) most = values[i];
     return most;
 }
 
-/* e to the power of what is at most 0; what is far below, -inf too, becomes (nearly) 0. */
+/* exp(x) for x <= 0; values far below, including -inf, give (nearly) 0. */
 INLINE vec exponential(vec x) {
-    const vec whole = all(12582912.0f); /* 1.5 * 2^23: added to a small number, its last bits are that number, rounded */
-    x = largest(x, all(-87.0f));
-    const vec shifted = x * 1.44269504f + whole, n = shifted - whole;
+    const vec rounding = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds a small number into the lowest bits */
+    x = max_vec(x, splat(-87.0f));
+    const vec shifted = x * 1.44269504f + rounding, n = shifted - rounding;
     const vec rest = (x - n * 0.693145752f) - n * 1.42860677e-6f; /* log 2 in two parts */
     vec sum = rest * (1.0f / 720) + 1.0f / 120;
     sum = sum * rest + 1.0f / 24;
@@ -97,7 +97,7 @@ INLINE uint32_t pattern_of(float value) {
     return pattern;
 }
 
-/* A float16 that is not negative and finite. */
+/* Convert a finite, non-negative float16. */
 INLINE float from_half(uint16_t half) { return float_of((uint32_t)half << 13) * 0x1p112f; }
 
 #ifdef ENGINE_BF16
@@ -120,7 +120,7 @@ INLINE vec multiply_add(cell left, bits right, vec sum) {
 }
 
 INLINE void store_nums(num *to, vec values, int64_t left) {
-    for (int64_t i = 0; i < smaller(left, LANES); i++) to[i] = round_num(values[i]);
+    for (int64_t i = 0; i < min_of(left, LANES); i++) to[i] = round_num(values[i]);
 }
 #else
 #include <immintrin.h>
@@ -139,7 +139,7 @@ INLINE void store_nums(num *to, vec values, int64_t left) {
 typedef bits cells;
 INLINE cells load_cells(const cell *from) { return (cells) * (const loose_bits *)from; }
 
-/* Two rows of numbers as one row of cells. */
+/* Interleave two rows of numbers to one row of cells. */
 INLINE void join_rows(const num *row, const num *next, int64_t width, cell *to) {
     for (int64_t i = 0; i < width; i++) to[i] = (cell)row[i] | (cell)next[i] << 16;
 }
@@ -176,31 +176,31 @@ INLINE float dot(const float *one, const float *other, int64_t count) {
     vec sum = {0};
     for (int64_t i = 0; i < count; i += LANES)
         sum += load_part(one + i, count - i, 0) * load_part(other + i, count - i, 0);
-    return sum_of(sum);
+    return sum_lanes(sum);
 }
 
-/* The first `left` of values, `fill` in the place of others. */
+/* Keep the first `left` values; the others become `fill`. */
 INLINE vec first_of(vec values, int64_t left, float fill) {
     if (left >= LANES) return values;
     bits lanes;
     for (uint32_t i = 0; i < LANES; i++) lanes[i] = i;
-    const bits own = (bits)(lanes < (bits){0} + (uint32_t)larger(left, 0));
-    return (vec)(((bits)values & own) | ((bits)all(fill) & ~own));
+    const bits own = (bits)(lanes < (bits){0} + (uint32_t)max_of(left, 0));
+    return (vec)(((bits)values & own) | ((bits)splat(fill) & ~own));
 }
 
-/* What a softmax divides by their sum, which it gives: e to the power of similarities [padded] less the largest; only the
-   first `count` take part, and others become zeros. */
-static float powers_of(const float *similarity, int64_t count, int64_t padded, num *powers) {
+/* Numerators of a softmax: exp of similarities [padded] less their maximum. Only the first `count` take part, all
+   others become zeros. Returns the sum. */
+static float softmax_numerators(const float *similarity, int64_t count, int64_t padded, num *powers) {
     const float lowest = -__builtin_inff();
-    vec most = all(lowest), total = {0};
-    for (int64_t i = 0; i < count; i += LANES) most = largest(most, first_of(load(similarity + i), count - i, lowest));
-    const vec top = all(largest_of(most));
+    vec most = splat(lowest), total = {0};
+    for (int64_t i = 0; i < count; i += LANES) most = max_vec(most, first_of(load(similarity + i), count - i, lowest));
+    const vec top = splat(max_lane(most));
     for (int64_t i = 0; i < padded; i += LANES) {
         const vec power = first_of(exponential(load(similarity + i) - top), count - i, 0);
         total += power;
         store_nums(powers + i, power, LANES);
     }
-    return sum_of(total);
+    return sum_lanes(total);
 }
 
 typedef struct {
@@ -208,24 +208,24 @@ typedef struct {
     double epsilon;
 } norm_weights;
 
-/* Layer normalisation of rows that are `from_stride` apart, rectified if wanted; either result may be none. */
+/* Layer normalisation of rows that are `from_stride` apart, with optional ReLU; either result may be null. */
 static void normalise(const float *rows, int64_t from_stride, int64_t count, int64_t width, const norm_weights *norm,
                       int rectified, float *wide, num *narrow) {
     for (int64_t row = 0; row < count; row++) {
         const float *from = rows + row * from_stride;
         vec total = {0}, squares = {0};
         for (int64_t i = 0; i < width; i += LANES) total += load_part(from + i, width - i, 0);
-        const float mean = sum_of(total) / (float)width;
+        const float mean = sum_lanes(total) / (float)width;
         for (int64_t i = 0; i < width; i += LANES) {
             const vec off = load_part(from + i, width - i, mean) - mean;
             squares += off * off;
         }
-        const float factor = 1.0f / __builtin_sqrtf(sum_of(squares) / (float)width + (float)norm->epsilon);
+        const float factor = 1.0f / __builtin_sqrtf(sum_lanes(squares) / (float)width + (float)norm->epsilon);
         for (int64_t i = 0; i < width; i += LANES) {
             const int64_t left = width - i;
             vec result = (load_part(from + i, left, 0) - mean) * factor * load_part(norm->scale + i, left, 0) +
                          load_part(norm->shift + i, left, 0);
-            if (rectified) result = largest(result, all(0));
+            if (rectified) result = max_vec(result, splat(0));
             if (wide) store_part(wide + row * width + i, result, left);
             if (narrow) store_nums(narrow + row * width + i, result, left);
         }

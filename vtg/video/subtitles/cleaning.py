@@ -1,7 +1,7 @@
-"""Bring subtitle files as people have them into the form that pysubs2 reads, in time linear in their size.
+"""Normalize real-world subtitle files to the strict formats that pysubs2 reads, in time linear in their size.
 
-Each function takes the text of a file and gives text in the strict form of its format: times complete, without what is
-not said (notes, styles, numbers out of order), no line so long and no number so large that a parser suffers from it.
+Each function takes the text of a file and returns text in the strict form of its format: with complete times, without
+notes, styles and wrong numbers, and without lines or numbers so long that they would slow a parser down.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 __all__ = [
     "MAX_CUES",
-    "UNTIL_NEXT",
+    "MAX_OPEN_CUE_SECONDS",
     "TooManyCuesError",
     "clean_microdvd",
     "clean_mpl2",
@@ -23,10 +23,10 @@ __all__ = [
     "same_line_ends",
 ]
 
-MAX_CUES = 60_000  # of one file; a film has 2,000, a day of rolling captions 50,000
-MAX_CUE_LENGTH = 20_000  # characters; the rest of a longer one is left out
-MAX_SECONDS = 100 * 3600  # a time beyond is no time
-UNTIL_NEXT = 5.0  # seconds that a cue without an end is shown at most
+MAX_CUES = 60_000  # per file; a film has 2,000, a day of rolling captions 50,000
+MAX_CUE_CHARACTERS = 20_000  # a longer cue is cut off
+MAX_SECONDS = 100 * 3600  # a later time is not accepted
+MAX_OPEN_CUE_SECONDS = 5.0  # duration of a cue without an end
 
 _CLOCK = r"(-?(?:[0-9]{1,4} ?: ?)?[0-9]{1,3} ?: ?[0-9]{1,2}(?: ?[.,;:] ?[0-9]{0,9})?)"
 _CUE_TIMES = re.compile(
@@ -49,20 +49,20 @@ _TENTHS = re.compile(r"\s{0,20}\[([0-9]{1,8})\]\s{0,9}\[([0-9]{1,8})\]")
 
 
 class TooManyCuesError(ValueError):
-    """More cues than any film has."""
+    """A file has more than `MAX_CUES` cues."""
 
 
 def same_line_ends(text: str) -> str:
-    r"""Make each line end "\n", also that of old Macs and CR CR LF; more than one empty line becomes one."""
+    r"""Convert line ends to "\n", also those of old Macs and CR CR LF, and several empty lines to one."""
     text = re.sub(r"\r+\n?", "\n", text).replace("\0", "")
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def clean_subrip(text: str, is_webvtt: bool = False) -> str:
-    """SubRip, WebVTT or SubViewer as strict SubRip, with times inside of a cue as `mark_times` makes them."""
+    """Convert SubRip, WebVTT or SubViewer to strict SubRip, with times within a cue as by `mark_times`."""
     written: list[str] = []
     for number, (start, end, lines) in enumerate(_with_ends(_cues(text, is_webvtt)), 1):
-        # pysubs2 takes a last line that is a number for that of the next cue: each is followed by one.
+        # pysubs2 reads a last line that is a number as that of the next cue: each cue is followed by a number.
         written += [f"{_stamp(start)} --> {_stamp(end)}", *lines, str(number)]
     return "\n".join(written)
 
@@ -70,11 +70,11 @@ def clean_subrip(text: str, is_webvtt: bool = False) -> str:
 def _with_ends(
     cues: Iterator[tuple[float, float | None, list[str]]],
 ) -> Iterator[tuple[float, float, list[str]]]:
-    """Cues with words and with an end: that of the next one's start where there is none."""
+    """Yield the cues that have text; a missing end becomes the start of the next cue."""
     waiting: tuple[float, list[str]] | None = None
     for start, end, lines in cues:
         if waiting is not None:
-            latest = waiting[0] + UNTIL_NEXT
+            latest = waiting[0] + MAX_OPEN_CUE_SECONDS
             yield waiting[0], min(start, latest) if start > waiting[0] else latest, waiting[1]
             waiting = None
         if lines and end is None:
@@ -82,13 +82,13 @@ def _with_ends(
         elif lines and end is not None:
             yield start, end, lines
     if waiting is not None:
-        yield waiting[0], waiting[0] + UNTIL_NEXT, waiting[1]
+        yield waiting[0], waiting[0] + MAX_OPEN_CUE_SECONDS, waiting[1]
 
 
 def _cues(text: str, is_webvtt: bool) -> Iterator[tuple[float, float | None, list[str]]]:
-    """Start, end (None: not written) and lines of each cue.
+    """Yield start, end (None: missing) and lines of each cue.
 
-    Empty lines do not end a cue, for many editors leave some inside: the next pair of times does.
+    Empty lines do not end a cue, because many editors write some within cues: the next pair of times does.
     """
     times: tuple[float, float | None] | None = None
     lines: list[str] = []
@@ -114,8 +114,8 @@ def _cues(text: str, is_webvtt: bool) -> Iterator[tuple[float, float | None, lis
         else:
             if is_webvtt:
                 is_note = bool(line) and (is_note or _begins_note(line, before))
-            if length < MAX_CUE_LENGTH and times is not None and not is_note and not _NOT_WORDS.match(line):
-                lines.append(_unlike_times(mark_times(line[: MAX_CUE_LENGTH - length])))
+            if length < MAX_CUE_CHARACTERS and times is not None and not is_note and not _NOT_WORDS.match(line):
+                lines.append(_unlike_times(mark_times(line[: MAX_CUE_CHARACTERS - length])))
             length += len(line) + 1
         before.append(line)
     if times is not None:
@@ -123,7 +123,7 @@ def _cues(text: str, is_webvtt: bool) -> Iterator[tuple[float, float | None, lis
 
 
 def _label(before: deque[str], number: int, is_webvtt: bool) -> str | None:
-    """The line before a pair of times that numbers or names the cue, if it is one.
+    """The line before a pair of times, if it is the number or name of the cue.
 
     Args:
         before: the last lines.
@@ -144,12 +144,12 @@ def _begins_note(line: str, before: deque[str]) -> bool:
 
 
 def mark_times(line: str) -> str:
-    r"""Make times inside of a cue overrides such as ``{\@900}`` (ms), which no parser takes for times of the cue."""
+    r"""Convert times within a cue to overrides such as ``{\@900}`` (ms), which no parser reads as times of the cue."""
     return _TIME_INSIDE.sub(lambda match: f"{{\\@{round(1000 * (_seconds(match[1]) or 0))}}}", line)
 
 
 def _unlike_times(line: str) -> str:
-    """Two times in a line of words would be the times of a cue for pysubs2."""
+    """Change a line of text with two times, which pysubs2 would read as the times of a cue."""
     return _ANY_TIME.sub(r"\1 \2", line) if len(_ANY_TIME.findall(line)) == 2 else line
 
 
@@ -158,7 +158,7 @@ def _seconds(clock: str | None) -> float | None:
     if clock is None or match is None:
         return None
     hours, minutes, seconds, fraction = match.groups()
-    if clock.startswith("-"):  # as shifting leaves them: shown from the beginning on
+    if clock.startswith("-"):  # as after shifting a file: shown from the start
         return 0.0
     time = int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction or 0}")
     return time if time < MAX_SECONDS else None
@@ -171,7 +171,7 @@ def _stamp(seconds: float) -> str:
 
 
 def clean_substation(text: str) -> str:
-    """The dialogue of SubStation Alpha (SSA, ASS), with the fields in the order that ASS has, and nothing else."""
+    """Extract the dialogue of SubStation Alpha (SSA, ASS), with its fields in the order of ASS."""
     written = ["[Script Info]", "ScriptType: v4.00+", "", "[Events]"]
     fields = list(_ASS_FIELDS)
     in_events = False
@@ -184,7 +184,7 @@ def clean_substation(text: str) -> str:
             named = [name.strip().lower() for name in rest[:1000].split(",")]
             fields = named if {"start", "end", "text"} <= set(named) else fields
         elif kind.lower() == "dialogue":
-            values = dict(zip(fields, rest[:MAX_CUE_LENGTH].split(",", len(fields) - 1), strict=False))
+            values = dict(zip(fields, rest[:MAX_CUE_CHARACTERS].split(",", len(fields) - 1), strict=False))
             start, end = (_seconds(values.get(name, "").strip()) for name in ("start", "end"))
             if start is not None and end is not None and values.get("text"):
                 written.append(f"Dialogue: 0,{_stamp(start)},{_stamp(end)},Default,,0,0,0,,{values['text']}")
@@ -194,18 +194,18 @@ def clean_substation(text: str) -> str:
 
 
 def clean_microdvd(text: str) -> tuple[str, float | None]:
-    """MicroDVD with plain text; and the frames a second that its first line says, if it says so."""
+    """Convert MicroDVD to plain text; also return the frame rate from its first line, if there is one."""
     written: list[str] = []
     rate = None
     for line in io.StringIO(text):
         if (match := _FRAMES.match(line)) is None:
             continue
-        words = _FRAME_CODES.sub("", line[match.end() : match.end() + MAX_CUE_LENGTH]).strip()
+        words = _FRAME_CODES.sub("", line[match.end() : match.end() + MAX_CUE_CHARACTERS]).strip()
         start, end = int(match[1]), int(match[2]) if match[2] else None
         if not written and rate is None and start <= 1 and (end or 0) <= 1 and _RATE.match(words):
             rate = float(words.replace(",", "."))
         elif words:
-            # Without an end: two seconds, as most frame rates have it.
+            # Without an end: 50 frames, about two seconds.
             written.append(f"{{{start}}}{{{start + 50 if end is None else end}}}{words.translate(_NO_BRACES)}")
         if len(written) > MAX_CUES:
             raise TooManyCuesError
@@ -213,11 +213,11 @@ def clean_microdvd(text: str) -> tuple[str, float | None]:
 
 
 def clean_mpl2(text: str) -> str:
-    """MPL2: tenths of a second in brackets."""
+    """Clean up MPL2 (times in tenths of a second in brackets)."""
     written = []
     for line in io.StringIO(text):
         if (match := _TENTHS.match(line)) is not None:
-            words = line[match.end() : match.end() + MAX_CUE_LENGTH].strip()
+            words = line[match.end() : match.end() + MAX_CUE_CHARACTERS].strip()
             written.append(f"[{match[1]}][{match[2]}]{words.translate(_NO_BRACES)}")
             if len(written) > MAX_CUES:
                 raise TooManyCuesError

@@ -1,4 +1,4 @@
-"""Decode the text of a file that does not say its encoding."""
+"""Detect the encoding of a text file and decode it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WESTERN = ("en", "fr", "de", "es", "pt", "it", "ca", "nl", "sv", "da", "nb", "fi
 CENTRAL = ("en", "pl", "cs", "sk", "hu", "hr", "sl", "ro", "de")
 CYRILLIC = ("en", "ru", "uk", "be", "bg", "sr", "mk")
 BALTIC = ("en", "et", "lv", "lt")
-# The languages each encoding serves, and how rare it is in subtitles (log). What another one is a part of is left out:
+# Languages and log prior of each encoding in subtitles. Subsets of other encodings are left out:
 # iso-8859-1 of cp1252, iso-8859-9 of cp1254, iso-8859-8 of cp1255, tis-620 of cp874, gb2312 and gbk of gb18030.
 ENCODINGS: dict[str, tuple[tuple[str, ...], float]] = {
     "cp1252": (WESTERN, 0.0),
@@ -58,28 +58,27 @@ ENCODINGS: dict[str, tuple[tuple[str, ...], float]] = {
     "mac_latin2": (CENTRAL, -7.0),
 }
 SAMPLE_BYTES = 4000  # of the lines that are not ASCII
-MESS = 0.3  # share of a decoding that charset-normalizer finds disorderly, from which on it is no candidate
-HINT = 12.0  # log; how much more likely the language is that the name of the file says
-# A decoding is taken for text from this mean log probability of a byte on: text has -4 to -2.5, noise -5 and below, and
-# what is short varies more.
-LEAST_PROBABLE = -4.3
-SHORT_TOLERANCE = 2.0  # divided by the root of the number of bytes
-VALID_UTF8 = 0.5  # share of the lines from which on a file is UTF-8 with lines of another encoding in it
-MAX_LINES = 5000  # that are not ASCII, from which these are judged
-MAX_LINES_APART = 500_000  # decoded each by itself
+MAX_MESS_SHARE = 0.3  # charset-normalizer's measure of disorder, above which an encoding is not considered
+FILE_NAME_LOG_PRIOR = 12.0  # added for the language in the file's name
+# Minimum mean log probability per byte of text: text has -4 to -2.5, noise -5 and below, and short text varies more.
+MIN_LOG_PROBABILITY = -4.3
+SHORT_TEXT_TOLERANCE = 2.0  # divided by the square root of the number of bytes
+MIN_UTF8_SHARE = 0.5  # of the lines, for a UTF-8 file that has lines in another encoding
+MAX_SAMPLE_LINES = 5000  # that are not ASCII, used to detect the encoding
+MAX_SEPARATE_LINES = 500_000  # of a file whose lines are decoded one by one
 
-MARKS = (  # of Unicode; the longer ones first
+BYTE_ORDER_MARKS = (  # longest first
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-UTF8_MARK = b"\xef\xbb\xbf"
-WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")  # encodings with zeros in the bytes of ASCII characters
-WIDE_SAMPLE = 1 << 14  # bytes
-WIDE_ASCII = 0.25  # share of the characters, at least, in subtitles of any language
-MAX_ZEROS = 0.01  # share of the bytes of an 8-bit text
-ESCAPES = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_2"))  # encodings that are ASCII to the eye
+UTF8_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+WIDE_ENCODINGS = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")  # with zeros in the bytes of ASCII characters
+WIDE_SAMPLE_BYTES = 1 << 14
+MIN_WIDE_ASCII_SHARE = 0.25  # of the characters, in subtitles of any language
+MAX_ZERO_SHARE = 0.01  # of the bytes of an 8-bit text
+ESCAPES = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_2"))  # encodings that use only ASCII bytes
 
 
 class UnknownEncodingError(ValueError):
@@ -87,19 +86,19 @@ class UnknownEncodingError(ValueError):
 
 
 def decode_text(content: bytes, language: str | None = None) -> str:
-    """Decode bytes: by their mark, as UTF-8, UTF-16 or UTF-32, else in the likeliest older encoding.
+    """Decode bytes by their byte order mark, as UTF-8, UTF-16 or UTF-32, or in the likeliest legacy encoding.
 
     Args:
         content: of a text file.
-        language: that the text is expected in, a value of `language_codes`; None where nothing says so.
+        language: expected language, a value of `language_codes`; None for unknown.
 
     Raises:
         UnknownEncodingError: no encoding fits.
     """
-    for mark, encoding in MARKS:
+    for mark, encoding in BYTE_ORDER_MARKS:
         if content.startswith(mark):
             return content.decode(encoding, "replace")
-    content = content.removeprefix(UTF8_MARK)
+    content = content.removeprefix(UTF8_BYTE_ORDER_MARK)
     if b"\0" in content:
         if (wide := _wide_encoding(content)) is not None:
             return content.decode(wide, "replace")
@@ -114,21 +113,21 @@ def decode_text(content: bytes, language: str | None = None) -> str:
 
 
 def _wide_encoding(content: bytes) -> str | None:
-    """UTF-16 or UTF-32 without a mark: the one that gives the most ASCII, which times are written in."""
-    start = content[:WIDE_SAMPLE]
-    decoded = {encoding: start.decode(encoding, "replace") for encoding in WIDE}
+    """UTF-16 or UTF-32 without a byte order mark: the one that gives the most ASCII, because times are ASCII."""
+    start = content[:WIDE_SAMPLE_BYTES]
+    decoded = {encoding: start.decode(encoding, "replace") for encoding in WIDE_ENCODINGS}
     best = max(decoded, key=lambda encoding: _ascii_share(decoded[encoding]))
-    return best if _ascii_share(decoded[best]) > WIDE_ASCII else None
+    return best if _ascii_share(decoded[best]) > MIN_WIDE_ASCII_SHARE else None
 
 
 def _without_zeros(content: bytes) -> bytes:
-    """Leave out zeros, which some programs fill a file up with.
+    """Remove zero bytes, with which some programs pad a file.
 
     Raises:
-        UnknownEncodingError: there are so many that it is no text.
+        UnknownEncodingError: there are too many for a text.
     """
     text = content.rstrip(b"\0")
-    if not text or text.count(b"\0") > MAX_ZEROS * len(text):
+    if not text or text.count(b"\0") > MAX_ZERO_SHARE * len(text):
         raise UnknownEncodingError("not a text")
     return text.replace(b"\0", b"")
 
@@ -138,14 +137,14 @@ def _ascii_share(text: str) -> float:
 
 
 def _decode_by_lines(content: bytes, language: str | None) -> str:
-    """Decode what is not UTF-8, or not all of it: files that were joined or damaged have lines of both kinds."""
+    """Decode a file that is not, or not completely, UTF-8: joined or damaged files have lines in two encodings."""
     lines = content.split(b"\n")
-    foreign = list(islice((line for line in lines if not line.isascii()), MAX_LINES))
+    foreign = list(islice((line for line in lines if not line.isascii()), MAX_SAMPLE_LINES))
     others = [line for line in foreign if not _is_utf8(line)]
-    if len(others) > (1 - VALID_UTF8) * len(foreign):
+    if len(others) > (1 - MIN_UTF8_SHARE) * len(foreign):
         return unicodedata.normalize("NFC", content.decode(_likeliest_encoding(foreign, language), "replace"))
     encoding = "utf-8"
-    if others and len(lines) <= MAX_LINES_APART:
+    if others and len(lines) <= MAX_SEPARATE_LINES:
         with contextlib.suppress(UnknownEncodingError):
             encoding = _likeliest_encoding(others, language)
     if encoding == "utf-8":
@@ -154,32 +153,32 @@ def _decode_by_lines(content: bytes, language: str | None) -> str:
 
 
 def _is_utf8(line: bytes) -> bool:
-    """Whether a line is UTF-8, perhaps with some damage: text in another encoding has hardly any valid sequence."""
+    """Whether a line is UTF-8, with some damage at most: text in other encodings has hardly any valid sequence."""
     text = line.decode("utf-8", "replace")
     bad = text.count("\ufffd")
     return bad == 0 or sum(letter > "\x7f" for letter in text) > 2 * bad
 
 
 def _likeliest_encoding(lines: Sequence[bytes], language: str | None) -> str:
-    """The encoding in which lines read most like one of its languages.
+    """The encoding in which lines are most likely text in one of its languages.
 
     Raises:
-        UnknownEncodingError: in none they do.
+        UnknownEncodingError: there is none.
     """
     sample = b"\n".join(_head(lines))
-    # Some damaged bytes must not hide the right one: then all are judged.
+    # Damaged bytes may exclude the correct encoding: then all are scored.
     for candidates in (_tidy_encodings(sample), ENCODINGS):
-        judged = {encoding: _judge(sample, encoding, language) for encoding in candidates}
-        best = max(judged, key=lambda encoding: judged[encoding].log_probability, default=None)
+        scored = {encoding: _score(sample, encoding, language) for encoding in candidates}
+        best = max(scored, key=lambda encoding: scored[encoding].log_probability, default=None)
         if best is not None:
-            found = judged[best]
-            if found.per_byte >= LEAST_PROBABLE - SHORT_TOLERANCE / math.sqrt(max(found.foreign_bytes, 1)):
+            found = scored[best]
+            if found.per_byte >= MIN_LOG_PROBABILITY - SHORT_TEXT_TOLERANCE / math.sqrt(max(found.foreign_bytes, 1)):
                 return best
     raise UnknownEncodingError("no encoding gives text in a known language")
 
 
 def _head(lines: Sequence[bytes]) -> Iterator[bytes]:
-    """Whole lines from the start, as many as a sample has; at least one, or what fits of it."""
+    """Yield complete lines from the start, up to the size of a sample; at least one, cut off if it is too long."""
     left = SAMPLE_BYTES
     for line in lines:
         if len(line) > left:
@@ -191,18 +190,22 @@ def _head(lines: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def _tidy_encodings(sample: bytes) -> list[str]:
-    """The encodings that decode a sample without error and without a mess of signs."""
+    """The encodings that decode a sample without errors and without too many unlikely characters."""
     import charset_normalizer
 
     matches = charset_normalizer.from_bytes(
-        sample, cp_isolation=list(ENCODINGS), threshold=MESS, preemptive_behaviour=False, enable_fallback=False
+        sample,
+        cp_isolation=list(ENCODINGS),
+        threshold=MAX_MESS_SHARE,
+        preemptive_behaviour=False,
+        enable_fallback=False,
     )
     found = {encoding for match in matches for encoding in match.could_be_from_charset}
     return [encoding for encoding in ENCODINGS if encoding in found]
 
 
-def _judge(sample: bytes, encoding: str, language: str | None) -> TextLikelihood:
+def _score(sample: bytes, encoding: str, language: str | None) -> TextLikelihood:
     languages, rarity = ENCODINGS[encoding]
     found = text_likelihood(unicodedata.normalize("NFC", sample.decode(encoding, "replace")), languages)
-    expected = HINT if language != "en" and language in languages else 0.0
+    expected = FILE_NAME_LOG_PRIOR if language != "en" and language in languages else 0.0
     return replace(found, log_probability=found.log_probability + rarity + expected)

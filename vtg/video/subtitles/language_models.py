@@ -1,7 +1,7 @@
-"""How likely a text is in a language, by its letters and pairs of letters.
+"""Likelihood of a text in a language, by a model of letter pairs.
 
-`text_likelihood` compares decodings of the same bytes: the right one reads like a language that the encoding serves.
-The models are counted from the samples in `languages.toml` on first use.
+`text_likelihood` compares decodings of the same bytes: the correct one is likely in a language of its encoding. The
+models are built from the samples in `languages.toml` on first use.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ else:
 
 __all__ = ["TextLikelihood", "language_codes", "text_likelihood"]
 
-MAX_WORDS = 600  # of a text that are looked at
+MAX_WORDS = 600  # of a text that are scored
 MAX_WORD_LETTERS = 40
-PAIR_WEIGHT = 6.0  # occurrences of a letter from which on what follows it is judged by pairs rather than alone
+PAIR_WEIGHT = 6.0  # occurrences of a letter at which pair and single-letter statistics have the same weight
 EM_STEPS = 8
-RARE_LANGUAGE = 1.5  # above 1: a single word of another language is less likely than one of those around it
+LANGUAGE_PRIOR_EXPONENT = 1.5  # above 1: a single word in another language than its neighbours is less likely
 
-# Log probabilities of what the samples do not hold.
+# Log probabilities of characters that are not in the samples.
 ASCII_LETTER = -3.3  # in a language that is not written with a-z
 FOREIGN_LETTER = -11.0
-SCRIPT_CHANGES = (-5.0, -2.5)  # within a word, of alphabets and of characters for words or syllables
+SCRIPT_CHANGES = (-5.0, -2.5)  # within a word: between alphabets, and to logographic or syllabic scripts
 MARK_INSIDE = -6.0  # between two letters
 UNPAIRED_QUOTE = -4.0
 CASE_CHANGE = -4.0  # "пРИВЕТ"
 CAPITAL_INSIDE = -0.5  # "ПРИВЕТ"
 PUNCTUATION = -3.5
 SYMBOL = -9.0
-NOT_TEXT = -14.0  # control characters, private use, not assigned, what cannot be decoded
+NOT_TEXT = -14.0  # control characters, private use, unassigned, undecodable
 RARE = {"CJK": 0.3 / 7000, "HANGUL": 0.2 / 2400, "KATAKANA": 0.05 / 90, "HIRAGANA": 0.05 / 90}
-RARE_ELSEWHERE = 0.1 / 400  # of an alphabet
-RARE_MASS = 0.2  # share of the characters that are in neither letters nor sample of a language
+RARE_ELSEWHERE = 0.1 / 400  # for alphabets
+RARE_MASS = 0.2  # total probability of characters that are in neither letters nor sample of a language
 
 PUNCTUATION_MARKS = frozenset("“”„‘’‚–—…«»‹›¿¡♪♫·•\xa0،؟؛、。「」『』？！，：；（）～・《》【】　׳״")
 MARKS_IN_WORDS = frozenset("’·…–—\xad־׳״\u200c")
@@ -52,12 +52,12 @@ MARKS_IN_WORDS = frozenset("’·…–—\xad־׳״\u200c")
 
 @dataclass(frozen=True)
 class TextLikelihood:
-    """How a text fits the languages it was compared with.
+    """Likelihood of a text under a mixture of languages.
 
     Attributes:
         log_probability: of the whole text; comparable between decodings of the same bytes.
-        per_byte: the mean of what is not plain ASCII, words and marks; 0 where there is none.
-        foreign_bytes: how many bytes these are, about.
+        per_byte: mean over words and marks that are not ASCII; 0 where there are none.
+        foreign_bytes: approximate number of bytes of these.
     """
 
     log_probability: float
@@ -67,16 +67,16 @@ class TextLikelihood:
 
 @functools.cache
 def language_codes() -> dict[str, str]:
-    """The languages that there are models of, by each name that they have in names of files, lower case."""
+    """The languages with a model, by each of their names in file names, lower case."""
     return {name: language for language, facts in _languages().items() for name in facts["names"].split()}
 
 
 def text_likelihood(text: str, languages: Sequence[str]) -> TextLikelihood:
-    """Judge a text as a mixture of languages; words that are plain ASCII count for telling the language.
+    """Score a text as a mixture of languages; ASCII words count for the weights of the languages.
 
     Args:
-        text: some lines; of longer ones the first words.
-        languages: of the values of `language_codes`, at least one.
+        text: some lines; only the first `MAX_WORDS` words are used.
+        languages: values of `language_codes`, at least one.
     """
     words, marks, mark_count = _split(text)
     if not words:
@@ -84,11 +84,11 @@ def text_likelihood(text: str, languages: Sequence[str]) -> TextLikelihood:
     table = np.array([[_model(language).word(word) for language in languages] for word in words])
     weights = np.full(len(languages), 1 / len(languages))
     for _ in range(EM_STEPS):
-        joint = table + RARE_LANGUAGE * np.log(weights)
+        joint = table + LANGUAGE_PRIOR_EXPONENT * np.log(weights)
         shares = np.exp(joint - joint.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         weights = (shares.sum(axis=0) + 0.1) / (len(words) + 0.1 * len(languages))
-    joint = table + RARE_LANGUAGE * np.log(weights)
+    joint = table + LANGUAGE_PRIOR_EXPONENT * np.log(weights)
     highest = joint.max(axis=1)
     each = highest + np.log(np.exp(joint - highest[:, None]).sum(axis=1)) + [_case_cost(word) for word in words]
     foreign = np.array([not word.isascii() for word in words])
@@ -97,7 +97,7 @@ def text_likelihood(text: str, languages: Sequence[str]) -> TextLikelihood:
 
 
 def _size(word: str) -> int:
-    """Bytes of a word and the edge after it, about."""
+    """Approximate number of bytes of a word and the character after it."""
     return 1 + sum(2 if "\u2e80" <= letter <= "\uffee" else 1 for letter in word)
 
 
@@ -142,7 +142,7 @@ def _case_cost(word: str) -> float:
 
 
 class _Model:
-    """Pairs of letters of one language; " " stands for the edge of a word."""
+    """Statistics of letter pairs in one language; " " is the edge of a word."""
 
     def __init__(self, letters: str, sample: str) -> None:
         sample = "".join(

@@ -1,22 +1,22 @@
-"""What is said in a video, line by line."""
+"""One line of a video's transcript."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SaidLine"]
+__all__ = ["TranscriptLine"]
 
 
 @dataclass(frozen=True)
-class SaidLine:
-    """Words that are said in a video.
+class TranscriptLine:
+    """One line of a video's transcript.
 
     Attributes:
-        path: the file.
+        path: the video file.
         start: seconds.
         end: seconds.
         text: one line.
-        score: how well they fit a question, higher is better; 0 where nothing was asked.
+        score: how well it matches a query, higher is better; 0 without a query.
     """
 
     path: str

@@ -1,6 +1,6 @@
-"""The words of a cue without its markup: tags of SubRip and WebVTT, overrides of SubStation, entities of HTML.
+"""Remove the markup of a cue: tags of SubRip and WebVTT, overrides of SubStation, HTML entities.
 
-All patterns are linear in the length of the text, whatever it holds.
+All patterns take time linear in the length of any text.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 __all__ = ["TimedWords", "plain_lines"]
 
-# Only tags that these formats know: what else is between < and > may be words ("a <b and c> d"). A quoted or coloured
-# value follows the name of those that have one.
+# Only the tags of these formats: other text between < and > may be words ("a <b and c> d").
 _TAGS = re.compile(
     r"</?(?:b|i|u|s|c|em|strong|ruby|rt|rp|small|big|sub|sup|tt|p|div|span|font|v|lang|br)"
     r"(?:\.[^<>\s]{0,200})?(?:\s+[\w-]+\s?=[^<>]{0,300})?\s{0,9}/?>"
     r"|<(?:v|lang|c|font|span)(?:\.[^<>\s]{0,200})?\s[^<>]{0,300}>|</\s?[a-z]{1,6}\s?>",
     re.IGNORECASE,
 )
-_ANNOTATION = re.compile(r"<rt>[^<]{0,200}</rt>")  # how the word before is pronounced
+_ANNOTATION = re.compile(r"<rt>[^<]{0,200}</rt>")  # pronunciation of the word before
 _LINE_BREAK = re.compile(r"\\N|<br\s{0,9}/?>|\[br\]")
 _OVERRIDE = re.compile(r"\{[^{}]*\}")  # of SubStation; one without a backslash is a comment
 _OVERRIDE_ONLY = re.compile(r"\{\\[^{}]*\}")
@@ -34,9 +33,9 @@ _INVISIBLE = dict.fromkeys(
 
 @dataclass(frozen=True)
 class TimedWords:
-    """Words of one line of a cue, of which the first is said at a time: seconds; None: when the cue begins.
+    """A part of a line of a cue, and the time of its first word in seconds; None: the start of the cue.
 
-    Spaces at their ends are kept: parts may be syllables of one word.
+    Spaces at the ends are kept, because parts may be syllables of one word.
     """
 
     time: float | None
@@ -44,11 +43,11 @@ class TimedWords:
 
 
 def plain_lines(text: str, is_substation: bool = False) -> list[list[TimedWords]]:
-    """The lines of a cue that have words, each in the parts that are timed.
+    """The lines of a cue that have text, each as a list of timed parts.
 
     Args:
-        text: of the cue, as pysubs2 gives it.
-        is_substation: braces are markup in any case. Tags and entities are too, as converters leave them in.
+        text: of the cue, from pysubs2.
+        is_substation: all braces are markup. Tags and entities are removed as well, as converters leave some.
     """
     if is_substation:
         text = _without_drawings(text)
@@ -57,7 +56,7 @@ def plain_lines(text: str, is_substation: bool = False) -> list[list[TimedWords]
     time: float | None = None
     for line in _LINE_BREAK.split(text):
         parts: list[TimedWords] = []
-        # What is between two times: the text at even places, the times at odd ones.
+        # `split` gives text at even indices and times at odd ones.
         for place, piece in enumerate(_TIME.split(line)):
             if place % 2:
                 time = int(piece) / 1000
@@ -75,7 +74,7 @@ def _words(text: str) -> str:
 
 
 def _without_drawings(text: str) -> str:
-    """Leave out what is between the override that begins a drawing and the one that ends it."""
+    """Remove drawings: the text between the override that starts one and the override that ends it."""
     if "\\p" not in text:
         return text
     kept: list[str] = []

@@ -1,17 +1,17 @@
-"""Write SubRip text."""
+"""Write SubRip subtitles."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["captions_in_turn"]
+__all__ = ["sequential_captions"]
 
 
-def captions_in_turn(captions: Iterable[tuple[float, str]]) -> str:
-    """Writes captions (SRT) that follow each other from 0 on.
+def sequential_captions(captions: Iterable[tuple[float, str]]) -> str:
+    """SubRip text with captions in sequence, starting at time 0.
 
     Args:
-        captions: for how many seconds each is shown, and its text.
+        captions: duration in seconds and text of each.
     """
     text, begin = "", 0.0
     for number, (seconds, words) in enumerate(captions, 1):

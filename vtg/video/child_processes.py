@@ -1,6 +1,6 @@
-"""Starts child processes with limited memory that end when this process ends, however it ends.
+"""Start child processes with limited memory that end when this process ends, also when it is killed.
 
-On Linux and macOS a small supervisor process stands between (see `vtg.video._supervisor`), on Windows a job object.
+On Linux and macOS a small supervisor process does this (`vtg.video._supervisor`), on Windows a job object.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from vtg.video.limits import MAX_PROCESS_MEMORY
 
 __all__ = ["bytes_read", "kill", "start"]
 
-CODE_MEMORY = 100_000_000  # bytes of a process that the limit on its data does not count: program and libraries
-DATA_MEMORY = MAX_PROCESS_MEMORY - CODE_MEMORY
+CODE_MEMORY_BYTES = 100_000_000  # program and libraries, which the limit on data memory does not include
+DATA_MEMORY_BYTES = MAX_PROCESS_MEMORY - CODE_MEMORY_BYTES
 SUPERVISOR = Path(__file__).with_name("_supervisor.py")
 
 
 def start(command: Sequence[str], is_fed: bool = False) -> subprocess.Popen[bytes]:
-    """Starts a command; its output, its complaints and, if asked, its input are unbuffered pipes.
+    """Start a command whose standard output and standard error are unbuffered pipes.
 
     Args:
         command: the whole command line.
-        is_fed: its standard input is a pipe, too, instead of nothing.
+        is_fed: standard input is a pipe as well; otherwise it is empty.
 
     Raises:
         VtgError: it cannot be started.
@@ -47,9 +47,9 @@ def start(command: Sequence[str], is_fed: bool = False) -> subprocess.Popen[byte
                 bufsize=0,
                 creationflags=subprocess.CREATE_NO_WINDOW,
             )
-            _windows.adopt(process, DATA_MEMORY)
+            _windows.adopt(process, DATA_MEMORY_BYTES)
             return process
-        supervisor = [_python(), "-I", "-S", str(SUPERVISOR), str(os.getpid()), str(DATA_MEMORY)]
+        supervisor = [_python(), "-I", "-S", str(SUPERVISOR), str(os.getpid()), str(DATA_MEMORY_BYTES)]
         return subprocess.Popen(
             [*supervisor, *command],
             stdin=stdin,
@@ -63,25 +63,25 @@ def start(command: Sequence[str], is_fed: bool = False) -> subprocess.Popen[byte
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and what it has started, at once; nothing happens if it has ended already."""
+    """Kill a process and everything it has started; does nothing if it has ended already."""
     if process.poll() is not None:
         return
     if sys.platform == "win32":
         process.kill()
     else:
-        # It may end at this very moment; of a group that has just ended, macOS says that it is not ours.
+        # The process may end at this moment; macOS reports a group that has just ended as a permission error.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def bytes_read(process: subprocess.Popen[bytes]) -> int | None:
-    """Bytes that those processes have read which a child has become or started and that still run.
+    """Bytes read so far by the running processes that a child process has started, including itself.
 
     Args:
-        process: what `start` gave.
+        process: from `start`.
 
     Returns:
-        The sum, what is read from pipes included; None where it cannot be told.
+        The sum, including bytes read from pipes; None where unknown.
     """
     if sys.platform == "win32":
         from vtg.video import _windows
@@ -96,20 +96,20 @@ def bytes_read(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def _read_by(pid: int) -> int:
-    # By threads, because what a process has read includes what its ended children have.
+    # Summed over threads, because the count of a process includes its children that have ended.
     files = [thread / "io" for thread in Path(f"/proc/{pid}/task").iterdir()]
     return sum(int(file.read_text().split(maxsplit=2)[1]) for file in files)  # "rchar: 123…"
 
 
 def _descendants(pid: int) -> list[int]:
-    """Children of a process and theirs; not the process itself."""
+    """Process ids of all descendants of a process, without the process itself."""
     children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [process for child in children for process in (child, *_descendants(child))]
 
 
 def _python() -> str:
-    # Where Python is embedded in another program, there is no executable, or not one that runs Python.
+    # Where Python is embedded in another program, `sys.executable` is unset or is not Python.
     python = sys.executable or shutil.which("python3")
     if not python:
-        raise VtgError("no Python found to watch over ffmpeg: put python3 on the PATH")
+        raise VtgError("no Python interpreter found to supervise ffmpeg: put python3 on the PATH")
     return python

@@ -1,4 +1,4 @@
-// Shows what is asked besides words, and takes a picture: scaled down here, and kept as long as this tab is open.
+// Shows the picture and the moment of a query; scales a chosen picture down and keeps it while this tab is open.
 
 const SHORT_SIDE = 448; // pixels, twice what CLIP sees
 const LONG_SIDE = 2048;
@@ -34,7 +34,7 @@ async function scaled(file) {
   canvas.width = Math.max(1, Math.round(width * share));
   canvas.height = Math.max(1, Math.round(height * share));
   const context = canvas.getContext("2d");
-  context.fillStyle = "#fff"; // behind what is see-through, for JPEG has no such thing
+  context.fillStyle = "#fff"; // background of transparent pixels, which JPEG does not have
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
@@ -42,7 +42,7 @@ async function scaled(file) {
   return canvas.toDataURL("image/jpeg", QUALITY).split(",")[1];
 }
 
-class Asked {
+class SearchQuery {
   constructor(parent) {
     this.root = element("div", "vtg");
     this.row = element("div", "row");
@@ -57,7 +57,7 @@ class Asked {
     this.root.append(this.row);
     parent.append(this.root);
     this.input.addEventListener("change", () => {
-      this.take(this.input.files[0]);
+      this.choosePicture(this.input.files[0]);
       this.input.value = "";
     });
     for (const name of ["dragenter", "dragover"]) {
@@ -70,23 +70,23 @@ class Asked {
     this.choose.addEventListener("drop", (event) => {
       event.preventDefault();
       this.choose.classList.remove("over");
-      this.take(event.dataTransfer.files[0]);
+      this.choosePicture(event.dataTransfer.files[0]);
     });
   }
 
-  async take(file) {
+  async choosePicture(file) {
     if (!file) return;
     try {
       this.sent = { name: file.name, content: await scaled(file) };
     } catch {
-      this.say(`${file.name}: is not a picture that this browser can read; save it as JPEG or PNG`);
+      this.showNote(`${file.name}: is not a picture that this browser can read; save it as JPEG or PNG`);
       return;
     }
-    this.say("");
-    this.tell("taken", { digest: "", ...this.sent });
+    this.showNote("");
+    this.emit("taken", { digest: "", ...this.sent });
   }
 
-  say(text) {
+  showNote(text) {
     this.note.textContent = text;
   }
 
@@ -102,22 +102,22 @@ class Asked {
     try {
       sessionStorage.setItem(KEPT + digest, JSON.stringify(picture));
     } catch {
-      // A tab that keeps nothing asks for the picture again after a reload.
+      // Without session storage the picture has to be chosen again after a reload.
     }
   }
 
-  update(data, tell) {
-    this.tell = tell;
-    if (this.session !== data.session) this.offered = undefined; // nothing of an earlier visit is kept by the server
+  update(data, emit) {
+    this.emit = emit;
+    if (this.session !== data.session) this.offered = undefined; // the server does not keep pictures of an earlier session
     this.session = data.session;
     const parts = [this.choose];
     if (data.picture) parts.push(this.drawPicture(data.picture));
     if (data.like) parts.push(this.draw("like", data.like.poster, `like ${data.like.label}`));
     this.row.replaceChildren(...parts, this.note);
-    if (this.news !== undefined && this.news !== data.news) {
+    if (this.scrollCount !== undefined && this.scrollCount !== data.scrollCount) {
       this.root.scrollIntoView({ block: "center", behavior: "smooth" });
     }
-    this.news = data.news;
+    this.scrollCount = data.scrollCount;
   }
 
   drawPicture(digest) {
@@ -129,9 +129,9 @@ class Asked {
     }
     this.sent = undefined;
     if (this.offered !== digest) {
-      // The server forgets pictures with the visit that sent them: a reload is another one.
+      // The server keeps pictures per session, and a reload starts a new one.
       this.offered = digest;
-      this.tell("taken", { digest, name: picture ? picture.name : "", content: picture ? picture.content : "" });
+      this.emit("taken", { digest, name: picture ? picture.name : "", content: picture ? picture.content : "" });
     }
     if (!picture) return this.draw("picture", "", "a picture that is not in this tab");
     const hint = "The picture is kept while this tab is open; the address does not hold it.";
@@ -153,10 +153,10 @@ class Asked {
     text.title = hint;
     const drop = element("button", "", "✕");
     drop.type = "button";
-    drop.setAttribute("aria-label", `Do not ask by ${label}`);
+    drop.setAttribute("aria-label", `Remove from the query: ${label}`);
     drop.addEventListener("click", () => {
-      this.say("");
-      this.tell("dropped", kind);
+      this.showNote("");
+      this.emit("dropped", kind);
     });
     chip.append(text, drop);
     return chip;
@@ -165,7 +165,7 @@ class Asked {
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const known = parentElement.querySelector(".vtg");
-  const asked = known ? known.vtgAsked : new Asked(parentElement);
-  asked.root.vtgAsked = asked;
-  asked.update(data, setTriggerValue);
+  const inputs = known ? known.vtgQueryInputs : new SearchQuery(parentElement);
+  inputs.root.vtgQueryInputs = asked;
+  inputs.update(data, setTriggerValue);
 }

@@ -1,9 +1,9 @@
-"""Decodes with PyAV, the libraries of ffmpeg in this process, and only what is needed for the pictures asked for.
+"""Decode with PyAV, FFmpeg's libraries in this process, and only the frames needed for the samples.
 
-Packets tell when their pictures are shown before anything is decoded. So it is known which of them are sampled; the
-ones that are not, and that no other refers to, are skipped, and so is everything between a sampled picture and the
-next keyframe that can be started from. Each picture handed over is checked to be the one shown last before its time:
-what is lost or comes out of order ends its turn, and is never replaced by another picture.
+Packets give the presentation times of their frames before anything is decoded, so it is known which frames are sampled.
+Unsampled frames that no other refers to are skipped, and so is everything between a sampled frame and the next keyframe
+from which decoding can start. Each frame is checked to be the expected one: a missing or reordered frame is an error,
+after which the next decoder continues.
 """
 
 from __future__ import annotations
@@ -25,49 +25,49 @@ import numpy.typing as npt
 from vtg.video.colour import Colours, resize_to_rgb
 from vtg.video.containers import open_container, rational, reading_errors
 from vtg.video.damage import check_coded_rate
-from vtg.video.filters import Step
+from vtg.video.filters import Filter
 from vtg.video.limits import MAX_PIXELS, MemoryGuard, decoding_threads
 from vtg.video.orientation import UPRIGHT, orientation_of
 from vtg.video.packets import ContinuousTimes, continuous_times, read_packets
-from vtg.video.probing import PictureTrack, picture_stream
+from vtg.video.probing import VideoTrack, video_stream
 from vtg.video.samples import DecodingError, Samples
-from vtg.video.seeking import RUN_UPS
+from vtg.video.seeking import SEEK_MARGINS_SECONDS
 
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["DATED_PICTURES", "can_decode", "decode", "picture_near", "threads_for"]
+__all__ = ["ONE_FRAME_CODECS", "can_decode", "decode", "frame_near", "threads_for"]
 
-DATED_PICTURES = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one picture with its own time
-INDEXED = re.compile(r"\b(mp4|matroska)\b")  # containers that date every packet, and in which a jump finds a keyframe
-SEQUENTIAL = re.compile(r"\bmpegts\b")  # containers that date every packet, and are read on until there is a keyframe
-LOOK_AHEAD = 32  # packets; no codec lets a picture be overtaken by more than 16 others
+ONE_FRAME_CODECS = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one frame with a timestamp
+INDEXED = re.compile(r"\b(mp4|matroska)\b")  # every packet has a timestamp, and a seek finds a keyframe
+SEQUENTIAL = re.compile(r"\bmpegts\b")  # every packet has a timestamp; after a seek, read on to a keyframe
+MAX_REORDERED_PACKETS = 32  # no codec reorders a frame by more than 16 others
 SECTION_PACKETS = 64  # read at a time
-MOST_PACKETS = 1024  # read without finding a place at which what comes before is shown before what comes after
-SHORTEST_JUMP = 12  # packets; to start anew for fewer costs more than decoding them
-HELD_BYTES = 16 << 20  # of packets kept undecoded because the next keyframe may make them unnecessary
-TOLERATED_SHORTFALL = Fraction(1)  # seconds by which packets may end before the duration known
+MAX_SECTION_PACKETS = 1024  # read without a place at which all earlier frames are shown before all later ones
+MIN_SKIPPED_PACKETS = 12  # restarting the decoder for fewer is slower than decoding them
+MAX_PENDING_BYTES = 16 << 20  # of packets kept undecoded because the next keyframe may make them unnecessary
+TOLERATED_SHORTFALL_SECONDS = Fraction(1)  # by which packets may end before the known duration
 
 
-def can_decode(track: PictureTrack) -> bool:
-    """Whether PyAV may try: a codec and a container in which a picture is known by the time of its packet."""
-    if not track.dated or track.info.codec not in DATED_PICTURES or not threads_for(track):
+def can_decode(track: VideoTrack) -> bool:
+    """Whether PyAV can decode exactly: codec and container give each frame the timestamp of its packet."""
+    if not track.dated or track.info.codec not in ONE_FRAME_CODECS or not threads_for(track):
         return False
     if SEQUENTIAL.search(track.container):
         return track.seekable or track.joined
     return track.seekable and INDEXED.search(track.container) is not None
 
 
-def threads_for(track: PictureTrack, most: int | None = None) -> int:
-    """How many threads may decode a video in this process; 0 where its pictures are too large for that."""
+def threads_for(track: VideoTrack, most: int | None = None) -> int:
+    """Number of threads for decoding a video in this process; 0 where its frames are too large for that."""
     threads = decoding_threads(track.coded_width, track.coded_height, track.pixel_bits)
     return threads if most is None else min(threads, most)
 
 
 def decode(
-    track: PictureTrack,
+    track: VideoTrack,
     rate: Fraction,
     first: int,
     stop: int,
@@ -76,7 +76,7 @@ def decode(
     chunk: int,
     threads: int | None = None,
 ) -> Generator[npt.NDArray[np.uint8], None, None]:
-    """Yields the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
+    """Yield the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
 
     Args:
         track: the video.
@@ -84,19 +84,19 @@ def decode(
         first: the first sample.
         stop: the one after the last.
         width: of a frame, pixels.
-        height: the same.
+        height: of a frame, pixels.
         chunk: frames yielded at a time.
-        threads: for decoding; None: one a core, at most 4. Frames do not depend on it.
+        threads: for decoding; None: one per core, at most 4. Frames do not depend on it.
 
     Raises:
-        DecodingError: a picture cannot be decoded, or is not there; what was yielded before is right.
+        DecodingError: a frame cannot be decoded, or is missing; the frames yielded before are correct.
     """
     wanted = Samples(track, rate, first, stop)
     try:
         with open_container(track.info.path) as container:
-            stream = _picture_stream(container, track)
-            steps = [*track.orientation.steps, *resize_to_rgb(track.colours, width, height)]
-            decoder = _Decoder(stream, track, steps, threads_for(track, threads))
+            stream = _open_stream(container, track)
+            filters = [*track.orientation.filters, *resize_to_rgb(track.colours, width, height)]
+            decoder = _Decoder(stream, track, filters, threads_for(track, threads))
             frames = _frames(wanted, _sections(_packets(container, stream, wanted)), decoder)
             while batch := list(itertools.islice(frames, chunk)):
                 yield np.stack(batch)
@@ -104,36 +104,36 @@ def decode(
         raise DecodingError(str(error)) from error
 
 
-def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDArray[np.uint8]:
-    """The picture shown about a time, quickly: one that others refer to may stand in for one that none does.
+def frame_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDArray[np.uint8]:
+    """Decode the frame shown at about a time, quickly; non-reference frames are skipped.
 
     Args:
         path: the video.
-        time: seconds from where the file begins.
-        side: the longer side at most, pixels.
+        time: seconds from the start of the file.
+        side: maximum of the longer side, pixels.
 
     Returns:
         [H, W, 3] uint8 RGB.
 
     Raises:
-        DecodingError: it cannot be had in this way; the ffmpeg binary may know another.
+        DecodingError: not possible for this file; use the ffmpeg binary.
         VideoError: it cannot be opened, or is damaged.
     """
     import av
 
     try:
         with open_container(path) as container:
-            stream, _ = picture_stream(container)
+            stream, _ = video_stream(container)
             clock = None if stream is None else rational(stream.time_base)
             if stream is None or stream.codec_context is None or clock is None:
-                raise DecodingError("has no picture track that can be decoded")
+                raise DecodingError("has no video stream that can be decoded")
             context = stream.codec_context
-            dated = INDEXED.search(container.format.name) and context.codec.canonical_name in DATED_PICTURES
+            dated = INDEXED.search(container.format.name) and context.codec.canonical_name in ONE_FRAME_CODECS
             if not dated or rational(stream.sample_aspect_ratio) not in (None, 1):
-                raise DecodingError("cannot be jumped in, or has no square pixels")
+                raise DecodingError("cannot be sought, or has no square pixels")
             check_coded_rate(path, rational(context.framerate))
             if not decoding_threads(context.width, context.height):
-                raise DecodingError("has pictures too large to be decoded in this process")
+                raise DecodingError("has frames too large to be decoded in this process")
             context.skip_frame = "NONREF"
             context.thread_count = 1
             at = math.floor((Fraction(time) + Fraction(container.start_time or 0, av.time_base)) / clock)
@@ -141,20 +141,20 @@ def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.ND
             found = None
             for picture in container.decode(stream):
                 if picture.pts is None or orientation_of(picture) != UPRIGHT:
-                    raise DecodingError("shows its pictures turned, or at no time")
+                    raise DecodingError("has rotated frames, or frames without timestamps")
                 if picture.pts > at and found is not None:
                     break
                 found = picture
             else:
                 if found is None or found.pts + (found.duration or 0) < at:
-                    raise DecodingError("has no picture there")
+                    raise DecodingError("has no frame at this time")
             scale = min(1.0, side / max(found.width, found.height))
             width, height = (max(1, round(length * scale)) for length in (found.width, found.height))
             colours = Colours.of_pictures(found)
             if not colours.is_mapped:
                 shown = found.reformat(width, height, format="rgb24", interpolation="BICUBIC")
             else:
-                fitting = _fitting(stream, resize_to_rgb(colours, width, height))
+                fitting = _graph(stream, resize_to_rgb(colours, width, height))
                 fitting.push(found)
                 shown = fitting.pull()
             frame: npt.NDArray[np.uint8] = shown.to_ndarray()
@@ -165,7 +165,7 @@ def picture_near(path: str | os.PathLike[str], time: float, side: int) -> npt.ND
 
 @dataclass(frozen=True, slots=True)
 class _Coded:
-    """A coded picture: when it is shown and when that ends, in ticks; whether it is a keyframe, and shown at all."""
+    """A coded frame: start and end of its presentation, ticks; whether it is a keyframe, and whether it is shown."""
 
     packet: av.Packet
     time: int
@@ -174,21 +174,21 @@ class _Coded:
     is_shown: bool
 
 
-def _picture_stream(container: InputContainer, track: PictureTrack) -> VideoStream:
-    stream, _ = picture_stream(container)
+def _open_stream(container: InputContainer, track: VideoTrack) -> VideoStream:
+    stream, _ = video_stream(container)
     if stream is None or stream.index != track.index or rational(stream.time_base) != track.clock:
-        raise DecodingError("has other tracks than before")
+        raise DecodingError("has changed: its streams are different")
     return stream
 
 
 def _packets(container: InputContainer, stream: VideoStream, wanted: Samples) -> Iterator[_Coded]:
-    """The coded pictures in decoding order, from a keyframe shown before the first sample on."""
+    """The coded frames in decoding order, from a keyframe shown before the first sample on."""
     if wanted.first == 0 or not wanted.track.seekable:
         return _read(container, stream, continuous_times(container, stream))
     middle = wanted.middle(wanted.first)
-    for run_up in RUN_UPS:
-        # Not just before: some demuxers find keyframes by decoding time, which runs ahead of the time shown.
-        at = math.floor(middle - Fraction(run_up) / wanted.track.clock)
+    for margin in SEEK_MARGINS_SECONDS:
+        # Well before: some demuxers find keyframes by decoding time, which is ahead of presentation time.
+        at = math.floor(middle - Fraction(margin) / wanted.track.clock)
         if at <= wanted.track.first:
             break
         container.seek(at, stream=stream)
@@ -208,19 +208,19 @@ def _read(container: InputContainer, stream: VideoStream, times: ContinuousTimes
         if packet.size == 0:
             return  # the end
         if packet.pts is None:
-            raise DecodingError("does not tell when each picture is shown")
+            raise DecodingError("has frames without timestamps")
         end = packet.pts + (packet.duration or 0)
         yield _Coded(packet, packet.pts, end, packet.is_keyframe, not packet.is_discard)
 
 
 @dataclass(frozen=True)
 class _Section:
-    """Coded pictures next to each other, all shown before those that come later.
+    """Consecutive coded frames, all shown before the frames that follow.
 
     Attributes:
         packets: in decoding order.
-        entries: numbers of the keyframes that decoding can start from: all later pictures are shown later.
-        bound: when the next section begins to be shown, in ticks; None if there is none.
+        entries: indices of the keyframes from which decoding can start: all later frames are shown later.
+        bound: presentation time of the next section, ticks; None if there is none.
     """
 
     packets: list[_Coded]
@@ -240,12 +240,16 @@ def _sections(packets: Iterator[_Coded]) -> Iterator[_Section]:
         earliest = list(itertools.accumulate(reversed(times), min))[::-1]  # of a packet and all after it
         latest = list(itertools.accumulate(times, max))  # of a packet and all before it
         if bound is not None and times and earliest[0] < bound:
-            raise DecodingError("keeps its pictures in an order that is not understood")
+            raise DecodingError("has an unsupported order of frames")
         clean = [0, *(number for number in range(1, len(times)) if latest[number - 1] < earliest[number])]
-        end = len(window) if ended else max(number for number in clean if number <= max(0, len(window) - LOOK_AHEAD))
+        end = (
+            len(window)
+            if ended
+            else max(number for number in clean if number <= max(0, len(window) - MAX_REORDERED_PACKETS))
+        )
         if end == 0 and not ended:
-            if len(window) > MOST_PACKETS:
-                raise DecodingError("shows pictures very late")
+            if len(window) > MAX_SECTION_PACKETS:
+                raise DecodingError("reorders frames over too long a distance")
             continue
         bound = None if ended else earliest[end]
         entries = frozenset(
@@ -256,8 +260,8 @@ def _sections(packets: Iterator[_Coded]) -> Iterator[_Section]:
 
 
 def _frames(wanted: Samples, sections: Iterator[_Section], decoder: _Decoder) -> Iterator[npt.NDArray[np.uint8]]:
-    """One frame a sample."""
-    held: list[_Coded] = []  # what comes after the last sampled picture: needed only for one that may refer to it
+    """Yield one frame per sample."""
+    held: list[_Coded] = []  # packets after the last sampled frame: needed only for frames that may refer to them
     held_bytes = 0
     sample = wanted.first
     for section in sections:
@@ -265,12 +269,12 @@ def _frames(wanted: Samples, sections: Iterator[_Section], decoder: _Decoder) ->
         sample += sum(sampled.values())
         decoder.expect(sampled)
         for number, packet in enumerate(section.packets):
-            if number in section.entries and len(held) >= SHORTEST_JUMP:
+            if number in section.entries and len(held) >= MIN_SKIPPED_PACKETS:
                 held, held_bytes = [], 0
                 yield from decoder.restart()
             held.append(packet)
             held_bytes += packet.packet.size
-            if packet.time in sampled or held_bytes > HELD_BYTES:
+            if packet.time in sampled or held_bytes > MAX_PENDING_BYTES:
                 for needed in held:
                     yield from decoder.decode(needed.packet, needed.time in sampled)
                 held, held_bytes = [], 0
@@ -280,34 +284,34 @@ def _frames(wanted: Samples, sections: Iterator[_Section], decoder: _Decoder) ->
 
 
 def _sampled(wanted: Samples, sample: int, section: _Section) -> dict[int, int]:
-    """When those pictures of a section are shown that are sampled, in ticks, ascending, and how often each is."""
+    """Presentation times (ticks, ascending) of the sampled frames of a section, and how often each is sampled."""
     track = wanted.track
     if section.bound is None:
         end = max((packet.end for packet in section.packets), default=track.first)
-        if (end - track.first) * track.clock + TOLERATED_SHORTFALL < track.duration:
+        if (end - track.first) * track.clock + TOLERATED_SHORTFALL_SECONDS < track.duration:
             raise DecodingError("ends early")
     shown = sorted(packet.time for packet in section.packets if packet.is_shown and packet.time >= track.first)
     sampled: dict[int, int] = {}
     while sample < wanted.stop and (section.bound is None or wanted.middle(sample) <= section.bound):
         picture = bisect.bisect_left(shown, wanted.middle(sample)) - 1
         if picture < 0:
-            raise DecodingError("has no picture where one is expected")
+            raise DecodingError("has no frame where one is expected")
         sampled[shown[picture]] = sampled.get(shown[picture], 0) + 1
         sample += 1
     return sampled
 
 
 class _Decoder:
-    """Turns packets into frames: gives those expected, each as often as it is sampled, and no other.
+    """Decodes packets; yields the expected frames only, each as often as it is sampled.
 
     Args:
-        stream: whose packets they are.
-        track: what is known about it.
-        steps: filters that make a frame of a picture.
+        stream: of the packets.
+        track: its properties.
+        filters: that convert and resize the frames.
         threads: for decoding.
     """
 
-    def __init__(self, stream: VideoStream, track: PictureTrack, steps: Sequence[Step], threads: int) -> None:
+    def __init__(self, stream: VideoStream, track: VideoTrack, filters: Sequence[Filter], threads: int) -> None:
         self._stream = stream
         self._context = stream.codec_context
         self._context.thread_count = threads
@@ -316,73 +320,73 @@ class _Decoder:
         self._context.options = {"max_pixels": str(MAX_PIXELS)}
         self._context.open(strict=False)
         self._memory = MemoryGuard(track.coded_width, track.coded_height, threads, track.pixel_bits)
-        self._steps = steps
-        self._fitting: Any = None
-        self._kind: tuple[int, int, str] | None = None
+        self._steps = filters
+        self._graph: Any = None
+        self._frame_format: tuple[int, int, str] | None = None
         self._expected: deque[tuple[int, int]] = deque()
         self._newest: int | None = None
         self._is_fresh = True
 
     def expect(self, sampled: dict[int, int]) -> None:
-        """Tells of pictures to come: when they are shown, in ticks, ascending, and how often each is sampled."""
+        """Add expected frames: presentation times (ticks, ascending), and how often each is sampled."""
         self._expected.extend(sampled.items())
 
     def decode(self, packet: av.Packet, is_sampled: bool) -> Iterator[npt.NDArray[np.uint8]]:
-        """Gives the frames that are ready after one more packet."""
+        """Decode a packet and yield the expected frames that are ready."""
         self._is_fresh = False
         self._context.skip_frame = "DEFAULT" if is_sampled else "NONREF"
-        yield from self._taken(self._context.decode(packet))
+        yield from self._expected_frames(self._context.decode(packet))
         self._memory.check()
 
     def restart(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Gives what is left inside and forgets what was decoded: the next packet is a keyframe's."""
+        """Yield the buffered frames and reset the decoder; the next packet must be a keyframe."""
         if not self._is_fresh:
-            yield from self._taken(self._context.decode(None))
+            yield from self._expected_frames(self._context.decode(None))
             self._context.flush_buffers()
             self._is_fresh = True
 
     def finish(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Gives what is left inside.
+        """Yield the buffered frames.
 
         Raises:
-            DecodingError: something that was expected did not come.
+            DecodingError: an expected frame is missing.
         """
         yield from self.restart()
         if self._expected:
-            raise DecodingError("lost a picture")
+            raise DecodingError("an expected frame is missing")
 
-    def _taken(self, pictures: list[av.VideoFrame]) -> Iterator[npt.NDArray[np.uint8]]:
+    def _expected_frames(self, pictures: list[av.VideoFrame]) -> Iterator[npt.NDArray[np.uint8]]:
         for picture in pictures:
             if picture.pts is None or (self._newest is not None and picture.pts <= self._newest):
-                raise DecodingError("pictures come out of order")
+                raise DecodingError("frames are out of order")
             self._newest = picture.pts
             if self._expected and picture.pts >= self._expected[0][0]:
                 expected, often = self._expected.popleft()
                 if picture.pts > expected:
-                    raise DecodingError("lost a picture")
-                yield from itertools.repeat(self._fitted(picture), often)
+                    raise DecodingError("an expected frame is missing")
+                yield from itertools.repeat(self._convert(picture), often)
 
-    def _fitted(self, picture: av.VideoFrame) -> npt.NDArray[np.uint8]:
-        kind = (picture.width, picture.height, picture.format.name)
-        if self._fitting is None:
-            self._kind = kind
-            self._fitting = _fitting(self._stream, self._steps)
-        if kind != self._kind:
-            raise DecodingError("pictures change their size or kind on the way")
-        self._fitting.push(picture)
-        frame: npt.NDArray[np.uint8] = self._fitting.pull().to_ndarray()
+    def _convert(self, picture: av.VideoFrame) -> npt.NDArray[np.uint8]:
+        frame_format = (picture.width, picture.height, picture.format.name)
+        if self._graph is None:
+            self._frame_format = frame_format
+            self._graph = _graph(self._stream, self._steps)
+        if frame_format != self._frame_format:
+            raise DecodingError("frames change their size or format")
+        self._graph.push(picture)
+        frame: npt.NDArray[np.uint8] = self._graph.pull().to_ndarray()
         return frame
 
 
-def _fitting(stream: VideoStream, steps: Sequence[Step]) -> Any:
-    """The filters of ffmpeg, which turn, resize and map to the very pixels that the ffmpeg binary gives."""
+def _graph(stream: VideoStream, filters: Sequence[Filter]) -> Any:
+    """A graph of FFmpeg filters that gives exactly the pixels of the ffmpeg binary."""
     from av.filter import Graph
 
     graph = Graph()
     graph.threads = 1  # frames are small
     graph.link_nodes(
         graph.add_buffer(template=stream),
-        *(graph.add(step.name, step.arguments) for step in steps),
+        *(graph.add(step.name, step.arguments) for step in filters),
         graph.add("buffersink"),
     ).configure()
     return graph

@@ -1,4 +1,4 @@
-"""Read and write the state of the page as a URL that can be shared and reloaded."""
+"""Convert the state of a page to URL query parameters and back."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 __all__ = ["OpenMoment", "SearchState", "VideoState", "read_moment", "read_search", "read_video"]
 
-LIMITS = (12, 24, 48, 96)  # how many cards a visitor may ask for
+LIMITS = (12, 24, 48, 96)  # choices for the number of results
 PARTS = ("curves", "highlights", "summary")  # of the page of one video
 LONGEST_QUERY = 500  # characters; CLIP reads 77 tokens, about 50 words
-LONGEST_SECONDS = 86_400.0  # that a filter may ask a moment to last
+LONGEST_SECONDS = 86_400.0  # of a moment's length in a filter
 LATEST_SECONDS = 999_999.0  # of a moment: `OpenMoment` writes six digits
 RATIO_STEP = 5  # percent
-MOST_QUERIES = 6  # curves that can be told apart
-SHORTEST_ID = 12  # digits of a content key in an address
+MAX_QUERIES = 6  # curves with distinguishable colours
+ID_DIGITS = 12  # digits of a content key in an address
 _TIME = r"(\d+(?:\.\d+)?)"
 _MOMENT = re.compile(rf"([0-9a-f]{{12,64}})_{_TIME}_{_TIME}")
 _LIKE = re.compile(rf"([0-9a-f]{{12,64}})@{_TIME}-{_TIME}")
@@ -25,7 +25,7 @@ _KEY = re.compile(r"[0-9a-f]{12,64}")
 
 @dataclass(frozen=True)
 class OpenMoment:
-    """The moment in the player, or one that others are to be like.
+    """The moment in the player, or one to find similar moments of.
 
     Attributes:
         video: the beginning of its content key.
@@ -38,33 +38,33 @@ class OpenMoment:
     end: float
 
     def __str__(self) -> str:
-        return f"{self.video[:SHORTEST_ID]}_{self.start:g}_{self.end:g}"
+        return f"{self.video[:ID_DIGITS]}_{self.start:g}_{self.end:g}"
 
     @property
     def as_stretch(self) -> str:
-        """As the command line writes a stretch, with the beginning of the content key for the file."""
-        return f"{self.video[:SHORTEST_ID]}@{self.start:g}-{self.end:g}"
+        """In the syntax of spans on the command line, with the start of the content key for the file."""
+        return f"{self.video[:ID_DIGITS]}@{self.start:g}-{self.end:g}"
 
 
 @dataclass(frozen=True)
 class SearchState:
-    """What the search page shows.
+    """State of the search page.
 
     Attributes:
         query: the sentence; "" for none.
-        said: words that are said there; "" for any.
-        like: the moment that others are to be like.
-        picture: names a picture that this visitor has chosen (`asked.Picture.digest`); "" for none. An address cannot
-            hold the picture itself.
-        places: what is searched: beginnings of content keys, and names of folders; empty for all.
-        min_score: 0…1; None for the one from which on the model takes a moment for found.
-        limit: cards at most.
-        shortest: of the moments, seconds.
-        longest: of the moments, seconds; 0 for any.
-        grouped: cards of one video stand together.
-        why: the attention is painted over the posters.
-        open: what the player shows.
-        at: where a visitor jumped to in it, seconds.
+        said: words in the transcript; "" for any.
+        like: the moment to find similar ones of.
+        picture: digest of a picture that this session has (`search_query.Picture.digest`); "" for none. The URL does
+            not contain the picture itself.
+        places: searched videos (starts of content keys) and names of folders; empty for all.
+        min_score: 0…1; None for the model's threshold.
+        limit: maximum number of results.
+        shortest: minimum length of a moment, seconds.
+        longest: maximum length of a moment, seconds; 0 for any.
+        grouped: group results by video.
+        why: draw the attention over the posters.
+        open: the moment in the player.
+        at: time in the player to which the visitor jumped, seconds.
     """
 
     query: str = ""
@@ -82,7 +82,7 @@ class SearchState:
     at: float | None = None
 
     def to_params(self) -> dict[str, str | list[str]]:
-        """As query parameters; what is as usual is left out."""
+        """As query parameters; default values are left out."""
         params: dict[str, str | list[str]] = {}
         like = self.like.as_stretch if self.like else ""
         for name, text in (("q", self.query), ("said", self.said), ("like", like), ("picture", self.picture)):
@@ -103,37 +103,37 @@ class SearchState:
         return params
 
     @property
-    def says(self) -> bool:
-        """Whether it is another state than that of an address without parameters."""
+    def has_content(self) -> bool:
+        """Whether it differs from the default state."""
         return self != SearchState()
 
     @property
-    def asks(self) -> bool:
-        """Whether anything is looked for."""
+    def has_query(self) -> bool:
+        """Whether there is a query: a sentence, transcript words, a moment or a picture."""
         return bool(self.query or self.said or self.like or self.picture)
 
-    def asks_the_same_as(self, other: SearchState) -> bool:
-        """Whether another state looks for the same thing."""
+    def has_same_query(self, other: SearchState) -> bool:
+        """Whether another state has the same query."""
         return all(getattr(self, name) == getattr(other, name) for name in ("query", "said", "like", "picture"))
 
     @property
     def filters(self) -> int:
         """How many filters are set."""
-        usual = SearchState()
+        default = SearchState()
         names = ("places", "min_score", "limit", "shortest", "longest")
-        return sum(getattr(self, name) != getattr(usual, name) for name in names)
+        return sum(getattr(self, name) != getattr(default, name) for name in names)
 
 
 @dataclass(frozen=True)
 class VideoState:
-    """What the page of one video shows.
+    """State of the page of one video.
 
     Attributes:
-        video: the beginning of its content key; "" before one is chosen.
-        queries: whose curves are drawn.
-        part: which of the page's parts is open.
-        ratio: of the summary, percent of the video.
-        at: where a visitor jumped to, seconds.
+        video: the start of its content key; "" before one is chosen.
+        queries: with one curve each.
+        part: the open part of the page.
+        ratio: length of the summary, percent of the video.
+        at: time to which the visitor jumped, seconds.
     """
 
     video: str = ""
@@ -143,29 +143,29 @@ class VideoState:
     at: float | None = None
 
     def to_params(self) -> dict[str, str | list[str]]:
-        """As query parameters; what is as usual is left out."""
+        """As query parameters; default values are left out."""
         params: dict[str, str | list[str]] = {}
         if self.video:
-            params["v"] = self.video[:SHORTEST_ID]
+            params["v"] = self.video[:ID_DIGITS]
         if self.queries:
             params["q"] = list(self.queries)
-        usual = VideoState()
-        if self.part != usual.part:
+        default = VideoState()
+        if self.part != default.part:
             params["part"] = self.part
-        if self.ratio != usual.ratio:
+        if self.ratio != default.ratio:
             params["ratio"] = str(self.ratio)
         if self.at is not None:
             params["t"] = f"{self.at:g}"
         return params
 
     @property
-    def says(self) -> bool:
-        """Whether it names a video; without one the rest says nothing."""
+    def has_content(self) -> bool:
+        """Whether a video is chosen; without one the rest has no effect."""
         return bool(self.video)
 
 
 def read_search(params: Mapping[str, list[str]]) -> SearchState:
-    """The state that an address names; what makes no sense in it is passed over.
+    """Read the state from query parameters; invalid values are ignored.
 
     Args:
         params: all values of each query parameter.
@@ -192,7 +192,7 @@ def read_search(params: Mapping[str, list[str]]) -> SearchState:
 
 
 def read_moment(text: str) -> OpenMoment | None:
-    """The moment that an address or a card names; None where it makes no sense."""
+    """Read the moment of a URL or a card; None if it is invalid."""
     return _moment(_MOMENT, text)
 
 
@@ -205,19 +205,19 @@ def _moment(form: re.Pattern[str], text: str) -> OpenMoment | None:
 
 
 def read_video(params: Mapping[str, list[str]]) -> VideoState:
-    """The state that an address names; what makes no sense in it is passed over.
+    """Read the state from query parameters; invalid values are ignored.
 
     Args:
         params: all values of each query parameter.
     """
-    usual = VideoState()
+    default = VideoState()
     video, part, at = _last(params, "v"), _last(params, "part"), _number(params, "t", -1.0)
     queries = tuple(dict.fromkeys(query for query in params.get("q", ()) if query.strip()))
     return VideoState(
         video=video if _KEY.fullmatch(video) else "",
-        queries=queries[:MOST_QUERIES],
-        part=part if part in PARTS else usual.part,
-        ratio=min(50, max(5, RATIO_STEP * round(_number(params, "ratio", usual.ratio) / RATIO_STEP))),
+        queries=queries[:MAX_QUERIES],
+        part=part if part in PARTS else default.part,
+        ratio=min(50, max(5, RATIO_STEP * round(_number(params, "ratio", default.ratio) / RATIO_STEP))),
         at=at if at >= 0 else None,
     )
 
@@ -227,9 +227,9 @@ def _last(params: Mapping[str, list[str]], name: str) -> str:
     return values[-1]
 
 
-def _number(params: Mapping[str, list[str]], name: str, usual: float, most: float = math.inf) -> float:
+def _number(params: Mapping[str, list[str]], name: str, default: float, most: float = math.inf) -> float:
     try:
         number = float(_last(params, name))
     except ValueError:
-        return usual
-    return number if math.isfinite(number) and 0 <= number <= most else usual
+        return default
+    return number if math.isfinite(number) and 0 <= number <= most else default

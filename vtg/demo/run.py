@@ -1,8 +1,8 @@
-"""The tour: what `vtg demo` shows, from rendered videos to found moments beside the true ones."""
+"""Run `vtg demo`: render videos, index them, search for moments, and draw them beside the true ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,26 +12,25 @@ import numpy as np
 from vtg.demo.sentences import truth
 from vtg.demo.videos import make_videos
 from vtg.files.whole import write_whole
+from vtg.progress import Progress, Reporter, silent
 from vtg.timespans import format_time, interval_iou
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from vtg.grounding.grounder import Grounding
-    from vtg.library.library import IndexProgress
 
-__all__ = ["Answer", "Tour", "run_tour"]
+__all__ = ["DemoResult", "DemoRun", "run_demo"]
 
 DEMO_VIDEOS = 3
 SENTENCES_EACH = 4
 THUMBNAILS = 10  # along each video of the sheet
 SHEET_INCHES, STRIP_INCHES, CURVE_INCHES = 14.0, 1.2, 0.6
-Progress = Callable[[str, float, float], None]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One query of the tour.
+class DemoResult:
+    """The best moment of one query, and the true ones.
 
     Attributes:
         video: name of the file.
@@ -51,16 +50,16 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Tour:
-    """All answers, and where everything lies.
+class DemoRun:
+    """The results of all queries, and the files that were made.
 
     Attributes:
-        answers: one a query.
+        answers: one a query, those of one video together.
         library: folder of the library.
         sheet: the contact sheet, a PNG.
     """
 
-    answers: list[Answer]
+    answers: list[DemoResult]
     library: Path
     sheet: Path
 
@@ -84,12 +83,12 @@ class Tour:
         }
 
 
-def run_tour(folder: Path, progress: Progress = lambda label, done, total: None) -> Tour:
+def run_demo(folder: Path, progress: Reporter = silent) -> DemoRun:
     """Render videos, index them as any file, ask, and draw the sheet.
 
     Args:
         folder: for the videos, the library and the sheet; what is there from before is used again.
-        progress: told of every step: what, how much, of how much.
+        progress: told of every step.
 
     Raises:
         VtgError: the folder cannot be written to, or holds a library of another model.
@@ -101,36 +100,31 @@ def run_tour(folder: Path, progress: Progress = lambda label, done, total: None)
         split="demo",
         count=DEMO_VIDEOS,
         sentences=SENTENCES_EACH,
-        progress=lambda done, total: progress("rendering", done, total),
+        progress=progress,
     )
     library = Library(folder / "library", "demo")
-
-    def show(step: IndexProgress) -> None:
-        share = step.seconds_done / step.seconds if step.seconds else 0.0
-        progress("indexing", step.videos_done + share, step.videos)
-
-    library.add([video.path for video in videos], show)
+    library.add([video.path for video in videos], progress)
     answers, groundings = [], []
     for number, video in enumerate(videos):
-        progress("asking", number, len(videos))
+        progress(Progress("asking", number, len(videos), "videos"))
         for sentence in video.sentences:
             grounding = library.ground(video.path, sentence.text)
             answers.append(_answer(video.path, grounding, truth(video.scene, sentence).windows))
             groundings.append(grounding)
-    progress("drawing", 0, 1)
+    progress(Progress("drawing", 0, 1, "pictures"))
     sheet = folder / "sheet.png"
     draw_sheet(sheet, answers, groundings)
-    return Tour(answers, library.folder, sheet)
+    return DemoRun(answers, library.folder, sheet)
 
 
-def _answer(path: Path, grounding: Grounding, windows: Sequence[tuple[float, float]]) -> Answer:
+def _answer(path: Path, grounding: Grounding, windows: Sequence[tuple[float, float]]) -> DemoResult:
     best = grounding.moments[0]
     iou = interval_iou(np.array([[best.start, best.end]]), np.array(windows)).max()
     true = [(float(start), float(end)) for start, end in windows]
-    return Answer(path.name, grounding.query, (best.start, best.end), best.score, true, float(iou))
+    return DemoResult(path.name, grounding.query, (best.start, best.end), best.score, true, float(iou))
 
 
-def draw_sheet(path: Path, answers: list[Answer], groundings: list[Grounding]) -> None:
+def draw_sheet(path: Path, answers: list[DemoResult], groundings: list[Grounding]) -> None:
     """Draw each video's pictures over its saliency curves, with the moments found and the true ones shaded.
 
     Args:
@@ -172,7 +166,7 @@ def _draw_strip(axes: Axes, video: str) -> None:
     axes.set_axis_off()
 
 
-def _draw_curve(axes: Axes, answer: Answer, grounding: Grounding) -> None:
+def _draw_curve(axes: Axes, answer: DemoResult, grounding: Grounding) -> None:
     scores = grounding.saliency.scores
     step = grounding.duration / len(scores)
     axes.axvspan(*answer.found, color="#f2a541", alpha=0.45, linewidth=0)

@@ -1,4 +1,4 @@
-"""What every answer of the page tells a browser: which content may be used, and that no other site may show it."""
+"""HTTP headers of all responses: a Content-Security-Policy, and no access from other sites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["HEADERS", "with_headers"]
 
 @cache
 def _inline_scripts() -> str:
-    """The hashes of the scripts that Streamlit writes into its HTML, as a policy names them."""
+    """Hashes of the inline scripts in Streamlit's HTML, in the syntax of the policy."""
     import streamlit
 
     html = (Path(streamlit.__file__).parent / "static" / "index.html").read_text("utf-8")
@@ -27,12 +27,12 @@ def _inline_scripts() -> str:
 
 
 def _policy() -> str:
-    """The Content-Security-Policy: nothing but the page's own, and each exception with its reason."""
+    """The Content-Security-Policy: only content of the page itself, with a reason for each exception."""
     parts = {
         "default-src": "'none'",
-        # Streamlit runs each component's script from a blob that it makes of the text that this server has sent.
+        # Streamlit runs a component's script from a blob that it makes from the server's text.
         "script-src": f"'self' blob: {_inline_scripts()}",
-        # Streamlit and the components write style elements; a style can run nothing.
+        # Streamlit and the components write style elements, which cannot run code.
         "style-src": "'self' 'unsafe-inline'",
         "img-src": "'self' data: blob:",  # icons within style sheets, pictures that a visitor has chosen
         "media-src": "'self'",
@@ -52,7 +52,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = tuple(
         "content-security-policy": _policy(),
         "x-content-type-options": "nosniff",
         "x-frame-options": "DENY",
-        "referrer-policy": "same-origin",  # the page's addresses hold questions, and those of files a secret
+        "referrer-policy": "same-origin",  # URLs of pages contain queries, and those of files a secret
         "cross-origin-resource-policy": "same-origin",
         "cross-origin-opener-policy": "same-origin",
     }.items()
@@ -61,7 +61,7 @@ _REPLACED = frozenset(name for name, _ in HEADERS) | {b"server"}
 
 
 def with_headers(message: Message) -> Message:
-    """The start of an answer with the headers of all answers, and without those that let other sites read it."""
+    """Add the headers to the start of a response, and remove those that allow access from other sites."""
     kept = [
         (name, value)
         for name, value in message.get("headers", ())

@@ -1,4 +1,4 @@
-"""The messages of Streamlit's sockets: which ones a browser may send, and what is taken out of those that it gets."""
+"""Filter the messages of Streamlit's WebSockets: allowed types from browsers, and no server paths to browsers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Send
 
-__all__ = ["LARGEST_MESSAGE", "guarded_receive", "guarded_send"]
+__all__ = ["MAX_MESSAGE_BYTES", "guarded_receive", "guarded_send"]
 
-LARGEST_MESSAGE = 8 << 20  # bytes of one from a browser: the largest is a picture that is asked by
-# Others are for who develops an app: they clear caches, run git, write files or tell of the working tree.
-TAKEN = frozenset({"rerun_script", "stop_script", "app_heartbeat", "deferred_file_request"})
-OPERATIONS = frozenset({"deferred_file", "dataframe_chunk"})
+MAX_MESSAGE_BYTES = 8 << 20  # from a browser; the largest is a picture of a query
+# Others are for developers: they clear caches, run git, write files or show the working tree.
+ALLOWED_MESSAGES = frozenset({"rerun_script", "stop_script", "app_heartbeat", "deferred_file_request"})
+ALLOWED_OPERATIONS = frozenset({"deferred_file", "dataframe_chunk"})
 SCRIPT = str(Path(__file__).with_name("app.py")).encode()
 
 
 def guarded_receive(receive: Receive) -> Receive:
-    """What a browser sends, without the messages that the page has no use for."""
+    """Receive from a browser, dropping messages of other types."""
 
     async def take() -> Message:
         while True:
@@ -30,7 +30,7 @@ def guarded_receive(receive: Receive) -> Receive:
 
 
 def guarded_send(send: Send) -> Send:
-    """What a browser is sent, without the path of the page's script."""
+    """Send to a browser, without the path of the page's script."""
 
     async def give(message: Message) -> None:
         content = message.get("bytes")
@@ -53,8 +53,8 @@ def _is_wanted(content: bytes | None) -> bool:
     kind = message.WhichOneof("type")
     if kind == "backend_operation_request":
         request = message.backend_operation_request
-        return any(request.WhichOneof(group.name) in OPERATIONS for group in request.DESCRIPTOR.oneofs)
-    return kind in TAKEN
+        return any(request.WhichOneof(group.name) in ALLOWED_OPERATIONS for group in request.DESCRIPTOR.oneofs)
+    return kind in ALLOWED_MESSAGES
 
 
 def _without_path(content: bytes) -> bytes:

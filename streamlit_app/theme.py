@@ -1,11 +1,11 @@
-"""How the page looks: its colours, light and dark, and the few rules that Streamlit's theme has no setting for."""
+"""Colours of the light and dark theme, and CSS rules for what Streamlit's theme has no setting for."""
 
 from __future__ import annotations
 
 __all__ = ["ACCENT", "CURVES", "RULES", "THEME"]
 
-ACCENT = {"light": "#b4420f", "dark": "#e0701f"}  # of what was found, everywhere
-CURVES = ("#d9622b", "#3b7dd8", "#2a9d6f", "#9b5fc0", "#b8860b", "#d0527f")  # seen on light and dark ground
+ACCENT = {"light": "#b4420f", "dark": "#e0701f"}  # colour of results
+CURVES = ("#d9622b", "#3b7dd8", "#2a9d6f", "#9b5fc0", "#b8860b", "#d0527f")  # visible on light and dark backgrounds
 
 _SHARED = {"baseRadius": "0.6rem", "showWidgetBorder": True}
 _LIGHT = {
@@ -30,7 +30,7 @@ THEME = {
     **{f"theme.dark.{name}": value for name, value in _DARK.items()},
 }
 
-# Our own words and no visitor's: the only HTML on the page.
+# The only raw HTML on the page; it contains no input of visitors.
 RULES = """
 <style>
 .stMainBlockContainer { max-width: 76rem; padding-block: 3.5rem 4rem; }

@@ -1,4 +1,4 @@
-"""Small files made from videos for looking at: posters, previews, clips and playable copies, kept up to a size."""
+"""A cache of files made from videos (posters, previews, clips, playable copies) with a size limit."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from vtg.errors import VtgError
 
-__all__ = ["MadeFiles"]
+__all__ = ["MediaCache"]
 
-LIMIT_BYTES = 4 << 30  # of all made files together; those not looked at for longest go first
+LIMIT_BYTES = 4 << 30  # of all files together; the least recently used are deleted first
 
 
-class MadeFiles:
-    """A folder of files that can be made again; whoever asks for one that is being made waits for it.
+class MediaCache:
+    """A folder of files that can be made again; a second request for a file waits while it is being made.
 
     Args:
-        folder: where they are; made when first needed, inside a library that exists.
-        limit: bytes of all files together.
+        folder: of the files; created on first use, inside an existing library.
+        limit: of all files together, bytes.
     """
 
     def __init__(self, folder: Path, limit: int = LIMIT_BYTES) -> None:
@@ -31,28 +31,28 @@ class MadeFiles:
         self._making: dict[str, threading.Lock] = {}
 
     def find(self, suffix: str, *what: object) -> Path | None:
-        """The file if it has been made already.
+        """The file, if it exists.
 
         Args:
             suffix: of its name.
-            what: it is made from; the same parts are the same file.
+            what: cache key: equal parts are the same file.
         """
         path = self._path(suffix, what)
         with contextlib.suppress(OSError):
-            os.utime(path)  # being asked for keeps it
+            os.utime(path)  # marks it as recently used
             return path
         return None
 
     def get(self, suffix: str, *what: object, make: Callable[[Path], object]) -> Path:
-        """The file, made first where it is not there.
+        """The file, made first if it does not exist.
 
         Args:
             suffix: of its name.
-            what: it is made from; the same parts are the same file.
-            make: writes it to the path that it is given.
+            what: cache key: equal parts are the same file.
+            make: writes the file to the given path.
 
         Raises:
-            VtgError: whatever `make` raises, or the library is gone.
+            VtgError: from `make`, or the library does not exist any more.
         """
         path = self._path(suffix, what)
         if found := self.find(suffix, *what):
@@ -64,7 +64,7 @@ class MadeFiles:
                 if found := self.find(suffix, *what):
                     return found
                 if not self.folder.parent.is_dir():
-                    raise VtgError(f"{self.folder.parent}: the library is not there any more")
+                    raise VtgError(f"{self.folder.parent}: the library does not exist any more")
                 self.folder.mkdir(exist_ok=True)
                 make(path)
                 self._trim(path)
@@ -78,7 +78,7 @@ class MadeFiles:
         return self.folder / f"{digest}{suffix}"
 
     def _trim(self, newest: Path) -> None:
-        """Drop what was not asked for longest; several threads may do it at once."""
+        """Delete the least recently used files beyond the limit; safe in several threads at once."""
         files = []
         with contextlib.suppress(OSError):
             for file in os.scandir(self.folder):
@@ -90,6 +90,8 @@ class MadeFiles:
             if total <= self._limit:
                 return
             if path != newest and not path.name.startswith("."):
-                with contextlib.suppress(OSError):  # one that is being sent cannot be deleted on Windows: next time
+                with contextlib.suppress(
+                    OSError
+                ):  # Windows cannot delete a file that is being sent: the next call does
                     path.unlink()
                     total -= size

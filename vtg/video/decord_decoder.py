@@ -1,4 +1,4 @@
-"""Decodes with decord, for whoever asks for it: the frames of plain videos, equal to those of the other decoders."""
+"""Decode with decord (`VTG_DECODER=decord`): the same frames as the other decoders, for common formats."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ import numpy.typing as npt
 from vtg.video.containers import absolute
 from vtg.video.orientation import UPRIGHT
 from vtg.video.packets import Packet
-from vtg.video.probing import PictureTrack, list_pictures
+from vtg.video.probing import VideoTrack, list_all_packets
+from vtg.video.pyav_decoder import ONE_FRAME_CODECS, threads_for
 from vtg.video.samples import DecodingError, Samples
-from vtg.video.with_pyav import DATED_PICTURES, threads_for
 
 __all__ = ["can_decode", "decode"]
 
 CONTAINERS = re.compile(r"\b(mp4|matroska)\b")
 
 
-def can_decode(track: PictureTrack) -> bool:
-    """Whether decord may try: it is as exact as the others with upright 8-bit pictures in MP4 and Matroska."""
+def can_decode(track: VideoTrack) -> bool:
+    """Whether decord can decode exactly: upright 8-bit SDR frames in MP4 and Matroska."""
     return (
         CONTAINERS.search(track.container) is not None
-        and track.info.codec in DATED_PICTURES
+        and track.info.codec in ONE_FRAME_CODECS
         and track.dated
         and track.seekable
         and track.depth == 8
         and track.orientation == UPRIGHT
         and not track.colours.is_mapped
-        and track.picture_tracks == 1
+        and track.video_streams == 1
         and threads_for(track) > 0
     )
 
 
 def decode(
-    track: PictureTrack,
+    track: VideoTrack,
     rate: Fraction,
     first: int,
     stop: int,
@@ -50,32 +50,32 @@ def decode(
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
 
-    decord counts pictures in the order in which they are shown. Which number is shown when is told by the packets, as
-    its own times are rounded and begin anew at 0.
+    decord numbers frames in presentation order. Their times come from the packets, because its own times are rounded
+    and start at 0.
 
     Raises:
-        DecodingError: decord cannot decode it, or counts other pictures; what was yielded before is right.
+        DecodingError: decord cannot decode it, or finds other frames; the frames yielded before are correct.
     """
     samples = Samples(track, rate, first, stop)
-    packets = list_pictures(track)
+    packets = list_all_packets(track)
     if _has_leading_pictures(packets) or not all(packet.shown for packet in packets):
-        raise DecodingError("has pictures that are hidden, or shown before their keyframe: decord loses count")
+        raise DecodingError("has frames that are hidden, or shown before their keyframe: decord miscounts them")
     times = sorted(packet.pts for packet in packets if packet.pts is not None)
     reader = _reader(track, width, height, threads_for(track, threads))
     if len(reader) != len(times):
-        raise DecodingError(f"has {len(times)} pictures, of which decord finds {len(reader)}")
+        raise DecodingError(f"has {len(times)} frames, of which decord finds {len(reader)}")
     for begin in range(first, stop, chunk):
         middles = [samples.middle(sample) for sample in range(begin, min(stop, begin + chunk))]
-        # The last picture shown strictly before the middle of each interval, or the first of all.
+        # The last frame shown strictly before the middle of each interval, or the first frame.
         numbers = [max(0, bisect.bisect_left(times, middle) - 1) for middle in middles]
         frames = _frames(reader, numbers)
         if frames.shape != (len(numbers), height, width, 3):
-            raise DecodingError(f"becomes frames of another shape {frames.shape} with decord")
+            raise DecodingError(f"gives frames of another shape {frames.shape} with decord")
         yield frames
 
 
 def _has_leading_pictures(packets: Sequence[Packet]) -> bool:
-    """Whether a picture is coded after a keyframe and shown before it (an open group of pictures)."""
+    """Whether a frame is coded after a keyframe and shown before it (an open group of pictures)."""
     key: int | None = None
     for packet in packets:
         if packet.key:
@@ -85,10 +85,10 @@ def _has_leading_pictures(packets: Sequence[Packet]) -> bool:
     return False
 
 
-def _reader(track: PictureTrack, width: int, height: int, threads: int) -> Any:
+def _reader(track: VideoTrack, width: int, height: int, threads: int) -> Any:
     import torch
 
-    # The first product of torch must come before decord is loaded: the libraries that decord brings have crashed it.
+    # torch must run a matrix product before decord is loaded: decord's bundled libraries have crashed it otherwise.
     torch.ones(1, 1) @ torch.ones(1, 1)
     import decord
 
@@ -97,7 +97,7 @@ def _reader(track: PictureTrack, width: int, height: int, threads: int) -> Any:
         return decord.VideoReader(
             absolute(track.info.path), ctx=decord.cpu(0), width=width, height=height, num_threads=threads
         )
-    except (decord.DECORDError, RuntimeError, OSError, ValueError) as error:  # of a name that is not UTF-8, too
+    except (decord.DECORDError, RuntimeError, OSError, ValueError) as error:  # also for a name that is not UTF-8
         raise DecodingError(f"cannot be opened by decord: {error}") from error
 
 

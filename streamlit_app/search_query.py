@@ -1,4 +1,4 @@
-"""Turn a visitor's words, picture and moment into a query of the library."""
+"""A query of the search page (sentence, transcript words, picture, moment), and its conversion for the library."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from vtg.library.query import Part, Question, Stretch
 
 from .names import plain_name
 
-__all__ = ["Asked", "Picture", "read_picture"]
+__all__ = ["Picture", "SearchQuery", "read_picture"]
 
-LARGEST_PICTURE = 1_500_000  # bytes; browsers send what is scaled down to far less
-LARGEST_SIDE = 4096  # pixels
+MAX_PICTURE_BYTES = 1_500_000  # the page scales pictures down to far less before it sends them
+MAX_SIDE_PIXELS = 4096
 KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 DIGEST_DIGITS = 16
 LONGEST_NAME = 80  # characters
-MOST_READ = 8192  # characters of a name that a browser has sent
+MAX_NAME_CHARACTERS_READ = 8192  # of a name from a browser
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of what is looked for; it is kept as long as its visitor stays, in memory alone.
+    """A picture in a query; it is kept in memory during the session.
 
     Attributes:
-        digest: names its content, 16 hexadecimal digits.
-        name: of the visitor's file, for people.
-        suffix: of its kind.
+        digest: of its content, 16 hexadecimal digits.
+        name: of the visitor's file, for display.
+        suffix: of its format.
         content: of the file.
     """
 
@@ -45,41 +45,41 @@ class Picture:
 
 
 def read_picture(name: str, encoded: str) -> Picture:
-    """Take a picture that a browser has sent.
+    """Read a picture that a browser has sent.
 
     Args:
         name: of the visitor's file.
         encoded: its content in base64.
 
     Raises:
-        VtgError: it is none, or too large.
+        VtgError: it is not a picture, or too large.
     """
-    from vtg.video.pictures import PictureError, opened_picture
+    from vtg.video.pictures import PictureError, open_picture
 
-    shown = plain_name(name[-MOST_READ:])[-LONGEST_NAME:].strip(" .") or "picture"
-    if len(encoded) > LARGEST_PICTURE * 4 / 3:
+    shown = plain_name(name[-MAX_NAME_CHARACTERS_READ:])[-LONGEST_NAME:].strip(" .") or "picture"
+    if len(encoded) > MAX_PICTURE_BYTES * 4 / 3:
         raise VtgError(f"{shown}: is too large; choose a smaller picture")
     try:
         content = base64.b64decode(encoded, validate=True)
-        with opened_picture(io.BytesIO(content), formats=list(KINDS)) as image:
+        with open_picture(io.BytesIO(content), formats=list(KINDS)) as image:
             kind, sides = str(image.format), image.size
             image.verify()
     except (binascii.Error, PictureError):
         raise VtgError(f"{shown}: is not a picture that can be read; save it as JPEG or PNG") from None
-    if max(sides) > LARGEST_SIDE:
+    if max(sides) > MAX_SIDE_PIXELS:
         raise VtgError(f"{shown}: has {sides[0]}×{sides[1]} pixels; choose a smaller picture")
     return Picture(hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS], shown, KINDS[kind], content)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is looked for.
+class SearchQuery:
+    """A query of the search page.
 
     Attributes:
         words: the sentence; "" for none.
-        said: words that are said there; "" for any.
-        like: the stretch that others are to be like.
-        picture: of what is looked for.
+        said: words in the transcript; "" for any.
+        like: the span to find similar moments of.
+        picture: to find similar moments of.
     """
 
     words: str = ""
@@ -89,7 +89,7 @@ class Asked:
 
     @property
     def sentence(self) -> str | None:
-        """The sentence, where it is all that is to be seen: only then are there curves, and a head that looked."""
+        """The sentence, if the query has no picture or moment: only then there are a saliency curve and attention."""
         return self.words if self.words and not (self.like or self.picture) else None
 
     def __str__(self) -> str:
@@ -97,13 +97,13 @@ class Asked:
 
     @contextlib.contextmanager
     def question(self, folder: Path) -> Iterator[Question]:
-        """The library's question, as long as it is being asked.
+        """The library's query, for a ``with`` statement.
 
         Args:
-            folder: where a picture lies meanwhile.
+            folder: for a temporary file of the picture.
 
         Raises:
-            VtgError: nothing is asked for.
+            VtgError: the query is empty.
         """
         if self.picture is None:
             yield self._question(None)
