@@ -5,7 +5,7 @@ VENV ?= .venv
 WORKERS ?= auto
 KERNELS = setup.py $(wildcard vtg/r2/kernels/*)
 
-.PHONY: demo test test-lowest lint venv
+.PHONY: demo test test-lowest lint docs commands venv
 
 demo: $(VENV)/installed-vtg
 	$(VENV)/bin/vtg demo
@@ -28,6 +28,14 @@ lint: $(VENV)/installed-tests
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# The manual as a site in build/site; a dead link or a broken docstring is an error.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=true $(VENV)/bin/python -m mkdocs build --strict --quiet
+
+# The manual's list of commands, written anew from the command line itself.
+commands: $(VENV)/installed-vtg
+	$(VENV)/bin/python -m typer vtg.cli.main utils docs --name vtg --title Commands --output docs/commands.md
+
 venv: $(VENV)/bin/python
 
 $(VENV)/bin/python:
@@ -40,4 +48,8 @@ $(VENV)/installed-vtg: pyproject.toml $(KERNELS) | $(VENV)/bin/python
 
 $(VENV)/installed-tests: pyproject.toml $(KERNELS) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/installed-docs: pyproject.toml $(KERNELS) | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.text import one_line
 from vtg.timespans import TimeSpan
 
 __all__ = ["Grounding", "Moment", "Saliency"]
+
+SHOWN_MOMENTS = 5  # of a grounding in a notebook
 
 
 @dataclass(frozen=True)
@@ -104,3 +108,13 @@ class Grounding:
             "pred_saliency_scores": [float(score) for score in self.saliency.scores],
         }
         return fields if qid is None else {"qid": qid, **fields}
+
+    def _repr_html_(self) -> str:
+        """Show the grounding in a notebook: the saliency curve with the best moment shaded, and the moments."""
+        from vtg.grounding.notebook import Row, curve_html, table_html
+
+        moments = [moment for moment in self.moments if moment.score > 0]
+        rows = [Row(self.video, one, one.score, (one.start + one.end) / 2) for one in moments]
+        title = f"<p><b>{html.escape(one_line(self.query))}</b> in {html.escape(one_line(Path(self.video).name))}</p>"
+        curve = curve_html(self.saliency.times, self.saliency.scores, self.duration, moments[:1])
+        return title + curve + (table_html(rows, SHOWN_MOMENTS) if rows else "")

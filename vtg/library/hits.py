@@ -11,7 +11,7 @@ from vtg.grounding.grounder import Grounding, Moment
 from vtg.library.rows import VideoEntry
 from vtg.video.subtitles.lines import TranscriptLine
 
-__all__ = ["Hit", "Selection", "best_hits", "best_time", "transcript_moments", "with_transcript"]
+__all__ = ["Hit", "Hits", "Selection", "best_hits", "best_time", "transcript_moments", "with_transcript"]
 
 TRANSCRIPT_REACH_SECONDS = 10.0  # distance at which a transcript line still belongs to a moment
 TRANSCRIPT_PAUSE_SECONDS = 2.0  # longest pause between two lines of one moment
@@ -32,6 +32,15 @@ class Hit:
     moment: Moment
     peak: float
     said: str = ""
+
+
+class Hits(list[Hit]):
+    """The results of a search, best first: a list that a notebook shows as a table with thumbnails."""
+
+    def _repr_html_(self) -> str:
+        from vtg.grounding.notebook import Row, table_html
+
+        return table_html([Row(hit.video, hit.moment, hit.moment.score, hit.peak, hit.said) for hit in self])
 
 
 @dataclass(frozen=True)

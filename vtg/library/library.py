@@ -15,7 +15,7 @@ import numpy as np
 from vtg.errors import VtgError
 from vtg.features.store import FeatureKey, VideoFeatures
 from vtg.files.paths import is_folder, is_gone, is_there
-from vtg.library.hits import Hit, Selection, best_time
+from vtg.library.hits import Hit, Hits, Selection, best_time
 from vtg.library.indexing import Indexer, IndexReport, forget_unused
 from vtg.library.named_files import NamedFiles
 from vtg.library.query import Part, Question, Stretch
@@ -274,7 +274,7 @@ class Library:
             per_video: maximum number of moments of one video; by default 3, or no limit if a single file is searched.
 
         Returns:
-            Best first.
+            Best first; a notebook shows them with thumbnails.
 
         Raises:
             VtgError: the query is empty, no video is selected, a picture cannot be read, or a span is of a video that
@@ -282,7 +282,7 @@ class Library:
         """
         question = Question((Part(query),)) if isinstance(query, str) else query
         selection = self._select(videos, since, until, per_video)
-        return self.searcher.search(question, selection, limit, min_score)
+        return Hits(self.searcher.search(question, selection, limit, min_score))
 
     @cached_property
     def searcher(self) -> Searcher:
