@@ -1,7 +1,7 @@
 """The manual's half for researchers: its examples run as they are written.
 
-Blocks of `shell` and titled files in docs/training.md and docs/changing-the-method.md are run here, in one folder and in
-a copy of the package, as they patch it. What is marked as parsed, `console` blocks, links and options are checked in
+Blocks of `shell` and titled files in docs/training.md and docs/changing-the-method.md are run here, in one folder and
+in a copy of the package, as they patch it. What is marked as parsed, `console` blocks, links and options are checked in
 test_documents.py.
 """
 
