@@ -60,6 +60,9 @@ def run_section(blocks: list[Example], folder: Path) -> list[str]:
             path.write_text(block.text, encoding="utf-8")
         elif block.language == "shell":
             for words, _ in commands(block):
+                if words[0] == "cp":
+                    shutil.copy(folder / words[1], folder / words[2])
+                    continue
                 program = {"vtg": [sys.executable, "-m", "vtg"], "python": [sys.executable], "git": ["git"]}[words[0]]
                 done = subprocess.run(
                     [*program, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
