@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vtg.doctor.report import ERROR, OK, WARNING, Check
 from vtg.errors import VtgError
-from vtg.version import __version__
+from vtg import __version__
 
 __all__ = ["check_device", "check_engine", "check_environment", "check_system", "check_video"]
 
