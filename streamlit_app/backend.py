@@ -26,7 +26,7 @@ from .options import Options
 from .roots import Roots
 from .search_query import SearchQuery
 from .shown_paths import ShownPaths, may_know_paths
-from .url_state import LONGEST_QUERY
+from .url_state import MAX_QUERY_CHARACTERS
 
 if TYPE_CHECKING:
     from vtg.grounding.grounder import Grounding
@@ -305,12 +305,12 @@ class Backend:
         """Check the length of a query.
 
         Raises:
-            VtgError: it is longer than `LONGEST_QUERY`.
+            VtgError: it is longer than `MAX_QUERY_CHARACTERS`.
         """
-        if len(query) > LONGEST_QUERY:
+        if len(query) > MAX_QUERY_CHARACTERS:
             raise VtgError(
                 f"This query has {len(query):,} characters, and the model reads about 50 words: "
-                f"describe the moment in one sentence, of {LONGEST_QUERY} characters at most."
+                f"describe the moment in one sentence, of {MAX_QUERY_CHARACTERS} characters at most."
             )
 
     def _check_state(self) -> None:

@@ -20,7 +20,7 @@ __all__ = ["FORMS", "Export", "KeptResults"]
 FORMS = {".json": "application/json", ".csv": "text/csv", ".srt": "application/x-subrip"}
 FORMS |= {".edl": "text/plain", ".otio": "application/json"}
 MAX_KEPT_RESULTS = 64  # most recent searches
-LONGEST_NAME = 60  # characters of a query in a file name
+MAX_NAME_CHARACTERS = 60  # characters of a query in a file name
 
 
 @dataclass(frozen=True)
@@ -82,5 +82,5 @@ class KeptResults:
         if kept is None:
             raise VtgError("these results are not kept any more: reload the page, and export them again")
         title, hits = kept
-        stem = re.sub(r"[^\w\-]+", " ", title)[:LONGEST_NAME].strip() or "moments"
+        stem = re.sub(r"[^\w\-]+", " ", title)[:MAX_NAME_CHARACTERS].strip() or "moments"
         return Export(f"{stem}{form}", FORMS[form], EXPORTS[form](title, hits, shown))

@@ -27,7 +27,7 @@ HEALTH = "/_stcore/health"
 STATE = frozenset({HEALTH, "/_stcore/host-config"})
 FOLDERS = ("/media/", "/vtg/")  # whose routes check the rest of the address
 UPLOAD = re.compile(r"/vtg/[\w-]+/upload")
-LONGEST_PATH = 2048  # characters
+MAX_PATH_CHARACTERS = 2048  # characters
 READING = ("GET", "HEAD")
 
 UNKNOWN_HOST = (
@@ -117,7 +117,7 @@ class Guard:
     def _missing(self, request: HTTPConnection) -> tuple[int, str] | None:
         """Status and reason of the refusal where the page does not have the address, or the method is not allowed."""
         path, method = request.scope["path"], request.scope["method"]
-        if len(path) > LONGEST_PATH:
+        if len(path) > MAX_PATH_CHARACTERS:
             return 414, "This address is too long."
         if method == "POST" and (UPLOAD.fullmatch(path) or (path == SIGN_IN and self._sign_in is not None)):
             return None

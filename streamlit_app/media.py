@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
     from .backend import Backend
 
-__all__ = ["LONGEST_CLIP", "clip_name", "export_url", "media_routes", "media_url", "result_url"]
+__all__ = ["MAX_CLIP_SECONDS", "clip_name", "export_url", "media_routes", "media_url", "result_url"]
 
 WHY_SIDE = 480  # pixels
 JPEG_QUALITY = 82
 PREVIEW_MARGIN = 0.5  # seconds before and after the moment
-LONGEST_PREVIEW = 20.0  # seconds
-LONGEST_CLIP = 3600.0  # seconds
+MAX_PREVIEW_SECONDS = 20.0  # seconds
+MAX_CLIP_SECONDS = 3600.0  # seconds
 MAX_PARALLEL_FILES = max(
     1, (os.cpu_count() or 1) - 1
 )  # files made at the same time: a question that is asked gets a core
@@ -204,7 +204,7 @@ def _preview(backend: Backend, request: Request) -> _Recipe:
     from vtg.video.preview import write_preview
 
     path, (start, end) = _path_of(backend, request), _span(request)
-    start, end = max(0.0, start - PREVIEW_MARGIN), min(end + PREVIEW_MARGIN, start + LONGEST_PREVIEW)
+    start, end = max(0.0, start - PREVIEW_MARGIN), min(end + PREVIEW_MARGIN, start + MAX_PREVIEW_SECONDS)
     what = ("preview", request.path_params["video"], f"{start:.3f}-{end:.3f}")
     return _Recipe(".mp4", what, lambda out: write_preview(path, start, end, out), "video/mp4")
 
@@ -213,7 +213,7 @@ def _clip(backend: Backend, request: Request) -> _Recipe:
     from vtg.video import cut
 
     path, (start, end) = _path_of(backend, request), _span(request)
-    if end - start > LONGEST_CLIP:
+    if end - start > MAX_CLIP_SECONDS:
         raise VtgError("a clip of more than an hour is cut on the command line: vtg cut")
     what = ("clip", request.path_params["video"], f"{start:.3f}-{end:.3f}")
     name = clip_name(str(path), start, end)

@@ -12,7 +12,7 @@ from vtg.video.sources import VIDEO_SUFFIXES
 
 __all__ = ["plain_name", "safe_name"]
 
-LONGEST_NAME = 120  # characters
+MAX_NAME_CHARACTERS = 120  # characters
 MAX_SHOWN_CHARACTERS = 80  # of a name that is refused
 # Path separators, characters that Windows does not allow, and characters that hide parts of a name: control characters,
 # lone surrogates and direction marks.
@@ -39,4 +39,4 @@ def safe_name(name: str) -> str:
         raise VtgError(f"{shown}: is not named like a video (such as .mp4, .mov, .mkv, .webm, .avi)")
     if _RESERVED.match(stem):
         stem = f"_{stem}"
-    return fitted_name("", stem[: LONGEST_NAME - len(suffix)], suffix)
+    return fitted_name("", stem[: MAX_NAME_CHARACTERS - len(suffix)], suffix)

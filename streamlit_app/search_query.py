@@ -23,7 +23,7 @@ MAX_PICTURE_BYTES = 1_500_000  # the page scales pictures down to far less befor
 MAX_SIDE_PIXELS = 4096
 KINDS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 DIGEST_DIGITS = 16
-LONGEST_NAME = 80  # characters
+MAX_NAME_CHARACTERS = 80  # characters
 MAX_NAME_CHARACTERS_READ = 8192  # of a name from a browser
 
 
@@ -56,7 +56,7 @@ def read_picture(name: str, encoded: str) -> Picture:
     """
     from vtg.video.pictures import PictureError, open_picture
 
-    shown = plain_name(name[-MAX_NAME_CHARACTERS_READ:])[-LONGEST_NAME:].strip(" .") or "picture"
+    shown = plain_name(name[-MAX_NAME_CHARACTERS_READ:])[-MAX_NAME_CHARACTERS:].strip(" .") or "picture"
     if len(encoded) > MAX_PICTURE_BYTES * 4 / 3:
         raise VtgError(f"{shown}: is too large; choose a smaller picture")
     try:

@@ -27,8 +27,8 @@ __all__ = ["PATH", "VARIABLE", "SignIn", "read_password"]
 
 PATH = "/sign-in"
 VARIABLE = "VTG_PASSWORD"
-LONGEST_PASSWORD = 1024  # bytes
-LONGEST_FORM = 8192  # bytes
+MAX_PASSWORD_BYTES = 1024  # bytes
+MAX_FORM_BYTES = 8192  # bytes
 FORM_SECONDS = 10.0  # for sending the form
 SIGNED_IN_SECONDS = 7 * 86_400.0
 MAX_SESSIONS = 1000  # the oldest have to sign in again
@@ -51,15 +51,15 @@ def read_password(file: Path | None, environment: Mapping[str, str]) -> str | No
         source = str(file)
         try:
             with file.open(encoding="utf-8-sig") as lines:
-                password = lines.readline(LONGEST_PASSWORD + 2).rstrip("\r\n")
+                password = lines.readline(MAX_PASSWORD_BYTES + 2).rstrip("\r\n")
         except OSError as error:
             raise VtgError(f"{file}: cannot be read ({error.strerror}): name a file with the password") from None
         except UnicodeDecodeError:
             raise VtgError(f"{file}: is not text: write the password into it as UTF-8") from None
     if not password.strip():
         raise VtgError(f"{source}: the password is empty; write one into its first line, or leave it out")
-    if len(os.fsencode(password)) > LONGEST_PASSWORD:
-        raise VtgError(f"{source}: a password has {LONGEST_PASSWORD} bytes at most; choose a shorter one")
+    if len(os.fsencode(password)) > MAX_PASSWORD_BYTES:
+        raise VtgError(f"{source}: a password has {MAX_PASSWORD_BYTES} bytes at most; choose a shorter one")
     return password
 
 
@@ -96,7 +96,7 @@ class SignIn:
             with fail_after(FORM_SECONDS):
                 async for block in request.stream():
                     body += block
-                    if len(body) > LONGEST_FORM:
+                    if len(body) > MAX_FORM_BYTES:
                         return self.form(request, "This password is too long.", 413)
         except TimeoutError:
             return self.form(request, "The form was not sent in time: try again.", 408)

@@ -31,9 +31,9 @@ PARTIAL_SUFFIX = ".part"  # of files that are being uploaded
 ABANDONED_AFTER_SECONDS = 3600.0  # without a write to a partial file
 MAX_UPLOADS = 4  # at the same time, of all sessions
 STALLED_SECONDS = 60.0  # in which `BLOCK_BYTES`, or the rest of the file, must arrive
-LONGEST_SECONDS = 12 * 3600.0  # for one upload
+MAX_UPLOAD_SECONDS = 12 * 3600.0  # for one upload
 MIN_FREE_BYTES = 100_000_000  # of the disk that uploads must leave free
-LONGEST_GIVEN_NAME = 8192  # characters in a URL
+MAX_URL_NAME_CHARACTERS = 8192  # characters in a URL
 
 
 class _Refused(Exception):  # noqa: N818 - an answer
@@ -117,7 +117,7 @@ def _check_request(backend: Backend, request: Request, size: str) -> str:
     limit = backend.options.upload_bytes
     if not limit:
         raise _Refused(403, "uploads are disabled on this page")
-    name = safe_name(request.query_params.get("name", "")[-LONGEST_GIVEN_NAME:])
+    name = safe_name(request.query_params.get("name", "")[-MAX_URL_NAME_CHARACTERS:])
     if backend.gone:
         raise _Refused(410, "the library does not exist any more")
     announced = int(size) if size.isascii() and size.isdigit() and len(size) < 20 else 0
@@ -155,7 +155,7 @@ async def _write(request: Request, part: Path, name: str, limit: int) -> None:
     from anyio import move_on_after, to_thread
     from starlette.requests import ClientDisconnect
 
-    size, until = 0, time.monotonic() + LONGEST_SECONDS
+    size, until = 0, time.monotonic() + MAX_UPLOAD_SECONDS
     blocks = request.stream()
     try:
         with part.open("wb") as file:

@@ -11,8 +11,8 @@ __all__ = ["OpenMoment", "SearchState", "VideoState", "read_moment", "read_searc
 
 LIMITS = (12, 24, 48, 96)  # choices for the number of results
 PARTS = ("curves", "highlights", "summary")  # of the page of one video
-LONGEST_QUERY = 500  # characters; CLIP reads 77 tokens, about 50 words
-LONGEST_SECONDS = 86_400.0  # of a moment's length in a filter
+MAX_QUERY_CHARACTERS = 500  # characters; CLIP reads 77 tokens, about 50 words
+MAX_FILTER_SECONDS = 86_400.0  # of a moment's length in a filter
 LATEST_SECONDS = 999_999.0  # of a moment: `OpenMoment` writes six digits
 RATIO_STEP = 5  # percent
 MAX_QUERIES = 6  # curves with distinguishable colours
@@ -173,13 +173,13 @@ def read_search(params: Mapping[str, list[str]]) -> SearchState:
     least, picture, said = _number(params, "min", -1.0), _last(params, "picture"), _last(params, "said")
     state = SearchState(
         query=_last(params, "q"),
-        said=said if len(said) <= LONGEST_QUERY else "",
+        said=said if len(said) <= MAX_QUERY_CHARACTERS else "",
         like=_moment(_LIKE, _last(params, "like")),
         picture=picture if _KEY.fullmatch(picture) else "",
         places=tuple(params.get("in", ())),
         min_score=least if 0 <= least <= 1 else None,
-        shortest=_number(params, "from", 0.0, LONGEST_SECONDS),
-        longest=_number(params, "to", 0.0, LONGEST_SECONDS),
+        shortest=_number(params, "from", 0.0, MAX_FILTER_SECONDS),
+        longest=_number(params, "to", 0.0, MAX_FILTER_SECONDS),
         grouped=_last(params, "group") == "1",
         why=_last(params, "why") == "1",
     )

@@ -24,7 +24,7 @@ from probe_lists import (
     UP,
     VERBS,
 )
-from raw_http import MOST_BYTES, Answer, frame, handshake, is_closed, open_socket, read_answer, send
+from raw_http import MAX_ANSWER_BYTES, Answer, frame, handshake, is_closed, open_socket, read_answer, send
 
 __all__ = ["probe_page"]
 
@@ -314,7 +314,7 @@ class _Probe:
             said = b""
             with contextlib.suppress(OSError):
                 connection.sendall(sent)
-                while len(said) < MOST_BYTES and (block := connection.recv(65536)):
+                while len(said) < MAX_ANSWER_BYTES and (block := connection.recv(65536)):
                     said += block
         if b"Traceback" in said or b"site-packages" in said:
             self.find(f"a frame of {len(sent)} bytes is answered with a traceback: {said[-200:]!r}")

@@ -10,10 +10,10 @@ import socket
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["MOST_BYTES", "Answer", "frame", "handshake", "is_closed", "open_socket", "read_answer", "send"]
+__all__ = ["MAX_ANSWER_BYTES", "Answer", "frame", "handshake", "is_closed", "open_socket", "read_answer", "send"]
 
 TIMEOUT = 20.0  # seconds for one answer
-MOST_BYTES = 1 << 20  # of an answer that are read
+MAX_ANSWER_BYTES = 1 << 20  # of an answer that are read
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Answer:
     Attributes:
         status: of HTTP; 0 where the connection was closed without one.
         headers: by name in lower case; those of one name are joined by line breaks.
-        body: at most the first `MOST_BYTES`.
+        body: at most the first `MAX_ANSWER_BYTES`.
     """
 
     status: int = 0
@@ -72,7 +72,7 @@ def read_answer(connection: socket.socket) -> Answer:
     status, length = int(found[1]), headers.get("content-length")
     if status != 101:
         with contextlib.suppress(OSError):
-            while len(body) < min(MOST_BYTES, int(length) if length else MOST_BYTES):
+            while len(body) < min(MAX_ANSWER_BYTES, int(length) if length else MAX_ANSWER_BYTES):
                 block = connection.recv(65536)
                 if not block or (not length and block.endswith(b"0\r\n\r\n")):
                     body += block

@@ -20,7 +20,7 @@ from .. import page_state
 from ..backend import Backend
 from ..components import Film, Mark, player
 from ..jobs import CANCELLED, DONE, FAILED, WAITING, Job
-from ..media import LONGEST_CLIP, clip_name, media_url
+from ..media import MAX_CLIP_SECONDS, clip_name, media_url
 from ..tasks import Copy, playable
 from ..url_state import OpenMoment
 
@@ -158,7 +158,7 @@ def show_job(job: Job, cancel: Callable[[Job], None] | None, dismiss: Callable[[
 
 def _clip(backend: Backend, video: str, path: str, moment: Moment) -> tuple[str, str] | None:
     """Address and file name of a moment's clip; None if it is too long."""
-    if moment.seconds > LONGEST_CLIP:
+    if moment.seconds > MAX_CLIP_SECONDS:
         return None
     return media_url(backend, "clip", video, moment.start, moment.end), clip_name(path, moment.start, moment.end)
 

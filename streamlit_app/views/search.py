@@ -16,7 +16,7 @@ from .. import page_state
 from ..backend import Backend
 from ..components import questions
 from ..search_query import SearchQuery
-from ..url_state import ID_DIGITS, LONGEST_QUERY, OpenMoment, SearchState, read_moment, read_search
+from ..url_state import ID_DIGITS, MAX_QUERY_CHARACTERS, OpenMoment, SearchState, read_moment, read_search
 from . import library as library_view
 from .open_moment import show_open
 from .parts import empty_state, entry_of, moment_error, show_errors, show_loading
@@ -48,7 +48,7 @@ def show() -> None:
     state = show_toolbar(backend, replace(before, query=query), before)
     if not state.has_same_query(before):
         state = replace(state, open=None, at=None)
-    if len(state.query) <= LONGEST_QUERY:
+    if len(state.query) <= MAX_QUERY_CHARACTERS:
         page_state.save_state(PAGE, state)
     _questions(backend, page_state.current_state(PAGE))
     st.fragment(_answer)()
@@ -61,12 +61,12 @@ def state_like(moment: OpenMoment, before: SearchState) -> SearchState:
 
 def _questions(backend: Backend, state: SearchState) -> None:
     def ask(question: str) -> None:
-        st.session_state["search.query"] = question[:LONGEST_QUERY]
+        st.session_state["search.query"] = question[:MAX_QUERY_CHARACTERS]
         page_state.mark_widget_change()
 
     examples = () if state.has_query else backend.examples
     library = hashlib.sha256(str(backend.library.folder).encode()).hexdigest()[:12]
-    answered = state.query if len(state.query) <= LONGEST_QUERY else ""
+    answered = state.query if len(state.query) <= MAX_QUERY_CHARACTERS else ""
     questions("search.questions", library, examples, answered, ask)
 
 
@@ -100,7 +100,7 @@ def _valid_state(backend: Backend, state: SearchState) -> SearchState | None:
     """Show errors of parts of the query and return the rest; None while the browser is sending its picture."""
     query = st.session_state.get("search.query", "").strip()
     with show_errors():
-        if len(query) > LONGEST_QUERY:
+        if len(query) > MAX_QUERY_CHARACTERS:
             state = replace(state, query="")
             backend.check_length(query)
     with show_errors():

@@ -20,7 +20,7 @@ from ..backend import Backend
 from ..components import query_inputs
 from ..media import media_url
 from ..search_query import Picture, read_picture
-from ..url_state import ID_DIGITS, LIMITS, LONGEST_QUERY, LONGEST_SECONDS, SearchState
+from ..url_state import ID_DIGITS, LIMITS, MAX_FILTER_SECONDS, MAX_QUERY_CHARACTERS, SearchState
 from .parts import entry_of, escape, span
 
 __all__ = [
@@ -173,7 +173,7 @@ def _seconds(column: DeltaGenerator, label: str, key: str, value: float) -> floa
     return column.number_input(
         label,
         0.0,
-        LONGEST_SECONDS,
+        MAX_FILTER_SECONDS,
         page_state.widget_default(key, value),
         step=1.0,
         key=key,
@@ -226,7 +226,7 @@ def _said(before: SearchState) -> str:
             key="search.said",
             on_change=page_state.mark_widget_change,
             placeholder="anything",
-            max_chars=LONGEST_QUERY,
+            max_chars=MAX_QUERY_CHARACTERS,
             help='From the subtitles of your videos. Some of these words are enough; "in quotes" they are one phrase. '
             "Alone, or together with what is to be seen.",
         ).strip()

@@ -22,7 +22,16 @@ from ..components import Card, CardGroup, cards
 from ..jobs import DONE
 from ..media import media_url, result_url
 from ..tasks import make_film
-from ..url_state import ID_DIGITS, LONGEST_QUERY, MAX_QUERIES, PARTS, OpenMoment, SearchState, VideoState, read_video
+from ..url_state import (
+    ID_DIGITS,
+    MAX_QUERIES,
+    MAX_QUERY_CHARACTERS,
+    PARTS,
+    OpenMoment,
+    SearchState,
+    VideoState,
+    read_video,
+)
 from . import library as library_view
 from . import search as search_view
 from .parts import (
@@ -87,7 +96,7 @@ def show() -> None:
     state = replace(
         state,
         video=chosen,
-        queries=tuple(query for query in queries if len(query) <= LONGEST_QUERY),
+        queries=tuple(query for query in queries if len(query) <= MAX_QUERY_CHARACTERS),
         part=part or PARTS[0],
         at=state.at if chosen == named else None,
     )

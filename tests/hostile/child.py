@@ -16,12 +16,12 @@ from typing import Any
 from .cases import Bench, Case, Kind
 from .material import Material
 
-__all__ = ["CASE_VARIABLE", "MOST_MEMORY", "NOBODY", "drop_rights", "prepare", "run_case"]
+__all__ = ["CASE_VARIABLE", "MAX_RESIDENT_BYTES", "NOBODY", "drop_rights", "prepare", "run_case"]
 
 CASE_VARIABLE = "VTG_HOSTILE_CASE"  # of the environment: tells whose a process is that was left behind
 NOBODY = 65534
-MOST_MEMORY = 2_000_000_000  # bytes resident, of any one process
-MOST_DATA = 8_000_000_000  # bytes asked for, so that a machine survives what is wrong
+MAX_RESIDENT_BYTES = 2_000_000_000  # bytes resident, of any one process
+MAX_DATA_BYTES = 8_000_000_000  # bytes asked for, so that a machine survives what is wrong
 SET_DUMPABLE = 4
 PYTHON_FOLDERS = tuple(
     {str(Path(folder).resolve()) for folder in (sys.prefix, sys.base_prefix, *filter(None, sys.path))}
@@ -189,7 +189,7 @@ def _watched(kind: Kind, case: Case, bench: Bench, folder: Path, wait: Any) -> d
         os.dup2(nothing.fileno(), 0)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
-    resource.setrlimit(resource.RLIMIT_DATA, (MOST_DATA, MOST_DATA))
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_DATA_BYTES, MAX_DATA_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     readable = (*SYSTEM_FOLDERS, *PYTHON_FOLDERS, str(bench.material.folder))
     watch = _Watch(folder, bench.beside, readable, kind.has_server)

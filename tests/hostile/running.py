@@ -22,7 +22,7 @@ __all__ = ["LEFTOVER", "Result", "refusal_faults", "run_all"]
 
 LOOK_SECONDS = 0.02
 MEMORY_SECONDS = 0.1  # between two looks at memory
-LONGEST_LINE = 2000  # characters, of a refusal
+MAX_LINE_CHARACTERS = 2000  # characters, of a refusal
 TRACED_FIRST, TRACED_EVERY = 3, 60  # cases of a kind that strace looks at
 TRACED_SLOWER = 4.0
 # What a command says besides of work that ended well or badly; what is wrong has its own line.
@@ -160,7 +160,7 @@ def _look(running: _Running) -> None:
     seconds = time.monotonic() - running.begun
     if seconds > running.limit:
         running.stopped = f"has not ended after {seconds:.0f} s"
-    elif running.most > child.MOST_MEMORY * 1.2:
+    elif running.most > child.MAX_RESIDENT_BYTES * 1.2:
         running.stopped = f"takes {running.most / 1e9:.1f} GB of memory"
     if running.stopped:
         for pid in (*descendants(running.pid), running.pid):
@@ -184,7 +184,7 @@ def _judged(running: _Running, status: int, peak: int) -> Result:
         wrong.append(f"was ended by signal {os.WTERMSIG(status)}")
     elif not told and not wrong:
         wrong.append(f"told nothing, status {status}")
-    elif most > child.MOST_MEMORY:
+    elif most > child.MAX_RESIDENT_BYTES:
         wrong.append(f"takes {most / 1e9:.1f} GB of memory")
     wrong += told.get("seen", [])
     wrong += [told["wrong"]] if told.get("wrong") else []
@@ -227,7 +227,7 @@ def refusal_faults(status: int, lines: Sequence[str], names: Sequence[str], most
         return []
     if len(said) > most_lines:
         return [f"says {len(said)} lines: {' | '.join(said)[:400]}"]
-    if any(len(line) > LONGEST_LINE for line in said):
+    if any(len(line) > MAX_LINE_CHARACTERS for line in said):
         return [f"says a line of {max(map(len, said))} characters: {said[0][:200]}"]
     if names and not any(name in line for name in names for line in said):
         return [f"names none of {', '.join(names)}: {said[0][:300]}"]

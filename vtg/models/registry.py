@@ -43,7 +43,7 @@ HEAD_SETTINGS = (  # the fields of a head's configuration that its tensors canno
     "window_seconds",
     "step_seconds",
 )
-MOST_BYTES = 1 << 30  # of a published head; they have 11 to 16 MB
+MAX_HEAD_BYTES = 1 << 30  # of a published head; they have 11 to 16 MB
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 
@@ -227,7 +227,7 @@ def download(entry: ModelEntry, partial: Path, progress: Reporter) -> None:
     url = hf_hub_url(str(entry.repository), str(entry.file), revision=entry.revision, endpoint=endpoint)
     try:
         size = get_hf_file_metadata(url).size
-        if size is not None and size > MOST_BYTES:
+        if size is not None and size > MAX_HEAD_BYTES:
             raise TooLongError(f"{size} bytes are announced, more than any head has")
         fetch_url(url, partial, size, lambda state: progress(replace(state, detail=entry.name)))
     except Exception as error:  # of the client, of its HTTP library (it differs between versions), or of the disk
