@@ -13,6 +13,7 @@ import pytest
 import torch
 from benchmark_sets import RATE, write_benchmark, write_head
 from commands import Result, vtg_in_process
+from tiny_models import write_tiny_head
 
 import vtg
 from vtg.errors import VtgError
@@ -22,7 +23,7 @@ from vtg.features.store import PublishedFeatures
 from vtg.library.library import Library
 from vtg.library.settings import Storage
 from vtg.models.specs import model_spec
-from vtg.r2 import HeadConfig, save_head
+from vtg.r2 import HeadConfig, Predictor, save_head
 from vtg.r2.checkpoints import save_published
 from vtg.recipes import DataRecipe, EvaluationRecipe, Recipe, load_recipe
 
@@ -213,6 +214,31 @@ def test_a_library_is_asked_whole_from_its_layers_or_says_that_it_needs_them(
         "vtg: holiday: evaluation needs the whole video, and only a projection of 20 s windows is stored; index it "
         "again with --keep-layers\n"
     )
+
+
+def test_a_head_of_fewer_layers_reads_the_last_of_a_librarys(
+    run: Callable[..., Result], tmp_path: Path, make_video: Callable[..., Path], tiny_clip: Path, tiny_head: Path
+) -> None:
+    kept, recipe = make_library(tmp_path, make_video, tiny_clip, tiny_head, Storage(keep_layers=True), 16)
+    path, out = write_tiny_head(tmp_path / "two.safetensors", layers=2), tmp_path / "out.jsonl"
+    arguments = ("--model", path, "--pretrained", tiny_clip, "--device", "cpu")
+    result = run(recipe, "--features", kept, *arguments, "--out", out)
+    assert result.status == 0, result.err
+    layers = Library(kept, device="cpu").open_features(tmp_path / "holiday.mp4").layers
+    library = Library(kept, replace(model_spec(path, pretrained=tiny_clip), fps=0.5), device="cpu")
+    (text,) = library.encoder.encode_texts(["a red circle"])
+    assert layers is not None and layers.shape[1] == 4 and text.layers.shape[1] == 4
+    head, video, query = vtg.load_head(path), np.array(layers[:, -2:]), text.layers[:, -2:]
+    expected = head.predict(torch.from_numpy(video), query, fps=0.5).saliency
+    np.testing.assert_allclose(lines_of(out)[0]["pred_saliency_scores"], expected, atol=1e-5)
+    grounding = library.ground(tmp_path / "holiday.mp4", "a red circle")
+    projection = head.project([torch.from_numpy(video)]).quantized()
+    (found,) = Predictor(head).predict([projection], [query], 0.5)
+    np.testing.assert_allclose(grounding.saliency.scores, found.saliency[0, 0], atol=1e-5)
+    assert grounding.attention(3).shape == (2, 2)
+    more = write_tiny_head(tmp_path / "five.safetensors", layers=5)
+    refused = run(recipe, "--features", kept, "--model", more, *arguments[2:], "--out", out)
+    assert refused.status == 1 and "(4 layers)" in refused.err and "(5 layers)" in refused.err
 
 
 def test_a_projection_of_a_video_in_one_window_is_the_whole_of_it(

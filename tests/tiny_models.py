@@ -24,7 +24,7 @@ def write_tiny_clip(path: Path) -> Path:
     return path
 
 
-def write_tiny_head(path: Path) -> Path:
+def write_tiny_head(path: Path, layers: int = 4) -> Path:
     """A head that fits it; its windows are 20 s long and 12 s apart."""
     import torch
 
@@ -32,8 +32,8 @@ def write_tiny_head(path: Path) -> Path:
 
     torch.manual_seed(1)
     config = HeadConfig(
-        name="tiny", hidden_width=32, video_width=64, query_width=64, tokens=5, nms="normal", unit=2.0, clip_model=None,
-        clip_pretrained=None, window_seconds=20.0, step_seconds=12.0,
+        name="tiny", layers=layers, hidden_width=32, video_width=64, query_width=64, tokens=5, nms="normal", unit=2.0,
+        clip_model=None, clip_pretrained=None, window_seconds=20.0, step_seconds=12.0,
     )  # fmt: skip
     head = R2Head(config)
     with torch.no_grad():  # the gates begin at 0, where the query's pooling would have no part

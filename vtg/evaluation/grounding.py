@@ -32,8 +32,6 @@ def ground_samples(
 ) -> list[Grounding]:
     """Ground the queries of one video with a head, from layers, without windows up to `WHOLE_FRAMES`.
 
-    A head with fewer layers than the features uses the last ones.
-
     Args:
         head: in eval mode.
         source: of the features.
@@ -47,10 +45,10 @@ def ground_samples(
 
     from vtg.grounding.windows import ground_with_head
 
-    first, kept = samples[0], head.config.layers
+    first = samples[0]
     layers = source.video(first.video_id)
-    video = VideoFeatures(fps or len(layers) / first.duration, first.duration, layers[:, -kept:], name=first.video_id)
-    texts = [torch.from_numpy(np.array(source.query(sample)[:, -kept:])) for sample in samples]
+    video = VideoFeatures(fps or len(layers) / first.duration, first.duration, layers, name=first.video_id)
+    texts = [torch.from_numpy(np.array(source.query(sample))) for sample in samples]
     with torch.inference_mode():
         return ground_with_head(head, video, [sample.query for sample in samples], texts, whole=True)
 

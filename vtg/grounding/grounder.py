@@ -267,7 +267,8 @@ def _check_fit(encoder: ClipEncoder, head: R2Head) -> None:
             f"{name}: needs a class token, and this CLIP's image tower has none; choose one of OpenAI's ViTs"
         )
     found = (encoder.layers, encoder.tokens, encoder.width, encoder.text_width)
-    wanted = (config.layers, config.tokens or encoder.tokens, config.video_width, config.query_width)
+    layers = max(config.layers, encoder.layers)  # a head with fewer layers than the encoder's uses the last ones
+    wanted = (layers, config.tokens or encoder.tokens, config.video_width, config.query_width)
     if found != wanted:
         raise VtgError(
             f"{name}: needs {_shape(wanted)}, and this CLIP has {_shape(found)}; "

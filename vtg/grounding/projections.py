@@ -216,11 +216,12 @@ class ProjectionWriter:
         """Add frames.
 
         Args:
-            layers: [N, K, P, C].
+            layers: [N, K, P, C]; the last ones are used if the head has fewer.
 
         Raises:
             VtgError: they do not have the shape that the head needs.
         """
+        layers = layers[:, -self._head.config.layers :]
         self._layers = layers if self._layers is None else np.concatenate((self._layers, layers))
         self._received += len(layers)
         # A window that ends before the last received frame is final; the start of the last one is known at the end.

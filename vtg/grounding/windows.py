@@ -47,7 +47,7 @@ def ground_with_head(
         head: an R² head.
         video: its features: layers [T, K, P, Cv], or a projection by this head, which is much faster.
         queries: the sentences, for the results.
-        texts: the layers of each, [L, K, Cq].
+        texts: the layers of each, [L, K, Cq]. If these or the video's are more than the head's, the last ones are used.
         predictor: of the head, if one exists already.
         whole: as in the published evaluation, do not divide videos of up to `WHOLE_FRAMES` frames, and use the layers
             if they are stored.
@@ -90,6 +90,7 @@ def ground_each_with_head(
     from vtg.r2 import Predictor
 
     windows = [_windows_of(head, video, whole) for video in videos]
+    texts = [text[:, -head.config.layers :] for text in texts]
     for text in texts:
         head.check_query(text)
     predictor = predictor or Predictor(head)
@@ -201,7 +202,7 @@ class _Windows:
         assert self.video.layers is not None  # required without a projection
         start = self.starts[window]
         # A copy, as torch does not support read-only memory.
-        return torch.from_numpy(np.array(self.video.layers[start : start + self.length]))
+        return torch.from_numpy(np.array(self.video.layers[start : start + self.length, -self.head.config.layers :]))
 
 
 def _windows_of(head: R2Head, video: VideoFeatures, whole: bool) -> _Windows:

@@ -168,6 +168,8 @@ def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
     if settings is None or requested is None:
         return requested or (settings.model if settings else model_spec())
     made_with = settings.model
+    if requested.encoder.layers < made_with.encoder.layers:  # a head with fewer layers uses the last ones
+        requested = replace(requested, encoder=replace(requested.encoder, layers=made_with.encoder.layers))
     if isinstance(model, str):
         # Only a name is given: zero-shot works with any library, and a head of the same published CLIP is used with
         # the weights of this library.
@@ -178,7 +180,8 @@ def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
     # Whether the library's own weights file has changed or is missing is checked on loading.
     if requested.encoder != made_with.encoder and requested.encoder.fingerprint != settings.fingerprint:
         raise VtgError(
-            f"{folder}: was made with {made_with.encoder}, not with {requested.encoder}; "
+            f"{folder}: was made with {made_with.encoder}{_layers(made_with, requested)}, not with "
+            f"{requested.encoder}{_layers(requested, made_with)}; "
             "name another folder with --library, or leave the model out"
         )
     if requested.fps != made_with.fps:
@@ -186,6 +189,11 @@ def agree_on_model(folder: Path, model: ModelSpec | str | None) -> ModelSpec:
             f"{folder}: has {made_with.fps:g} frames a second, not {requested.fps:g}; name another --library"
         )
     return requested
+
+
+def _layers(model: ModelSpec, other: ModelSpec) -> str:
+    """The number of layers, if that is what two models differ in."""
+    return f" ({model.encoder.layers} layers)" if model.encoder.layers != other.encoder.layers else ""
 
 
 def _own_encoder(name: str) -> EncoderSpec | None:
