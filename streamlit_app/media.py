@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from vtg.errors import VtgError
+from vtg.files.text import one_line
 from vtg.files.whole import fitted_name, write_whole
-from vtg.text import one_line
 from vtg.timespans import format_time
 
 from .jobs import DONE

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from vtg.errors import VtgError
+from vtg.files.text import one_line
 from vtg.files.whole import fitted_name
-from vtg.text import one_line
 from vtg.video.sources import VIDEO_SUFFIXES
 
 __all__ = ["plain_name", "safe_name"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vtg.errors import VtgError
 from vtg.files.paths import is_there
-from vtg.text import from_utf8, to_utf8
+from vtg.files.text import from_utf8, to_utf8
 
 __all__ = ["Roots"]
 

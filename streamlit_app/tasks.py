@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtg.errors import VtgError
+from vtg.files.text import one_line
 from vtg.library.library import IndexReport, Library
 from vtg.library.settings import default_library_path
 from vtg.progress import Progress, Reporter, part_of
-from vtg.text import one_line
 
 from .backend import Backend
 from .jobs import FAILED, Job

@@ -13,7 +13,7 @@ import pytest
 from commands import Result, vtg_in_process
 
 from vtg.cli.console import PIPE_CLOSED_STATUS
-from vtg.text import READABLE, json_text, one_line
+from vtg.files.text import READABLE, json_text, one_line
 
 HERE = Path(__file__).resolve().parents[1]
 

@@ -86,6 +86,7 @@ def test_the_notebook_of_the_manual_runs(tmp_path: Path, monkeypatch: pytest.Mon
     from tools.notebook import NOTEBOOK, run_notebook
 
     root = str(NOTEBOOK.parents[2])
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # set by Streamlit in the tests of the page
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
     notebook = run_notebook(NOTEBOOK, tmp_path)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -20,7 +20,6 @@ ORDER = (
         "errors",
         "lazy",
         "version",
-        "text",
         "files",
         "timespans",
         "progress",

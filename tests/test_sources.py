@@ -18,8 +18,8 @@ from commands import Result, vtg_in_process
 from vtg.errors import VideoError
 from vtg.features.store import content_key
 from vtg.files.paths import why_no_file
+from vtg.files.text import from_utf8, to_utf8
 from vtg.library.library import Library
-from vtg.text import from_utf8, to_utf8
 from vtg.video.sources import VIDEO_SUFFIXES, below, find_videos, list_videos
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")

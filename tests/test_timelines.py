@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from vtg.errors import VideoError, VtgError
+from vtg.files.text import table_cell
 from vtg.grounding.grounder import Moment
 from vtg.library.export import check_export, export_hits
 from vtg.library.hits import Hit
-from vtg.text import table_cell
 from vtg.timespans import TimecodeCount
 from vtg.video.process import ffmpeg_binary
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from vtg.datasets import DATASETS, RATED_DATASETS, Sample, read_annotations
 from vtg.errors import VtgError
+from vtg.files.text import error_line
 from vtg.recipes import DataRecipe, load_recipe
-from vtg.text import error_line
 from vtg.weights.downloads import fetch_from_hub
 
 REPOSITORY = "yeliudev/R2-Tuning"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vtg.lazy import lazy_names
+from vtg.version import __version__
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from vtg.library.library import Hit, Library
     from vtg.models.registry import load_head
     from vtg.models.specs import available_models
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ClipEncoder",

@@ -8,9 +8,9 @@ from typing import Any
 import streamlit as st
 
 from vtg.errors import VtgError
+from vtg.files.text import one_line
 from vtg.library.library import IndexReport
 from vtg.library.tables import FAILED, INDEXED, VideoEntry
-from vtg.text import one_line
 from vtg.timespans import format_time
 from vtg.video.sources import VIDEO_SUFFIXES
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import streamlit as st
 
 from vtg.errors import VtgError
+from vtg.files.text import one_line
 from vtg.grounding.grounder import Grounding, Moment
 from vtg.library.tables import VideoEntry
-from vtg.text import one_line
 from vtg.timespans import format_time
 
 from .. import backend as backend_module

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from vtg.files.text import one_line
 from vtg.library.library import Hit
 from vtg.library.tables import VideoEntry
-from vtg.text import one_line
 
 from ..backend import Backend
 from ..components import Card, CardGroup, cards

@@ -11,8 +11,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from vtg.errors import VtgError
+from vtg.files.text import one_line, to_utf8
 from vtg.library.tables import VideoEntry
-from vtg.text import one_line, to_utf8
 
 from .. import backend as backend_module
 from .. import page_state

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import streamlit as st
 
+from vtg.files.text import csv_text, json_text, one_line, table_cell
 from vtg.grounding.grounder import Grounding, Moment
 from vtg.library.tables import VideoEntry
 from vtg.summary import Plan, plan_document
-from vtg.text import csv_text, json_text, one_line, table_cell
 from vtg.timespans import format_time
 
 from .. import backend as backend_module

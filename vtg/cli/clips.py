@@ -20,8 +20,8 @@ from vtg.cli.options import (
     open_library,
 )
 from vtg.errors import VtgError
+from vtg.files.text import one_line
 from vtg.files.whole import check_name, fitted_name
-from vtg.text import one_line
 from vtg.timespans import format_time
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from vtg.files.text import READABLE, json_text, one_line
 from vtg.progress import Progress, Reporter, silent
-from vtg.text import READABLE, json_text, one_line
 from vtg.timespans import format_time
 
 __all__ = [

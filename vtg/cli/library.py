@@ -17,7 +17,7 @@ from vtg.cli.options import (
 )
 from vtg.errors import VtgError
 from vtg.files.paths import is_there
-from vtg.text import one_line
+from vtg.files.text import one_line
 from vtg.timespans import format_time
 
 if TYPE_CHECKING:

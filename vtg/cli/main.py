@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from vtg import __version__
 from vtg.cli.clips import add_clip_commands
 from vtg.cli.console import (
     PIPE_CLOSED_STATUS,
@@ -49,6 +48,7 @@ from vtg.cli.search import add_search_command
 from vtg.cli.train import add_training_command
 from vtg.errors import VtgError
 from vtg.timespans import format_time, parse_time
+from vtg.version import __version__
 
 __all__ = ["app", "main"]
 

@@ -20,9 +20,9 @@ from vtg.cli.options import (
     open_library,
 )
 from vtg.errors import VtgError
+from vtg.files.text import one_line
 from vtg.files.whole import fitted_name, write_whole
 from vtg.progress import Progress
-from vtg.text import one_line
 from vtg.timespans import format_time
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
-from vtg.text import error_line
+from vtg.files.text import error_line
 from vtg.weights.downloads import fetch_from_hub, fetch_whole
 
 __all__ = ["catalogue_entry", "find_weights", "is_downloaded"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vtg.errors import VtgError
-from vtg.text import error_line
+from vtg.files.text import error_line
 from vtg.weights import WeightsError, WeightsFile, check_finite, open_weights
 
 __all__ = ["build_openai_model", "read_clip_tensors", "read_openai_tensors"]

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from vtg.clip.outputs import FrameFeatures
 from vtg.errors import VtgError
+from vtg.files.text import read_json
 from vtg.files.whole import write_whole
-from vtg.text import read_json
 
 __all__ = ["ENCODINGS", "use_bfloat16_products", "uses_bfloat16"]
 

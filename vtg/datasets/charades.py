@@ -13,7 +13,7 @@ from vtg.datasets.fields import MalformedError
 from vtg.datasets.files import lines_of, read_text
 from vtg.datasets.samples import Problem, Sample
 from vtg.errors import VtgError
-from vtg.text import short_repr
+from vtg.files.text import short_repr
 
 __all__ = ["TRAINING_QUERIES", "charades_samples", "find_durations", "looks_like_charades"]
 

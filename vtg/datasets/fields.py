@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtg.datasets.samples import QueryId
-from vtg.text import short_repr
+from vtg.files.text import short_repr
 
 __all__ = ["MalformedError", "number", "numbers", "optional", "query_id", "table", "text"]
 

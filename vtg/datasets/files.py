@@ -10,7 +10,7 @@ from typing import Any
 
 from vtg.errors import VtgError
 from vtg.files.paths import check_regular
-from vtg.text import read_json
+from vtg.files.text import read_json
 
 __all__ = ["json_document", "json_records", "lines_of", "read_text"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vtg.datasets import fields
 from vtg.datasets.fields import MalformedError
 from vtg.datasets.samples import Sample
-from vtg.text import short_repr
+from vtg.files.text import short_repr
 
 __all__ = ["CLIP_SECONDS", "clip_grid", "moment_sample"]
 

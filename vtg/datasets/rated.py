@@ -13,7 +13,7 @@ from vtg.datasets.fields import MalformedError
 from vtg.datasets.moments import CLIP_SECONDS, clip_grid
 from vtg.datasets.samples import Sample
 from vtg.datasets.splits import domain_of
-from vtg.text import short_repr
+from vtg.files.text import short_repr
 
 __all__ = ["rated_dataset", "tvsum_sample", "youtube_sample"]
 

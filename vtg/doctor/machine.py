@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from vtg import __version__
 from vtg.doctor.report import ERROR, OK, WARNING, Check
 from vtg.errors import VtgError
+from vtg.version import __version__
 
 __all__ = ["check_device", "check_engine", "check_environment", "check_system", "check_video"]
 

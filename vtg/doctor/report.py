@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vtg.text import one_line
+from vtg.files.text import one_line
 
 __all__ = ["ABSENT", "ERROR", "OK", "WARNING", "Check", "Report", "check_of_error"]
 

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from vtg.datasets import QueryId
+from vtg.files.text import read_json
 from vtg.files.whole import write_whole
-from vtg.text import read_json
 
 __all__ = ["Identity", "PartialPredictions"]
 

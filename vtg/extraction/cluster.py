@@ -25,7 +25,7 @@ from vtg.extraction.records import Elsewhere, OutputSettings, Step, VideoRecord
 from vtg.extraction.remote import is_url, open_job
 from vtg.features.decoding import failure_reason
 from vtg.features.store import EncodedChunk
-from vtg.text import error_line
+from vtg.files.text import error_line
 
 if TYPE_CHECKING:
     from vtg.video import Chunk

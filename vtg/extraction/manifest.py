@@ -9,7 +9,7 @@ from typing import Any
 
 from vtg.datasets.files import lines_of
 from vtg.extraction.jobs import VideoJob, repeated_ids, why_no_file_name
-from vtg.text import read_json, short_repr
+from vtg.files.text import read_json, short_repr
 
 __all__ = ["looks_like_manifest", "manifest_jobs"]
 

@@ -16,8 +16,8 @@ from vtg.extraction.places import Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
 from vtg.features.npy import NPY_HEADER_BYTES, NpyWriter
 from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore
+from vtg.files.text import json_text, read_json
 from vtg.files.whole import PART_SUFFIX
-from vtg.text import json_text, read_json
 
 __all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "span_key"]
 

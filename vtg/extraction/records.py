@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from vtg.extraction.jobs import QueryJob, VideoJob
-from vtg.text import json_text, read_json
+from vtg.files.text import json_text, read_json
 
 __all__ = [
     "LAYOUTS",

@@ -12,7 +12,7 @@ from typing import Any
 from vtg.errors import VideoError, VtgError
 from vtg.extraction.jobs import VideoJob
 from vtg.features.decoding import OpenedVideo, open_video
-from vtg.text import error_line
+from vtg.files.text import error_line
 from vtg.video.sources import VIDEO_SUFFIXES
 
 __all__ = [

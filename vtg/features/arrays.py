@@ -16,7 +16,7 @@ import numpy as np
 
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
-from vtg.text import read_json
+from vtg.files.text import read_json
 
 __all__ = ["HEADER_BYTES", "arrays_header", "map_arrays", "read_header", "verify"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vtg.errors import VtgError
-from vtg.text import one_line
+from vtg.files.text import one_line
 from vtg.timespans import TimeSpan, format_time
 
 __all__ = ["MAX_ROWS", "Row", "curve_html", "table_html"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vtg.errors import VtgError
-from vtg.text import one_line
+from vtg.files.text import one_line
 from vtg.timespans import TimeSpan
 
 __all__ = ["Grounding", "Moment", "Saliency"]

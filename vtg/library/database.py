@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtg.errors import VtgError
-from vtg.text import to_utf8
+from vtg.files.text import to_utf8
 
 if TYPE_CHECKING:
     from vtg.files.locks import Claims

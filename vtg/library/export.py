@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from vtg.errors import VtgError
+from vtg.files.text import caption_line, csv_text, json_text, one_line, table_cell
 from vtg.library.hits import Hit
 from vtg.summary.exports import write_text
-from vtg.text import caption_line, csv_text, json_text, one_line, table_cell
 from vtg.timespans import DROP_RATES, TimecodeCount, format_time
 from vtg.video import VideoInfo, probe
 from vtg.video.subtitles import sequential_captions

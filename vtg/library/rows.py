@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vtg.features.store import MAX_DURATION_SECONDS
-from vtg.text import from_utf8, to_utf8
+from vtg.files.text import from_utf8, to_utf8
 from vtg.video.subtitles.lines import TranscriptLine
 
 __all__ = [

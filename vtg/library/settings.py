@@ -11,9 +11,9 @@ from typing import Any
 
 from vtg.clip.specs import EncoderSpec, is_safetensors
 from vtg.errors import VtgError
+from vtg.files.text import read_json
 from vtg.files.whole import write_whole
 from vtg.models.specs import ZERO_SHOT, ModelSpec, available_models, model_spec
-from vtg.text import read_json
 
 __all__ = [
     "PRECISIONS",

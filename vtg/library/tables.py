@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vtg.errors import VtgError
+from vtg.files.text import to_utf8
 from vtg.library.database import Database, delete_rows, one_of
 from vtg.library.rows import (
     FAILED,
@@ -33,7 +34,6 @@ from vtg.library.rows import (
     video_rows,
 )
 from vtg.library.video_list import VideoList
-from vtg.text import to_utf8
 from vtg.video.subtitles.lines import TranscriptLine
 
 __all__ = ["FAILED", "INDEXED", "DamagedRow", "LibraryTables", "NearFrames", "TranscriptLine", "VideoEntry"]

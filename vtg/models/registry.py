@@ -17,8 +17,8 @@ from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
 from vtg.files.locks import hold_lock
 from vtg.files.paths import cache_folder
+from vtg.files.text import error_line
 from vtg.progress import Reporter, silent
-from vtg.text import error_line
 from vtg.weights.downloads import TooLongError, fetch_url
 
 if TYPE_CHECKING:

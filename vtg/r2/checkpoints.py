@@ -13,10 +13,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vtg.errors import VtgError
+from vtg.files.text import error_line
 from vtg.files.whole import write_whole
 from vtg.r2.config import HeadConfig
 from vtg.r2.head import R2Head
-from vtg.text import error_line
 from vtg.weights import WeightsError, WeightsFile, check_finite, open_weights
 
 __all__ = [

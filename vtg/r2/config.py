@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from vtg.text import read_json, short_repr
+from vtg.files.text import read_json, short_repr
 
 __all__ = ["SUPPRESSIONS", "HeadConfig", "LossWeights"]
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from vtg.errors import VtgError
 from vtg.files.paths import check_regular
+from vtg.files.text import short_repr
 from vtg.r2.config import HeadConfig
 from vtg.recipes.sections import DataRecipe, EvaluationRecipe, Recipe, TrainRecipe
 from vtg.recipes.values import changed_section, check_keys, check_sections, keys_of, section_values, with_values
-from vtg.text import short_repr
 
 if sys.version_info >= (3, 11):
     import tomllib

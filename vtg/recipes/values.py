@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vtg.errors import VtgError
+from vtg.files.text import short_repr
 from vtg.r2.config import SUPPRESSIONS, HeadConfig
 from vtg.recipes.sections import MODEL_KEYS, POSITIVES, PRECISIONS, DataRecipe, EvaluationRecipe, TrainRecipe
-from vtg.text import short_repr
 
 __all__ = ["changed_section", "check_keys", "check_sections", "keys_of", "section_values", "with_values"]
 

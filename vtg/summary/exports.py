@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from vtg.files.text import caption_line
 from vtg.files.whole import write_whole
 from vtg.summary.choosing import Clip
 from vtg.summary.planning import Plan
-from vtg.text import caption_line
 from vtg.timespans import format_time
 from vtg.video import Span
 from vtg.video.subtitles import sequential_captions

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.files.text import read_json
 from vtg.files.whole import write_whole
-from vtg.text import read_json
 
 __all__ = ["TrainingLog", "draw_curves", "read_log"]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VideoError, VtgError
+from vtg.files.text import to_utf8
 from vtg.files.whole import write_whole
 from vtg.progress import Reporter, silent
-from vtg.text import to_utf8
 from vtg.video.chapters import chapters_between, read_chapters
 from vtg.video.colour import resize_for_encoding
 from vtg.video.containers import absolute, input_options

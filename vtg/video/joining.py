@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.files.text import to_utf8
 from vtg.files.whole import write_whole
 from vtg.progress import Progress, Reporter, part_of, silent
-from vtg.text import to_utf8
 from vtg.video.captions import render_caption
 from vtg.video.chapters import Chapter
 from vtg.video.colour import resize_for_encoding

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VideoError, VtgError
+from vtg.files.text import from_utf8
 from vtg.files.whole import check_name
 from vtg.progress import Progress, Reporter
-from vtg.text import from_utf8
 from vtg.video.chapters import Chapter, chapters_text
 from vtg.video.containers import input_options, open_container, reading_errors
 from vtg.video.limits import child_threads

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
+from vtg.files.text import error_line
 from vtg.files.whole import write_whole
 from vtg.progress import Progress, Reporter, silent
-from vtg.text import error_line
 
 __all__ = [
     "BLOCK_BYTES",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from vtg.text import error_line
+from vtg.files.text import error_line
 from vtg.weights.stored import DTYPES, Storage, WeightsError, stored_tensor
 
 __all__ = ["ModuleRecord", "PickledContent", "read_pickle"]
