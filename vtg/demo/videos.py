@@ -69,7 +69,7 @@ def make_videos(
         width: pixels, even.
         height: pixels, even.
         frame_rate: frames a second.
-        progress: told of every frame that is written.
+        progress: called after every frame that is written.
 
     Returns:
         The videos in order.
@@ -146,7 +146,7 @@ def write_video(
         width: pixels, even.
         height: pixels, even.
         frame_rate: frames a second.
-        progress: told of every frame that is written.
+        progress: called after every frame that is written.
 
     Raises:
         VtgError: odd sizes, or ffmpeg fails.

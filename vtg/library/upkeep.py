@@ -196,15 +196,15 @@ def describe(folder: Path, tables: LibraryTables | None, model: ModelSpec, stora
     indexed = {entry.video: entry for entry in entries if entry.state == INDEXED}
     seconds = sum(entry.duration for entry in indexed.values())
     size = sum(status.st_size for path in folder.rglob("*") if (status := _status(path)) and S_ISREG(status.st_mode))
-    said = tables.count_transcript_lines() if tables else {}
+    line_counts = tables.count_transcript_lines() if tables else {}
     return {
         "videos": sum(entry.state == INDEXED for entry in entries),
         "failed": sum(entry.state != INDEXED for entry in entries),
         "seconds": seconds,
         "frames": tables.count_frames() if tables else 0,
         "fps": model.fps,
-        "said_lines": sum(said.values()),
-        "videos_with_words": len(said),
+        "said_lines": sum(line_counts.values()),
+        "videos_with_words": len(line_counts),
         "encoder": str(model.encoder),
         "model": model.name,
         "precision": storage.precision,

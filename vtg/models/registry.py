@@ -49,7 +49,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A head that the registry knows.
+    """A head of the registry.
 
     Attributes:
         name: what `vtg.load` and `vtg models pull` call it.
@@ -182,7 +182,7 @@ def pull(name: str, progress: Reporter = silent) -> Path:
 
     Args:
         name: of the model; one already on this disk is left as it is.
-        progress: told of the bytes that have arrived, and of all if the server says how many.
+        progress: called with the number of received bytes, and the total if the server states it.
 
     Returns:
         The head's file.

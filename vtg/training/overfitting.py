@@ -77,7 +77,7 @@ def overfit(prepared: Prepared, device: torch.device, progress: Reporter) -> Che
     Args:
         prepared: recipe, configuration and training data.
         device: to train on.
-        progress: told of every step.
+        progress: called after every step.
     """
     train = prepared.recipe.train
     torch.manual_seed(train.seed)

@@ -114,7 +114,7 @@ def train(
         plot: draw `curves.png` at the end.
         device: "cuda", "mps" or "cpu"; None for accelerate's default.
         progress: called during the checks before the first step.
-        report: told of every batch.
+        report: called after every batch.
 
     Raises:
         VtgError: data, features or recipe do not match; `out` contains a training and `resume` is not set, or
@@ -200,7 +200,7 @@ class _Run:
         prepared: recipe, configuration and data.
         out: folder of the run.
         device: see `train`.
-        report: told of every batch.
+        report: called after every batch.
     """
 
     def __init__(

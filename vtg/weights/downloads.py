@@ -81,7 +81,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Reporter =
         url: of the content.
         file: open for appending; what it holds counts as the beginning, and is dropped where the server sends all.
         size: of the whole content, bytes; None for what the server says.
-        progress: told of each block.
+        progress: called after each block.
 
     Raises:
         TooLongError: the server sends more than `size`; nothing is kept.
@@ -100,7 +100,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Reporter =
         answer = session.get(url, headers=headers, timeout=TIMEOUT_SECONDS, stream=True)
     with answer as response:
         response.raise_for_status()
-        if done and response.status_code != PARTIAL_CONTENT:  # a server that knows no ranges sends all of it
+        if done and response.status_code != PARTIAL_CONTENT:  # a server without support for ranges sends the whole file
             _emptied(file)
         size = _announced_size(response) if size is None else size
         most = MAX_UNANNOUNCED_BYTES if size is None else size
