@@ -111,8 +111,8 @@ def test_conversion_says_that_a_file_says_nothing_of_its_use(tmp_path, capsys):
     ours, named = tmp_path / "ours.safetensors", tmp_path / "named.safetensors"
     assert tool().main([str(PUBLISHED["moments"]), str(ours)]) == 0
     assert capsys.readouterr().err == (
-        f"{ours}: says nothing of its rate, unit and suppression, as {PUBLISHED['moments']} does not; "
-        "--like MODEL gives them\n"
+        f"{ours}: does not contain frame rate, unit and suppression, as {PUBLISHED['moments']} does not; "
+        "add them with --like MODEL\n"
     )
     assert read_head(ours).config.guessed
     assert tool().main([str(ours), str(named), "--like", "r2-charades"]) == 0
