@@ -95,7 +95,7 @@ def test_conversion_says_what_is_wrong_and_fails(tmp_path, capsys, monkeypatch):
     assert tool().main(["nowhere.pth", "out.safetensors"]) == 1
     assert capsys.readouterr().err == "nowhere.pth: no such checkpoint file\n"
     assert tool().main(["nowhere.pth", "out.onnx"]) == 1
-    assert capsys.readouterr().err.startswith("out.onnx: end it in .safetensors")
+    assert capsys.readouterr().err.startswith("out.onnx: use the suffix .safetensors")
     assert not list(tmp_path.iterdir())
 
 
