@@ -120,7 +120,7 @@ def test_conversion_says_that_a_file_says_nothing_of_its_use(tmp_path, capsys):
     assert (config.guessed, config.fps, config.unit, config.nms) == (False, 1.0, 0.1, "linear")
     assert capsys.readouterr().err == ""
     assert tool().main([str(named), str(tmp_path / "again.safetensors"), "--like", "r2-tacos"]) == 1
-    assert "has its settings inside" in capsys.readouterr().err
+    assert "contains its settings" in capsys.readouterr().err
 
 
 def test_conversion_runs_as_a_script(tmp_path):

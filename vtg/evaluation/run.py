@@ -101,7 +101,9 @@ def evaluate(
             partial.finish()
     except OSError as error:
         reason = error.strerror or error
-        raise VtgError(f"{error.filename or out}: {reason}; make room, then the same command goes on") from error
+        raise VtgError(
+            f"{error.filename or out}: {reason}; free some disk space, then give the same command again to continue"
+        ) from error
     return Evaluation(out, _scores(recipe.data.dataset, samples, out, annotations, grounder))
 
 

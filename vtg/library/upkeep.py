@@ -156,10 +156,9 @@ def _problems_of(
     path = Path(entry.path)
     status = _status(path)
     if status is None:
-        gone = is_gone(entry.path)
-        return [
-            f"is not there any more; {REFRESH_HINT}" if gone else "cannot be looked at; mind the rights of its folder"
-        ]
+        if is_gone(entry.path):
+            return [f"is not there any more; {REFRESH_HINT}"]
+        return ["cannot be read; check the permissions of its folder"]
     if (status.st_size, status.st_mtime_ns) != (entry.size, entry.modified):
         return [f"has changed since it was indexed; {REFRESH_HINT}"]
     if entry.state != INDEXED:

@@ -136,7 +136,9 @@ def train(
             draw_curves(out / LOG, recipe.evaluation.metric, out / CURVES)
     except OSError as error:
         again = "continue with --resume" if (out / STATE).exists() else "train again"
-        raise VtgError(f"{error.filename or out}: {error.strerror or error}; make room, then {again}") from error
+        raise VtgError(
+            f"{error.filename or out}: {error.strerror or error}; free some disk space, then {again}"
+        ) from error
     position = run.position
     head = out / (BEST if position.best_epoch else LAST)
     metric = recipe.evaluation.metric
