@@ -129,7 +129,7 @@ class Backend:
             self.examples, self.readiness = examples, outcome
 
     @property
-    def gone(self) -> bool:
+    def is_deleted(self) -> bool:
         """Whether the library's folder existed and has been deleted or moved."""
         return self._seen and not self.library.exists
 
@@ -193,7 +193,7 @@ class Backend:
 
     def search(
         self,
-        asked: SearchQuery,
+        query: SearchQuery,
         limit: int,
         places: Sequence[str] = (),
         lengths: tuple[float, float | None] = (0.0, None),
@@ -201,7 +201,7 @@ class Backend:
         """Find moments of any score; see `vtg.Library.search`.
 
         Args:
-            asked: the query.
+            query: the query.
             limit: maximum number of moments.
             places: paths of files or folders to search; empty for all.
             lengths: minimum and maximum length of the moments, seconds; maximum None for any.
@@ -209,7 +209,7 @@ class Backend:
         Raises:
             VtgError: nothing can be searched, or the query is empty or too long.
         """
-        for text in (asked.words, asked.said):
+        for text in (query.words, query.said):
             self.check_length(text)
         self._check_state()
         shortest, longest = lengths
@@ -218,12 +218,12 @@ class Backend:
         def ask() -> list[Hit]:
             # The length of a moment is known only after the search.
             most = limit * 8 if narrow else limit
-            with self._turn, asked.question(self.library.folder) as question:
+            with self._turn, query.question(self.library.folder) as question:
                 found = self.library.search(question, most, videos=places or None)
             fitting = [hit for hit in found if shortest <= hit.moment.seconds <= (longest or 1e9)]
             return fitting[:limit]
 
-        return self.cached(("search", asked, limit, tuple(places), lengths), ask)
+        return self.cached(("search", query, limit, tuple(places), lengths), ask)
 
     @property
     def has_transcripts(self) -> bool:
@@ -314,7 +314,7 @@ class Backend:
             )
 
     def _check_state(self) -> None:
-        if self.gone:
+        if self.is_deleted:
             raise VtgError(GONE.format(self.library.folder))
         if self.readiness.state == FAILED:
             raise VtgError(self.readiness.message)
@@ -327,7 +327,7 @@ class Backend:
             ask: computes the result if it is not cached.
 
         Raises:
-            VtgError: what `ask` raises, or the library is gone.
+            VtgError: what `ask` raises, or the library has been deleted.
         """
         stamp = tuple((entry.path, entry.modified, entry.state) for entry in self.entries())
         key = (hash(stamp), self.library.model.name, question)
@@ -342,7 +342,7 @@ class Backend:
             raise
         except Exception as error:
             self.refresh()
-            if self.gone:
+            if self.is_deleted:
                 raise VtgError(GONE.format(self.library.folder)) from error
             raise
         with self._answers_lock:

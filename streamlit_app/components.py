@@ -202,7 +202,7 @@ def questions(key: str, library: str, examples: tuple[str, ...], query: str, on_
         query: the current one, which is added to the history; "" for none.
         on_ask: called with a query that is clicked.
     """
-    _mount("questions", key, {"library": library, "examples": list(examples), "asked": query}, ask=on_ask)
+    _mount("questions", key, {"library": library, "examples": list(examples), "query": query}, ask=on_ask)
 
 
 def reconnect(key: str) -> None:

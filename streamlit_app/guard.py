@@ -75,7 +75,9 @@ class Guard:
         elif self._sign_in is not None and request.url.path == SIGN_IN:
             answer = await self._sign_in.answer(request) if request.method == "POST" else self._sign_in.form(request)
             await answer(scope, receive, send_with_headers)
-        elif self._sign_in is not None and request.url.path != HEALTH and not self._sign_in.knows(request.cookies):
+        elif (
+            self._sign_in is not None and request.url.path != HEALTH and not self._sign_in.is_signed_in(request.cookies)
+        ):
             if request.url.path in self._pages and request.method in READING:
                 await self._sign_in.form(request)(scope, receive, send_with_headers)
             else:
@@ -90,7 +92,7 @@ class Guard:
         refusal = self._refusal(connection)
         if refusal is None and scope["path"] != SOCKET:
             refusal = 404, "There is no such socket."
-        if refusal is None and self._sign_in is not None and not self._sign_in.knows(connection.cookies):
+        if refusal is None and self._sign_in is not None and not self._sign_in.is_signed_in(connection.cookies):
             refusal = 401, f"Sign in first: {SIGN_IN}"
         if refusal is not None:
             await _refuse_socket(*refusal, scope, receive, send)

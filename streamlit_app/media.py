@@ -38,10 +38,8 @@ JPEG_QUALITY = 82
 PREVIEW_MARGIN = 0.5  # seconds before and after the moment
 MAX_PREVIEW_SECONDS = 20.0  # seconds
 MAX_CLIP_SECONDS = 3600.0  # seconds
-MAX_PARALLEL_FILES = max(
-    1, (os.cpu_count() or 1) - 1
-)  # files made at the same time: a question that is asked gets a core
-CLIENT_CLOSED_STATUS = 499  # the status, which nobody reads, of an answer to who has gone
+MAX_PARALLEL_FILES = max(1, (os.cpu_count() or 1) - 1)  # files made at the same time; one core stays free for queries
+CLIENT_CLOSED_STATUS = 499  # status of the response to a client that has closed the connection, as in nginx
 TYPES = {".webm": "video/webm", ".mkv": "video/x-matroska", ".avi": "video/x-msvideo", ".ogv": "video/ogg"}
 
 

@@ -13,7 +13,7 @@ from vtg.errors import VtgError
 
 __all__ = ["MediaCache"]
 
-LIMIT_BYTES = 4 << 30  # of all files together; the least recently used are deleted first
+MAX_CACHE_BYTES = 4 << 30  # total size of the files; the least recently used are deleted first
 
 
 class MediaCache:
@@ -24,7 +24,7 @@ class MediaCache:
         limit: of all files together, bytes.
     """
 
-    def __init__(self, folder: Path, limit: int = LIMIT_BYTES) -> None:
+    def __init__(self, folder: Path, limit: int = MAX_CACHE_BYTES) -> None:
         self.folder = folder
         self._limit = limit
         self._guard = threading.Lock()

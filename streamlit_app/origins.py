@@ -80,8 +80,10 @@ class OwnAddresses:
         name, port = parsed[0], default if parsed[1] is None else parsed[1]
         if (name, port) in self._allowed:
             return True
-        asked = parse_authority(host)
-        return asked is not None and (name, port) == (asked[0], default if asked[1] is None else asked[1])
+        requested = parse_authority(host)
+        if requested is None:
+            return False
+        return (name, port) == (requested[0], default if requested[1] is None else requested[1])
 
 
 def parse_authority(text: str) -> tuple[str, int | None] | None:

@@ -81,7 +81,7 @@ class SignIn:
         self._tries: OrderedDict[str, deque[float]] = OrderedDict()  # by address
         self._all_tries: deque[float] = deque()
 
-    def knows(self, cookies: Mapping[str, str]) -> bool:
+    def is_signed_in(self, cookies: Mapping[str, str]) -> bool:
         """Whether the cookies belong to a session that has signed in."""
         ends = self._visits.get(self._digest(cookies.get(self._name, "")).hex())
         return ends is not None and self._clock() < ends
@@ -113,12 +113,12 @@ class SignIn:
         )
         return answer
 
-    def form(self, request: Request, trouble: str = "", status: int = 401, to: str | None = None) -> Response:
+    def form(self, request: Request, error: str = "", status: int = 401, to: str | None = None) -> Response:
         """The page with the password form.
 
         Args:
             request: to which it is the response.
-            trouble: error of the last attempt; "" for none.
+            error: error of the last attempt; "" for none.
             status: of the response.
             to: address to go to after signing in; None for that of the request.
         """
@@ -131,7 +131,7 @@ class SignIn:
         again = request.headers.get("sec-fetch-site") in ("cross-site", "same-site") and request.method == "GET"
         text = _PAGE.format(
             refresh=f'<meta http-equiv="refresh" content="0;url={html.escape(_own_path(to))}">' if again else "",
-            trouble=f'<p role="alert">{html.escape(trouble)}</p>' if trouble else "",
+            error=f'<p role="alert">{html.escape(error)}</p>' if error else "",
             to=html.escape(_own_path(to)),
             path=PATH,
             light=ACCENT["light"],
@@ -204,7 +204,7 @@ p {{ margin: 0; color: var(--accent); }}
 <h1>This page needs a password</h1>
 <label for="password">Password</label>
 <input id="password" name="password" type="password" autocomplete="current-password" autofocus required>
-<input type="hidden" name="to" value="{to}">{trouble}
+<input type="hidden" name="to" value="{to}">{error}
 <button>Sign in</button>
 </form></body></html>
 """

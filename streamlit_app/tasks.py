@@ -62,7 +62,7 @@ def add_videos(
 
     def work(job: Job) -> IndexReport:
         library = backend.library
-        if backend.gone:  # a library that was deleted is not created again
+        if backend.is_deleted:  # a library that was deleted is not created again
             raise VtgError(f"{library.folder}: the library does not exist any more")
         job.note = "loading the model"
         with backend.model_lock:

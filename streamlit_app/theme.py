@@ -44,7 +44,7 @@ RULES = """
 .st-key-ask input { font-size: 1.15rem; padding-block: 0.8rem; }
 .st-key-empty { text-align: center; padding-block: 2.5rem; }
 .st-key-empty p, .st-key-empty h2, .st-key-empty h3 { text-align: center; }
-.stStatusWidget { display: none; } /* what takes long says so itself */
+.stStatusWidget { display: none; } /* long operations show their own progress */
 /* Answers to an earlier question fade at once: Streamlit takes a second, in which the page is painted sixty times. */
 .stElementContainer[data-stale="true"] { transition: opacity 0.15s steps(3) 0.5s; }
 h1 { letter-spacing: -0.015em; }

@@ -118,7 +118,7 @@ def _check_request(backend: Backend, request: Request, size: str) -> str:
     if not limit:
         raise _Refused(403, "uploads are disabled on this page")
     name = safe_name(request.query_params.get("name", "")[-MAX_URL_NAME_CHARACTERS:])
-    if backend.gone:
+    if backend.is_deleted:
         raise _Refused(410, "the library does not exist any more")
     announced = int(size) if size.isascii() and size.isdigit() and len(size) < 20 else 0
     if announced > limit or len(size) >= 20:

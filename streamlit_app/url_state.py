@@ -13,7 +13,7 @@ LIMITS = (12, 24, 48, 96)  # choices for the number of results
 PARTS = ("curves", "highlights", "summary")  # of the page of one video
 MAX_QUERY_CHARACTERS = 500  # characters; CLIP reads 77 tokens, about 50 words
 MAX_FILTER_SECONDS = 86_400.0  # of a moment's length in a filter
-LATEST_SECONDS = 999_999.0  # of a moment: `OpenMoment` writes six digits
+MAX_END_SECONDS = 999_999.0  # of a moment; `OpenMoment` writes six digits
 RATIO_STEP = 5  # percent
 MAX_QUERIES = 6  # curves with distinguishable colours
 ID_DIGITS = 12  # digits of a content key in an address
@@ -201,7 +201,7 @@ def _moment(form: re.Pattern[str], text: str) -> OpenMoment | None:
     if match is None:
         return None
     start, end = float(match[2]), float(match[3])
-    return OpenMoment(match[1], start, end) if start < end <= LATEST_SECONDS else None
+    return OpenMoment(match[1], start, end) if start < end <= MAX_END_SECONDS else None
 
 
 def read_video(params: Mapping[str, list[str]]) -> VideoState:

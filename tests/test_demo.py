@@ -380,34 +380,34 @@ def test_the_world_is_imported_without_torch():
 
 
 def test_every_wording_is_known_to_the_tokenizer_rows():
-    from tools.demo.lessons import MAX_TEXT_TOKENS, Words
+    from tools.demo.batches import MAX_TEXT_TOKENS, TokenRows
 
-    words, chance = Words(), random.Random(0)  # noqa: S311
-    unknown = words.row_count - 1
+    token_rows, chance = TokenRows(), random.Random(0)  # noqa: S311
+    unknown = token_rows.row_count - 1
     for seed in SEEDS:
         for sentence in true_sentences(make_scene(seed)):
             for text in (sentence.text, sentence.paraphrase(chance)):
-                rows = words.encode(text)
+                rows = token_rows.encode(text)
                 assert unknown not in rows and len(rows) < MAX_TEXT_TOKENS, text
-    assert words.encode("a small zebra").count(unknown) >= 1
+    assert token_rows.encode("a small zebra").count(unknown) >= 1
 
 
 def test_a_file_of_the_small_clip_reads_as_it_was_trained(tmp_path: Path):
     from tools.demo.encoder import EncoderSettings, save_encoder, train_encoder
-    from tools.make_demo import SMOKE
+    from tools.make_demo import SMOKE_CLIP
     from vtg import ClipEncoder
 
     steps: list[int] = []
-    model, words = train_encoder(
-        EncoderSettings(), replace(SMOKE, steps=3, minutes=20.0), lambda step, _done, _losses: steps.append(step)
+    model, token_rows = train_encoder(
+        EncoderSettings(), replace(SMOKE_CLIP, steps=3, minutes=20.0), lambda step, _done, _losses: steps.append(step)
     )
     assert steps == [1, 2, 3]
     path = tmp_path / "clip.safetensors"
-    save_encoder(model, words, path)
+    save_encoder(model, token_rows, path)
     assert list(tmp_path.iterdir()) == [path] and path.stat().st_size <= 4_000_000
     encoder = ClipEncoder(pretrained=str(path), device="cpu")
     frame = make_scene(5).frame(20.0, 112, 112)
-    rows = torch.tensor([words.encode("a small red zebra")])
+    rows = torch.tensor([token_rows.encode("a small red zebra")])
     with torch.no_grad():
         trained_frame = model.encode_frames(torch.from_numpy(frame[None]))[0][0, 0]
         trained_text = model.encode_texts(rows, torch.tensor([rows.shape[1] - 1]))[0]

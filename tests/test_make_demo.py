@@ -1,4 +1,4 @@
-"""The demo models from nothing: the smoke run, and the features that heads are trained on."""
+"""Training of the demo models: the smoke run, and the training features of heads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tools.demo.features import Asked, draw_scene, features_folder, write_features
+from tools.demo.features import SplitQueries, draw_scene, features_folder, write_features
 from vtg import ClipEncoder
 from vtg.demo import clip_path, head_path, make_scene, make_videos, split_seed, truth
 from vtg.features.store import PublishedFeatures
@@ -41,7 +41,7 @@ def test_a_smoke_run_rebuilds_both_files_from_nothing(tmp_path: Path):
     from vtg.models.registry import load_head
 
     encoder = ClipEncoder(pretrained=str(clip), device="cpu")
-    scene = draw_scene(Asked("val", 1), 0, encoder.image_size)
+    scene = draw_scene(SplitQueries("val", 1), 0, encoder.image_size)
     layers = encoder.encode_frames(scene.frames).layers
     query = encoder.encode_text("a red circle after a blue square").layers
     prediction = Grounder(encoder, load_head(head)).head.predict(layers, query)  # type: ignore[union-attr]
@@ -54,20 +54,20 @@ def test_smoke_does_not_overwrite_what_is_bundled():
     assert run.returncode == 1 and run.stderr.startswith("--smoke: ") and len(run.stderr.splitlines()) == 1
 
 
-def test_what_heads_learn_from_looks_like_what_a_decoder_gives(tmp_path: Path, encoder: ClipEncoder):
+def test_training_frames_resemble_decoded_frames(tmp_path: Path, encoder: ClipEncoder):
     from vtg.video import sample_frames
 
     (video,) = make_videos(tmp_path, "test", 1)
-    drawn = draw_scene(Asked("test", 6), 0, encoder.image_size)
+    drawn = draw_scene(SplitQueries("test", 6), 0, encoder.image_size)
     decoded = np.concatenate([frames for _, frames in sample_frames(video.path, 0.5, encoder.image_size)])
     assert drawn.frames.shape == decoded.shape and drawn.frames.dtype == np.uint8
     assert np.abs(drawn.frames.astype(float) - decoded).mean() < 8
 
 
-def test_sentences_to_learn_from_are_true_and_half_of_them_in_other_words():
-    scenes = [draw_scene(Asked("train", 12, 6), index, 16) for index in range(4)]
-    asked = [fields for scene in scenes for fields in scene.annotations]
-    assert len({fields["qid"] for fields in asked}) == len(asked) == 4 * (12 + 6)
+def test_training_sentences_are_true_and_half_of_them_are_paraphrased():
+    scenes = [draw_scene(SplitQueries("train", 12, 6), index, 16) for index in range(4)]
+    annotations = [fields for scene in scenes for fields in scene.annotations]
+    assert len({fields["qid"] for fields in annotations}) == len(annotations) == 4 * (12 + 6)
     plain = []
     for scene in scenes:
         index = int(scene.name.rsplit("_", 1)[1])
@@ -82,9 +82,9 @@ def test_sentences_to_learn_from_are_true_and_half_of_them_in_other_words():
                 plain.append(fields)
                 windows = truth(world, by_text[fields["query"]]).windows
                 assert fields["relevant_windows"] == [list(window) for window in windows]
-    true = [fields for fields in asked if fields["relevant_windows"]]
+    true = [fields for fields in annotations if fields["relevant_windows"]]
     assert 0.3 * len(true) < len(plain) < 0.8 * len(true)
-    again = draw_scene(Asked("train", 12, 6), 0, 16)
+    again = draw_scene(SplitQueries("train", 12, 6), 0, 16)
     assert np.array_equal(again.frames, scenes[0].frames) and again.annotations == scenes[0].annotations
 
 
@@ -94,9 +94,9 @@ def test_features_are_written_once_and_lie_where_training_finds_them(
     from vtg.recipes import load_recipe
 
     folder = features_folder(tmp_path, encoder)
-    write_features(folder, encoder, Asked("train", 3), 1)
+    write_features(folder, encoder, SplitQueries("train", 3), 1)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")}
-    annotations = write_features(folder, encoder, Asked("train", 3), 2)
+    annotations = write_features(folder, encoder, SplitQueries("train", 3), 2)
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")}
     assert before.items() < after.items()
     data = replace(load_recipe("demo").data, folder=folder)

@@ -235,7 +235,7 @@ def test_broken_download_goes_on_in_a_later_run(hub, tmp_path):
     part.parent.mkdir(parents=True)
     part.write_bytes(hub.content[:50_000])  # what an interrupted run left
     hub.out_of_order = True
-    with pytest.raises(VtgError, match="pull it again, it goes on where it stopped") as caught:
+    with pytest.raises(VtgError, match="pull it again to continue the download") as caught:
         pull("r2-tiny")
     assert "\n" not in str(caught.value) and str(caught.value).startswith("r2-tiny: http://127.0.0.1")
     assert part.stat().st_size == 50_000 and not find_model("r2-tiny").present

@@ -95,7 +95,7 @@ def test_conversion_says_what_is_wrong_and_fails(tmp_path, capsys, monkeypatch):
     assert tool().main(["nowhere.pth", "out.safetensors"]) == 1
     assert capsys.readouterr().err == "nowhere.pth: no such checkpoint file\n"
     assert tool().main(["nowhere.pth", "out.onnx"]) == 1
-    assert capsys.readouterr().err.startswith("out.onnx: end it in .safetensors")
+    assert capsys.readouterr().err.startswith("out.onnx: use the suffix .safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -111,8 +111,8 @@ def test_conversion_says_that_a_file_says_nothing_of_its_use(tmp_path, capsys):
     ours, named = tmp_path / "ours.safetensors", tmp_path / "named.safetensors"
     assert tool().main([str(PUBLISHED["moments"]), str(ours)]) == 0
     assert capsys.readouterr().err == (
-        f"{ours}: says nothing of its rate, unit and suppression, as {PUBLISHED['moments']} does not; "
-        "--like MODEL gives them\n"
+        f"{ours}: does not contain frame rate, unit and suppression, as {PUBLISHED['moments']} does not; "
+        "add them with --like MODEL\n"
     )
     assert read_head(ours).config.guessed
     assert tool().main([str(ours), str(named), "--like", "r2-charades"]) == 0
@@ -120,7 +120,7 @@ def test_conversion_says_that_a_file_says_nothing_of_its_use(tmp_path, capsys):
     assert (config.guessed, config.fps, config.unit, config.nms) == (False, 1.0, 0.1, "linear")
     assert capsys.readouterr().err == ""
     assert tool().main([str(named), str(tmp_path / "again.safetensors"), "--like", "r2-tacos"]) == 1
-    assert "has its settings inside" in capsys.readouterr().err
+    assert "contains its settings" in capsys.readouterr().err
 
 
 def test_conversion_runs_as_a_script(tmp_path):

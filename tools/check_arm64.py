@@ -1,9 +1,10 @@
-"""Check the compiled engine on arm64 by emulation: the same answers as here, on a question of the published size.
+"""Check the compiled engine on arm64 by emulation: its outputs must equal those of this machine.
 
     apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
     python -m tools.check_arm64
 
-Compiles `arm64_driver.c` with the engine for arm64, runs it under qemu on the arrays of one question, and compares.
+Compiles `arm64_driver.c` with the engine for arm64, runs it under qemu on one batch of queries with a head of the
+published size, and compares the outputs.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from vtg.r2.engine import ENGINE_VARIABLE, CompiledEngine
 
 DRIVER = Path(__file__).with_name("arm64_driver.c")
 FLAGS = ("-O3", "-fno-math-errno", "-fno-strict-aliasing", "-ffp-contract=fast", "-static")
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # maximum absolute difference
 FRAMES = 75
-WORDS = (12, 7)
+QUERY_TOKENS = (12, 7)  # tokens of each query
 
 
 def head_arrays(engine: CompiledEngine) -> Iterator[bytes]:
-    """The weights of a head in the order of `vtg_head`, as the engine for AVX2 has packed them: arm64's are alike."""
+    """The weights of a head in the order of `vtg_head`, packed as for AVX2; the layout for arm64 is the same."""
     head = engine._head
     width = head.width
 
@@ -71,8 +72,8 @@ def head_arrays(engine: CompiledEngine) -> Iterator[bytes]:
     yield floats(head.last, 3 * head.outputs * head.convolution.outputs) + floats(head.last_bias, head.outputs)
 
 
-def question_arrays(projection: VideoProjection, queries: Tensor, lengths: tuple[int, ...]) -> Iterator[bytes]:
-    """A question to one window, in the order in which the driver reads it."""
+def batch_arrays(projection: VideoProjection, queries: Tensor, lengths: tuple[int, ...]) -> Iterator[bytes]:
+    """The arrays of a batch of queries on one window, in the order in which the driver reads them."""
     _, _, frames, patches, width = projection.values.shape
     assert projection.scale is not None
     yield np.array([*queries.shape[:2], frames, patches, *lengths], np.int64).tobytes()
@@ -90,24 +91,26 @@ def main() -> None:
     shape = (1, FRAMES, config.layers, config.tokens or 50, config.video_width)
     with torch.no_grad():
         projection = head.project(torch.randn(shape, generator=generator)).quantized()
-    queries = torch.randn(len(WORDS), max(WORDS), config.layers, config.query_width, generator=generator)
+    queries = torch.randn(len(QUERY_TOKENS), max(QUERY_TOKENS), config.layers, config.query_width, generator=generator)
     engine = CompiledEngine(head)
-    expected = engine.answer([(projection, 0)], queries, list(WORDS))
-    question = b"".join((*head_arrays(engine), *question_arrays(projection, queries, WORDS)))
+    expected = engine.answer([(projection, 0)], queries, list(QUERY_TOKENS))
+    saved_batch = b"".join((*head_arrays(engine), *batch_arrays(projection, queries, QUERY_TOKENS)))
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "driver")
         subprocess.run(["aarch64-linux-gnu-gcc", *FLAGS, str(DRIVER), "-o", program], check=True)
-        answered = subprocess.run(["qemu-aarch64", program], input=question, stdout=subprocess.PIPE, check=True).stdout
-    found = np.frombuffer(answered, np.float32)
+        driver_output = subprocess.run(
+            ["qemu-aarch64", program], input=saved_batch, stdout=subprocess.PIPE, check=True
+        ).stdout
+    found = np.frombuffer(driver_output, np.float32)
     state = found[: expected.video.numel()]
-    logits = found[expected.video.numel() :].reshape(len(WORDS), -1, engine._head.outputs)[..., -1]
+    logits = found[expected.video.numel() :].reshape(len(QUERY_TOKENS), -1, engine._head.outputs)[..., -1]
     differences = {
         "frames": float(np.abs(state - expected.video.flatten().numpy()).max()),
         "logits": float(np.abs(logits - expected.class_logits.numpy()).max()),
     }
-    print(", ".join(f"{name}: off by at most {value:.1e}" for name, value in differences.items()))
+    print(", ".join(f"{name}: maximum difference {value:.1e}" for name, value in differences.items()))
     if not max(differences.values()) <= TOLERANCE:
-        raise SystemExit(f"arm64 answers differ by more than {TOLERANCE:g}")
+        raise SystemExit(f"the outputs on arm64 differ by more than {TOLERANCE:g}")
 
 
 if __name__ == "__main__":

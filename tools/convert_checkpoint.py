@@ -1,4 +1,4 @@
-"""Convert a head between the published layout (`.pth`) and ours (`.safetensors`), both ways, tensors byte-equal."""
+"""Convert a head between the published layout (`.pth`) and vtg's (`.safetensors`); tensors stay byte-equal."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from vtg.r2.checkpoints import read_tensors, save_published, save_tensors
 
 
 def convert(source: Path, out: Path, like: str | None) -> str | None:
-    """Read a checkpoint of either kind and writes one of the kind that `out`'s suffix names.
+    """Convert a checkpoint to the layout given by the suffix of `out`.
 
     Args:
-        source: a published checkpoint, or one of our `.safetensors`.
-        out: a `.safetensors` (ours) or a `.pth` (published layout).
-        like: a model of the registry whose rate, unit and suppression a published file gets; None goes by its hash.
+        source: a published checkpoint, or one in vtg's layout.
+        out: a `.safetensors` (vtg's layout) or a `.pth` (published layout).
+        like: a registry model whose frame rate, unit and suppression are used; None recognises published files by hash.
 
     Returns:
-        What the file that was written does not say, in one line; None where it says everything that it can.
+        A one-line warning if settings are missing in the written file; None otherwise.
 
     Raises:
-        VtgError: as `read_tensors`; or an `out` that is neither.
+        VtgError: as `read_tensors`; or `out` has another suffix.
     """
     if out.suffix not in (".safetensors", ".pth"):
-        raise VtgError(f"{out}: end it in .safetensors (our format) or .pth (the published layout)")
+        raise VtgError(f"{out}: use the suffix .safetensors (vtg's layout) or .pth (published layout)")
     if source.suffix == ".safetensors":
         config, tensors = read_tensors(source)
         if like is not None and not config.guessed:
-            raise VtgError(f"{source}: has its settings inside; --like is for checkpoints that say nothing of them")
+            raise VtgError(f"{source}: contains its settings; --like is only for checkpoints without settings")
         if like is not None:
             config = replace(config, **find_model(like).settings, guessed=False)
     else:
@@ -42,25 +42,23 @@ def convert(source: Path, out: Path, like: str | None) -> str | None:
     save_tensors(config, tensors, out)
     if not config.guessed:
         return None
-    return f"{out}: says nothing of its rate, unit and suppression, as {source} does not; --like MODEL gives them"
+    return f"{out}: does not contain frame rate, unit and suppression, as {source} does not; add them with --like MODEL"
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run the command on the given words, else on those of the command line; 0 if it worked, 1 if not."""
+    """Run the command with the given arguments, by default those of the command line; 0 if it worked, 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, help="a published .pth, or one of our .safetensors")
-    parser.add_argument("out", type=Path, help="what to write: .safetensors (ours) or .pth (published layout)")
-    parser.add_argument(
-        "--like", metavar="MODEL", help="take rate, unit and suppression from this model of the registry"
-    )
+    parser.add_argument("source", type=Path, help="checkpoint to convert: a published .pth, or a .safetensors of vtg")
+    parser.add_argument("out", type=Path, help="file to write: .safetensors (vtg's layout) or .pth (published layout)")
+    parser.add_argument("--like", metavar="MODEL", help="use frame rate, unit and suppression of this registry model")
     arguments = parser.parse_args(words)
     try:
-        left_open = convert(arguments.source, arguments.out, arguments.like)
+        warning = convert(arguments.source, arguments.out, arguments.like)
     except VtgError as error:
         print(error, file=sys.stderr)
         return 1
-    if left_open:
-        print(left_open, file=sys.stderr)
+    if warning:
+        print(warning, file=sys.stderr)
     print(arguments.out)
     return 0
 

@@ -1,4 +1,4 @@
-"""Evaluate a model on unseen videos of the demo world: `vtg evaluate`, and its figures for each kind of query."""
+"""Evaluate a model on unseen videos of the demo world, as `vtg evaluate` does, for each kind of query."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vtg.models.specs import model_spec
 from vtg.progress import Reporter, silent
 from vtg.recipes import load_recipe
 
-FIGURES = {  # heading in the table → published name
+FIGURES = {  # heading in the table → name of the metric
     "R1@0.5": "MR-full-R1@0.5",
     "R1@0.7": "MR-full-R1@0.7",
     "MR mAP": "MR-full-mAP",
@@ -36,12 +36,12 @@ FIGURES = {  # heading in the table → published name
 
 @dataclass(frozen=True)
 class TestVideos:
-    """Which videos a model is evaluated on.
+    """The videos on which a model is evaluated.
 
     Attributes:
         count: number of videos of the test split.
-        first: index of the first of them within the split.
-        queries: at most as many a video.
+        first: index of the first one within the split.
+        queries: maximum number of queries for each video.
     """
 
     __test__ = False  # not a test class of pytest
@@ -61,15 +61,15 @@ def evaluate_demo(
     """Render videos of the test split, index them, and evaluate a model on them.
 
     Args:
-        folder: of the videos, their features and the predictions; videos and features that are there are reused.
-        videos: which videos.
-        model: a name that `vtg.load` knows, or a head's checkpoint.
-        pretrained: weights of its CLIP, where they are not the model's own.
+        folder: folder of the videos, their features and the predictions; existing videos and features are reused.
+        videos: the videos to render.
+        model: a model name of `vtg.load`, or a head's checkpoint.
+        pretrained: weights of the CLIP, if not the model's default.
         progress: called during rendering, indexing and evaluating.
 
     Returns:
-        By group of queries ("all", "single-frame", and each kind) the number of queries and the figures of `FIGURES`
-        in percent.
+        For each group of queries ("all", "single-frame", and each kind), the number of queries and the metrics of
+        `FIGURES` in percent.
 
     Raises:
         VtgError: there is no such model, or the folder cannot be written to.
@@ -94,7 +94,7 @@ def evaluate_demo(
         progress=progress,
         pretrained=None if pretrained is None else str(pretrained),
     ).scores
-    assert scores is not None  # the demo's annotations have their truth
+    assert scores is not None  # the demo's annotations have windows
     sentences = [sentence for video in rendered for sentence in video.sentences]
     kinds = np.array([sentence.kind for sentence in sentences])
     groups = {"all": np.ones(len(sentences), bool), "single-frame": np.array([one.single_frame for one in sentences])}
@@ -121,12 +121,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="example: python -m tools.evaluate_demo --videos 200 --folder build/demo-test"
     )
-    parser.add_argument("--model", default="demo", help="a name that vtg.load knows, or a checkpoint (default: demo)")
-    parser.add_argument("--pretrained", type=Path, help="weights of its CLIP, where they are not the model's own")
-    parser.add_argument("--videos", type=int, default=TestVideos.count, help="how many (default: 40)")
-    parser.add_argument("--first", type=int, default=TestVideos.first, help="index of the first within the test split")
-    parser.add_argument("--queries", type=int, default=TestVideos.queries, help="for each video (default: 8)")
-    parser.add_argument("--folder", type=Path, help="keep videos and features here, and reuse those that are here")
+    parser.add_argument("--model", default="demo", help="a model name, or a checkpoint (default: demo)")
+    parser.add_argument("--pretrained", type=Path, help="weights of the CLIP, if not the model's default")
+    parser.add_argument("--videos", type=int, default=TestVideos.count, help="number of videos (default: 40)")
+    parser.add_argument(
+        "--first", type=int, default=TestVideos.first, help="index of the first video within the test split"
+    )
+    parser.add_argument(
+        "--queries", type=int, default=TestVideos.queries, help="maximum queries for each video (default: 8)"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="folder of videos and features; existing ones are reused (default: a temporary folder)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
     arguments = parser.parse_args()
     chosen = TestVideos(arguments.videos, arguments.first, arguments.queries)

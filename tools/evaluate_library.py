@@ -1,4 +1,4 @@
-"""Measure a library by the demo world's own truth: the right video, the right seconds, and what is not there."""
+"""Evaluate library search on demo videos: the right video, the right moment, and queries that match no video."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from vtg.library.hits import Hit
     from vtg.library.searching import Searcher
 
-DRAWN_PER_SCENE = 30  # sentences, of which those that hold in no other scene are left
-ABSENT_PER_SCENE = 12
+PRESENT_PER_SCENE = 30  # true sentences drawn for each scene; those that hold in several scenes are removed
+ABSENT_PER_SCENE = 12  # false sentences drawn for each scene; those that hold in another scene are removed
 TOP_RESULTS = 5
-HARDEST_VIDEOS = 3  # of the videos without a sentence, those with the best scores, that a calibration is fitted on
+HARDEST_VIDEOS = 3  # videos that do not match a sentence, with the best scores, on which a calibration is fitted
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A sentence, and the only scene in which it holds; None where it holds in none."""
+class LibraryQuery:
+    """A sentence, and the index of the only scene in which it holds; None if it holds in no scene."""
 
     sentence: Sentence
     scene: int | None
@@ -45,23 +45,23 @@ class Asked:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured.
+    """The results of an evaluation.
 
     Attributes:
-        videos: how many were searched.
-        hours: their length together.
-        present: sentences that hold in exactly one of them.
-        absent: sentences that hold in none.
-        right_first: share of the present ones whose video is the first result.
-        right_in_top: whose video is among the first five results.
-        r1_at_5: whose first result is in the right video with an IoU of at least 0.5.
-        r1_at_5_alone: the same where only the right video is searched.
-        auroc: how well the best score tells the present from the absent.
-        threshold: of the model, below which nothing counts as found.
-        found_present: share of the present with a result from the threshold on.
-        found_absent: share of the absent with one.
-        milliseconds: of one search, median.
-        by_kind: right_in_top of each kind of sentence.
+        videos: number of videos in the search.
+        hours: their total duration.
+        present: number of sentences that hold in exactly one of them.
+        absent: number of sentences that hold in none.
+        right_first: share of the present sentences whose video is the first result.
+        right_in_top: share of those whose video is among the first five results.
+        r1_at_5: share of those whose first result is in the right video, with an IoU of at least 0.5.
+        r1_at_5_alone: the same if only the right video is searched.
+        auroc: area under the ROC curve of the best score as a classifier of present and absent sentences.
+        threshold: the model's threshold of the score, from which a moment counts as found.
+        found_present: share of the present sentences with a result at or above the threshold.
+        found_absent: share of the absent sentences with such a result.
+        milliseconds: median time of a search.
+        by_kind: right_in_top for each kind of sentence.
     """
 
     videos: int
@@ -80,65 +80,73 @@ class Figures:
     by_kind: dict[str, float]
 
 
-def draw_sentences(scenes: Sequence[Scene], present: int, absent: int, seed: int) -> list[Asked]:
+def draw_sentences(scenes: Sequence[Scene], present: int, absent: int, seed: int) -> list[LibraryQuery]:
     """Draw sentences that hold in exactly one of the scenes, of all kinds, and sentences that hold in none.
 
     Args:
-        scenes: all that is searched.
-        present: how many hold in one, at most.
-        absent: how many hold in none, at most.
-        seed: decides which.
+        scenes: the scenes of the library.
+        present: maximum number of sentences that hold in one scene.
+        absent: maximum number of sentences that hold in none.
+        seed: random seed.
     """
     random = np.random.default_rng(seed)
     true: dict[Sentence, int] = {}
     false: dict[Sentence, None] = {}
     for number, scene in enumerate(scenes):
-        true_ones = true_sentences(scene)
+        own_sentences = true_sentences(scene)
         for kind in KINDS:
-            pool = [sentence for sentence in true_ones if sentence.kind == kind]
-            for i in random.permutation(len(pool))[: DRAWN_PER_SCENE // len(KINDS)]:
+            pool = [sentence for sentence in own_sentences if sentence.kind == kind]
+            for i in random.permutation(len(pool))[: PRESENT_PER_SCENE // len(KINDS)]:
                 true.setdefault(pool[i], number)
         false |= dict.fromkeys(absent_sentences(scene, ABSENT_PER_SCENE, random))
-    held_in = _count_scenes(scenes, list(true))
-    # A look that an order speaks of must not be there either.
-    bare_in = _count_scenes(scenes, [replace(sentence, order=None) for sentence in false])
-    one = [Asked(sentence, true[sentence]) for sentence, count in zip(true, held_in, strict=True) if count == 1]
-    none = [Asked(sentence, None) for sentence, count in zip(false, bare_in, strict=True) if count == 0]
-    return [*_of_all_kinds(one, present, random), *_of_all_kinds(none, absent, random)]
+    scene_counts = _count_scenes(scenes, list(true))
+    # For a sentence with an order, its thing must not appear at all.
+    unordered_counts = _count_scenes(scenes, [replace(sentence, order=None) for sentence in false])
+    one_scene = [
+        LibraryQuery(sentence, true[sentence]) for sentence, count in zip(true, scene_counts, strict=True) if count == 1
+    ]
+    no_scene = [
+        LibraryQuery(sentence, None) for sentence, count in zip(false, unordered_counts, strict=True) if count == 0
+    ]
+    return [*_choose_of_all_kinds(one_scene, present, random), *_choose_of_all_kinds(no_scene, absent, random)]
 
 
 def _count_scenes(scenes: Sequence[Scene], sentences: list[Sentence]) -> np.ndarray:
-    """[M], in how many of the scenes each sentence holds."""
+    """[M], the number of scenes in which each sentence holds."""
     counts = np.zeros(len(sentences), int)
     for scene in scenes:
         counts += held_clips(scene, sentences).any(axis=0)
     return counts
 
 
-def _of_all_kinds(asked: list[Asked], count: int, random: np.random.Generator) -> list[Asked]:
-    pools = {kind: [one for one in asked if one.sentence.kind == kind] for kind in KINDS}
+def _choose_of_all_kinds(queries: list[LibraryQuery], count: int, random: np.random.Generator) -> list[LibraryQuery]:
+    pools = {kind: [one for one in queries if one.sentence.kind == kind] for kind in KINDS}
     pools = {kind: [pool[i] for i in random.permutation(len(pool))] for kind, pool in pools.items()}
-    chosen: list[Asked] = []
+    chosen: list[LibraryQuery] = []
     while len(chosen) < count and any(pools.values()):
         chosen += [pool.pop() for pool in pools.values() if pool]
     return chosen[:count]
 
 
 def evaluate(
-    library: Library, videos: Sequence[Path], scenes: Sequence[Scene], asked: Sequence[Asked], step: Callable[[], None]
+    library: Library,
+    videos: Sequence[Path],
+    scenes: Sequence[Scene],
+    queries: Sequence[LibraryQuery],
+    step: Callable[[], None],
 ) -> Figures:
-    """Ask a library every sentence, and the right video alone those that are true.
+    """Search the library with every query and, if the query matches a video, that video alone.
 
     Args:
-        library: which has all the videos.
+        library: the library with all videos.
         videos: the file of each scene.
-        scenes: what they show.
-        asked: the sentences.
-        step: called after each.
+        scenes: the scenes.
+        queries: the queries.
+        step: called after each query.
     """
     best, seconds = [], []
     right: list[tuple[bool, bool, bool, bool]] = []
-    for one in asked:
+    for one in queries:
         begin = time.perf_counter()
         hits = library.search(one.sentence.text, limit=TOP_RESULTS)
         seconds.append(time.perf_counter() - begin)
@@ -151,9 +159,9 @@ def evaluate(
             is_first = bool(hits) and hits[0].video == path
             right.append((is_first, in_top, is_first and _fits(hits[0], true), bool(alone) and _fits(alone[0], true)))
         step()
-    scores, present = np.array(best), np.array([one.scene is not None for one in asked])
+    scores, present = np.array(best), np.array([one.scene is not None for one in queries])
     first, top, moment, alone_moment = np.array(right, float).reshape(-1, 4).mean(axis=0)
-    kinds = [one.sentence.kind for one in asked if one.scene is not None]
+    kinds = [one.sentence.kind for one in queries if one.scene is not None]
     return Figures(
         videos=len(videos),
         hours=sum(scene.duration for scene in scenes) / 3600,
@@ -181,27 +189,34 @@ def _fits(hit: Hit, true: np.ndarray) -> bool:
 
 
 def auroc(present: np.ndarray, absent: np.ndarray) -> float:
-    """The chance that a score of the first is above one of the second; ties count half."""
+    """The probability that a score of the first array exceeds one of the second; ties count half."""
     above = (present[:, None] > absent[None]).mean() + 0.5 * (present[:, None] == absent[None]).mean()
     return float(above)
 
 
-def fit(library: Library, searcher: Searcher, count: int, asked: tuple[int, int], step: Callable[[], None]) -> Any:
-    """Fit a calibration on scenes of the validation split, which are not rendered: their frames go to CLIP as they are.
+def fit(
+    library: Library, searcher: Searcher, count: int, query_counts: tuple[int, int], step: Callable[[], None]
+) -> Calibration:
+    """Fit a calibration on scenes of the validation split, whose frames are encoded without rendering video files.
 
-    Each sentence is asked about the scene that it is true in, and about all others: of these the best scores count, as
-    they do in a search.
+    Each sentence is searched in the scene in which it holds and in all others. Of these, the scenes with the best
+    scores are used, as they appear first in a search.
 
     Args:
-        library: for its model.
-        searcher: of the library.
-        count: scenes.
-        asked: how many sentences that hold in one of them, and how many that hold in none.
+        library: the library whose model is calibrated.
+        searcher: the searcher of the library.
+        count: number of scenes.
+        query_counts: maximum number of sentences that hold in one of the scenes, and of those that hold in none.
         step: called after each scene.
+
+    Raises:
+        VtgError: the model has no head.
     """
     head = library.grounder.head
     if head is None:
-        raise VtgError(f"{library.model.name}: has no head whose scores could be made comparable")
+        raise VtgError(
+            f"{library.model.name}: has no head, so there are no scores to calibrate; choose another --model"
+        )
     scenes = [make_scene(split_seed("val", index)) for index in range(count)]
 
     def features() -> Iterator[VideoFeatures]:
@@ -218,19 +233,19 @@ def fit(library: Library, searcher: Searcher, count: int, asked: tuple[int, int]
             )
             step()
 
-    drawn = draw_sentences(scenes, *asked, seed=1)
-    everything = searcher.evidence([one.sentence.text for one in drawn], features()).tolist()
+    drawn = draw_sentences(scenes, *query_counts, seed=1)
+    all_evidence = searcher.evidence([one.sentence.text for one in drawn], features()).tolist()
     evidence, present = [], []
-    for one, found in zip(drawn, everything, strict=True):
+    for one, found in zip(drawn, all_evidence, strict=True):
         others = [row for number, row in enumerate(found) if number != one.scene]
         hardest = sorted(others, key=lambda row: -row[0])[:HARDEST_VIDEOS]
         evidence += hardest + ([found[one.scene]] if one.scene is not None else [])
         present += [False] * len(hardest) + [True] * (one.scene is not None)
     fitted = fit_calibration(np.array(evidence), np.array(present))
-    # What is found in a search is the best of all its videos: the threshold is one of these.
-    best = np.array([max(fitted.chance(*row) for row in found) for found in everything])
-    there = np.array([one.scene is not None for one in drawn])
-    return replace(fitted, threshold=choose_threshold(best[there], best[~there]))
+    # A search returns the best moment of all videos, so the threshold is chosen on these best probabilities.
+    best = np.array([max(fitted.chance(*row) for row in found) for found in all_evidence])
+    is_present = np.array([one.scene is not None for one in drawn])
+    return replace(fitted, threshold=choose_threshold(best[is_present], best[~is_present]))
 
 
 def _square(frames: np.ndarray, size: int) -> np.ndarray:
@@ -267,9 +282,9 @@ def _measure(arguments: argparse.Namespace, bars: Progress) -> dict[str, Any]:
         )
     task = bars.add_task("indexing", total=len(videos))
     library.add(videos, lambda state: bars.update(task, completed=state.done))
-    asked = draw_sentences(scenes, arguments.present, arguments.absent, arguments.seed)
-    task = bars.add_task("asking", total=len(asked))
-    return asdict(evaluate(library, videos, scenes, asked, lambda: bars.advance(task)))
+    queries = draw_sentences(scenes, arguments.present, arguments.absent, arguments.seed)
+    task = bars.add_task("searching", total=len(queries))
+    return asdict(evaluate(library, videos, scenes, queries, lambda: bars.advance(task)))
 
 
 def main() -> int:
@@ -278,19 +293,37 @@ def main() -> int:
         description=__doc__,
         epilog="example: python tools/evaluate_library.py --folder demo-test --library demo-test.vtg",
     )
-    parser.add_argument("--folder", type=Path, default=Path("demo-test"), help="of the videos, rendered if need be")
-    parser.add_argument("--library", type=Path, default=Path("demo-test.vtg"), help="made if need be, and kept")
-    parser.add_argument("--model", default="demo", help="a name that vtg.load knows, or a checkpoint (default: demo)")
-    parser.add_argument("--videos", type=int, default=200, help="how many (default: 200, three and a half hours)")
-    parser.add_argument("--present", type=int, default=300, help="sentences that hold in exactly one (default: 300)")
-    parser.add_argument("--absent", type=int, default=200, help="sentences that hold in none (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sentences")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("demo-test"),
+        help="folder of the videos, which are rendered if missing (default: demo-test)",
+    )
+    parser.add_argument(
+        "--library",
+        type=Path,
+        default=Path("demo-test.vtg"),
+        help="the library, created if missing (default: demo-test.vtg)",
+    )
+    parser.add_argument("--model", default="demo", help="a model name, or a checkpoint (default: demo)")
+    parser.add_argument("--videos", type=int, default=200, help="number of videos (default: 200, 3.5 hours in total)")
+    parser.add_argument(
+        "--present", type=int, default=300, help="maximum sentences that hold in exactly one video (default: 300)"
+    )
+    parser.add_argument(
+        "--absent", type=int, default=200, help="maximum sentences that hold in no video (default: 200)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the sentences (default: 0)")
     parser.add_argument(
         "--fit",
         action="store_true",
         help="fit the model's calibration on validation scenes, for vtg/models/registry.toml",
     )
-    parser.add_argument("--calibration", type=Path, help="what --fit has printed, instead of the registry's")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        help="JSON file with the output of --fit, used instead of the registry's calibration",
+    )
     arguments = parser.parse_args()
     try:
         with Progress(console=Console(stderr=True)) as bars:

@@ -3,7 +3,7 @@
     python -m tools.lowest_versions > lowest.txt
     pip install -e '.[test]' -c lowest.txt
 
-`make test-lowest` installs them into an environment of its own and runs the tests there.
+`make test-lowest` installs them into a separate environment and runs the tests there.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9][0-9.]*)
 
 
 def read_pyproject(pyproject: str) -> dict[str, Any]:
-    """The tables of the text of a pyproject.toml."""
+    """Parse the text of a pyproject.toml."""
     return tomllib.loads(pyproject)
 
 
 def lowest_versions(pyproject: str) -> list[str]:
-    """Constraints, one a dependency, extras included.
+    """Constraints, one for each dependency, including those of the extras.
 
     Args:
         pyproject: the text of a pyproject.toml.
@@ -41,10 +41,10 @@ def lowest_versions(pyproject: str) -> list[str]:
     lines = []
     for requirement in [*project["dependencies"], *(one for extra in extras for one in extra)]:
         if requirement.startswith(project["name"] + "["):
-            continue  # an extra that names others of this project
+            continue  # an extra that includes other extras of this project
         found = REQUIREMENT.fullmatch(requirement)
         if found is None:
-            raise ValueError(f"{requirement!r}: states no lower bound alone; write it as 'name>=version'")
+            raise ValueError(f"{requirement!r}: needs exactly one lower bound; write it as 'name>=version'")
         name, version, marker = found.groups()
         lines.append(f"{name}=={version}{' ' + marker if marker else ''}")
     return sorted(set(lines))

@@ -1,6 +1,6 @@
-"""Rebuild the bundled weights from nothing: the small CLIP of the demo world, and its R² head.
+"""Train the bundled models from scratch: the small CLIP of the demo world and its R² head.
 
-With `--only features` it writes what a head can be trained on by the recipe alone:
+With `--only features`, it writes features and annotations for training a head with `vtg train`:
 
     python -m tools.make_demo --only features --work build/demo
     vtg train demo --features FOLDER --annotations FOLDER --set model.layers=1
@@ -22,26 +22,28 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 import vtg.demo
-from tools.demo.drill import Drill, Phase, drill_head
-from tools.demo.encoder import EncoderSettings, Training, save_encoder, train_encoder
-from tools.demo.features import Asked, write_training_data
-from tools.demo.frames import Plan
+from tools.demo.encoder import EncoderSettings, EncoderTraining, save_encoder, train_encoder
+from tools.demo.features import SplitQueries, write_training_data
+from tools.demo.frames import BatchPlan
+from tools.demo.head import HeadTraining, TrainingPhase, train_head
 from vtg.clip.encoder import ClipEncoder
 from vtg.errors import VtgError
 
-LINE_EVERY = 100  # steps
-# Of a head that is trained by the recipe alone, a third of the queries match nothing in their scene.
-HEAD_QUERIES = Asked("train", 16, absent=8)
-SMOKE = Training(
-    steps=30, minutes=0.6, warm_up=5, plan=Plan(frames=16, sentences=48, block_scenes=8, lessons_per_block=8)
+REPORT_STEPS = 100  # steps between two lines of progress
+# For training by the recipe alone: a third of the queries match nothing in their scene.
+HEAD_QUERIES = SplitQueries("train", 16, absent=8)
+SMOKE_CLIP = EncoderTraining(
+    steps=30, minutes=0.6, warm_up_steps=5, plan=BatchPlan(frames=16, sentences=48, block_scenes=8, batches_per_block=8)
 )
-SMOKE_HEAD = Drill(
-    scenes=8, validation_scenes=2, phases=(Phase(1, videos=2, steps=4, minutes=1.0), Phase(4, 2, steps=3, minutes=1.0))
+SMOKE_HEAD = HeadTraining(
+    scenes=8,
+    validation_scenes=2,
+    phases=(TrainingPhase(1, videos=2, steps=4, minutes=1.0), TrainingPhase(4, videos=2, steps=3, minutes=1.0)),
 )
 
 
 class _Progress:
-    """Prints running means of the losses, and keeps the first and last ones."""
+    """Prints mean losses at regular intervals, and keeps the first and the last mean of their sum."""
 
     def __init__(self, every: int) -> None:
         self.every = every
@@ -65,49 +67,48 @@ class _Progress:
 
 
 def make_clip(
-    path: Path, settings: EncoderSettings, training: Training, every: int = LINE_EVERY
+    path: Path, settings: EncoderSettings, training: EncoderTraining, every: int = REPORT_STEPS
 ) -> tuple[float, float]:
-    """Train the small CLIP and writes its file.
+    """Train the small CLIP and write its file.
 
     Args:
-        path: where to; the file appears when it is whole.
+        path: the file, written whole or not at all.
         settings: sizes of the towers.
-        training: how long and how fast.
+        training: duration, learning rates and batches.
         every: steps between two lines of progress.
 
     Returns:
         The mean loss over the first `every` steps and over the last ones.
 
     Raises:
-        VtgError: the folder of `path` is missing.
+        VtgError: the folder of `path` does not exist.
     """
     if not path.parent.is_dir():
-        raise VtgError(f"{path.parent}: there is no such folder; make it, or give another --out")
+        raise VtgError(f"{path.parent}: there is no such folder; create it, or give another --out")
     progress = _Progress(every)
-    model, words = train_encoder(settings, training, progress)
-    save_encoder(model, words, path)
+    model, token_rows = train_encoder(settings, training, progress)
+    save_encoder(model, token_rows, path)
     return progress.first or 0.0, progress.last
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> None:
     begin = time.monotonic()
     clip, head = arguments.out / vtg.demo.clip_path().name, arguments.out / vtg.demo.head_path().name
-    drill = SMOKE_HEAD if arguments.smoke else Drill(scenes=arguments.scenes)
+    head_training = SMOKE_HEAD if arguments.smoke else HeadTraining(scenes=arguments.scenes)
     if arguments.only in (None, "clip"):
-        training = SMOKE if arguments.smoke else Training(steps=arguments.steps, minutes=arguments.minutes)
+        training = SMOKE_CLIP if arguments.smoke else EncoderTraining(steps=arguments.steps, minutes=arguments.minutes)
         training = replace(training, plan=replace(training.plan, seed=arguments.seed))
-        first, last = make_clip(clip, EncoderSettings(), training, 5 if arguments.smoke else LINE_EVERY)
+        first, last = make_clip(clip, EncoderSettings(), training, 5 if arguments.smoke else REPORT_STEPS)
         _report(clip, f"loss {first:.2f} → {last:.2f}", begin)
     if arguments.only == "features":
         encoder = ClipEncoder(pretrained=clip, device="cpu")
-        print(
-            write_training_data(arguments.work, encoder, HEAD_QUERIES, drill.scenes, drill.validation_scenes, console)
-        )
+        counts = head_training.scenes, head_training.validation_scenes
+        print(write_training_data(arguments.work, encoder, HEAD_QUERIES, *counts, console))
     if arguments.only in (None, "head"):
         folders = tempfile.TemporaryDirectory() if arguments.work is None else nullcontext(arguments.work)
         with folders as work:
             encoder = ClipEncoder(pretrained=clip, device="cpu")
-            figure = drill_head(encoder, clip, head, Path(work), drill, arguments.seed, console)
+            figure = train_head(encoder, clip, head, Path(work), head_training, arguments.seed, console)
         _report(head, f"{figure:.1f} % on unseen scenes by the recipe's metric", begin)
 
 
@@ -125,25 +126,44 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example: python tools/make_demo.py --out /tmp/demo",
     )
-    parser.add_argument("--out", type=Path, default=bundled, help="folder of both files (default: the bundled ones)")
     parser.add_argument(
-        "--only", choices=("clip", "head", "features"), help="one step; the others read the CLIP of --out"
+        "--out",
+        type=Path,
+        default=bundled,
+        help="folder of both files (default: the package's, which replaces the bundled files)",
     )
-    parser.add_argument("--work", type=Path, help="keep the features here, and reuse those that are here")
-    parser.add_argument("--minutes", type=float, default=Training.minutes, help="for the CLIP at most (default: 30)")
-    parser.add_argument("--steps", type=int, default=Training.steps, help="of the CLIP at most (default: 6000)")
-    parser.add_argument("--scenes", type=int, default=Drill.scenes, help="that the head learns from")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights (default: 0)")
-    parser.add_argument("--threads", type=int, help="processor cores to train on (default: all)")
     parser.add_argument(
-        "--smoke", action="store_true", help="two minutes at most: shows that it runs, trains nothing useful"
+        "--only",
+        choices=("clip", "head", "features"),
+        help="run one step only; head and features use the CLIP in --out",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder of the training features; existing ones are reused (default: a temporary folder)",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=EncoderTraining.minutes, help="maximum training time of the CLIP (default: 30)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=EncoderTraining.steps, help="maximum training steps of the CLIP (default: 6000)"
+    )
+    parser.add_argument(
+        "--scenes", type=int, default=HeadTraining.scenes, help="training scenes of the head (default: 1200)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed; the same seed gives the same weights (default: 0)"
+    )
+    parser.add_argument("--threads", type=int, help="processor threads of PyTorch (default: all cores)")
+    parser.add_argument(
+        "--smoke", action="store_true", help="check in about two minutes that everything runs; the models are useless"
     )
     arguments = parser.parse_args()
     if arguments.smoke and arguments.only != "features" and arguments.out == bundled:
-        print("--smoke: give --out, so that the bundled weights stay as they are", file=sys.stderr)
+        print("--smoke: give another --out, because it would overwrite the bundled weights", file=sys.stderr)
         return 1
     if arguments.only == "features" and arguments.work is None:
-        print("--only features: give --work, the folder to write them to", file=sys.stderr)
+        print("--only features: give --work, the folder to write the features to", file=sys.stderr)
         return 1
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -1,4 +1,4 @@
-"""Check predictions for QVHighlights' val and test parts and packs them as its evaluation server takes them.
+"""Check predictions for QVHighlights' val and test parts and pack them for its evaluation server.
 
 python -m tools.make_submission val.jsonl test.jsonl --annotations data/qvhighlights --out submission.zip
 """
@@ -17,20 +17,20 @@ from vtg.files.whole import write_whole
 from vtg.recipes import load_recipe
 
 PARTS = ("val", "test")
-NAMES = {part: f"hl_{part}_submission.jsonl" for part in PARTS}  # what the server looks for in the archive
+NAMES = {part: f"hl_{part}_submission.jsonl" for part in PARTS}  # file names in the archive, given by the server
 CLIP_SECONDS = 2.0
 
 
 def check(predictions: Sequence[Prediction], samples: Sequence[Sample], source: Path) -> None:
-    """Compare predictions with what the server expects of them.
+    """Check that the server accepts the predictions.
 
     Args:
-        predictions: of one part.
-        samples: that part's.
+        predictions: predictions of one part.
+        samples: samples of that part.
         source: the file of predictions, for messages.
 
     Raises:
-        VtgError: the first query that is missing, unknown, without windows or curve, or reaches beyond its video.
+        VtgError: a query is missing, unknown, without windows or saliency, or has a window outside its video.
     """
     wanted = {sample.query_id: sample for sample in samples}
     given = {prediction.query_id for prediction in predictions}
@@ -46,7 +46,7 @@ def check(predictions: Sequence[Prediction], samples: Sequence[Sample], source: 
         if sample is None:
             raise VtgError(f"{where} is not of this part; give the file of the other part")
         if prediction.windows is None or prediction.saliency is None:
-            raise VtgError(f"{where} lacks windows or saliency; the server wants both")
+            raise VtgError(f"{where} lacks windows or saliency; the server requires both")
         if prediction.windows[:, 1].max() > sample.duration + CLIP_SECONDS or prediction.windows[:, 0].min() < 0:
             raise VtgError(f"{where} has a window outside its video of {sample.duration:g} s")
         clips = -(-sample.duration // CLIP_SECONDS)
@@ -91,7 +91,7 @@ def main() -> int:
     except (VtgError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{arguments.out}: both parts are whole")
+    print(f"{arguments.out}: both parts are complete")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Run the notebook of the manual anew and store what its cells show.
+"""Run the notebook of the manual and store the outputs of its cells.
 
     python -m tools.notebook
 
@@ -17,12 +17,12 @@ from vtg.files.whole import write_whole
 __all__ = ["NOTEBOOK", "run_notebook"]
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "examples" / "first_search.ipynb"
-CELL_SECONDS = 300
-SHOWN_FOLDER = "/home/me"  # what is stored instead of the folder in which the notebook ran
+MAX_CELL_SECONDS = 300
+SHOWN_FOLDER = "/home/me"  # replaces the folder in which the notebook ran
 
 
 def run_notebook(path: Path, folder: Path) -> Any:
-    """Run a notebook with a folder as the current one.
+    """Run a notebook in a folder.
 
     Returns:
         The notebook (nbformat 4) with its outputs.
@@ -35,12 +35,12 @@ def run_notebook(path: Path, folder: Path) -> Any:
 
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", resources=resources).execute()
+    NotebookClient(notebook, timeout=MAX_CELL_SECONDS, kernel_name="python3", resources=resources).execute()
     return notebook
 
 
 def _clean(notebook: Any, folder: Path) -> None:
-    """Remove what differs from machine to machine: warnings, times of execution, the folder."""
+    """Remove what depends on the machine: warnings, times of execution, the folder."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
@@ -54,7 +54,7 @@ def _clean(notebook: Any, folder: Path) -> None:
 
 
 def main() -> None:
-    """Run it, and write it where it lies."""
+    """Run the notebook and overwrite its file."""
     import nbformat
 
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()

@@ -1,4 +1,4 @@
-"""Render the pictures of the README and the manual anew: the real page, on a library of demo videos.
+"""Render the screenshots of the README and the manual: the page with a library of demo videos.
 
     python -m tools.pictures --out docs/pictures
 
@@ -23,24 +23,24 @@ from vtg.library.library import Library
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-VIDEOS = 12  # of the demo world's split "demo", which the bundled models have not seen
+VIDEOS = 12  # of the split "demo", on which the bundled models were not trained
 QUERY = "a white heart"
-LIMIT_BYTES = 400_000  # of a picture; a test holds it
-WIDTH = 1280
+MAX_PICTURE_BYTES = 400_000
+WIDTH = 1280  # pixels
 HEIGHTS = {"page": 740, "moment": 1090}  # pixels
-LOADING_MS = 180_000
-LOOKS = ("light", "dark")
+TIMEOUT_MS = 180_000
+COLOUR_SCHEMES = ("light", "dark")
 CARD = "[data-testid=card]"
 CURVE = "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg"
 
 
 def render(out: Path, videos: int = VIDEOS, query: str = QUERY) -> list[Path]:
-    """Render every picture.
+    """Render all screenshots.
 
     Args:
         out: folder to write to.
-        videos: how many demo videos the library has.
-        query: what is asked.
+        videos: number of demo videos in the library.
+        query: the query on the page.
 
     Returns:
         The files that were written.
@@ -57,29 +57,29 @@ def render(out: Path, videos: int = VIDEOS, query: str = QUERY) -> list[Path]:
         opened = f"{entry.video[:12]}_{hit.moment.start:g}_{hit.moment.end:g}"
         addresses = {"page": {"q": query}, "moment": {"q": query, "open": opened}}
         with PageServer(library.folder, "--device", "cpu") as server, open_browser() as browser:
-            for look in LOOKS:
-                page = _open(browser, server.address, look)
+            for scheme in COLOUR_SCHEMES:
+                page = _open(browser, server.address, scheme)
                 for name, fields in addresses.items():
                     page.set_viewport_size({"width": WIDTH, "height": HEIGHTS[name]})
                     page.goto(f"{server.address}/?{urlencode(fields)}")
-                    _settle(page, name)
-                    written.append(_save(page.screenshot(animations="disabled"), out / f"{name}-{look}.png"))
+                    _wait_until_shown(page, name)
+                    written.append(_save(page.screenshot(animations="disabled"), out / f"{name}-{scheme}.png"))
                 page.context.close()
     return written
 
 
-def _open(browser: Browser, address: str, look: str) -> Page:
-    """A visitor in front of the page, with its model loaded."""
-    options: dict[str, Any] = {"color_scheme": look, "viewport": {"width": WIDTH, "height": HEIGHTS["page"]}}
+def _open(browser: Browser, address: str, scheme: str) -> Page:
+    """Open the page in a new browser context, and wait until its model is loaded."""
+    options: dict[str, Any] = {"color_scheme": scheme, "viewport": {"width": WIDTH, "height": HEIGHTS["page"]}}
     page = browser.new_context(**options).new_page()
-    page.set_default_timeout(LOADING_MS)
+    page.set_default_timeout(TIMEOUT_MS)
     page.goto(address)
     page.get_by_test_id("examples").wait_for()
     return page
 
 
-def _settle(page: Page, name: str) -> None:
-    """Wait until a page shows all that it has."""
+def _wait_until_shown(page: Page, name: str) -> None:
+    """Wait until all content of a page is shown."""
     page.locator(CARD if name == "page" else CURVE).first.wait_for()
     thumbnails = page.locator(f"{CARD} img")
     for number in range(thumbnails.count()):
@@ -92,23 +92,25 @@ def _settle(page: Page, name: str) -> None:
 
 
 def _save(png: bytes, path: Path) -> Path:
-    """Write a PNG whole, without an alpha channel and as small as it gets without loss."""
+    """Write a PNG whole or not at all, without an alpha channel and with the best lossless compression."""
     from PIL import Image
 
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     with write_whole(path) as beside:
         picture.save(beside, format="png", optimize=True)
-    if path.stat().st_size > LIMIT_BYTES:
-        raise SystemExit(f"{path}: {path.stat().st_size} bytes, more than {LIMIT_BYTES}; make the page smaller")
+    if path.stat().st_size > MAX_PICTURE_BYTES:
+        raise SystemExit(f"{path}: {path.stat().st_size} bytes, more than {MAX_PICTURE_BYTES}; make the page smaller")
     return path
 
 
 def main() -> None:
-    """Render, and say what was written."""
+    """Render the screenshots and print their paths."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="folder to write to")
-    parser.add_argument("--query", default=QUERY, help="what is asked")
-    parser.add_argument("--videos", type=int, default=VIDEOS, help="demo videos in the library")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/pictures"), help="folder to write to (default: docs/pictures)"
+    )
+    parser.add_argument("--query", default=QUERY, help=f"query on the page (default: {QUERY})")
+    parser.add_argument("--videos", type=int, default=VIDEOS, help=f"demo videos in the library (default: {VIDEOS})")
     options = parser.parse_args()
     for path in render(options.out, options.videos, options.query):
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

@@ -1,4 +1,4 @@
-"""Get a benchmark's data into place: says what is missing or malformed in a folder, fetches what is published.
+"""Prepare benchmark data: check the files of a folder, and download published annotations and features.
 
 python tools/prepare_data.py check tacos
 python tools/prepare_data.py fetch tacos --features
@@ -31,13 +31,14 @@ REPOSITORY = "yeliudev/R2-Tuning"
 PUBLISHED = tuple(name for name in DATASETS if name != "demo")
 MAX_SHOWN_FINDINGS = 20  # findings of one kind that are printed one by one
 
-_PARTS = {"qvhighlights": "aa ab ac ad ae", "ego4d": "aa ab", "charades": "aa ab"}  # of the video features' archive
-_FRAME_TOLERANCE = 5  # features may differ by fewer frames than this from duration × rate
+# Suffixes of the parts of the video features' archive; other data sets have a single file.
+_ARCHIVE_PARTS = {"qvhighlights": "aa ab ac ad ae", "ego4d": "aa ab", "charades": "aa ab"}
+_FRAME_TOLERANCE = 5  # frames; the frame count must differ by less than this from duration × fps
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is missing ("missing"), unusable ("malformed") or odd but harmless ("note")."""
+    """A problem of a kind: "missing", "malformed" (cannot be used) or "note" (harmless)."""
 
     kind: str
     what: str
@@ -45,14 +46,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a folder has of a data set.
+    """The result of checking the files of a data set.
 
     Attributes:
-        dataset: its name.
-        folder: where it was looked for.
-        queries: how many of each part, by part.
-        features: of how many videos and queries there are features.
-        findings: everything that is not as it should be.
+        dataset: name of the data set.
+        folder: the folder that was checked.
+        queries: number of queries in each part.
+        features: number of videos and queries with features.
+        findings: all problems.
     """
 
     dataset: str
@@ -68,15 +69,15 @@ class Checked:
 
 
 def check(dataset: str, folder: Path | None = None, with_features: bool = True) -> Checked:
-    """Look at every annotation and every feature file of a data set.
+    """Check all annotations and feature files of a data set.
 
     Args:
         dataset: one of `PUBLISHED`.
-        folder: where its files are; `data/<dataset>` if None.
-        with_features: whether to look for cached features too.
+        folder: folder of the files; `data/<dataset>` if None.
+        with_features: whether to check cached features too.
 
     Raises:
-        VtgError: the folder is not there.
+        VtgError: the folder does not exist.
     """
     data = _data(dataset, folder)
     if not data.folder.is_dir():
@@ -101,20 +102,20 @@ def check(dataset: str, folder: Path | None = None, with_features: bool = True) 
 
 
 def fetch(dataset: str, folder: Path | None = None, with_features: bool = False) -> Path:
-    """Download a data set's published annotations and, if asked, features to where recipes look for them.
+    """Download the published annotations of a data set, and optionally features, to the folder that recipes use.
 
-    What is there already is left alone. A download that breaks off goes on where it stopped when it is started again.
+    Existing files are kept. An interrupted download continues when it is started again.
 
     Args:
         dataset: one of `PUBLISHED`.
-        folder: where to; `data/<dataset>` if None.
-        with_features: whether to fetch the features of CLIP ViT-B/32 too: several to a hundred gigabytes.
+        folder: folder to write to; `data/<dataset>` if None.
+        with_features: whether to download features of CLIP ViT-B/32 too, up to 100 GB.
 
     Returns:
         The folder.
 
     Raises:
-        VtgError: no network, or the hub does not have or give a file, or an archive is damaged.
+        VtgError: there is no network, the hub does not provide a file, or an archive is damaged.
     """
     data = _data(dataset, folder)
     data.folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +125,7 @@ def fetch(dataset: str, folder: Path | None = None, with_features: bool = False)
             _download(dataset, name, downloads).replace(data.folder / name)
     if with_features:
         video_archive = f"{dataset}_{data.video_features}.tar.gz"
-        parts = [f"{video_archive}.{part}" for part in _PARTS.get(dataset, "").split()] or [video_archive]
+        parts = [f"{video_archive}.{part}" for part in _ARCHIVE_PARTS.get(dataset, "").split()] or [video_archive]
         _fetch_features(dataset, parts, data.folder / data.video_features, downloads)
         query_archive = f"{dataset}_{data.query_features}.tar.gz"
         _fetch_features(dataset, [query_archive], data.folder / data.query_features, downloads)
@@ -133,7 +134,7 @@ def fetch(dataset: str, folder: Path | None = None, with_features: bool = False)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command on the given words, else on those of the command line; 0 if all is well, 1 if not."""
+    """Run the command with the given arguments, by default those of the command line; 0 if all is well, 1 if not."""
     arguments = _parser().parse_args(words)
     try:
         if arguments.command == "fetch":
@@ -156,14 +157,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: python tools/prepare_data.py check qvhighlights --annotations-only",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    checking = commands.add_parser("check", help="say what is missing or malformed")
-    checking.add_argument("--annotations-only", action="store_true", help="do not look for features")
-    checking.add_argument("--json", action="store_true", help="one JSON document")
-    fetching = commands.add_parser("fetch", help="download what is published on the hub")
-    fetching.add_argument("--features", action="store_true", help="the cached features too (large)")
+    checking = commands.add_parser("check", help="report missing and malformed files")
+    checking.add_argument("--annotations-only", action="store_true", help="do not check features")
+    checking.add_argument("--json", action="store_true", help="print one JSON document")
+    fetching = commands.add_parser("fetch", help="download published files from the hub")
+    fetching.add_argument("--features", action="store_true", help="also download features, up to 100 GB")
     for command in (checking, fetching):
         command.add_argument("dataset", choices=PUBLISHED)
-        command.add_argument("folder", type=Path, nargs="?", help="data/<dataset> if not given")
+        command.add_argument("folder", type=Path, nargs="?", help="folder of the files (default: data/<dataset>)")
     return parser
 
 
@@ -193,7 +194,7 @@ def _check_features(data: DataRecipe, samples: Sequence[Sample], findings: list[
     queries = {data.query_feature_file(sample.query_id, sample.video_id): sample for sample in samples}
     video_names = {path: f"video {sample.video_id}" for path, sample in videos.items()}
     query_names = {path: f"query {sample.query_id}" for path, sample in queries.items()}
-    if data.dataset in RATED_DATASETS:  # whose only query is the title, with the id of its video
+    if data.dataset in RATED_DATASETS:  # their only query is the title; its id is that of the video
         query_names = {path: f"the title of video {sample.video_id}" for path, sample in queries.items()}
     return {
         "videos": _check_files(
@@ -209,19 +210,19 @@ def _check_files(
     fault_of: Callable[[Path, Sample], str | None],
     findings: list[Finding],
 ) -> int:
-    """How many of the files are there and right; the others become findings, by the names of what they are of."""
-    there: dict[Path, set[str]] = {}
-    right = 0
+    """Count the valid files; append a finding with the name of its video or query for each other file."""
+    names_by_folder: dict[Path, set[str]] = {}
+    valid = 0
     for path, sample in files.items():
-        # One listing a folder: tens of thousands of single look-ups are slow on network disks.
-        if path.parent not in there:
-            there[path.parent] = _names_in(path.parent)
-            if not there[path.parent]:
+        # Each folder is listed once: tens of thousands of single queries are slow on network disks.
+        if path.parent not in names_by_folder:
+            names_by_folder[path.parent] = _names_in(path.parent)
+            if not names_by_folder[path.parent]:
                 findings.append(Finding("missing", f"{path.parent}: no features in it; fetch or extract them"))
-        if not there[path.parent]:
+        if not names_by_folder[path.parent]:
             continue
         fault = None
-        if path.name not in there[path.parent]:
+        if path.name not in names_by_folder[path.parent]:
             findings.append(Finding("missing", f"{path}: features of {names[path]}"))
         else:
             try:
@@ -231,8 +232,8 @@ def _check_files(
             if fault:
                 findings.append(Finding("malformed", f"{path}: {fault}"))
             else:
-                right += 1
-    return right
+                valid += 1
+    return valid
 
 
 def _names_in(folder: Path) -> set[str]:
@@ -261,10 +262,10 @@ def _shape_fault(shape: tuple[int, ...], axes: str) -> str | None:
 
 
 def _shape(path: Path) -> tuple[int, ...]:
-    """The shape that a `.npy` file's header promises, after making sure that the file holds as much.
+    """The shape in the header of a `.npy` file, after checking that the file is complete.
 
     Raises:
-        ValueError: it is not such a file, is cut off, or holds something else than floats.
+        ValueError: it is not a `.npy` file, is truncated, or contains no floats.
     """
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
@@ -284,10 +285,10 @@ def _download(dataset: str, name: str, folder: Path) -> Path:
         return fetch_from_hub(REPOSITORY, remote, folder=folder)
     except VtgError:
         raise
-    # The hub's client passes on whatever its HTTP library raises; to the user all of it means the same.
+    # The hub's client does not wrap the errors of its HTTP library; all of them mean the same to the user.
     except Exception as error:
         raise VtgError(
-            f"{remote}: cannot be fetched from {REPOSITORY} ({error_line(error)}); check the network, then go on"
+            f"{remote}: cannot be fetched from {REPOSITORY} ({error_line(error)}); check the network, then try again"
         ) from error
 
 
@@ -295,7 +296,7 @@ def _fetch_features(dataset: str, archive_parts: Sequence[str], folder: Path, do
     if folder.is_dir() and any(folder.iterdir()):
         return
     parts = [_download(dataset, name, downloads) for name in archive_parts]
-    # Unpacked under another name and renamed as a whole: a folder of features that is there is complete.
+    # Unpacked under another name and then renamed, so that an existing folder of features is always complete.
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
@@ -312,8 +313,8 @@ def _fetch_features(dataset: str, archive_parts: Sequence[str], folder: Path, do
 
 
 def _unpack(parts: Iterable[Path], folder: Path) -> None:
-    """Unpacks the `.npy` files of an archive that is split into parts, whatever folders they have in it."""
-    with io.BufferedReader(_Joined(parts)) as joined, tarfile.open(fileobj=joined, mode="r|gz") as archive:
+    """Unpack the `.npy` files of an archive that is split into parts, without its folders."""
+    with io.BufferedReader(_JoinedFiles(parts)) as joined, tarfile.open(fileobj=joined, mode="r|gz") as archive:
         for member in archive:
             # Only the last part of the name is used: an archive cannot write outside the folder.
             name = Path(member.name).name
@@ -323,8 +324,8 @@ def _unpack(parts: Iterable[Path], folder: Path) -> None:
                     shutil.copyfileobj(content, file)
 
 
-class _Joined(io.RawIOBase):
-    """Several files read as one, so that no joined copy of a hundred gigabytes has to lie on the disk."""
+class _JoinedFiles(io.RawIOBase):
+    """Reads several files as one, without a joined copy of 100 GB on the disk."""
 
     def __init__(self, parts: Iterable[Path]) -> None:
         self._parts = iter(list(parts))

@@ -1,7 +1,7 @@
-"""Writes docs/recipes.md, the list of every key of a recipe, from the data classes and their docstrings.
+"""Write docs/recipes.md, the list of all recipe keys, from the data classes and their docstrings.
 
 python -m tools.recipe_reference            # writes the page
-python -m tools.recipe_reference --check    # exit status 1 if the page is not what would be written
+python -m tools.recipe_reference --check    # exit status 1 if the page is out of date
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ TYPES = {
     "tuple[int, ...]": "list of whole numbers",
     "Mapping[str, tuple[str, ...]]": "table of file names",
 }
-PER_RECIPE = {"data.folder", "data.annotations", "data.domain"}  # not in the table of published values
+PER_RECIPE = {
+    "data.folder",
+    "data.annotations",
+    "data.domain",
+}  # differ between all recipes; not in the table of published values
 
 INTRODUCTION = """\
 <!-- Written by `python -m tools.recipe_reference` from the data classes; change their docstrings, not this page. -->
@@ -73,10 +77,7 @@ def page() -> str:
     parts = [INTRODUCTION.format(names=", ".join(f"`{name}`" for name in whole))]
     for name, section in SECTIONS.items():
         parts.append(f"## Section `[{name}]`\n\n{ABOUT[name]}\n\n{_section_table(name, section)}")
-    title = (
-        "## Values of the published recipes\n\nA dash means that the recipe does not state the key: the default holds."
-    )
-    parts.append(f"{title}\n\n{_values_table(whole)}")
+    parts.append(f"{VALUES}\n\n{_values_table(whole)}")
     return "\n".join(parts)
 
 
@@ -111,7 +112,7 @@ def _keys(section: str) -> tuple[str, ...]:
 
 
 def descriptions(kind: type) -> dict[str, str]:
-    """What the docstrings of a data class and its bases say about each attribute, on one line.
+    """The descriptions of all attributes in the docstrings of a data class and its bases, each on one line.
 
     Raises:
         KeyError: a field has no description.
@@ -130,7 +131,7 @@ def descriptions(kind: type) -> dict[str, str]:
 
 
 def _with_choices(text: str) -> str:
-    """The names of constants replaced by what they hold, and what Markdown would read as something else escaped."""
+    """Replace names of constants by their values, and escape Markdown's special characters."""
     for name, choices in CHOICES.items():
         text = text.replace(f"`{name}`", ", ".join(f"`{choice}`" for choice in choices))
     text = re.sub(r'"(float32|bf16|fp16)"', r"`\1`", text) if all(f'"{one}"' in text for one in PRECISIONS) else text
@@ -163,8 +164,8 @@ def _shown(value: object) -> str:
 
 
 def main() -> int:
-    """Write the page, or compare it."""
-    parser = argparse.ArgumentParser(description="Writes docs/recipes.md from the data classes.")
+    """Write the page, or compare it with the file."""
+    parser = argparse.ArgumentParser(description="Write docs/recipes.md from the data classes.")
     parser.add_argument("--check", action="store_true", help="only compare; exit status 1 if they differ")
     if parser.parse_args().check:
         if PAGE.read_text(encoding="utf-8") == page():

@@ -100,16 +100,16 @@ class Player {
     this.cutting = true;
     const { href } = this.data.clip;
     this.note.textContent = "The clip is being cut …";
-    let trouble = "The clip could not be downloaded: the connection was lost. Try again.";
+    let error = "The clip could not be downloaded: the connection was lost. Try again.";
     try {
       const answer = await fetch(href, { method: "HEAD" });
-      trouble = answer.ok ? "" : `The clip could not be cut: ${await (await fetch(href)).text()}`;
+      error = answer.ok ? "" : `The clip could not be cut: ${await (await fetch(href)).text()}`;
     } catch {
       // Keep the message above.
     }
     this.cutting = false;
-    this.note.textContent = trouble || this.data.note;
-    if (trouble || href !== this.data.clip?.href) return;
+    this.note.textContent = error || this.data.note;
+    if (error || href !== this.data.clip?.href) return;
     this.cut = href;
     this.clip.click();
     this.cut = undefined; // it may be deleted before the next download

@@ -45,7 +45,7 @@ function row(label, questions, testid, ask) {
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const key = `vtg.asked.${data.library}`;
-  if (data.asked) write(key, [data.asked, ...read(key).filter((question) => question !== data.asked)].slice(0, KEPT));
+  if (data.query) write(key, [data.query, ...read(key).filter((question) => question !== data.query)].slice(0, KEPT));
   let root = parentElement.querySelector(".vtg");
   if (!root) {
     root = element("div", "vtg");
@@ -55,13 +55,13 @@ export default function ({ parentElement, data, setTriggerValue }) {
   const draw = () => {
     const rows = [];
     if (data.examples.length) rows.push(row("Try", data.examples, "examples", ask));
-    const earlier = read(key).filter((question) => question !== data.asked);
+    const earlier = read(key).filter((question) => question !== data.query);
     if (earlier.length) {
       const history = row("SearchQuery lately", earlier, "history", ask);
       const forget = element("button", "pill forget", "Clear history");
       forget.type = "button";
       forget.addEventListener("click", () => {
-        write(key, data.asked ? [data.asked] : []);
+        write(key, data.query ? [data.query] : []);
         draw();
       });
       history.append(forget);

@@ -32,8 +32,8 @@ def show() -> None:
     """Draw the page."""
     backend = backend_module.current()
     st.title("Library")
-    if backend.gone:
-        _say_gone(backend)
+    if backend.is_deleted:
+        _show_deleted(backend)
         return
     _show_work(backend)
     entries = backend.entries()
@@ -55,8 +55,8 @@ def show_first_steps(backend: Backend, title: bool = True) -> None:
         backend: whose library is empty or missing.
         title: also show running jobs.
     """
-    if backend.gone:
-        _say_gone(backend)
+    if backend.is_deleted:
+        _show_deleted(backend)
         return
     if title:
         _show_work(backend)
@@ -93,7 +93,7 @@ def _begin_demo(backend: Backend) -> None:
         start_demo(backend)
 
 
-def _say_gone(backend: Backend) -> None:
+def _show_deleted(backend: Backend) -> None:
     with empty_state(
         "folder_off",
         "The library does not exist any more",

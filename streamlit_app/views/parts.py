@@ -186,7 +186,7 @@ def show_player(
         play: start at once.
 
     Raises:
-        VtgError: the video is not in the library any more, or its file is gone or cannot be read.
+        VtgError: the video is not in the library any more, or its file is missing or cannot be read.
     """
     entry = backend.entry(video)
     backend.file(video)

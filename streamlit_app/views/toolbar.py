@@ -164,7 +164,7 @@ def _besides(backend: Backend, state: SearchState) -> None:
         middle = sum(times) / 2
         like = f"{name} {span(*times)}", media_url(backend, "poster", entry.video, middle) if entry else ""
     scroll_count = st.session_state.get("search.likes", 0)
-    query_inputs("search.asked", page_state.visit_token(), state.picture, like, scroll_count, on_picture, on_remove)
+    query_inputs("search.inputs", page_state.visit_token(), state.picture, like, scroll_count, on_picture, on_remove)
     if message := st.session_state.pop("search.error", None):
         st.error(escape(message), icon=":material/error:")
 

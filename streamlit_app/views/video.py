@@ -80,7 +80,7 @@ def show() -> None:
         label_visibility="collapsed",
     )
     if chosen is None:
-        _show_none(state, gone=bool(named) and named not in names)
+        _show_none(state, is_removed=bool(named) and named not in names)
         return
     queries = _choose_queries(backend, state)
     part = st.segmented_control(
@@ -125,14 +125,14 @@ def _choose_queries(backend: Backend, state: VideoState) -> list[str]:
     return list(dict.fromkeys(query.strip() for query in queries if query.strip()))
 
 
-def _show_none(state: VideoState, gone: bool) -> None:
+def _show_none(state: VideoState, is_removed: bool) -> None:
     """Shown while no video is chosen, or after the chosen one was removed."""
-    if not gone:
+    if not is_removed:
         page_state.save_state(PAGE, replace(state, video="", at=None))
-    title = "This video is not in the library any more" if gone else "Choose a video"
+    title = "This video is not in the library any more" if is_removed else "Choose a video"
     what = (
         "It was removed from the library; choose another."
-        if gone
+        if is_removed
         else "See what it holds for several questions at once, its highlights, and a short version of it."
     )
     with empty_state("movie", title, what):

@@ -1,8 +1,8 @@
-"""Measure indexing: time against decoding alone plus encoding alone, overlap with a slow device, and memory.
+"""Measure indexing: time relative to decoding plus encoding, overlap of both on a separate device, and memory.
 
     python -m tools.bench.index film.mp4 --model ViT-B-32-quickgelu
 
-Weights are random. The overlap is shown with a stand-in encoder that sleeps as a device elsewhere would.
+Weights are random. The overlap is measured with a simulated encoder that sleeps, like waiting for another device.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from vtg.library.library import Library
 from vtg.models.specs import model_spec
 from vtg.video import sample_frames
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.05  # between two measurements of memory
 
 
 class SleepingEncoder:
-    """Takes a fixed time a frame without using the processor."""
+    """A simulated encoder that takes a fixed time for each frame without using the processor."""
 
     def __init__(self, image_size: int, seconds_per_frame: float) -> None:
         self.image_size = image_size
         self._seconds = seconds_per_frame
 
     def encode_frames(self, frames: np.ndarray) -> FrameFeatures:
-        """Sleep, and give zeros."""
+        """Sleep, and return zeros."""
         time.sleep(self._seconds * len(frames))
         return FrameFeatures(torch.zeros(len(frames), 4, 2, 2), torch.zeros(len(frames), 2))
 
@@ -60,7 +60,7 @@ def _consume(chunks: Iterator[object]) -> None:
 
 
 def measure_time(video: Path, weights: Path, model: str, fps: float, rounds: int) -> dict[str, float]:
-    """Time decoding alone, encoding alone and indexing, in turn; medians of the counted rounds."""
+    """Measure decoding, encoding and indexing in alternation; returns medians over the rounds, without the warm-up."""
     encoder = ClipEncoder(model, weights, device="cpu")
     chunks = [frames for _, frames in sample_frames(video, fps, encoder.image_size)]
     spec = model_spec("zero-shot", model, weights, fps)
@@ -70,9 +70,9 @@ def measure_time(video: Path, weights: Path, model: str, fps: float, rounds: int
         encode.append(_seconds(lambda: _consume(iter([encoder.encode_frames(frames) for frames in chunks]))))
         with tempfile.TemporaryDirectory() as folder:
             library = Library(Path(folder) / "library", spec, device="cpu")
-            library.grounder.encoder.encode_frames(chunks[0])  # loading the model is not indexing
+            library.grounder.encoder.encode_frames(chunks[0])  # load the model before the measurement
             index.append(_seconds(lambda library=library: library.add([video])))  # type: ignore[misc]
-    # After one round of warm-up; with a single round that one counts.
+    # The first round is warm-up, unless it is the only one.
     first = 1 if rounds else 0
     ratios = [c / (a + b) for a, b, c in zip(decode, encode, index, strict=True)][first:]
     return {
@@ -84,7 +84,7 @@ def measure_time(video: Path, weights: Path, model: str, fps: float, rounds: int
 
 
 def measure_overlap(video: Path, fps: float, size: int, rounds: int) -> dict[str, float]:
-    """Time the pipeline with an encoder elsewhere that takes about as long as decoding does."""
+    """Measure the pipeline with a simulated device, relative to the slower one of decoding and encoding."""
     frames = sum(len(frames) for _, frames in sample_frames(video, fps, size))
     figures = {}
     for name, share in (("slower", 1.5), ("equal", 1.0), ("faster", 0.5)):
@@ -99,7 +99,7 @@ def measure_overlap(video: Path, fps: float, size: int, rounds: int) -> dict[str
 
 
 def measure_memory(video: Path, weights: Path, model: str, fps: float) -> dict[str, float]:
-    """Run ``vtg index`` in a process of its own and watch its resident memory, MB."""
+    """Run ``vtg index`` in a separate process and measure its resident memory, MB."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -118,7 +118,7 @@ def measure_memory(video: Path, weights: Path, model: str, fps: float) -> dict[s
 
         def watch() -> None:
             while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                with contextlib.suppress(psutil.Error, OSError):  # it or its file may just have gone
+                with contextlib.suppress(psutil.Error, OSError):  # the process ended or the file was renamed
                     own = process.memory_info().rss
                     resident.append(own)
                     written = sum(part.stat().st_size for part in Path(folder).glob("library/features/*.part"))
@@ -140,14 +140,14 @@ def measure_memory(video: Path, weights: Path, model: str, fps: float) -> dict[s
 
 
 def main() -> None:
-    """Run from a shell."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", type=Path)
-    parser.add_argument("--model", default="ViT-B-32-quickgelu")
-    parser.add_argument("--fps", type=float, default=0.5)
-    parser.add_argument("--rounds", type=int, default=3, help="counted rounds after one of warm-up")
-    parser.add_argument("--only", choices=["time", "overlap", "memory"], help="measure just this")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    parser.add_argument("video", type=Path, help="video to index")
+    parser.add_argument("--model", default="ViT-B-32-quickgelu", help="CLIP in open_clip (default: %(default)s)")
+    parser.add_argument("--fps", type=float, default=0.5, help="sampled frames a second (default: 0.5)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds after one of warm-up (default: 3)")
+    parser.add_argument("--only", choices=["time", "overlap", "memory"], help="measure only this")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     arguments = parser.parse_args()
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Measure a large library: candidates among a million frames, whole searches, and the memory that they take."""
+"""Measure a large library: finding candidates among a million frames, complete searches, and memory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from vtg.library.library import Library
 from vtg.library.tables import INDEXED, LibraryTables, VideoEntry
 from vtg.models.specs import ModelSpec, model_spec
 
-WIDTH = 512
+WIDTH = 512  # dimensions of an embedding
 VIDEO_FRAMES = 1_000
-SHOT_FRAMES = 50  # on average; the frames of a shot are much alike
-CLUSTERS = 5_000
-SPREAD = 0.5  # of a frame about its shot, against a shot's own length
-NEAREST = 100
+SHOT_FRAMES = 50  # the frames of a shot have similar embeddings
+CLUSTERS = 5_000  # centres of shots
+SPREAD = 0.5  # standard deviation of the frames of a shot, relative to the length of its centre
+NEAREST_FRAMES = 100
 QUERIES = 50
-PATCHES = (4, 50, 768)  # layers, tokens, channels of a ViT-B/32 in a feature file
+LAYERS_SHAPE = (4, 50, 768)  # layers, tokens, channels of a ViT-B/32 in a feature file
 
 
 def make_frames(count: int, seed: int) -> Iterator[np.ndarray]:
-    """Embeddings of videos, [1000, 512] float32 each, in synthetic clusters: shots of the same things come again."""
+    """Yield the embeddings of each video, float32 [1000, 512], in clusters: similar shots recur in other videos."""
     random = np.random.default_rng(seed)
     clusters = random.normal(size=(CLUSTERS, WIDTH)).astype(np.float32) / np.sqrt(WIDTH)
     for _ in range(count // VIDEO_FRAMES):
@@ -45,14 +45,14 @@ def make_frames(count: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def fill(library: Library, frames: int) -> dict[str, float]:
-    """Put synthetic videos into a library, with files of features that take no room on the disk.
+    """Add synthetic videos to a library, with sparse feature files that need little disk space.
 
     Args:
-        library: a new one.
-        frames: how many in all.
+        library: a new library.
+        frames: number of frames in total.
 
     Returns:
-        seconds to fill the tables, and seconds to build the index.
+        Seconds to fill the tables, and seconds to build the index.
     """
     library.begin()
     tables = LibraryTables(library.folder)
@@ -82,12 +82,12 @@ def fill(library: Library, frames: int) -> dict[str, float]:
 
 
 def _write_sparse(library: Library, key: FeatureKey, embedding: np.ndarray) -> None:
-    """A file of features whose layers are a hole: read as zeros, as quickly as what is in memory."""
-    layers_bytes = 2 * len(embedding) * int(np.prod(PATCHES))
+    """Write a sparse feature file: its layers take no disk space and are read as zeros, as fast as from memory."""
+    layers_bytes = 2 * len(embedding) * int(np.prod(LAYERS_SHAPE))
     total = layers_bytes + embedding.nbytes
     header = {
         "__metadata__": {"format": FORMAT, "duration": repr(len(embedding) / key.fps), "sha256": "0" * 64},
-        "layers": {"dtype": "F16", "shape": [len(embedding), *PATCHES], "data_offsets": [0, layers_bytes]},
+        "layers": {"dtype": "F16", "shape": [len(embedding), *LAYERS_SHAPE], "data_offsets": [0, layers_bytes]},
         "embedding": {"dtype": "F32", "shape": list(embedding.shape), "data_offsets": [layers_bytes, total]},
     }
     path = library.features.path(key)
@@ -99,10 +99,10 @@ def _write_sparse(library: Library, key: FeatureKey, embedding: np.ndarray) -> N
 
 
 def measure_candidates(library: Library, frames: int) -> dict[str, float]:
-    """Ask for the frames nearest to noisy frames, by the index and by reading all of them.
+    """Find the frames nearest to noisy frames with the index, and compare with an exact search.
 
     Returns:
-        milliseconds warm (median and 95 of 100), and recall among the nearest 100.
+        Milliseconds after warm-up (median and 95th percentile), and recall of the nearest 100 frames.
     """
     tables = LibraryTables(library.folder)
     random = np.random.default_rng(1)
@@ -112,15 +112,15 @@ def measure_candidates(library: Library, frames: int) -> dict[str, float]:
         for number, video in enumerate(make_frames(frames, seed=0))
         if number in chosen
     ]
-    expected = _exactly(np.stack(queries).astype(np.float32), frames)
+    expected = _find_exactly(np.stack(queries).astype(np.float32), frames)
     milliseconds, recall = [], []
-    for place in range(2 * QUERIES):  # the second time is warm
+    for place in range(2 * QUERIES):  # the first half is warm-up
         begin = time.perf_counter()
-        near = tables.nearest_frames(queries[place % QUERIES], NEAREST)
+        near = tables.nearest_frames(queries[place % QUERIES], NEAREST_FRAMES)
         if place >= QUERIES:
             milliseconds.append(1000 * (time.perf_counter() - begin))
             found = set(zip(near.videos, (near.times * library.model.fps).round().astype(int).tolist(), strict=True))
-            recall.append(len(found & expected[place % QUERIES]) / NEAREST)
+            recall.append(len(found & expected[place % QUERIES]) / NEAREST_FRAMES)
     return {
         "candidates_ms": float(np.median(milliseconds)),
         "candidates_ms_95": float(np.quantile(milliseconds, 0.95)),
@@ -129,19 +129,19 @@ def measure_candidates(library: Library, frames: int) -> dict[str, float]:
     }
 
 
-def _exactly(queries: np.ndarray, frames: int) -> list[set[tuple[str, int]]]:
+def _find_exactly(queries: np.ndarray, frames: int) -> list[set[tuple[str, int]]]:
     cosines = np.concatenate([video @ queries.T for video in make_frames(frames, seed=0)])  # [frames, queries]
-    nearest = np.argpartition(-cosines, NEAREST, axis=0)[:NEAREST]
+    nearest = np.argpartition(-cosines, NEAREST_FRAMES, axis=0)[:NEAREST_FRAMES]
     return [{(f"{row // VIDEO_FRAMES:032x}", int(row % VIDEO_FRAMES)) for row in column} for column in nearest.T]
 
 
 def measure_search(library: Library, queries: int) -> dict[str, float]:
-    """Ask sentences end to end: text tower, candidates, grounding, ranking.
+    """Measure complete searches: text tower, candidates, grounding, ranking.
 
     Returns:
-        milliseconds (median and 95 of 100) after the first, and the most memory that this process has held.
+        Milliseconds (median and 95th percentile) without the first search, and the peak memory of this process.
     """
-    process, most = psutil.Process(), 0.0
+    process, peak = psutil.Process(), 0.0
     milliseconds = []
     for number in range(queries + 1):
         begin = time.perf_counter()
@@ -150,11 +150,11 @@ def measure_search(library: Library, queries: int) -> dict[str, float]:
         if number:
             milliseconds.append(1000 * (time.perf_counter() - begin))
         memory = process.memory_full_info()
-        most = max(most, memory.uss)
+        peak = max(peak, memory.uss)
     return {
         "search_ms": float(np.median(milliseconds)),
         "search_ms_95": float(np.quantile(milliseconds, 0.95)),
-        "private_memory_gb": most / 1e9,
+        "private_memory_gb": peak / 1e9,
     }
 
 
@@ -169,10 +169,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="example: python -m tools.bench.library --frames 1000000 --model zero-shot"
     )
-    parser.add_argument("--frames", type=int, default=1_000_000, help="how many (default: a million)")
-    parser.add_argument("--model", default="zero-shot", help="what to ask with: zero-shot, or a head's checkpoint")
-    parser.add_argument("--queries", type=int, default=20, help="sentences to ask (default: 20)")
-    parser.add_argument("--folder", type=Path, help="keep the library here, and use the one that is here already")
+    parser.add_argument("--frames", type=int, default=1_000_000, help="number of frames (default: 1,000,000)")
+    parser.add_argument(
+        "--model",
+        default="zero-shot",
+        help="zero-shot (default), or a head's checkpoint (default: zero-shot)",
+    )
+    parser.add_argument("--queries", type=int, default=20, help="number of searches (default: 20)")
+    parser.add_argument(
+        "--folder", type=Path, help="folder of the library, reused if it exists (default: a temporary one)"
+    )
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = arguments.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -180,7 +186,7 @@ def main() -> int:
         library = Library(folder / "library", _model(arguments, folder), "cpu")
         figures: dict[str, Any] = {"frames": arguments.frames, "model": arguments.model}
         figures |= fill(library, arguments.frames) if not library.exists else {}
-        figures |= measure_search(library, arguments.queries)  # first: the next one holds all frames
+        figures |= measure_search(library, arguments.queries)  # first, because the next measurement loads all frames
         figures |= measure_candidates(library, arguments.frames)
     print(json.dumps(figures, indent=2))
     return 0

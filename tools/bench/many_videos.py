@@ -1,11 +1,10 @@
-"""Measure a library of many short videos: adding the first and the last, searching, refreshing, memory and handles.
+"""Measure a library of many short videos: adding the first and last ones, searching, refreshing, memory and handles.
 
     python -m tools.bench.many_videos --videos 10000
 
-The videos are one of 2 s, made different by a few bytes behind its pictures, so that each has a content of its own. The
-first and the last hundred are added as `vtg index` adds them, with the bundled demo model; those between too with
---real, otherwise their rows and features are written in bulk through the library's own stores, as that takes minutes
-instead of a quarter of an hour.
+All videos are copies of one video of 2 s with a different number in each file, so that their checksums differ. The
+first and last 100 are indexed with the bundled demo model. With --real, the others are indexed too, which takes a
+quarter of an hour; otherwise their rows and features are written directly into the library in a few minutes.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from vtg.library.library import Library
 from vtg.library.rows import frame_rows
 from vtg.video import cut
 
-MEASURED = 100  # videos added first and last
+MEASURED_VIDEOS = 100  # at the beginning and at the end
 QUERIES = ("a red circle", "a blue square moves to the left", "a green triangle appears")
 
 
 def write_videos(folder: Path, count: int) -> list[Path]:
-    """Files of 2 s with the same pictures and contents of their own."""
+    """Write videos of 2 s with the same frames and different checksums."""
     (demo,) = make_videos(folder / "source", count=1, seconds=10)
     short = cut(demo.path, 2.0, 4.0, folder / "short.mp4").path.read_bytes()
     films = folder / "films"
@@ -42,14 +41,14 @@ def write_videos(folder: Path, count: int) -> list[Path]:
     paths = []
     for number in range(count):
         path = films / f"{number:06}.mp4"
-        # A box of no meaning at the end, as the container's standard allows.
+        # A "free" box at the end, which MP4 readers ignore.
         path.write_bytes(short + struct.pack(">I4sQ", 16, b"free", number))
         paths.append(path)
     return paths
 
 
 def fill(library: Library, like: Path, paths: list[Path]) -> None:
-    """Enter files as copies of one that was added: rows in bulk, features file by file."""
+    """Add files as copies of an indexed file: rows in bulk, features file by file."""
     (entry,) = (entry for entry in library.videos() if entry.path == str(like))
     stored = library.features.open(library._feature_key(entry.video))
     assert stored.embedding is not None
@@ -57,7 +56,7 @@ def fill(library: Library, like: Path, paths: list[Path]) -> None:
     own = {path: path.read_bytes() for path in library.folder.rglob(f"{entry.video}*") if path.is_file()}
     for path in paths:
         key, status = content_key(path), path.stat()
-        for file, content in own.items():  # which says inside, too, whose it is
+        for file, content in own.items():  # the content contains the key of the video, too
             copy = file.with_name(file.name.replace(entry.video, key))
             copy.write_bytes(content.replace(entry.video.encode(), key.encode()))
         entries.append(replace(entry, path=str(path), video=key, size=status.st_size, modified=status.st_mtime_ns))
@@ -67,8 +66,8 @@ def fill(library: Library, like: Path, paths: list[Path]) -> None:
     tables.put_videos(entries)
 
 
-def seconds_of_adding(library: Library, paths: list[Path]) -> float:
-    """Seconds that adding files takes."""
+def measure_adding(library: Library, paths: list[Path]) -> float:
+    """The seconds that it takes to add files."""
     begun = time.perf_counter()
     report = library.add(paths)
     assert len(report.added) == len(paths), report
@@ -76,19 +75,19 @@ def seconds_of_adding(library: Library, paths: list[Path]) -> float:
 
 
 def measure(folder: Path, videos: int, searches: int, real: bool) -> dict[str, float]:
-    """Build the library and measure it; seconds, megabytes and counts by name."""
+    """Build the library and measure it; returns seconds, megabytes and counts by name."""
     paths = write_videos(folder, videos + 1)
     warm, paths = paths[-1], paths[:-1]
     library = Library(folder / "library", "demo", device="cpu")
     library.add([warm])  # loads the model
-    figures = {"first_100_seconds": seconds_of_adding(library, paths[:MEASURED])}
-    middle = paths[MEASURED:-MEASURED]
+    figures = {"first_100_seconds": measure_adding(library, paths[:MEASURED_VIDEOS])}
+    middle = paths[MEASURED_VIDEOS:-MEASURED_VIDEOS]
     if real:
-        figures["middle_seconds"] = seconds_of_adding(library, middle)
+        figures["middle_seconds"] = measure_adding(library, middle)
     else:
         fill(library, paths[0], middle)
         library._tables.tidy()
-    figures["last_100_seconds"] = seconds_of_adding(library, paths[-MEASURED:])
+    figures["last_100_seconds"] = measure_adding(library, paths[-MEASURED_VIDEOS:])
     figures["ratio"] = figures["last_100_seconds"] / figures["first_100_seconds"]
     begun = time.perf_counter()
     report = library.refresh()
@@ -110,12 +109,12 @@ def measure(folder: Path, videos: int, searches: int, real: bool) -> dict[str, f
 
 
 def main() -> None:
-    """Run from a shell."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=10_000)
-    parser.add_argument("--searches", type=int, default=1_000)
-    parser.add_argument("--real", action="store_true", help="add all videos as vtg index does")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    parser.add_argument("--videos", type=int, default=10_000, help="number of videos (default: 10,000)")
+    parser.add_argument("--searches", type=int, default=1_000, help="number of searches (default: 1,000)")
+    parser.add_argument("--real", action="store_true", help="index all videos instead of copying the entries of one")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     try:

@@ -1,8 +1,8 @@
-"""Measure the page in a real browser: from Enter to cards, alone and with five visitors, and memory with large films.
+"""Measure the page in a browser: time from Enter to the results for one and five users, and memory with large videos.
 
     python -m tools.bench.page --videos 200
 
-Needs playwright and a Chromium. The library is made of demo videos, unless one is named.
+Needs playwright and a Chromium. Without --library, a library of demo videos is created.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from vtg.video.process import ffmpeg_binary
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
-TIMEOUT_MS = 120_000  # ms
-VISITORS = 5
+TIMEOUT_MS = 120_000
+USERS = 5
 LARGE_BYTES = 2 << 30
 QUERIES = [f"a {colour} {shape}" for shape in SHAPES for colour in COLOURS]
-# Time runs from the key until the cards are painted. Who waits for them is told, and does not ask: a page that is asked
-# at each frame has work that no visitor's has.
+# Measures from the key press until the results are painted. The page sends an event, because polling it in each frame
+# would slow it down.
 WATCH = """() => {
     addEventListener("keydown", (event) => { if (event.key === "Enter") window.entered = performance.now(); }, true);
     addEventListener("vtg-cards", ({detail}) => {
@@ -50,7 +50,7 @@ EXPECT = """(query) => {
 
 
 def make_library(folder: Path, videos: int) -> Path:
-    """A library of small demo videos of a minute each."""
+    """Create a library of small demo videos of one minute each."""
     library = Library(folder / "library", "demo", device="cpu")
     make_videos(folder / "videos", "test", videos, seconds=60, width=160, height=120, frame_rate=4)
     library.add([folder / "videos"])
@@ -58,7 +58,7 @@ def make_library(folder: Path, videos: int) -> Path:
 
 
 async def search(page: Page, query: str) -> float:
-    """Ask, and give the milliseconds from Enter to the cards of this question on the screen."""
+    """Search, and return the milliseconds from Enter until the results of this query are on the screen."""
     box = page.get_by_label("Ask for a moment")
     await box.fill(query)
     await page.evaluate(EXPECT, query)
@@ -67,7 +67,7 @@ async def search(page: Page, query: str) -> float:
 
 
 async def open_page(browser: Browser, address: str) -> Page:
-    """A visitor who has the page in front of them, and whose filters let every question have cards."""
+    """Open the page in a new browser context, with a minimum score of 0 so that every query has results."""
     page = await (await browser.new_context(viewport={"width": 1280, "height": 1000})).new_page()
     await page.goto(f"{address}/?min=0")
     await page.get_by_test_id("examples").wait_for(timeout=TIMEOUT_MS)
@@ -76,7 +76,7 @@ async def open_page(browser: Browser, address: str) -> Page:
 
 
 async def measure_alone(browser: Browser, address: str, searches: int) -> dict[str, float]:
-    """The first search after the page is ready, and later ones, none asked twice."""
+    """Measure the first search after the page is ready, and later ones, all with different queries."""
     page = await open_page(browser, address)
     first = await search(page, QUERIES[0])
     later = [await search(page, query) for query in QUERIES[1 : searches + 1]]
@@ -85,20 +85,20 @@ async def measure_alone(browser: Browser, address: str, searches: int) -> dict[s
 
 
 async def measure_crowd(browser: Browser, address: str, searches: int) -> dict[str, float]:
-    """Several visitors at once, each asking one question after the other; so many of all together."""
-    pages = [await open_page(browser, address) for _ in range(VISITORS)]
+    """Measure `searches` searches in total by several simultaneous users, each with one query after the other."""
+    pages = [await open_page(browser, address) for _ in range(USERS)]
 
     async def visit(number: int) -> list[float]:
-        # Each in an order of its own, and with words of its own: no answer is remembered from another visitor.
+        # Each user has different texts in a different order, so that no result is cached from another user.
         own = [f"{query}, please {number}" for query in QUERIES[number:] + QUERIES[:number]]
-        return [await search(pages[number], query) for query in own[: searches // VISITORS]]
+        return [await search(pages[number], query) for query in own[: searches // USERS]]
 
-    times = [ms for visitor in await asyncio.gather(*map(visit, range(VISITORS))) for ms in visitor]
+    times = [ms for user_times in await asyncio.gather(*map(visit, range(USERS))) for ms in user_times]
     return {"crowd_searches": float(len(times)), **summary("crowd", times)}
 
 
 def summary(name: str, times: Sequence[float]) -> dict[str, float]:
-    """Median, 95th percentile and the worst, ms."""
+    """Median, 95th percentile and maximum, ms."""
     ordered = sorted(times)
     return {
         f"{name}_median_ms": statistics.median(ordered),
@@ -108,7 +108,7 @@ def summary(name: str, times: Sequence[float]) -> dict[str, float]:
 
 
 def make_large_films(folder: Path) -> None:
-    """An MP4 of 2 GB, and HEVC in Matroska."""
+    """Create an MP4 file of 2 GB, and an HEVC video in Matroska."""
     folder.mkdir(parents=True)
     noise = "testsrc2=s=1280x720:r=25:d=10,noise=alls=60:allf=t"
     part = folder / "part.mp4"
@@ -126,7 +126,7 @@ def _ffmpeg(*words: object) -> None:
 
 
 async def measure_large(browser: Browser, folder: Path) -> dict[str, float]:
-    """Play and seek in films of many bytes; how much the server grows, MB."""
+    """Play and seek in large videos; returns seconds, and the growth of the server's memory in MB."""
     make_large_films(folder / "films")
     library = Library(folder / "library", "demo", device="cpu")
     library.add([folder / "films"])
@@ -153,7 +153,7 @@ async def measure_large(browser: Browser, folder: Path) -> dict[str, float]:
     return figures
 
 
-# Waits for a copy with the whole film, jumps, and waits until it plays there; seconds from the jump to the picture.
+# Waits until the complete video is loaded, seeks, and waits until it plays there; returns the seconds from the seek.
 _SEEK = """(first, [share, duration]) => new Promise((done) => {
     const find = () => [...document.querySelectorAll("*")].map((each) => each.shadowRoot).filter(Boolean)
         .map((root) => root.querySelector("video[data-testid=video]")).find(Boolean);
@@ -174,7 +174,7 @@ _SEEK = """(first, [share, duration]) => new Promise((done) => {
 
 
 async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """All figures that were asked for."""
+    """All figures that were selected with --only."""
     from playwright.async_api import async_playwright
 
     figures: dict[str, float] = {}
@@ -197,14 +197,14 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, floa
 
 
 def main() -> None:
-    """Run from a shell."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", type=Path, help="one that is there, instead of demo videos")
-    parser.add_argument("--videos", type=int, default=200)
-    parser.add_argument("--searches", type=int, default=30, help="of one visitor, after the first")
-    parser.add_argument("--crowd", type=int, default=200, help="searches of five visitors at once, all together")
-    parser.add_argument("--only", choices=["alone", "crowd", "large"], help="measure just this")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    parser.add_argument("--library", type=Path, help="existing library to use instead of demo videos")
+    parser.add_argument("--videos", type=int, default=200, help="demo videos in the new library (default: 200)")
+    parser.add_argument("--searches", type=int, default=30, help="searches of one user after the first (default: 30)")
+    parser.add_argument("--crowd", type=int, default=200, help="searches of five users in total (default: 200)")
+    parser.add_argument("--only", choices=["alone", "crowd", "large"], help="measure only this")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures: dict[str, Any] = asyncio.run(measure(arguments, Path(folder)))

@@ -1,4 +1,4 @@
-"""Start `vtg ui` in a process of its own, and find a browser to open it with."""
+"""Start `vtg ui` in a separate process, and find a browser to open it with."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 
 __all__ = ["BROWSER_OPTIONS", "PageServer", "find_chromium", "open_browser"]
 
-START_SECONDS = 120
-STOP_SECONDS = 15
+START_TIMEOUT_SECONDS = 120
+STOP_TIMEOUT_SECONDS = 15
 BROWSER_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 BROWSER_OPTIONS = [
     "--no-sandbox",
@@ -31,23 +31,23 @@ BROWSER_OPTIONS = [
 
 
 def find_chromium() -> str | None:
-    """Path of a Chromium on this machine, that of ``CHROMIUM`` if it is set."""
+    """Path of a Chromium on this machine, or the value of ``CHROMIUM`` if it is set."""
     chosen = os.environ.get("CHROMIUM")
     return chosen or next((path for name in BROWSER_NAMES if (path := shutil.which(name))), None)
 
 
 @contextlib.contextmanager
 def open_browser() -> Iterator[Any]:
-    """A running Chromium of playwright's, with a profile of its own.
+    """Start a Chromium with playwright and a new profile.
 
     Raises:
-        RuntimeError: there is none on this machine.
+        RuntimeError: there is no Chromium on this machine.
     """
     from playwright.sync_api import sync_playwright
 
     path = find_chromium()
     if path is None:
-        raise RuntimeError("no Chromium found: install one, or name it with CHROMIUM")
+        raise RuntimeError("no Chromium found: install one, or set CHROMIUM to its path")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=BROWSER_OPTIONS)
         try:
@@ -60,13 +60,13 @@ class PageServer:
     """A running `vtg ui`; leaving the `with` block ends it.
 
     Args:
-        library: its folder.
-        options: more words of the command line.
-        environment: variables besides those of this process.
+        library: folder of the library.
+        options: additional command-line arguments.
+        environment: environment variables in addition to those of this process.
 
     Attributes:
-        address: where it is, once entered.
-        process: of the server.
+        address: URL of the page; "" before the `with` block.
+        process: process of the server.
     """
 
     def __init__(self, library: Path, *options: object, environment: dict[str, str] | None = None) -> None:
@@ -89,7 +89,7 @@ class PageServer:
             cwd=Path(__file__).resolve().parents[2],
         )
         threading.Thread(target=self._read_output, daemon=True).start()
-        if not self._ready.wait(START_SECONDS) or not self.address:
+        if not self._ready.wait(START_TIMEOUT_SECONDS) or not self.address:
             self.__exit__()
             raise RuntimeError(f"the page did not start: {self.output}")
         return self
@@ -105,13 +105,13 @@ class PageServer:
 
     @property
     def output(self) -> str:
-        """What the server wrote on its standard error."""
+        """The last lines of the server's standard error."""
         return "".join(self._output)
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(STOP_SECONDS)
+            self.process.wait(STOP_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -1,9 +1,10 @@
-"""Measure queries: latency by length, queries a second and memory, of each engine beside the published algorithm.
+"""Measure queries: latency by video length, throughput and memory of each engine and of the published algorithm.
 
     python -m tools.bench.query --json > query.json
     python -m tools.bench.query --lengths 150s 33min --picture query.png
 
-A full-size head (ViT-B/32 shapes) with random weights, a 12-token query, features on the disk and warm, all in one run.
+Uses a head of the published size (ViT-B/32) with random weights, queries of 12 tokens, and features in files that the
+system has cached.
 """
 
 from __future__ import annotations
@@ -36,25 +37,25 @@ from vtg.r2 import HeadConfig, Predictor, R2Head, postprocess_windows
 from vtg.r2.engine import ENGINE_VARIABLE, ENGINES, engine_name
 
 FPS = 0.5
-WORDS = 12  # tokens of the query
-ROUNDS = 7  # of which the median counts, after one of warm-up
-MAX_MEASURED_SECONDS = 20.0  # seconds of rounds of one kind
-BATCHES = (1, 8, 64)  # queries at once
-CHUNK_FRAMES = 50  # frames of random layers made at a time
-POLL_SECONDS = 0.002
+QUERY_TOKENS = 12
+ROUNDS = 7  # after one of warm-up; the median is reported
+MAX_MEASURED_SECONDS = 20.0  # for all rounds of one engine
+BATCH_SIZES = (1, 8, 64)  # queries in one call
+CHUNK_FRAMES = 50  # frames for which random features are generated at a time
+POLL_SECONDS = 0.002  # between two measurements of memory
 MEGABYTE = 1 << 20
-BATCH_LENGTH = "150s"
+BATCH_LENGTH = "150s"  # key of `LENGTHS` for measuring throughput
 
 
 @dataclass(frozen=True)
 class Length:
-    """A video to ask.
+    """A video length to measure.
 
     Attributes:
-        title: for people.
+        title: name in tables.
         frames: T.
-        window_seconds: of the head: what is longer is cut.
-        reference: whether the plain algorithm and the raw layers are measured too.
+        window_seconds: window length of the head; longer videos are divided into windows.
+        reference: whether the published algorithm and raw layers are measured too.
     """
 
     title: str
@@ -73,7 +74,7 @@ LENGTHS = {
 
 
 def make_head(window_seconds: float) -> R2Head:
-    """A head of the published size with random weights, whose gates let everything take part."""
+    """A head of the published size with random weights; its gates and scales give all layers an effect."""
     torch.manual_seed(0)
     step = min(100.0, window_seconds)
     head = R2Head(HeadConfig(window_seconds=window_seconds, step_seconds=step, nms="normal", unit=2.0)).eval()
@@ -85,7 +86,7 @@ def make_head(window_seconds: float) -> R2Head:
 
 
 def store_video(folder: Path, length: Length, head: R2Head) -> tuple[VideoFeatures, VideoFeatures]:
-    """Write random layers and their projection; gives the features with layers, and with the projection instead."""
+    """Write random layers and their projection; returns features with the layers, and features with the projection."""
     key = FeatureKey(f"{length.frames:032d}", "0" * 16, FPS)
     features, projections = FeatureStore(folder / "features"), ProjectionStore(folder / "projections")
     own = ProjectionKey(key.video, key.encoder, FPS, "1" * 16)
@@ -100,11 +101,11 @@ def store_video(folder: Path, length: Length, head: R2Head) -> tuple[VideoFeatur
 
 
 def engines(head: R2Head) -> dict[str, Predictor]:
-    """A head by each engine of this machine, the best first, PyTorch last."""
+    """Predictors of a head for each engine that this machine supports, the fastest first and PyTorch last."""
     found = {}
     for name in (*ENGINES, "torch"):
         os.environ[ENGINE_VARIABLE] = name
-        with contextlib.suppress(VtgError):  # not here
+        with contextlib.suppress(VtgError):  # not supported by this machine
             found[name] = Predictor(head)
     del os.environ[ENGINE_VARIABLE]
     return found
@@ -118,12 +119,12 @@ def _random_layers(frames: int, config: HeadConfig) -> Iterator[np.ndarray]:
 
 
 def _queries(config: HeadConfig, count: int) -> list[torch.Tensor]:
-    """As many as there are questions: nothing that was worked out for a query before helps."""
+    """Random queries, all different, so that no result of an earlier query can be reused."""
     generator = torch.Generator().manual_seed(2)
-    return [torch.randn(WORDS, config.layers, config.query_width, generator=generator) for _ in range(count)]
+    return [torch.randn(QUERY_TOKENS, config.layers, config.query_width, generator=generator) for _ in range(count)]
 
 
-def _answer_plainly(head: R2Head, video: VideoFeatures, query: torch.Tensor) -> None:
+def _ground_by_reference(head: R2Head, video: VideoFeatures, query: torch.Tensor) -> None:
     assert video.layers is not None
     grid = WindowGrid.of(head.config.window_seconds, head.config.step_seconds, FPS)
     found = []
@@ -137,36 +138,36 @@ def _answer_plainly(head: R2Head, video: VideoFeatures, query: torch.Tensor) -> 
 
 
 def _median_ms(
-    ways: Mapping[str, Callable[[list[torch.Tensor]], object]], config: HeadConfig, count: int = 1
+    runs: Mapping[str, Callable[[list[torch.Tensor]], object]], config: HeadConfig, count: int = 1
 ) -> dict[str, float]:
-    """Of one go of each way with so many queries, which are ready before the clock starts; the ways take turns."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    """The median milliseconds of each run with `count` queries; the runs alternate, and queries are prepared before."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
     queries = iter(_queries(config, count * (ROUNDS + 1)))
     for _ in range(ROUNDS + 1):
-        asked = list(itertools.islice(queries, count))
-        for name, run in ways.items():
+        batch = list(itertools.islice(queries, count))
+        for name, run in runs.items():
             if sum(times[name]) < MAX_MEASURED_SECONDS:
                 begin = time.perf_counter()
-                run(asked)
+                run(batch)
                 times[name].append(time.perf_counter() - begin)
     return {name: 1000 * statistics.median(taken[1:] or taken) for name, taken in times.items()}
 
 
 def measure_length(folder: Path, length: Length) -> dict[str, Any]:
-    """Latency of one query, milliseconds, and how far private memory grows."""
+    """Measure the latency of one query, in milliseconds, and the growth of private memory."""
     head = make_head(length.window_seconds)
     raw, projected = store_video(folder, length, head)
     assert projected.projection is not None
     predictors = engines(head)
-    ways: dict[str, Callable[[list[torch.Tensor]], object]] = {}
+    runs: dict[str, Callable[[list[torch.Tensor]], object]] = {}
     if length.reference:
-        ways["reference"] = lambda texts: _answer_plainly(head, raw, texts[0])
-        ways["raw"] = partial(_ask, head, raw, predictor=predictors["torch"])
+        runs["reference"] = lambda texts: _ground_by_reference(head, raw, texts[0])
+        runs["raw"] = partial(_ground, head, raw, predictor=predictors["torch"])
     for name, predictor in predictors.items():
-        ways[name] = partial(_ask, head, projected, predictor=predictor)
-    taken = _median_ms(ways, head.config)
-    with _PrivateMemory() as memory:  # not while time is measured: looking takes some
-        _ask(head, projected, _queries(head.config, 1), next(iter(predictors.values())))
+        runs[name] = partial(_ground, head, projected, predictor=predictor)
+    taken = _median_ms(runs, head.config)
+    with _PrivateMemory() as memory:  # not during the measurement of time, which it would slow down
+        _ground(head, projected, _queries(head.config, 1), next(iter(predictors.values())))
     figures: dict[str, Any] = {
         "length": length.title,
         "frames": length.frames,
@@ -180,45 +181,45 @@ def measure_length(folder: Path, length: Length) -> dict[str, Any]:
     return figures
 
 
-def _ask(head: R2Head, video: VideoFeatures, texts: list[torch.Tensor], predictor: Predictor) -> None:
+def _ground(head: R2Head, video: VideoFeatures, texts: list[torch.Tensor], predictor: Predictor) -> None:
     ground_with_head(head, video, ["a query"] * len(texts), texts, predictor)
 
 
 def measure_batches(folder: Path) -> list[dict[str, Any]]:
-    """Queries a second on 150 s of video."""
+    """Measure queries a second on a video of 150 s, by batch size."""
     length = LENGTHS[BATCH_LENGTH]
     head = make_head(length.window_seconds)
     _, projected = store_video(folder, length, head)
-    ways = {name: partial(_ask, head, projected, predictor=predictor) for name, predictor in engines(head).items()}
+    runs = {name: partial(_ground, head, projected, predictor=predictor) for name, predictor in engines(head).items()}
     rows = []
-    for count in BATCHES:
-        taken = _median_ms(ways, head.config, count)
+    for count in BATCH_SIZES:
+        taken = _median_ms(runs, head.config, count)
         pace = {f"{name}_queries_per_second": 1000 * count / value for name, value in taken.items()}
         rows.append({"queries": count, **pace})
     return rows
 
 
 class _PrivateMemory:
-    """Watches what belongs to this process alone (RssAnon: mapped files do not count), where the system tells it."""
+    """Measures the growth of this process's private memory (RssAnon, without mapped files) where reported."""
 
     growth_mb: float | None = None
 
     def __enter__(self) -> _PrivateMemory:
-        self._begin = self._most = _private_bytes()
-        self._over = threading.Event()
+        self._begin = self._peak = _private_bytes()
+        self._finished = threading.Event()
         self._watcher = threading.Thread(target=self._watch)
         self._watcher.start()
         return self
 
     def _watch(self) -> None:
-        while not self._over.wait(POLL_SECONDS):
-            self._most = max(self._most, _private_bytes())
+        while not self._finished.wait(POLL_SECONDS):
+            self._peak = max(self._peak, _private_bytes())
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._finished.set()
         self._watcher.join()
         if self._begin:
-            self.growth_mb = (self._most - self._begin) / MEGABYTE
+            self.growth_mb = (self._peak - self._begin) / MEGABYTE
 
 
 def _private_bytes() -> int:
@@ -230,7 +231,7 @@ def _private_bytes() -> int:
 
 
 def draw(latency: list[dict[str, Any]], path: Path) -> None:
-    """Latency by length as a picture."""
+    """Plot latency by video length to a PNG file."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -256,13 +257,15 @@ def draw(latency: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Run from a shell."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", nargs="*", choices=LENGTHS, default=list(LENGTHS), help="default: all")
-    parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
-    parser.add_argument("--folder", type=Path, help="for the features, 3 GB for ten hours; default: a temporary one")
-    parser.add_argument("--picture", type=Path, help="a PNG to draw the latencies to")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
+    parser.add_argument(
+        "--lengths", nargs="*", choices=LENGTHS, default=list(LENGTHS), help="video lengths (default: all)"
+    )
+    parser.add_argument("--threads", type=int, help="threads of PyTorch (default: its own choice)")
+    parser.add_argument("--folder", type=Path, help="folder of the features, 3 GB for 10 h (default: a temporary one)")
+    parser.add_argument("--picture", type=Path, help="PNG file to which the latencies are plotted")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -278,9 +281,8 @@ def main() -> None:
         setting = {"threads": torch.get_num_threads(), "engine": engine_name()}
         print(json.dumps({**setting, "latency": latency, "batches": batches}, indent=1))
         return
-    print(
-        f"one query of {WORDS} tokens, milliseconds (× quicker than the reference); {torch.get_num_threads()} threads\n"
-    )
+    threads = f"{torch.get_num_threads()} threads"
+    print(f"one query of {QUERY_TOKENS} tokens, milliseconds (× faster than the reference); {threads}\n")
     for row in latency:
         grown = row["memory_growth_mb"]
         print(row["length"] + (f", {grown:.0f} MB more private memory" if grown is not None else ""))

@@ -1,4 +1,4 @@
-"""CLIP weights of the right shape with random values, for measuring where no trained ones can be had."""
+"""CLIP weights with random values, for measuring speed without trained weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from safetensors.torch import save_file
 
 
 def write_random_clip(path: Path, model: str = "ViT-B-32-quickgelu", seed: int = 0) -> Path:
-    """Write the freshly initialised weights of a model of open_clip's catalogue.
+    """Write the initial random weights of one of open_clip's models.
 
     Args:
         path: the safetensors file to write.
-        model: the catalogue's name.
-        seed: of the initial values.
+        model: name of the model in open_clip.
+        seed: random seed of the weights.
 
     Returns:
         The path.

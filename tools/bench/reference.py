@@ -1,4 +1,4 @@
-"""The published R² algorithm as it is written down: a query projects all layers and tokens of the video again."""
+"""The published R² algorithm without optimisations: each query projects all layers and tokens of the video again."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["ground_plainly"]
 
 @torch.no_grad()
 def ground_plainly(head: R2Head, video: Tensor, query: Tensor, fps: float) -> tuple[Tensor, Tensor]:
-    """Ground one query in one video, step by step as in the paper (Sec. 3), in float32 and with nothing kept.
+    """Ground one query in one video, step by step as in the paper (Sec. 3), in float32 and without caching.
 
     Args:
-        head: whose weights are used; one that finds moments.
+        head: a head that predicts moments.
         video: [T, K, P, Cv], any float dtype.
         query: [L, K, Cq], any float dtype.
-        fps: of the video.
+        fps: frames a second of the features.
 
     Returns:
-        The best windows [N, 3] (start s, end s, score) and the saliency [T].
+        The best windows, [N, 3] (start s, end s, score), and the saliency, [T].
     """
     config, block = head.config, head.block
     video, query = video.float(), query.float()
@@ -48,7 +48,7 @@ def ground_plainly(head: R2Head, video: Tensor, query: Tensor, fps: float) -> tu
             gate = block.gate[layer].sigmoid()
             seen = gate * seen + (1 - gate) * state
         state = _refine(block.refinement, seen[None], words[None])[0]
-    assert state is not None and words is not None  # there is a layer
+    assert state is not None and words is not None  # there is at least one layer
     return _read_off(head, state.relu(), words, fps)
 
 
@@ -78,7 +78,7 @@ def _attend(attention: Attention, query: Tensor, key: Tensor, value: Tensor) -> 
 
 def _read_off(head: R2Head, frames: Tensor, words: Tensor, fps: float) -> tuple[Tensor, Tensor]:
     config, count = head.config, len(frames)
-    assert head.coordinate_head is not None  # of a head that finds moments
+    assert head.coordinate_head is not None  # the head predicts moments
     levels = head.pyramid(frames[None])
     logits = [head.class_head(level.transpose(1, 2))[0, 0] for level in levels]
     offsets = [

@@ -1,10 +1,10 @@
-"""Measure training steps against the published algorithm plainly done, in one run, and the memory of each.
+"""Measure training steps and memory, relative to a straightforward implementation of the published algorithm.
 
     python -m tools.bench.train
 
-Features are random, of the shapes of QVHighlights. The straightforward loop loads each `.npy`, pads, and runs the
-method operator by operator; the trainer's own maps features, reads ahead, and maps tokens chunk by chunk. Each runs in
-a process of its own, in turn; the memory is the largest that either had, without mapped files.
+Features are random, with the shapes of QVHighlights. The straightforward loop loads each `.npy` file, pads, and runs
+the method operator by operator; vtg's loop maps files, reads ahead, and projects tokens in chunks. Both run alternately
+in separate processes; the peak memory does not include mapped files.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from vtg.training.batches import BatchPlan, Share, plan_epoch, read_batches
 from vtg.training.data import TrainingSet
 from vtg.training.preparation import Sources, prepare
 
-FRAMES, LAYERS, TOKENS, WIDTH, TEXT_WIDTH = 75, 4, 50, 768, 512
-MAX_WORDS, MIN_WORDS = 24, 8
-POLL_SECONDS = 0.02
+FRAMES, LAYERS, TOKENS, WIDTH, TEXT_WIDTH = 75, 4, 50, 768, 512  # of the features
+MAX_QUERY_TOKENS, MIN_QUERY_TOKENS = 24, 8
+POLL_SECONDS = 0.02  # between two measurements of memory
 
 
 class PlainBlock(R2Block):
-    """The block with the operators of the paper, one after the other, on whole layers."""
+    """The R² block with the operators of the paper applied to complete layers."""
 
     def map_video(self, layer: Tensor, extent: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `R2Block.map_video`."""
@@ -65,7 +65,7 @@ class PlainBlock(R2Block):
 
 
 def make_plain(head: R2Head) -> None:
-    """Let a head compute as `PlainBlock` does, with PyTorch's own dropout."""
+    """Change a head to compute as `PlainBlock`, with PyTorch's dropout."""
     head.block.__class__ = PlainBlock
     for mapping in (head.block.video_map, head.block.query_map):
         for place in (1, 5):
@@ -73,21 +73,21 @@ def make_plain(head: R2Head) -> None:
 
 
 def write_features(folder: Path, videos: int) -> None:
-    """Random features and annotations of that many samples."""
+    """Write random features and annotations of as many samples."""
     random = np.random.default_rng(0)
     published = PublishedFeatures(folder)
     with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
         for number in range(videos):
             shape = (FRAMES, LAYERS, TOKENS, WIDTH)
             published.write_video(f"v{number}", random.standard_normal(shape, dtype=np.float32))
-            words = int(random.integers(MIN_WORDS, MAX_WORDS + 1))
+            words = int(random.integers(MIN_QUERY_TOKENS, MAX_QUERY_TOKENS + 1))
             published.write_query(number, random.standard_normal((words, LAYERS, TEXT_WIDTH), dtype=np.float32))
             fields = {"qid": number, "vid": f"v{number}", "query": "a dog", "duration": 2 * FRAMES}
             file.write(json.dumps({**fields, "relevant_windows": [[20, 60]]}) + "\n")
 
 
 def straightforward_batches(training_set: TrainingSet, plans: list[BatchPlan], folder: Path) -> Iterator[TrainingBatch]:
-    """Load each file, converts it to float32, and pads."""
+    """Yield batches: load each file, convert it to float32, and pad."""
     for plan in plans:
         samples = [training_set.samples[index] for index in plan.samples]
         videos, queries = [], []
@@ -111,14 +111,14 @@ def straightforward_batches(training_set: TrainingSet, plans: list[BatchPlan], f
         )
 
 
-def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str, device: str) -> Iterator[float]:
-    """Train, and gives the seconds of each step, reading included, after one of warm-up.
+def train_steps(loop: str, folder: Path, batch: int, steps: int, precision: str, device: str) -> Iterator[float]:
+    """Train, and yield the seconds of each step including reading, after one step of warm-up.
 
     Args:
-        way: "straightforward" or "vtg".
-        folder: of `write_features`.
-        batch: samples in a step.
-        steps: counted steps.
+        loop: "straightforward" or "vtg".
+        folder: folder written by `write_features`.
+        batch: batch size.
+        steps: steps after the warm-up.
         precision: "float32" or "bf16".
         device: "cpu" or "cuda".
     """
@@ -127,14 +127,14 @@ def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str, 
     torch.manual_seed(0)
     config: HeadConfig = replace(prepared.config, name="bench")
     head = R2Head(config).to(device)
-    if way == "straightforward":
+    if loop == "straightforward":
         make_plain(head)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4, weight_decay=1e-4)
     samples = prepared.training_set.samples
     epochs = range(-(-(steps + 1) * batch // len(samples)))
     plans = [plan for epoch in epochs for plan in plan_epoch(samples, batch, 1, 1, 0, epoch)][: steps + 1]
     source: AbstractContextManager[Iterator[TrainingBatch]]
-    if way == "vtg":
+    if loop == "vtg":
         seeds = [(0, number) for number in range(len(plans))]
         source = read_batches(prepared.training_set, plans, seeds, LAYERS, TOKENS, 1, Share(), device == "cuda")
     else:
@@ -157,9 +157,9 @@ def train_steps(way: str, folder: Path, batch: int, steps: int, precision: str, 
             begun = now
 
 
-def measure_child(way: str, folder: Path, arguments: argparse.Namespace) -> tuple[list[float], float, float]:
-    """Seconds of each step, the largest memory in MB, and processor seconds a step, of a process of its own."""
-    command = [sys.executable, "-m", "tools.bench.train", "--way", way, "--folder", str(folder)]
+def measure_child(loop: str, folder: Path, arguments: argparse.Namespace) -> tuple[list[float], float, float]:
+    """Run a loop in a separate process: seconds of each step, peak memory in MB, and processor seconds of a step."""
+    command = [sys.executable, "-m", "tools.bench.train", "--loop", loop, "--folder", str(folder)]
     for name in ("batch", "steps", "precision", "device"):
         command += [f"--{name}", str(getattr(arguments, name))]
     with psutil.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -173,7 +173,7 @@ def measure_child(way: str, folder: Path, arguments: argparse.Namespace) -> tupl
                     memory = process.memory_info()
                 except psutil.Error:
                     return
-                peak = max(peak, memory.rss - getattr(memory, "shared", 0))  # mapped files can be given back
+                peak = max(peak, memory.rss - getattr(memory, "shared", 0))  # the system can reclaim mapped files
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -182,31 +182,31 @@ def measure_child(way: str, folder: Path, arguments: argparse.Namespace) -> tupl
         finished.set()
         watcher.join()
     if process.returncode:
-        raise SystemExit(f"{way}: failed")
-    answer = json.loads(output)
-    return answer["seconds"], peak / 1e6, answer["processor"]
+        raise SystemExit(f"the {loop} loop failed with status {process.returncode}")
+    figures = json.loads(output)
+    return figures["seconds"], peak / 1e6, figures["processor"]
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, float]:
-    """Run both in turn, round by round."""
+    """Measure both loops alternately in each round."""
     seconds: dict[str, list[float]] = {"straightforward": [], "vtg": []}
     memory = dict.fromkeys(seconds, 0.0)
-    processor: dict[str, list[float]] = {way: [] for way in seconds}
+    processor: dict[str, list[float]] = {loop: [] for loop in seconds}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_features(folder, max(2 * arguments.batch, 16))
         for _ in range(arguments.rounds):
-            for way in seconds:
-                taken, peak, spent = measure_child(way, folder, arguments)
-                seconds[way] += taken
-                memory[way] = max(memory[way], peak)
-                processor[way].append(spent)
-    pace = {way: arguments.batch / statistics.median(taken) for way, taken in seconds.items()}
-    step = {way: statistics.median(each) for way, each in processor.items()}
+            for loop in seconds:
+                step_seconds, peak, step_processor_seconds = measure_child(loop, folder, arguments)
+                seconds[loop] += step_seconds
+                memory[loop] = max(memory[loop], peak)
+                processor[loop].append(step_processor_seconds)
+    samples_per_second = {loop: arguments.batch / statistics.median(steps) for loop, steps in seconds.items()}
+    step = {loop: statistics.median(rounds) for loop, rounds in processor.items()}
     return {
-        "vtg_samples_per_second": pace["vtg"],
-        "straightforward_samples_per_second": pace["straightforward"],
-        "ratio": pace["vtg"] / pace["straightforward"],
+        "vtg_samples_per_second": samples_per_second["vtg"],
+        "straightforward_samples_per_second": samples_per_second["straightforward"],
+        "ratio": samples_per_second["vtg"] / samples_per_second["straightforward"],
         "vtg_processor_seconds_per_step": step["vtg"],
         "straightforward_processor_seconds_per_step": step["straightforward"],
         "processor_ratio": step["straightforward"] / step["vtg"],
@@ -216,32 +216,33 @@ def compare(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run from a shell."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=8, help="samples in a step")
-    parser.add_argument("--steps", type=int, default=4, help="counted steps in a round, after one of warm-up")
-    parser.add_argument("--rounds", type=int, default=3, help="of both ways, in turn")
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
-    parser.add_argument("--way", choices=("straightforward", "vtg"), help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, default=8, help="batch size (default: 8)")
+    parser.add_argument("--steps", type=int, default=4, help="steps in a round, after one of warm-up (default: 4)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both loops (default: 3)")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="default: float32")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    parser.add_argument("--loop", choices=("straightforward", "vtg"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.way:
+    if arguments.loop:
         steps = train_steps(
-            arguments.way,
+            arguments.loop,
             arguments.folder,
             arguments.batch,
             arguments.steps,
             arguments.precision,
             arguments.device,
         )
-        taken, spent = [], []
+        step_seconds, processor_times = [], []
         for seconds in steps:
-            taken.append(seconds)
-            spent.append(time.process_time())
-        each = (spent[-1] - spent[0]) / (len(spent) - 1) if len(spent) > 1 else math.nan
-        print(json.dumps({"seconds": taken, "processor": each}))
+            step_seconds.append(seconds)
+            processor_times.append(time.process_time())
+        count = len(processor_times) - 1
+        processor_seconds = (processor_times[-1] - processor_times[0]) / count if count > 0 else math.nan
+        print(json.dumps({"seconds": step_seconds, "processor": processor_seconds}))
         return
     figures = compare(arguments)
     if arguments.json:

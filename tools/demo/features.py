@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from tools.demo.frames import render_frame, run_ahead
+from tools.demo.frames import map_ahead, render_frame
 from vtg.demo import absent_sentences, annotate, choose_sentences, make_scene, split_seed
 from vtg.features.store import PublishedFeatures
 from vtg.files.whole import write_whole
@@ -24,23 +24,23 @@ from vtg.files.whole import write_whole
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
 
-__all__ = ["Asked", "DrawnScene", "draw_scene", "features_folder", "write_features", "write_training_data"]
+__all__ = ["DrawnScene", "SplitQueries", "draw_scene", "features_folder", "write_features", "write_training_data"]
 
-PARAPHRASED_SHARE = 0.5  # of the sentences to learn from are not in the plainest words
-# A file's frame is the last one before the middle of its clip, at most a tenth of a second before it; scenes to learn
-# from are sampled a little earlier or later than that.
-PHASES = (-0.15, 0.05)  # seconds
-SCENES_AHEAD = 6  # drawn before they are encoded
+PARAPHRASED_SHARE = 0.5  # share of the training sentences that are paraphrased
+# From a video file, the last frame before the middle of each clip is sampled, at most 0.1 s before it. Training frames
+# vary around that.
+FRAME_OFFSET_SECONDS = (-0.15, 0.05)  # range, relative to the middle of the clip
+SCENES_AHEAD = 6  # scenes that are drawn ahead of encoding
 
 
 @dataclass(frozen=True)
 class DrawnScene:
-    """A scene to learn from.
+    """A drawn scene with its annotations.
 
     Attributes:
         name: the video's id.
-        frames: uint8 [clips, size, size, 3], one of every 2-second clip.
-        annotations: a sentence each, QVHighlights' fields.
+        frames: uint8 [clips, size, size, 3], one for each 2-second clip.
+        annotations: one for each sentence, with QVHighlights' fields.
     """
 
     name: str
@@ -49,13 +49,13 @@ class DrawnScene:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked about each scene of a split.
+class SplitQueries:
+    """A split and the number of queries for each of its scenes.
 
     Attributes:
-        split: of the demo world.
-        sentences: that are true somewhere in the scene, at most.
-        absent: sentences that are true nowhere in it, at most.
+        split: a split of the demo world.
+        sentences: maximum number of sentences that match somewhere in the scene.
+        absent: maximum number of sentences that match nowhere in it.
     """
 
     split: str
@@ -63,107 +63,107 @@ class Asked:
     absent: int = 0
 
     @property
-    def name(self) -> str:
-        """Of the folder of its parts."""
+    def folder_name(self) -> str:
+        """Name of the folder with the annotations of single scenes."""
         return f"parts_{self.sentences}+{self.absent}"
 
 
-VALIDATION = Asked("val", 8)
+VALIDATION_QUERIES = SplitQueries("val", 8)
 
 
-def draw_scene(asked: Asked, index: int, size: int) -> DrawnScene:
-    """Draw a scene of a split as a decoder would give it and asks about it.
+def draw_scene(queries: SplitQueries, index: int, size: int) -> DrawnScene:
+    """Draw the frames of a scene as they would be decoded from a video file, and generate its queries.
 
     Args:
-        asked: about it; of the train split half of the sentences are paraphrased.
-        index: of the scene within the split.
+        queries: the split and the number of queries; in the train split, half of the sentences are paraphrased.
+        index: index of the scene within the split.
         size: pixels along each side of a frame.
 
     Raises:
         VtgError: no such split.
     """
-    scene = make_scene(split_seed(asked.split, index))
-    rng, words = np.random.default_rng([scene.seed, 3]), random.Random(scene.seed)  # noqa: S311 - nothing secret
-    phase = rng.uniform(*PHASES)
-    frames = np.stack([render_frame(scene, float(time + phase), size, rng) for time in scene.clip_times])
-    name = f"{asked.split}_{index:05d}"
+    scene = make_scene(split_seed(queries.split, index))
+    rng, words = np.random.default_rng([scene.seed, 3]), random.Random(scene.seed)  # noqa: S311 - not for security
+    offset = rng.uniform(*FRAME_OFFSET_SECONDS)
+    frames = np.stack([render_frame(scene, float(time + offset), size, rng) for time in scene.clip_times])
+    name = f"{queries.split}_{index:05d}"
     annotations = []
-    chosen = choose_sentences(scene, asked.sentences, rng) + absent_sentences(scene, asked.absent, rng)
+    chosen = choose_sentences(scene, queries.sentences, rng) + absent_sentences(scene, queries.absent, rng)
     for number, sentence in enumerate(chosen):
         fields = annotate(scene, name, sentence, number)
         fields["qid"] = f"{name}_{number:02d}"
-        if asked.split == "train" and words.random() < PARAPHRASED_SHARE:
+        if queries.split == "train" and words.random() < PARAPHRASED_SHARE:
             fields["query"] = sentence.paraphrase(words)
         annotations.append(fields)
     return DrawnScene(name, frames, tuple(annotations))
 
 
 def features_folder(root: Path, encoder: ClipEncoder) -> Path:
-    """Where a root folder has the features of one CLIP: those of another are never taken for its own."""
+    """The folder of the features of one CLIP in a root folder; each CLIP has a separate one."""
     return root / encoder.fingerprint
 
 
 def write_training_data(
-    work: Path, encoder: ClipEncoder, train: Asked, scenes: int, validation_scenes: int, console: Console
+    work: Path, encoder: ClipEncoder, train_queries: SplitQueries, scenes: int, validation_scenes: int, console: Console
 ) -> Path:
-    """Write features and annotations of both parts on which heads are trained, as far as they are not there.
+    """Write the missing features and annotations of the training and the validation scenes.
 
     Args:
-        work: folder for the features of any encoder.
+        work: root folder for the features of any encoder.
         encoder: the demo CLIP.
-        train: what is asked about the scenes of the train split.
-        scenes: number of scenes to train on.
-        validation_scenes: number of scenes to validate on.
-        console: for progress.
+        train_queries: the train split and the number of queries for each scene.
+        scenes: number of training scenes.
+        validation_scenes: number of validation scenes.
+        console: shows the progress.
 
     Returns:
-        The folder, as `vtg train demo` takes it for ``--features`` and ``--annotations``.
+        The folder for ``--features`` and ``--annotations`` of `vtg train demo`.
     """
     folder = features_folder(work / "features", encoder)
     with Progress(console=console, transient=True) as bars:
-        for asked, count in ((train, scenes), (VALIDATION, validation_scenes)):
-            bar = bars.add_task(f"features, {asked.split}", total=count)
+        for queries, count in ((train_queries, scenes), (VALIDATION_QUERIES, validation_scenes)):
+            bar = bars.add_task(f"features, {queries.split}", total=count)
 
             def show(done: int, _total: int, bar: TaskID = bar) -> None:
                 bars.update(bar, completed=done)
 
-            write_features(folder, encoder, asked, count, show)
+            write_features(folder, encoder, queries, count, show)
     return folder
 
 
 def write_features(
     folder: Path,
     encoder: ClipEncoder,
-    asked: Asked,
+    queries: SplitQueries,
     count: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write features of the first scenes of a split in the published layout, and ``<split>/annotations.jsonl``.
 
-    What an earlier run finished is kept, so a run that was stopped goes on where it was.
+    Scenes that an earlier run finished are kept, so an interrupted run continues.
 
     Args:
-        folder: of the features, from `features_folder`.
+        folder: folder of the features, from `features_folder`.
         encoder: the demo CLIP.
-        asked: of which split, and what.
-        count: how many scenes.
-        progress: called with the number of scenes done and of all.
+        queries: the split and the number of queries for each scene.
+        count: number of scenes.
+        progress: called with the number of finished scenes and the number of all scenes.
 
     Returns:
-        The annotations.
+        The path of the annotations.
 
     Raises:
         VtgError: no such split.
     """
     published = PublishedFeatures(folder)
-    parts = folder / asked.split / asked.name  # a scene's annotations, written when its features are
+    parts = folder / queries.split / queries.folder_name  # each scene's annotations, written after its features
     parts.mkdir(parents=True, exist_ok=True)
     wanted = [parts / f"{index:05d}.json" for index in range(count)]
     missing = [index for index, part in enumerate(wanted) if not part.is_file()]
     done = count - len(missing)
     progress(done, count)
-    draw = partial(draw_scene, asked, size=encoder.image_size)
-    with closing(run_ahead(draw, missing, SCENES_AHEAD)) as drawn:
+    draw = partial(draw_scene, queries, size=encoder.image_size)
+    with closing(map_ahead(draw, missing, SCENES_AHEAD)) as drawn:
         for index, scene in zip(missing, drawn, strict=True):
             published.write_video(scene.name, encoder.encode_frames(scene.frames).layers.half().numpy())
             texts = encoder.encode_texts([fields["query"] for fields in scene.annotations])
@@ -172,7 +172,7 @@ def write_features(
             _write_text(wanted[index], "".join(f"{json.dumps(fields)}\n" for fields in scene.annotations))
             done += 1
             progress(done, count)
-    annotations = folder / asked.split / "annotations.jsonl"
+    annotations = folder / queries.split / "annotations.jsonl"
     lines = "".join(part.read_text(encoding="utf-8") for part in wanted)
     _write_text(annotations, lines)
     return annotations

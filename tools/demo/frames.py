@@ -1,4 +1,4 @@
-"""Render frames of the demo world, with labels of their things, in another process."""
+"""Render frames of the demo world, with the attributes and poses of their things, in a separate process."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from vtg.demo.scenes import SPLIT_SIZE, make_scene, split_seed
 __all__ = [
     "MAX_THINGS",
     "POSE_COLUMNS",
+    "BatchPlan",
     "FrameBlock",
-    "Plan",
-    "end_with_parent",
+    "exit_with_parent",
+    "map_ahead",
     "render_block",
     "render_blocks",
     "render_frame",
-    "run_ahead",
 ]
 
-MAX_THINGS = 8  # slots for the things of a frame
+MAX_THINGS = 8  # in a frame
 POSE_COLUMNS = 7  # x, y, logarithm of the radius, opacity, red, green, blue
-BLOCKS_AHEAD = 2
+BLOCKS_AHEAD = 2  # blocks that are rendered ahead of training
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much is shown at a time.
+class BatchPlan:
+    """Sizes of the training batches, and of the blocks of rendered frames from which they are sampled.
 
     Attributes:
-        seed: decides everything.
-        frames: in a lesson, four of a scene each.
-        sentences: in a lesson.
-        block_scenes: scenes rendered at a time.
-        scene_frames: frames of each of them.
-        blocks: how many blocks are at hand; the oldest goes when a new one comes.
-        lessons_per_block: so often comes a new one.
+        seed: random seed of frames and sentences.
+        frames: frames in a batch, four from each scene.
+        sentences: sentences in a batch.
+        block_scenes: scenes in a block.
+        scene_frames: frames from each scene of a block.
+        blocks: maximum number of blocks in memory; a new one replaces the oldest.
+        batches_per_block: number of batches after which a new block is added.
         image_size: pixels along each side of a frame.
         patch_size: pixels along each side of a patch.
     """
@@ -63,20 +63,20 @@ class Plan:
     block_scenes: int = 48
     scene_frames: int = 8
     blocks: int = 12
-    lessons_per_block: int = 16
+    batches_per_block: int = 16
     image_size: int = 112
     patch_size: int = 14
 
 
 @dataclass(frozen=True)
 class FrameBlock:
-    """Frames and what is in them.
+    """Rendered frames with the attributes and poses of their things.
 
     Attributes:
         frames: uint8 [N, size, size, 3].
-        codes: int8 [N, S, 6], as `States.codes`.
+        codes: int8 [N, S, 6], attributes of up to S things, as in `States.codes`.
         poses: float32 [N, S, 7]: centre in sides of the frame, logarithm of the radius, opacity, red, green, blue 0…1.
-        slots: int8 [N, P]: which of the S things covers a patch, −1 for none.
+        slots: int8 [N, P], which of the S things covers each patch; −1 for none.
     """
 
     frames: NDArray[np.uint8]
@@ -85,23 +85,23 @@ class FrameBlock:
     slots: NDArray[np.int8]
 
 
-def render_blocks(plan: Plan) -> Generator[FrameBlock, None, None]:
-    """Render blocks without end, some ahead of those that are taken."""
-    return run_ahead(partial(render_block, plan), count(), BLOCKS_AHEAD)
+def render_blocks(plan: BatchPlan) -> Generator[FrameBlock, None, None]:
+    """Yield rendered blocks endlessly; the next ones are rendered in a separate process."""
+    return map_ahead(partial(render_block, plan), count(), BLOCKS_AHEAD)
 
 
-def run_ahead(function: Callable[[int], Result], numbers: Iterable[int], ahead: int) -> Generator[Result, None, None]:
-    """Call a function with one number after the other in a process of its own, some calls before they are taken.
+def map_ahead(function: Callable[[int], Result], numbers: Iterable[int], ahead: int) -> Generator[Result, None, None]:
+    """Call a function with each of some numbers in a separate process, ahead of their use.
 
     Args:
-        function: picklable.
+        function: a picklable function.
         numbers: its arguments; may be endless.
-        ahead: calls that are begun before the result that is taken next.
+        ahead: maximum number of calls beyond the next result.
 
     Yields:
-        The results, in order.
+        The results in order.
     """
-    with ProcessPoolExecutor(1, get_context("spawn"), end_with_parent) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), exit_with_parent) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for number in numbers:
@@ -115,8 +115,8 @@ def run_ahead(function: Callable[[int], Result], numbers: Iterable[int], ahead: 
                 future.cancel()
 
 
-def end_with_parent() -> None:
-    """Have this process end when the one that started it does: killed, it could not tell, and work would be awaited."""
+def exit_with_parent() -> None:
+    """Exit this worker process when its parent ends, even if the parent is killed and cannot stop it."""
     parent = parent_process()
 
     def watch() -> None:
@@ -127,8 +127,8 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def render_block(plan: Plan, number: int) -> FrameBlock:
-    """Render block `number` of a plan."""
+def render_block(plan: BatchPlan, number: int) -> FrameBlock:
+    """Render block `number` of a plan; the same arguments give the same block."""
     rng = np.random.default_rng([plan.seed, number])
     frames, codes, poses, slots = [], [], [], []
     for index in range(plan.block_scenes):
@@ -148,13 +148,13 @@ def render_block(plan: Plan, number: int) -> FrameBlock:
 
 
 def render_frame(scene: Scene, time: float, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A frame's central square, uint8 [size, size, 3], with the faults of a video: JPEG's are like H.264's.
+    """The central square of a frame, uint8 [size, size, 3], with compression artefacts (JPEG's resemble H.264's).
 
     Args:
-        scene: what to draw.
+        scene: the scene to draw.
         time: seconds.
         size: pixels along each side.
-        rng: decides how large the video was, and how it was compressed.
+        rng: draws the size of the video and the strength of the compression.
     """
     side = 2 * int(rng.integers(90, 151))
     image = Image.fromarray(scene.frame(time, side, side))
@@ -177,12 +177,12 @@ def _poses(scene: Scene, time: float, things: NDArray[np.int32]) -> NDArray[np.f
 
 
 def _covered_patches(scene: Scene, time: float, things: NDArray[np.int32], grid: int) -> NDArray[np.int8]:
-    """int8 [grid²]: the slot of the thing that covers a patch's middle, −1 for none."""
-    middles = (np.arange(grid) + 0.5) / grid
+    """int8 [grid²]: the slot of the thing that covers the centre of each patch, −1 for none."""
+    centres = (np.arange(grid) + 0.5) / grid
     slots = np.full((grid, grid), -1, np.int8)
     for slot, index in enumerate(things):
         if index >= 0:
             pose = scene.things[index].pose(time)
-            reach = max(pose.radius, 0.55 / grid)  # the smallest things would else slip between the middles
-            slots[(middles[None, :] - pose.x) ** 2 + (middles[:, None] - pose.y) ** 2 < reach**2] = slot
+            reach = max(pose.radius, 0.55 / grid)  # otherwise the smallest things could cover no centre
+            slots[(centres[None, :] - pose.x) ** 2 + (centres[:, None] - pose.y) ** 2 < reach**2] = slot
     return slots.reshape(-1)

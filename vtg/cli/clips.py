@@ -76,7 +76,7 @@ def highlights(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the best clips of a video around the peaks of its saliency, and write them if asked to."""
+    """Find the best clips of a video around the peaks of its saliency, and optionally write them to a file."""
     from vtg.summary import find_highlights, plan_document, sharpen
 
     _check_reel_options(out, captions, fade)
@@ -134,7 +134,7 @@ def summarize(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose the shots that make the best short version of a video, and write it if asked to."""
+    """Choose the shots that make the best short version of a video, and optionally write it to a file."""
     from vtg.summary import best_labels, plan_document, sharpen, subtitles, write_storyboard
     from vtg.summary import summarize as make_summary
     from vtg.summary.exports import clip_caption, write_text
@@ -237,9 +237,9 @@ def _print_clips(plan: Plan, labels: list[str]) -> None:
         row: list[Any] = [str(place), span(clip.start, clip.end), score_bar(clip.score)]
         table.add_row(*row, *([Text(labels[place - 1])] if labels else []))
     output.print(table)
-    asked = "" if plan.query is None else f" for {plan.query!r}"
+    purpose = "" if plan.query is None else f" for {plan.query!r}"
     messages.print(
-        f"{len(plan.clips)} clips{asked}, {format_time(plan.seconds, 1)} of {format_time(plan.duration, 1)}, "
+        f"{len(plan.clips)} clips{purpose}, {format_time(plan.seconds, 1)} of {format_time(plan.duration, 1)}, "
         f"{len(plan.shots) - 1} shots",
         markup=False,
         soft_wrap=True,

@@ -70,7 +70,7 @@ def ui(
     except ModuleNotFoundError as error:
         raise VtgError(f"the page needs {error.name}, which is not installed; run: pip install vtground") from None
 
-    asked = selected_model(library, model, None, pretrained, None)
+    spec = selected_model(library, model, None, pretrained, None)
     password = read_password(password_file, os.environ)
     listener = open_port(host, port)
     if password is None and not is_local(host):
@@ -81,7 +81,7 @@ def ui(
     options = Options(
         library,
         tuple(roots or ()),
-        asked,
+        spec,
         device,
         int(upload_gb * 1e9),
         host=host,

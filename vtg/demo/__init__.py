@@ -1,4 +1,4 @@
-"""A synthetic world of moving shapes with bundled models, which works without a network.
+"""A synthetic world of moving shapes, with bundled models; works without a network.
 
 In: seeds. Out: rendered videos with annotations, and search results on them.
 

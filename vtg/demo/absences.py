@@ -14,7 +14,7 @@ from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 
 __all__ = ["absent_sentences"]
 
-_NEAR_SHARE = 0.5  # of the sentences differ in one word from what is true; of the others every word is drawn
+_NEAR_SHARE = 0.5  # share of sentences that differ from a true one in one word; in the others, all words are drawn
 _VALUES: dict[str, Sequence[str]] = {
     "shape": SHAPES,
     "colour": tuple(COLOURS),
@@ -22,19 +22,19 @@ _VALUES: dict[str, Sequence[str]] = {
     "place": PLACES,
     "action": ACTIONS,
 }
-_MAX_DRAWS = 40  # for each sentence: in a crowded scene much of what is drawn is true
+_MAX_DRAWS = 40  # for each sentence: in scenes with many things, many drawn sentences are true
 
 
 def absent_sentences(scene: Scene, count: int, random: Generator) -> list[Sentence]:
-    """Make sentences of the world's kinds that hold nowhere in a scene, most of them easily taken for true.
+    """Generate hard negatives: sentences of all kinds that hold nowhere in a scene, but resemble true ones.
 
-    Each begins with one that is true and has one word, or all of them, drawn anew. A sentence about an order asks for a
-    look that is not there at all, as "the last red circle" is never wrong where there is one.
+    Each is a true sentence of which one word or all words of a description are drawn anew. In a sentence with an order,
+    the described thing must not appear at all, because "the last red circle" always holds where there is one.
 
     Args:
-        scene: what is not spoken about.
-        count: how many at most; all different, all kinds in turn as far as the scene has true sentences of them.
-        random: decides which.
+        scene: the scene in which the sentences do not hold.
+        count: maximum number of sentences, all different; the kinds of the scene's true sentences alternate.
+        random: source of randomness.
     """
     true = true_sentences(scene)
     pools = {kind: [sentence for sentence in true if sentence.kind == kind] for kind in KINDS}
@@ -51,7 +51,7 @@ def absent_sentences(scene: Scene, count: int, random: Generator) -> list[Senten
 
 
 def _change(sentence: Sentence, random: Generator) -> Sentence:
-    """The sentence with one word, or all words, of one of its descriptions drawn anew."""
+    """The sentence with one word or all words of one of its descriptions drawn anew."""
     place = int(random.integers(len(sentence.parts)))
     part = sentence.parts[place]
     given = [name for name in _VALUES if getattr(part, name) is not None]
@@ -62,7 +62,7 @@ def _change(sentence: Sentence, random: Generator) -> Sentence:
 
 
 def _draw(part: Description, name: str, random: Generator) -> Description:
-    """The description with another value of an attribute; an action stays one of its kind."""
+    """The description with another value of an attribute; an action keeps its kind (move, turn or resize)."""
     value = getattr(part, name)
     turns = name == "action" and value.startswith("turn")
     resizes = value in ("grow", "shrink")
@@ -76,7 +76,7 @@ def _draw(part: Description, name: str, random: Generator) -> Description:
 
 
 def _is_meaningful(sentence: Sentence) -> bool:
-    """Whether a pair describes two different things, and no thing turns to the colour that it has."""
+    """Whether a pair describes two different things, and no thing turns into its present colour."""
     return len(set(sentence.parts)) == len(sentence.parts) and all(
         part.colour is None or part.action != f"turn {part.colour}" for part in sentence.parts
     )

@@ -1,4 +1,4 @@
-"""Make the demo data set: videos, annotations and a library of their features, where they are not there yet."""
+"""Create the demo data set: videos, annotations and a library of their features; existing files are kept."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 __all__ = ["index_demo", "prepare_demo"]
 
-DEMO_VIDEOS = 40  # of the demo data set
-DEMO_SENTENCES = 8  # asked about each
+SPLIT_VIDEOS = 40  # videos in each split of the data set
+VIDEO_SENTENCES = 8  # maximum sentences for each video
 
 
 def prepare_demo(
     recipe: Recipe, split: str, progress: Reporter = silent, device: str | None = None
 ) -> tuple[Path, Path]:
-    """Make the demo data set, as far as it is not there: videos, annotations, and a library of them.
+    """Create the missing videos, annotations and library entries of a split of the demo data set.
 
     Args:
-        recipe: the demo's.
+        recipe: the recipe "demo".
         split: "train", "val" or "test".
-        progress: told of every frame that is rendered, and of every step of indexing.
-        device: that the videos are encoded on; None takes the best there is.
+        progress: called after every rendered frame, and during indexing.
+        device: device of CLIP; None for the fastest available.
 
     Returns:
-        The library and the annotations.
+        Paths of the library and of the annotations.
 
     Raises:
-        VtgError: no such split, or the folder cannot be written to.
+        VtgError: there is no such split, or the folder cannot be written to.
     """
     from vtg.demo import make_videos
 
@@ -43,8 +43,8 @@ def prepare_demo(
     videos = make_videos(
         folder,
         split,
-        DEMO_VIDEOS,
-        sentences=DEMO_SENTENCES,
+        SPLIT_VIDEOS,
+        sentences=VIDEO_SENTENCES,
         progress=progress,
     )
     library = index_demo(folder / "library", videos, "demo", progress, device)
@@ -61,17 +61,17 @@ def index_demo(
     """Index demo videos with CLIP's layers, so that any head can be trained or evaluated on them.
 
     Args:
-        folder: of the library; videos that are in it already are skipped.
+        folder: folder of the library; indexed videos are skipped.
         videos: rendered videos.
-        model: whose CLIP encodes them, in float32.
-        progress: called while videos are indexed.
-        device: that CLIP runs on; None takes the best there is.
+        model: the model whose CLIP encodes them, in float32.
+        progress: called during indexing.
+        device: device of CLIP; None for the fastest available.
 
     Returns:
         The library's folder.
 
     Raises:
-        VtgError: the folder cannot be written to, or holds a library of another CLIP.
+        VtgError: the folder cannot be written to, or contains a library of another CLIP.
     """
     from vtg.library.library import Library
 

@@ -14,7 +14,7 @@ _SIZE_NAMES = tuple(SIZES)
 
 @dataclass(frozen=True)
 class Description:
-    """What one thing is like and does; None where it does not matter.
+    """Attributes of one thing; None for any value.
 
     Attributes:
         shape: one of SHAPES.
@@ -32,7 +32,7 @@ class Description:
 
     @property
     def codes(self) -> tuple[int, int, int, int, int, int]:
-        """The description as `States.codes` has it, −1 where it does not matter."""
+        """The description as codes like those of `States.codes`; −1 for any value."""
         colour = -1 if self.colour is None else _COLOUR_NAMES.index(self.colour)
         return (
             -1 if self.shape is None else SHAPES.index(self.shape),
@@ -46,11 +46,11 @@ class Description:
 
 @dataclass(frozen=True)
 class Order:
-    """Which of its windows a sentence means, by what comes before and after them.
+    """Which of the windows that match a description are meant.
 
     Attributes:
         relation: one of RELATIONS.
-        landmark: what the windows are before or after; None for the first and the last window.
+        landmark: the thing before or after which the windows are; None for the first and the last window.
     """
 
     relation: str

@@ -1,4 +1,4 @@
-"""Render the demo world: draw a scene at any instant."""
+"""Draw frames of the demo world at any time of a scene."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vtg.demo.world import Backdrop, Pose, Thing
 
 __all__ = ["draw_frame"]
 
-_SUPERSAMPLING = 3  # pixels of a mask along each side of a frame's pixel
-_GRID = 36  # rows of the coarse grid on which a backdrop is computed before it is enlarged
-_SHADOW = 0.28  # opacity
+_SUPERSAMPLING = 3  # mask pixels along each side of a frame's pixel
+_GRID_ROWS = 36  # rows of the coarse grid on which a backdrop is computed before it is enlarged
+_SHADOW_OPACITY = 0.28
 
 
 def draw_frame(
     backdrops: Sequence[Backdrop], things: Sequence[Thing], time: float, width: int, height: int
 ) -> NDArray[np.uint8]:
-    """Draw a scene at one instant.
+    """Draw a scene at one time.
 
-    Everything that sentences speak of is inside the central square, whose side is the shorter of width and height.
+    All things are inside the central square, whose side is the smaller of width and height.
 
     Args:
-        backdrops: one for each shot, in order.
+        backdrops: backdrops of the shots, in order.
         things: in the order in which they are drawn.
-        time: seconds; outside the scene, its first or last backdrop without things.
+        time: seconds; outside the scene, only its first or last backdrop is drawn.
         width: pixels.
         height: pixels.
 
@@ -128,7 +128,7 @@ def _draw_backdrop(backdrop: Backdrop, time: float, width: int, height: int) -> 
 def _grid(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Coordinates of the coarse grid in sides of the central square, (0, 0) its top left corner."""
     side = min(width, height)
-    rows, columns = round(_GRID * height / side), round(_GRID * width / side)
+    rows, columns = round(_GRID_ROWS * height / side), round(_GRID_ROWS * width / side)
     v = ((np.arange(rows, dtype=np.float32) + 0.5) / rows * height - (height - side) / 2) / side
     u = ((np.arange(columns, dtype=np.float32) + 0.5) / columns * width - (width - side) / 2) / side
     return np.broadcast_to(u[None, :], (rows, columns)), np.broadcast_to(v[:, None], (rows, columns))
@@ -137,7 +137,7 @@ def _grid(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.floa
 def _field(
     style: str, u: NDArray[np.float32], v: NDArray[np.float32], time: float, numbers: tuple[float, ...]
 ) -> NDArray[np.float32]:
-    """The second colour's share, [rows, columns], about 0…1."""
+    """Share of the second colour, [rows, columns], about 0…1."""
     angle = 2 * np.pi * numbers[0] + 0.05 * time * (numbers[1] - 0.5)
     along = (u - 0.5) * np.float32(math.cos(angle)) + (v - 0.5) * np.float32(math.sin(angle))
     pace = 0.3 + 0.7 * numbers[2]
@@ -159,7 +159,7 @@ def _field(
             crest = 0.35 + 0.22 * layer + 0.07 * np.sin((5 + 3 * layer) * u + np.float32((layer + 1) * 0.15 * time))
             share = share + 0.25 / (1 + np.exp(-60 * (v - crest)))
         return share
-    share = 0.15 + 0.2 * v  # bokeh: soft discs that float about
+    share = 0.15 + 0.2 * v  # bokeh: soft moving discs
     for disc in range(6):
         a, b, c = numbers[6 + 3 * disc : 9 + 3 * disc]
         x = -0.2 + 1.4 * ((a + 0.012 * (b - 0.5) * time) % 1.0)
@@ -170,7 +170,7 @@ def _field(
 
 
 def _draw_specks(canvas: Image.Image, backdrop: Backdrop, time: float, side: int) -> None:
-    """Small drifting dots and bars, in a shade of the backdrop's: something that moves and means nothing."""
+    """Draw small moving dots and bars in a shade of the backdrop, as distractors."""
     draw = ImageDraw.Draw(canvas)
     width, height = canvas.size
     numbers = backdrop.numbers
@@ -185,4 +185,4 @@ def _draw_specks(canvas: Image.Image, backdrop: Backdrop, time: float, side: int
         draw.ellipse((x - stretch * radius, y - radius, x + stretch * radius, y + radius), fill=shade)
 
 
-_SHADOW_TABLE = [round(_SHADOW * value) for value in range(256)]
+_SHADOW_TABLE = [round(_SHADOW_OPACITY * value) for value in range(256)]

@@ -1,4 +1,4 @@
-"""Run `vtg demo`: render videos, index them, search for moments, and draw them beside the true ones."""
+"""Run `vtg demo`: render videos, index them, search for moments, and plot them with the true windows."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["DemoResult", "DemoRun", "run_demo"]
 
-DEMO_VIDEOS = 3
-SENTENCES_EACH = 4
-THUMBNAILS = 10  # along each video of the sheet
-SHEET_INCHES, STRIP_INCHES, CURVE_INCHES = 14.0, 1.2, 0.6
+VIDEOS = 3
+VIDEO_SENTENCES = 4  # queries for each video
+THUMBNAILS = 10  # of each video on the sheet
+SHEET_INCHES, STRIP_INCHES, CURVE_INCHES = 14.0, 1.2, 0.6  # width of the sheet, heights of its rows
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The best moment of one query, and the true ones.
+    """The best moment for one query, and the true windows.
 
     Attributes:
         video: name of the file.
         query: the sentence.
-        found: the best moment, start and end in seconds.
-        score: of that moment, 0…1.
-        windows: where the sentence is true, seconds.
-        iou: of what was found with the true window that it meets best.
+        found: start and end of the best moment, in seconds.
+        score: score of that moment, 0…1.
+        windows: true windows, in seconds.
+        iou: highest IoU of that moment with a true window.
     """
 
     video: str
@@ -51,12 +51,12 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class DemoRun:
-    """The results of all queries, and the files that were made.
+    """The results of all queries, and the files that were written.
 
     Attributes:
-        answers: one a query, those of one video together.
+        answers: one result for each query, ordered by video.
         library: folder of the library.
-        sheet: the contact sheet, a PNG.
+        sheet: the contact sheet, a PNG file.
     """
 
     answers: list[DemoResult]
@@ -65,16 +65,16 @@ class DemoRun:
 
     @property
     def mean_iou(self) -> float:
-        """Over the answers, 0…1."""
+        """Mean IoU of all results, 0…1."""
         return float(np.mean([answer.iou for answer in self.answers]))
 
     @property
     def found_share(self) -> float:
-        """Share of the answers with an IoU of 0.5 or more."""
+        """Share of the results with an IoU of at least 0.5."""
         return float(np.mean([answer.iou >= 0.5 for answer in self.answers]))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON knows it."""
+        """The run as a JSON object."""
         return {
             "answers": [asdict(answer) for answer in self.answers],
             "mean_iou": self.mean_iou,
@@ -84,32 +84,32 @@ class DemoRun:
 
 
 def run_demo(folder: Path, progress: Reporter = silent) -> DemoRun:
-    """Render videos, index them as any file, ask, and draw the sheet.
+    """Render videos, index them like other files, search for moments, and draw the contact sheet.
 
     Args:
-        folder: for the videos, the library and the sheet; what is there from before is used again.
-        progress: told of every step.
+        folder: folder of the videos, the library and the sheet; existing videos and library entries are reused.
+        progress: called after every step.
 
     Raises:
-        VtgError: the folder cannot be written to, or holds a library of another model.
+        VtgError: the folder cannot be written to, or contains a library of another model.
     """
     from vtg.library.library import Library
 
     videos = make_videos(
         folder / "videos",
         split="demo",
-        count=DEMO_VIDEOS,
-        sentences=SENTENCES_EACH,
+        count=VIDEOS,
+        sentences=VIDEO_SENTENCES,
         progress=progress,
     )
     library = Library(folder / "library", "demo")
     library.add([video.path for video in videos], progress)
     answers, groundings = [], []
     for number, video in enumerate(videos):
-        progress(Progress("asking", number, len(videos), "videos"))
+        progress(Progress("searching", number, len(videos), "videos"))
         for sentence in video.sentences:
             grounding = library.ground(video.path, sentence.text)
-            answers.append(_answer(video.path, grounding, truth(video.scene, sentence).windows))
+            answers.append(_make_result(video.path, grounding, truth(video.scene, sentence).windows))
             groundings.append(grounding)
     progress(Progress("drawing", 0, 1, "pictures"))
     sheet = folder / "sheet.png"
@@ -117,7 +117,7 @@ def run_demo(folder: Path, progress: Reporter = silent) -> DemoRun:
     return DemoRun(answers, library.folder, sheet)
 
 
-def _answer(path: Path, grounding: Grounding, windows: Sequence[tuple[float, float]]) -> DemoResult:
+def _make_result(path: Path, grounding: Grounding, windows: Sequence[tuple[float, float]]) -> DemoResult:
     best = grounding.moments[0]
     iou = interval_iou(np.array([[best.start, best.end]]), np.array(windows)).max()
     true = [(float(start), float(end)) for start, end in windows]
@@ -125,12 +125,12 @@ def _answer(path: Path, grounding: Grounding, windows: Sequence[tuple[float, flo
 
 
 def draw_sheet(path: Path, answers: list[DemoResult], groundings: list[Grounding]) -> None:
-    """Draw each video's pictures over its saliency curves, with the moments found and the true ones shaded.
+    """Draw thumbnails of each video above the saliency curves of its queries; shade found moments and true windows.
 
     Args:
-        path: the PNG to write; it appears whole or not at all.
-        answers: what was found, those of one video together.
-        groundings: the curves, one an answer.
+        path: the PNG file, written whole or not at all.
+        answers: results, ordered by video.
+        groundings: the grounding of each result, with its saliency.
     """
     from matplotlib.figure import Figure
 
@@ -154,7 +154,7 @@ def _draw_strip(axes: Axes, video: str) -> None:
 
     duration = probe(video).duration
     for i in range(THUMBNAILS):
-        # Each picture stands over the stretch of the curves that it is the middle of.
+        # Each thumbnail spans the part of the time axis around its own time.
         start, end = i * duration / THUMBNAILS, (i + 1) * duration / THUMBNAILS
         margin = 0.01 * (end - start)
         picture = thumbnail(video, (start + end) / 2, 200)
@@ -172,7 +172,7 @@ def _draw_curve(axes: Axes, answer: DemoResult, grounding: Grounding) -> None:
     axes.axvspan(*answer.found, color="#f2a541", alpha=0.45, linewidth=0)
     for start, end in answer.windows:
         axes.axvspan(start, end, ymin=0.0, ymax=0.1, color="#3a9d5d", linewidth=0)
-    # In its own range: what counts is where a curve is high, not how high.
+    # Each curve is scaled to its own maximum, because only the position of peaks matters.
     axes.plot(
         grounding.saliency.times + step / 2, scores / max(float(scores.max()), 1e-9), color="#30343f", linewidth=1.5
     )

@@ -1,4 +1,4 @@
-"""A video of the demo world, before it is drawn: its things and backdrops, what is visible when, and its frames."""
+"""Scenes of the demo world: things, backdrops, the visible things at given times, and frames."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Scene"]
 
 @dataclass(frozen=True)
 class Scene:
-    """A video of the demo world, before it is drawn.
+    """The content of a demo video.
 
     Attributes:
-        seed: what it was made from.
+        seed: the seed from which it was generated.
         duration: seconds, an even number.
         things: in the order in which they are drawn.
-        backdrops: one for each shot, in order; the borders between them are hard cuts.
+        backdrops: one for each shot, in order, with hard cuts between them.
     """
 
     seed: int
@@ -38,7 +38,7 @@ class Scene:
 
     @property
     def clip_count(self) -> int:
-        """How many 2-second clips the scene has."""
+        """Number of 2-second clips in the scene."""
         return round(self.duration / CLIP_SECONDS)
 
     @property
@@ -51,11 +51,11 @@ class Scene:
         return draw_frame(self.backdrops, self.things, time, width, height)
 
     def visible(self, time: float) -> list[int]:
-        """Indices of the things that are there at `time` (seconds)."""
+        """Indices of the things that are visible at `time` (seconds)."""
         return [index for index, thing in enumerate(self.things) if thing.alive(time)]
 
     def states(self, times: Sequence[float] | NDArray[np.float64]) -> States:
-        """What is visible at each of `times` (seconds)."""
+        """The attributes of the visible things at each of `times` (seconds)."""
         visible = [self.visible(float(time)) for time in times]
         slots = max(1, max((len(indices) for indices in visible), default=1))
         codes = np.full((len(visible), slots, 6), -1, np.int8)
@@ -68,5 +68,5 @@ class Scene:
 
     @cached_property
     def clip_states(self) -> States:
-        """What is visible in the middle of every 2-second clip."""
+        """The attributes of the visible things in the middle of each 2-second clip."""
         return self.states(self.clip_times)

@@ -1,4 +1,4 @@
-"""Generate scenes from seeds: what appears when and where, without overlaps."""
+"""Generate scenes from seeds, with things that never overlap."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from vtg.errors import VtgError
 
 __all__ = ["BACKDROP_STYLES", "SPLITS", "SPLIT_SIZE", "long_scene", "make_scene", "split_seed"]
 
-# First seeds. The demo split begins where three videos in a row look different and are asked every kind of sentence.
+# The first seed of each split. That of "demo" is chosen so that its first three videos look different and their queries
+# include all kinds of sentences.
 SPLITS = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000, "demo": 4_000_020, "encoder": 5_000_000}
 SPLIT_SIZE = 900_000  # seeds in a split
 BACKDROP_STYLES = ("gradient", "waves", "bokeh", "clouds", "stripes", "hills")
 
-_LIFE_CLIPS = (3, 15)  # shortest and longest life of a thing
-_MAX_THINGS = 5  # at a time
+_LIFE_CLIPS = (3, 15)  # minimum and maximum number of clips in which a thing is visible
+_MAX_THINGS = 5  # visible at the same time
 _MOVES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _SIZE_NAMES = tuple(SIZES)
 
@@ -48,14 +49,14 @@ def make_scene(
     density: float = 2.5,
     without: tuple[str, str] | None = None,
 ) -> Scene:
-    """Make a scene; the same arguments always give the same scene.
+    """Generate a scene; the same arguments always give the same scene.
 
     Args:
         seed: any non-negative number.
-        duration: seconds, rounded to whole clips of 2 s; 60 to 90 s by seed when not given.
-        cuts: times of hard cuts in seconds, rounded to whole clips: every shot has things and a backdrop of its own.
-        density: how many things are there at a time, on average, as far as there is room.
-        without: (colour, shape) that no thing of the scene ever has, so that a sentence about it stays free.
+        duration: seconds, rounded to whole clips of 2 s; None for 60 to 90 s, depending on the seed.
+        cuts: times of hard cuts in seconds, rounded to whole clips; each shot has its own things and backdrop.
+        density: mean number of visible things; it may be lower, as things must not overlap.
+        without: (colour, shape) that no thing of the scene ever has.
 
     Raises:
         VtgError: a duration below 8 s, or a cut that leaves a shot without a clip.
@@ -80,16 +81,16 @@ def make_scene(
 def long_scene(
     seed: int, duration: float = 1800.0, shot_seconds: float = 120.0, density: float = 2.0
 ) -> tuple[Scene, Thing]:
-    """Make a long scene of many shots in whose middle one thing appears whose like is nowhere else in it.
+    """Generate a long scene of many shots, with a thing in the middle whose colour and shape no other thing has.
 
     Args:
         seed: any non-negative number.
         duration: seconds.
-        shot_seconds: length of a shot.
-        density: how many things are there at a time, on average.
+        shot_seconds: duration of a shot.
+        density: mean number of visible things.
 
     Returns:
-        The scene, and the thing that is there once, in its middle, for 16 s: no other has its colour and shape.
+        The scene, and that thing, which is visible for 16 s.
 
     Raises:
         VtgError: the duration is below 60 s.
@@ -107,13 +108,13 @@ def long_scene(
     scene = make_scene(seed, duration, cuts, density, without=(colour, shape))
     start, end = (middle - 4) * CLIP_SECONDS, (middle + 4) * CLIP_SECONDS
     place = str(random.choice(PLACES))
-    event = Thing(shape, colour, "large", place, start, end, None, *_make_wobble(random))
+    event = Thing(shape, colour, "large", place, start, end, None, *_draw_drift_and_tilt(random))
     others = tuple(thing for thing in scene.things if not _meets(thing, event))
     return replace(scene, things=(*others, event)), event
 
 
 class _Shot:
-    """One shot while it is being filled: clips `first` to `last`, and which places are taken in which clip."""
+    """Generates the things of one shot, clips `first` to `last`, and tracks the occupied places in each clip."""
 
     def __init__(self, random: Generator, first: int, last: int, without: tuple[str, str] | None) -> None:
         self.random = random
@@ -150,10 +151,10 @@ class _Shot:
         if self._forbidden(colour, shape, action) or (self.taken & taken).any():
             return None
         self.taken |= taken
-        return Thing(shape, colour, size, place, start, end, action, *_make_wobble(random))
+        return Thing(shape, colour, size, place, start, end, action, *_draw_drift_and_tilt(random))
 
     def _choose_look(self, begin: int, end: int) -> tuple[str, str, str]:
-        """New looks, earlier ones again (so that a sentence has several windows), and look-alikes (distractors)."""
+        """Colour, shape and size: new, those of an earlier thing (for several windows), or similar (distractors)."""
         random = self.random
         look = [str(random.choice(tuple(COLOURS))), str(random.choice(SHAPES)), str(random.choice(_SIZE_NAMES))]
         draw = random.random()
@@ -164,7 +165,7 @@ class _Shot:
                 changed = int(random.integers(3))
                 again[changed] = look[changed]
             clips = (model.start / CLIP_SECONDS - self.first, model.end / CLIP_SECONDS - self.first)
-            # Twins at the same time would only lengthen each other's windows.
+            # Two equal things at the same time would only have one longer window.
             if draw >= 0.3 or clips[1] < begin or clips[0] > end:
                 look = again
         colour, shape, size = look
@@ -182,14 +183,14 @@ class _Shot:
         return Action(kind, begin_time, begin_time + length * CLIP_SECONDS, target)
 
     def _choose_action(self, colour: str, size: str, place: str) -> tuple[str, str, int]:
-        """Kind and target of an action, and its longest length in clips."""
+        """Kind and target of an action, and its maximum duration in clips."""
         random = self.random
         family = random.choice(("move", "turn", "resize"), p=(0.35, 0.3, 0.35))
         if family == "turn":
             target = str(random.choice([name for name in COLOURS if name != colour]))
             return f"turn {target}", target, 6
         if family == "resize" and size != "medium":
-            # To the middle and no farther, a thing would grow by a pixel or two of what CLIP sees from clip to clip.
+            # Changes between adjacent sizes would be only one or two pixels of CLIP's input from clip to clip.
             return ("grow", "large", 5) if size == "small" else ("shrink", "small", 5)
         row, column = divmod(PLACES.index(place), 3)
         options = [
@@ -199,7 +200,7 @@ class _Shot:
             if 0 <= row + dy * steps < 3 and 0 <= column + dx * steps < 3
         ]
         kind, goal, steps = options[int(random.integers(len(options)))]
-        # One step in more than 6 s would be as slow, where it begins and ends, as the drift of a thing that stays.
+        # Slower than one step in 6 s, the start and end of a move would look like the drift of a thing that stays.
         return kind, PLACES[goal], 3 * steps
 
     def _footprint(self, place: str, action: Action | None, begin: int, life: int) -> NDArray[np.bool_]:
@@ -224,7 +225,7 @@ class _Shot:
         return self.without in ((colour, shape), (turned, shape))
 
 
-def _make_wobble(random: Generator) -> tuple[tuple[float, float, float, float], tuple[float, float]]:
+def _draw_drift_and_tilt(random: Generator) -> tuple[tuple[float, float, float, float], tuple[float, float]]:
     phases = random.uniform(0, 2 * np.pi, 2)
     drift = (float(random.uniform(0.008, 0.016)), float(random.uniform(8, 14)), float(phases[0]), float(phases[1]))
     return drift, (float(random.uniform(-0.15, 0.15)), float(random.uniform(0, 0.12)))

@@ -1,4 +1,4 @@
-"""Sentences about a scene, and the windows in which they are true."""
+"""Sentences about a scene, and the windows in which they hold."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ RELATIONS = ("first", "last", "before", "after")
 PART_COLUMNS = 6  # codes of a description: shape, colour, size, place, action, colour before the action
 
 _RATERS = 3
-# With more, no saliency could be right about who rates what: here one that knows the truth has an average precision of
-# 98 % for the highest mark.
-_DISAGREEMENT = 0.25  # standard deviation of a rating, in marks
-_BEST_QUALITY_SHARE = 1 / 1.12  # of the best clip's quality: what shows that well is rated as the best
-_SEVERAL_SHARE = 0.4  # of the sentences are chosen among those with several windows, where there are any
+# Limits the best possible result: a saliency equal to the true quality has an average precision of 98 % for the highest
+# rating; with more disagreement it would be lower.
+_RATING_DEVIATION = 0.25  # standard deviation of a rating, on the scale of 0…4
+_BEST_QUALITY_SHARE = 1 / 1.12  # from this share of the best clip's quality, a clip gets the highest rating
+_SEVERAL_SHARE = 0.4  # share of the sentences that are chosen among those with several windows, if there are any
 _MIN_WINDOW_SECONDS = 2 * CLIP_SECONDS
 _COLOUR_NAMES = tuple(COLOURS)
 _SIZE_NAMES = tuple(SIZES)
@@ -47,12 +47,12 @@ _SIZE_NAMES = tuple(SIZES)
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence about a scene: one thing, or two that are there at the same time.
+    """A sentence about one thing in a scene, or about two that are visible at the same time.
 
     Attributes:
-        parts: one or two descriptions, each of which some thing has to meet. The two of a pair are never met by the
-            same thing, as long as their shapes or their colours differ.
-        order: which of the windows in which the parts are met is meant; None for all of them.
+        parts: one or two descriptions, each of which a visible thing must match. As shapes or colours of a pair
+            differ, the same thing never matches both.
+        order: which of the windows in which the parts match are meant; None for all of them.
     """
 
     parts: tuple[Description, ...]
@@ -74,25 +74,25 @@ class Sentence:
 
     @property
     def single_frame(self) -> bool:
-        """Whether one frame is enough to tell if the sentence holds there."""
+        """Whether a single frame shows if the sentence holds in it."""
         return self.order is None and all(part.action is None for part in self.parts)
 
     @property
     def text(self) -> str:
-        """The sentence in its plainest words."""
+        """The sentence in its plain wording."""
         return put_into_words(self.parts, self.order)
 
     def paraphrase(self, random: Random) -> str:
-        """The sentence in other words."""
+        """The sentence in a random wording."""
         return put_into_words(self.parts, self.order, random)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """When a sentence holds in a scene, in QVHighlights' terms.
+    """When a sentence holds in a scene, in the format of QVHighlights.
 
     Attributes:
-        windows: (start, end) in seconds, in order, apart from each other.
+        windows: (start, end) in seconds, in order and without overlap.
         relevant_clip_ids: the 2-second clips inside the windows.
         saliency_scores: three ratings of 0…4 for each of these clips.
     """
@@ -103,11 +103,11 @@ class Truth:
 
 
 def holds(states: States, parts: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Decide at many instants at once whether the descriptions of many sentences are met, whatever their order.
+    """Whether things match the descriptions of M sentences at each of N times; orders are ignored.
 
     Args:
-        states: N instants.
-        parts: int8 [M, 2, 6], the codes of each sentence's descriptions; an all −1 row for a missing second one.
+        states: attributes of the visible things at N times.
+        parts: int8 [M, 2, 6], the codes of each sentence's descriptions; all −1 for a missing second description.
 
     Returns:
         bool [N, M].
@@ -115,13 +115,13 @@ def holds(states: States, parts: NDArray[np.int8]) -> NDArray[np.bool_]:
     codes = states.codes[:, :, None, None, :]  # [N, S, 1, 1, 6]
     wanted = parts[None, None]  # [1, 1, M, 2, 6]
     met = np.all((codes == wanted) | (wanted < 0), axis=-1) & (codes[..., 0] >= 0)  # [N, S, M, 2]
-    # A first description that asks for nothing still asks for a thing.
+    # A first description without attributes still requires a thing.
     missing = np.all(parts < 0, axis=-1) & np.array([False, True])  # [M, 2]
     return np.asarray(np.all(np.any(met, axis=1) | missing, axis=-1))
 
 
 def part_codes(sentences: Sequence[Sentence]) -> NDArray[np.int8]:
-    """The sentences as `holds` takes them: int8 [M, 2, 6]."""
+    """The codes of the sentences' descriptions, int8 [M, 2, 6], for `holds`."""
     codes = np.full((len(sentences), 2, PART_COLUMNS), -1, np.int8)
     for row, sentence in enumerate(sentences):
         for column, part in enumerate(sentence.parts):
@@ -130,7 +130,7 @@ def part_codes(sentences: Sequence[Sentence]) -> NDArray[np.int8]:
 
 
 def held_clips(scene: Scene, sentences: Sequence[Sentence]) -> NDArray[np.bool_]:
-    """In which of a scene's 2-second clips each of M sentences holds: bool [clips, M]."""
+    """Whether each of M sentences holds in each 2-second clip of a scene: bool [clips, M]."""
     held = holds(scene.clip_states, part_codes(sentences))
     landmarks = [
         Sentence((sentence.order.landmark,))
@@ -150,12 +150,12 @@ def held_clips(scene: Scene, sentences: Sequence[Sentence]) -> NDArray[np.bool_]
 def truth(scene: Scene, sentence: Sentence) -> Truth:
     """When `sentence` holds in `scene`; without windows if it never does.
 
-    The best clips of the windows are rated 4, the others as far below as they show what is asked for less well, all
-    give or take what raters disagree about.
+    The clips that show the described things best are rated 4, others in proportion to their quality; the ratings of the
+    three raters differ randomly.
     """
     clips = np.flatnonzero(held_clips(scene, [sentence])[:, 0])
     random = np.random.default_rng([scene.seed, zlib.crc32(sentence.text.encode())])
-    disagreement = random.normal(0, _DISAGREEMENT, (scene.clip_count, _RATERS))
+    disagreement = random.normal(0, _RATING_DEVIATION, (scene.clip_count, _RATERS))
     qualities = [min(_quality(scene, int(clip), part) for part in sentence.parts) for clip in clips]
     best = max(qualities, default=1.0)
     scores = []
@@ -170,12 +170,12 @@ def true_sentences(scene: Scene, shortest: float = _MIN_WINDOW_SECONDS, most: fl
     """Sentences that hold somewhere in the scene.
 
     Args:
-        scene: what to speak about.
-        shortest: sentences with a window shorter than this many seconds are left out.
-        most: so are those that hold for more than this share of the scene.
+        scene: the scene to describe.
+        shortest: minimum duration of all windows of a sentence, in seconds.
+        most: maximum total duration of the windows of a sentence, as a share of the scene.
 
     Returns:
-        Every sentence of the world's kinds that is left, in an order that depends on nothing but the scene.
+        All such sentences of all kinds, in an order that depends only on the scene.
     """
     sentences = list(dict.fromkeys((*_candidates(scene), *_ordered_candidates(scene))))
     held = held_clips(scene, sentences)
@@ -189,12 +189,12 @@ def true_sentences(scene: Scene, shortest: float = _MIN_WINDOW_SECONDS, most: fl
 
 
 def choose_sentences(scene: Scene, count: int, random: Generator) -> list[Sentence]:
-    """Pick true sentences of a scene: all kinds in turn, different windows as long as there are some.
+    """Choose true sentences of a scene: the kinds alternate, and sentences with different windows are preferred.
 
     Args:
-        scene: what to speak about.
-        count: how many at most; fewer come back when fewer hold.
-        random: decides which.
+        scene: the scene to describe.
+        count: maximum number of sentences; fewer are returned if fewer hold.
+        random: source of randomness.
     """
     candidates = true_sentences(scene)
     held = held_clips(scene, candidates)
@@ -235,7 +235,7 @@ def _candidates(scene: Scene) -> Iterable[Sentence]:
 
 
 def _ordered_candidates(scene: Scene) -> Iterable[Sentence]:
-    """Sentences that mean some of the windows of a look that is there several times, and not the others."""
+    """Yield sentences with an order, about things that appear several times: they hold in some of the windows only."""
     states = scene.clip_states
     visible = states.codes.reshape(-1, PART_COLUMNS)
     visible = visible[(visible[:, 0] >= 0) & (visible[:, 1] >= 0)]
@@ -255,14 +255,14 @@ def _ordered_candidates(scene: Scene) -> Iterable[Sentence]:
 
 
 def _lies_between(landmark: tuple[tuple[float, float], ...], windows: tuple[tuple[float, float], ...]) -> bool:
-    """Whether every window is wholly before or after all that is seen of a landmark, and some are either."""
+    """Whether each window is completely before or after all windows of a landmark, with at least one on each side."""
     begin, end = landmark[0][0], landmark[-1][1]
     before, after = [window[1] <= begin for window in windows], [window[0] >= end for window in windows]
     return any(before) and any(after) and all(a or b for a, b in zip(before, after, strict=True))
 
 
 def _in_order(held: NDArray[np.bool_], relation: str, landmark: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """The clips of those runs of `held` [clips] that a relation means; `landmark` [clips] is where it is seen."""
+    """The clips of those runs of `held` [clips] that match a relation; `landmark` [clips] is where it is visible."""
     runs = [run for run in _runs(np.flatnonzero(held)) if len(run)]
     seen = np.flatnonzero(landmark) if landmark is not None else np.empty(0, np.intp)
     if relation in ("first", "last"):
@@ -303,21 +303,21 @@ def _windows(clips: NDArray[np.intp]) -> tuple[tuple[float, float], ...]:
 
 
 def _runs(clips: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """Rising clips, split where one is left out."""
+    """Split ascending clip indices into runs of consecutive ones."""
     return np.split(clips, np.flatnonzero(np.diff(clips) > 1) + 1)
 
 
 def _quality(scene: Scene, clip: int, part: Description) -> float:
-    """How well the best thing that meets a description shows it in a clip, 0…1."""
+    """How well a clip shows a description, 0…1: the visibility of the best matching thing."""
     time = float(scene.clip_times[clip])
     row = States(scene.clip_states.codes[clip][:, None], scene.clip_states.things[clip][:, None])
     met = holds(row, part_codes([Sentence((part,))]))[:, 0]
     things = [scene.things[index] for index in scene.clip_states.things[clip][met]]
-    return max(_show(thing, time, part.action is not None) for thing in things)
+    return max(_visibility(thing, time, part.action is not None) for thing in things)
 
 
-def _show(thing: Thing, time: float, acting: bool) -> float:
-    """A thing shows itself the better, the more opaque, large and central it is, an action best at its height."""
+def _visibility(thing: Thing, time: float, acting: bool) -> float:
+    """How well a thing is visible, 0…1: best if opaque, large and central, and in the middle of an action."""
     pose = thing.pose(time)
     size = min(1.0, (pose.radius - SIZES["small"]) / (SIZES["large"] - SIZES["small"]))
     centrality = 1 - min(1.0, float(np.hypot(pose.x - 0.5, pose.y - 0.5)) / 0.5)

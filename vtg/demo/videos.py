@@ -1,4 +1,4 @@
-"""The demo world on disk: H.264 videos and annotations in QVHighlights' format."""
+"""Render demo videos (H.264) and write annotations in QVHighlights' format."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class DemoVideo:
 
     Attributes:
         path: the MP4 file.
-        scene: what it shows.
-        sentences: what is queries about it, all true somewhere in it.
+        scene: the rendered scene.
+        sentences: its queries, all true somewhere in it.
     """
 
     path: Path
@@ -53,29 +53,28 @@ def make_videos(
     frame_rate: int = _FRAME_RATE,
     progress: Reporter = silent,
 ) -> list[DemoVideo]:
-    """Render videos of a split, and `annotations.jsonl` beside them.
+    """Render videos of a split, and write `annotations.jsonl` in the same folder.
 
-    A video that is already there is kept: what is in it follows from its name. Everything else about the folder is
-    left alone.
+    Existing videos are kept: a file of the same name has the same content. Other files in the folder are not changed.
 
     Args:
-        folder: is made if need be.
+        folder: folder of the videos, created if it does not exist.
         split: "train", "val", "test" or "demo"; their scenes are different.
-        count: how many videos.
-        first: the first video's number within the split.
-        sentences: how many are queries about a video, at most.
-        seconds: length of a video; 60 to 90 s, different from video to video, when not given.
-        cuts: times of hard cuts in seconds, the same in every video.
+        count: number of videos.
+        first: index of the first video within the split.
+        sentences: maximum number of queries for each video.
+        seconds: duration of each video; None for 60 to 90 s, depending on the video.
+        cuts: times of hard cuts in seconds, the same in each video.
         width: pixels, even.
         height: pixels, even.
         frame_rate: frames a second.
-        progress: told of every frame that is written.
+        progress: called after every frame that is written.
 
     Returns:
         The videos in order.
 
     Raises:
-        VtgError: an unknown split, lengths or cuts that no scene can have, or ffmpeg fails.
+        VtgError: an unknown split, an impossible duration or cut, or ffmpeg fails.
     """
     folder = Path(folder)
     cut_times = tuple(cuts)
@@ -104,7 +103,7 @@ def _report_more(progress: Reporter, before: int, total: int, state: Progress) -
 
 
 def annotate(scene: Scene, video_id: str, sentence: Sentence, query_id: int) -> dict[str, Any]:
-    """One line of QVHighlights' annotation files, with `single_frame` and `kind` besides."""
+    """One line of QVHighlights' annotation files, with the additional fields `single_frame` and `kind`."""
     true = truth(scene, sentence)
     return {
         "qid": query_id,
@@ -138,21 +137,21 @@ def write_video(
     frame_rate: int = _FRAME_RATE,
     progress: Reporter = silent,
 ) -> None:
-    """Render a scene into an MP4 file (H.264, 4:2:0), which appears only when it is whole.
+    """Render a scene into an MP4 file (H.264, 4:2:0), written whole or not at all.
 
     Args:
-        scene: what to render.
-        path: the file.
+        scene: the scene to render.
+        path: the file to write.
         width: pixels, even.
         height: pixels, even.
         frame_rate: frames a second.
-        progress: told of every frame that is written.
+        progress: called after every frame that is written.
 
     Raises:
         VtgError: odd sizes, or ffmpeg fails.
     """
     if width % 2 or height % 2:
-        raise VtgError(f"{path}: H.264 wants even sizes, not {width}x{height}")
+        raise VtgError(f"{path}: width and height must be even for H.264, not {width}x{height}")
     with write_whole(path) as beside:
         _encode(_frames(scene, width, height, frame_rate, progress), beside, width, height, frame_rate)
 

@@ -10,9 +10,9 @@ from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 
 __all__ = ["UNKNOWN", "put_into_neutral_words", "put_into_words", "vocabulary"]
 
-UNKNOWN = "\u2047"  # stands for a word that was blotted out, in training only
+UNKNOWN = "\u2047"  # replaces an unknown word, in training only
 
-# The first way to put it is the plain one, which the world's own annotations use.
+# The first wording is the plain one, which is used in annotations.
 SHAPE_WORDS = {
     "circle": ("circle", "disc", "ball"),
     "square": ("square", "box"),
@@ -49,7 +49,7 @@ ACTION_WORDS = {
     "shrink": ("shrinks", "gets smaller", "becomes smaller", "shrinking"),
     **{f"turn {colour}": (f"turns {colour}", f"becomes {colour}", f"changes to {colour}") for colour in COLOURS},
 }
-ORDER_WORDS = {  # the braces stand for what it is before or after
+ORDER_WORDS = {  # the braces are replaced by the landmark
     "first": ("for the first time", "the first time"),
     "last": ("for the last time", "the last time"),
     "before": ("before {}", "before {} comes", "earlier than {}"),
@@ -64,7 +64,7 @@ _ARTICLES = ("a", "the", "one", "")
 
 
 def put_into_words(descriptions: Sequence[Description], order: Order | None, random: Random | None = None) -> str:
-    """Words for a sentence: the plain ones, or with `random` any that mean the same."""
+    """The text of a sentence: its plain wording or, with `random`, a paraphrase."""
     parts = [_describe(part, random) for part in descriptions]
     if order is not None:
         parts = [f"{' and '.join(parts)} {_put_order(order, random)}"]
@@ -78,14 +78,14 @@ def put_into_words(descriptions: Sequence[Description], order: Order | None, ran
 
 
 def put_into_neutral_words(random: Random) -> str:
-    """Words that say nothing about what is to be seen: "a photo of something"."""
+    """A text without content, such as "a photo of something"."""
     noun = random.choice(_NEUTRAL_NOUNS)
     words = [random.choice((*_LEAD_INS, "", "")), random.choice(_ARTICLES), noun, random.choice(("", "", UNKNOWN, "."))]
     return " ".join(word for word in words if word) or UNKNOWN
 
 
 def vocabulary() -> list[str]:
-    """Every phrase that the world's sentences are made of."""
+    """All phrases that occur in sentences of the demo world."""
     tables = (SHAPE_WORDS, COLOUR_WORDS, SIZE_WORDS, PLACE_WORDS, ACTION_WORDS, ORDER_WORDS)
     phrases = [phrase.replace("{}", "") for table in tables for choices in table.values() for phrase in choices]
     return [*phrases, *_LEAD_INS, *_NEUTRAL_NOUNS, *_ARTICLES, "an", "and", "with", "shape", "of", ",", "."]

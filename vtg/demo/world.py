@@ -1,4 +1,4 @@
-"""Things of the demo world: vocabulary, poses over time, and states at given times."""
+"""Things of the demo world: attribute names, poses over time, and attributes at given times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "Thing",
 ]
 
-CLIP_SECONDS = 2.0  # the grid on which everything begins and ends: QVHighlights' clip
+CLIP_SECONDS = 2.0  # as in QVHighlights; things and actions begin and end at multiples of it
 
 COLOURS = {
     "red": (222, 57, 60),
@@ -49,22 +49,22 @@ PLACES = (
 )  # row by row over the central square
 ACTIONS = ("left", "right", "up", "down", "grow", "shrink", *(f"turn {colour}" for colour in COLOURS))
 
-_COLUMNS = (0.2, 0.5, 0.8)  # centres of the three columns and rows, in sides of the central square
+_COLUMN_CENTRES = (0.2, 0.5, 0.8)  # centres of the three columns and rows, in sides of the central square
 _FADE_SECONDS = 1.5
-_PLACE_REACH = 0.11  # a thing farther than this from a place's centre, on either axis, is in no place
-_SIZE_REACH = 1.15  # a radius that differs by more than this factor from a size is of no size
-_COLOUR_REACH = 0.25  # a colour mixed with more than this share of another has no name
+_MAX_PLACE_DISTANCE = 0.11  # along each axis, between a thing in a place and the place's centre
+_MAX_SIZE_RATIO = 1.15  # between the radius of a thing and the radius of its size
+_MAX_COLOUR_MIX = 0.25  # share of a second colour, up to which a mixed colour has the name of the first
 
 
 @dataclass(frozen=True)
 class Action:
-    """What a thing does once in its life.
+    """The action of a thing: a move, a change of size or a change of colour.
 
     Attributes:
         kind: one of ACTIONS.
         start: seconds.
         end: seconds.
-        target: the place where a move ends, the size that growing or shrinking leads to, or the colour turned to.
+        target: the place, size or colour at the end of the action.
     """
 
     kind: str
@@ -75,7 +75,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a thing looks at one instant; lengths are in sides of the central square, (0, 0) its top left corner."""
+    """Position and look of a thing at one time, in sides of the central square; (0, 0) is its top left corner."""
 
     x: float
     y: float
@@ -88,7 +88,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Thing:
-    """A coloured shape: appears at `start`, drifts about its place, acts at most once, is gone at `end` (seconds)."""
+    """A coloured shape, visible from `start` to `end` (seconds), that drifts around its place and acts at most once."""
 
     shape: str
     colour: str
@@ -101,11 +101,11 @@ class Thing:
     tilt: tuple[float, float] = (0.0, 0.0)  # radians: mean and swing
 
     def alive(self, time: float) -> bool:
-        """Whether the thing is there at `time` (seconds), however faint."""
+        """Whether the thing is visible at `time` (seconds), including while it fades."""
         return self.start <= time < self.end
 
     def pose(self, time: float) -> Pose:
-        """How the thing looks at `time` (seconds)."""
+        """The pose of the thing at `time` (seconds)."""
         x, y = _centre(self.place)
         radius = SIZES[self.size]
         colour = COLOURS[self.colour]
@@ -132,7 +132,7 @@ class Thing:
         )
 
     def state(self, time: float) -> tuple[int, int, int, int, int, int]:
-        """What can be said of the thing at `time` (seconds), as the columns of `States.codes`."""
+        """The attributes of the thing at `time` (seconds), as the columns of `States.codes`."""
         pose = self.pose(time)
         acting = self.action is not None and 0 < pose.progress < 1
         return (
@@ -150,30 +150,30 @@ class Thing:
         return min(1.0, max(0.0, (time - self.action.start) / (self.action.end - self.action.start)))
 
     def _colour_code(self, progress: float) -> int:
-        if self.action is None or not self.action.kind.startswith("turn") or progress <= _COLOUR_REACH:
+        if self.action is None or not self.action.kind.startswith("turn") or progress <= _MAX_COLOUR_MIX:
             return _COLOUR_NAMES.index(self.colour)
-        return _COLOUR_NAMES.index(self.action.target) if progress >= 1 - _COLOUR_REACH else -1
+        return _COLOUR_NAMES.index(self.action.target) if progress >= 1 - _MAX_COLOUR_MIX else -1
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What is behind the things from `start` to `end` (seconds): two muted colours that move into each other."""
+    """The background from `start` to `end` (seconds): a moving pattern of two muted colours."""
 
     start: float
     end: float
     style: str
     colours: tuple[tuple[int, int, int], tuple[int, int, int]]
-    numbers: tuple[float, ...]  # uniform in 0…1, read by the style as it likes
+    numbers: tuple[float, ...]  # uniform in 0…1; their meaning depends on the style
 
 
 @dataclass(frozen=True)
 class States:
-    """What is visible at each of N instants, at most S things at a time.
+    """The attributes of the visible things at each of N times, at most S things at a time.
 
     Attributes:
         codes: int8 [N, S, 6]: shape, colour, size, place, action, colour before the action, as indices into
-            SHAPES, COLOURS, SIZES, PLACES, ACTIONS, COLOURS; −1 where none holds (a colour between two, a thing
-            between two places, no action) and all −1 where there is no thing.
+            SHAPES, COLOURS, SIZES, PLACES, ACTIONS, COLOURS; −1 where no value holds (a colour between two, a thing
+            between two places, no action), and all −1 where there is no thing.
         things: int32 [N, S], indices into `Scene.things`; −1 where there is no thing.
     """
 
@@ -187,11 +187,11 @@ _SIZE_RADII = tuple(SIZES.values())
 
 def _centre(place: str) -> tuple[float, float]:
     row, column = divmod(PLACES.index(place), 3)
-    return _COLUMNS[column], _COLUMNS[row]
+    return _COLUMN_CENTRES[column], _COLUMN_CENTRES[row]
 
 
 def _mix(start: tuple[int, int, int], end: tuple[int, int, int], progress: float) -> tuple[int, int, int]:
-    # By way of grey: the straight line from red to yellow would pass through orange, a colour with a name.
+    # Through grey: a direct mix of red and yellow would be orange, which is another colour of the world.
     grey = 2.4 * progress * (1 - progress)
     red, green, blue = (
         round((a + (b - a) * progress) * (1 - grey) + 190 * grey) for a, b in zip(start, end, strict=True)
@@ -201,11 +201,13 @@ def _mix(start: tuple[int, int, int], end: tuple[int, int, int], progress: float
 
 def _size_code(radius: float) -> int:
     nearest = min(range(len(_SIZE_RADII)), key=lambda index: abs(math.log(radius / _SIZE_RADII[index])))
-    return nearest if abs(math.log(radius / _SIZE_RADII[nearest])) <= math.log(_SIZE_REACH) else -1
+    return nearest if abs(math.log(radius / _SIZE_RADII[nearest])) <= math.log(_MAX_SIZE_RATIO) else -1
 
 
 def _place_code(x: float, y: float) -> int:
-    column = min(range(3), key=lambda index: abs(x - _COLUMNS[index]))
-    row = min(range(3), key=lambda index: abs(y - _COLUMNS[index]))
-    inside = abs(x - _COLUMNS[column]) <= _PLACE_REACH and abs(y - _COLUMNS[row]) <= _PLACE_REACH
+    column = min(range(3), key=lambda index: abs(x - _COLUMN_CENTRES[index]))
+    row = min(range(3), key=lambda index: abs(y - _COLUMN_CENTRES[index]))
+    inside = (
+        abs(x - _COLUMN_CENTRES[column]) <= _MAX_PLACE_DISTANCE and abs(y - _COLUMN_CENTRES[row]) <= _MAX_PLACE_DISTANCE
+    )
     return 3 * row + column if inside else -1

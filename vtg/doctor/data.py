@@ -135,7 +135,7 @@ def check_space(folder: Path | None) -> Iterator[Check]:
     free = shutil.disk_usage(place).free
     found = f"{free / 1e9:.1f} GB free at {place}"
     if free < LEAST_FREE:
-        yield Check("library", "disk", WARNING, found, "make room, or choose another place with --library")
+        yield Check("library", "disk", WARNING, found, "free some disk space, or choose another folder with --library")
     else:
         yield Check("library", "disk", OK, found)
 

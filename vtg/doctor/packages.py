@@ -94,7 +94,7 @@ def failed_imports(modules: Iterable[str], seconds: float = IMPORT_SECONDS) -> d
 
     Args:
         modules: names of modules, in the order in which they are imported.
-        seconds: after which the import of the module at work counts as failed.
+        seconds: time limit, after which the module that is being imported counts as failed.
 
     Returns:
         Why a module cannot be imported, by its name; modules that can are left out.
@@ -109,12 +109,12 @@ def failed_imports(modules: Iterable[str], seconds: float = IMPORT_SECONDS) -> d
             output, end = done.stdout, f"ends its process with status {done.returncode}"
         except subprocess.TimeoutExpired as error:
             output, end = error.stdout or b"", f"is not imported after {seconds:.0f} s"
-        told = dict(json.loads(line) for line in output.splitlines())
-        faults |= {module: fault for module, fault in told.items() if fault}
-        at_work = [module for module, fault in told.items() if fault is None]
-        # A process that told of nothing did not even begin: the first module is taken for the reason.
-        faults |= dict.fromkeys(at_work or waiting[: not told], end)
-        waiting = [module for module in waiting if module not in told and module not in faults]
+        reported = dict(json.loads(line) for line in output.splitlines())
+        faults |= {module: fault for module, fault in reported.items() if fault}
+        importing = [module for module, fault in reported.items() if fault is None]
+        # A process without output failed before the first import: the first module is taken as the cause.
+        faults |= dict.fromkeys(importing or waiting[: not reported], end)
+        waiting = [module for module in waiting if module not in reported and module not in faults]
     return faults
 
 

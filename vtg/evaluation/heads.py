@@ -121,9 +121,9 @@ def evaluation_config(recipe: Recipe, config: HeadConfig, model: str, like: dict
             values[key] = getattr(recipe.model, key)
     if config.guessed and like is None:
         # Unit and suppression apply to windows, which a highlight-only head does not predict.
-        asked = UNSTATED_SETTINGS if config.moment_retrieval else {"data.fps": UNSTATED_SETTINGS["data.fps"]}
-        if open_keys := [key for key in asked if not recipe.states(key)]:
-            what = ", ".join(asked[key] for key in open_keys)
+        needed = UNSTATED_SETTINGS if config.moment_retrieval else {"data.fps": UNSTATED_SETTINGS["data.fps"]}
+        if open_keys := [key for key in needed if not recipe.states(key)]:
+            what = ", ".join(needed[key] for key in open_keys)
             raise VtgError(
                 f"{model}: does not contain its {what}; name a published head with the same settings with --like, "
                 f"or set {', '.join(open_keys)} in the recipe or with --set"

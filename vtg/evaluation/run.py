@@ -76,7 +76,7 @@ def evaluate(
         annotations: their file, or a folder with the recipe's files; None for the recipe's folder.
         model: to evaluate; None for the recipe's published head (one per domain).
         split: None for the recipe's.
-        progress: told of every video.
+        progress: called after every video.
         like: a published model whose settings are used for a checkpoint without settings.
         device: "cuda", "mps" or "cpu"; None for the best available.
         pretrained: weights of a library's CLIP, if the user has to name them.
@@ -101,7 +101,9 @@ def evaluate(
             partial.finish()
     except OSError as error:
         reason = error.strerror or error
-        raise VtgError(f"{error.filename or out}: {reason}; make room, then the same command goes on") from error
+        raise VtgError(
+            f"{error.filename or out}: {reason}; free some disk space, then give the same command again to continue"
+        ) from error
     return Evaluation(out, _scores(recipe.data.dataset, samples, out, annotations, grounder))
 
 

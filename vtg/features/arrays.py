@@ -63,7 +63,7 @@ def read_header(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise VtgError(f"{path}: these features are not there; index the video again") from None
     except PermissionError as error:
-        raise VtgError(f"{path}: cannot be read ({error.strerror}); mind the rights of its folder") from None
+        raise VtgError(f"{path}: cannot be read ({error.strerror}); check the permissions of its folder") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         whole = False
     if not whole:

@@ -67,7 +67,9 @@ def write_whole(out: str | os.PathLike[str]) -> Iterator[Path]:
             if _is_of_reading(error, folder):
                 raise
             reason = error.strerror or error
-            raise VtgError(f"{out}: cannot be written ({reason}): make room, or choose another folder") from None
+            raise VtgError(
+                f"{out}: cannot be written ({reason}): free some disk space, or choose another folder"
+            ) from None
         try:
             beside.replace(out)
         except PermissionError:

@@ -66,7 +66,7 @@ class Database:
             return Claims(path)
         except OSError as error:
             reason = error.strerror or error
-            raise VtgError(f"{path}: cannot be written to ({reason}); mind its rights, or remove it") from None
+            raise VtgError(f"{path}: cannot be written to ({reason}); check its permissions, or delete it") from None
 
     @cached_property
     def _database(self) -> Any:
@@ -160,9 +160,9 @@ def _explain(place: Path, remedy: str, error: BaseException) -> str:
     found = SYSTEM_ERROR.search(str(error))
     code = int(found[1]) if found else error.errno if isinstance(error, OSError) else None
     if code in NO_SPACE_ERRORS:
-        return f"{place}: cannot be written to ({os.strerror(code)}); make room, and give the same command again"
+        return f"{place}: cannot be written to ({os.strerror(code)}); free some disk space and run the command again"
     if code in PERMISSION_ERRORS:
-        return f"{place}: cannot be used ({os.strerror(code)}); mind its rights"
+        return f"{place}: cannot be used ({os.strerror(code)}); check its permissions"
     reason = " ".join(RUST_LOCATION.sub("", str(error)).split())[:MAX_REASON_CHARACTERS] or type(error).__name__
     return f"{place}: damaged ({reason}); {remedy}"
 

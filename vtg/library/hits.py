@@ -77,11 +77,11 @@ def best_time(grounding: Grounding, moment: Moment) -> float:
     return float(times[np.where(inside, scores, -np.inf).argmax()])
 
 
-def transcript_moments(said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
+def transcript_moments(lines_by_video: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
     """Merge consecutive transcript lines into moments, with scores relative to the best."""
-    best = max((line.score for lines in said.values() for line in lines), default=0.0)
+    best = max((line.score for lines in lines_by_video.values() for line in lines), default=0.0)
     hits = []
-    for video, lines in said.items():
+    for video, lines in lines_by_video.items():
         for run in _runs(lines):
             top = max(run, key=lambda line: line.score)
             score = top.score / best if best > 0 else 0.0
@@ -102,12 +102,16 @@ def _runs(lines: list[TranscriptLine]) -> Iterator[list[TranscriptLine]]:
         yield run
 
 
-def with_transcript(hits: list[Hit], said: Mapping[str, list[TranscriptLine]], selection: Selection) -> list[Hit]:
+def with_transcript(
+    hits: list[Hit], lines_by_video: Mapping[str, list[TranscriptLine]], selection: Selection
+) -> list[Hit]:
     """Select the moments in or near which the words occur in the transcript."""
     kept = []
     for hit in hits:
         start, end = hit.moment.start - TRANSCRIPT_REACH_SECONDS, hit.moment.end + TRANSCRIPT_REACH_SECONDS
-        near = [line.text for line in said[selection.paths[hit.video]] if line.start < end and start < line.end]
+        near = [
+            line.text for line in lines_by_video[selection.paths[hit.video]] if line.start < end and start < line.end
+        ]
         if near:
             kept.append(replace(hit, said=" ".join(near)))
     return kept

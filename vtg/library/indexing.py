@@ -228,15 +228,15 @@ class Indexer:
                 self._unreadable.add(video.key)
         else:
             entry = self._entry(video, size, modified, duration, width, height)
-            said = read_transcript(video.path, self._subtitles, report.warnings.append)
-            self._tables.put_transcript(entry.path, said)
+            lines = read_transcript(video.path, self._subtitles, report.warnings.append)
+            self._tables.put_transcript(entry.path, lines)
             report.added.append(entry.path)
             report.seconds += 0.0 if video.skipped else duration
         self._tables.put_video(entry)
-        gone = [twin.path for twin in twins if twin.path != entry.path and is_gone(twin.path)]
-        if gone and entry.state == INDEXED:
-            self._tables.delete_videos(gone)
-            report.moved[entry.path] = gone[0]
+        deleted = [twin.path for twin in twins if twin.path != entry.path and is_gone(twin.path)]
+        if deleted and entry.state == INDEXED:
+            self._tables.delete_videos(deleted)
+            report.moved[entry.path] = deleted[0]
 
     def _postponed_files(self, report: IndexReport, stop: Callable[[], bool]) -> list[Path]:
         """Wait until the other run has finished the postponed files, and return those that remain to be indexed."""

@@ -203,11 +203,11 @@ class Library:
         folders = self._tables.folders() if self.exists else []
         places = [*(Path(place).expanduser().resolve() for place in look_in), *map(Path, folders)]
         moved = find_moved(vanished, [entry.path for entry in entries], places)
-        gone = {entry.path for entry in vanished}
+        deleted = {entry.path for entry in vanished}
         there = dict.fromkeys(entry.path for entry in entries if is_there(entry.path))
-        unseen = [entry.path for entry in entries if entry.path not in gone and entry.path not in there]
+        unseen = [entry.path for entry in entries if entry.path not in deleted and entry.path not in there]
         report = self.add([*there, *moved], progress, stop=stop)
-        left = [entry.path for entry in self.videos() if entry.path in gone]
+        left = [entry.path for entry in self.videos() if entry.path in deleted]
         report.away = [*unseen, *(path for path in left if is_away(path, folders))]
         report.removed = self._forget(path for path in left if path not in set(report.away))
         return report

@@ -79,33 +79,33 @@ class Searcher:
         Raises:
             VtgError: a picture cannot be read, or a span is of a video that is not in the library.
         """
-        said = self._find_transcript_lines(question.said, selection) if question.said else None
-        if said is not None:
-            selection = selection.only(said)
+        transcript = self._find_transcript_lines(question.said, selection) if question.said else None
+        if transcript is not None:
+            selection = selection.only(transcript)
         if not question.parts:
-            hits = transcript_moments(said or {}, selection)
+            hits = transcript_moments(transcript or {}, selection)
         elif question.sentence is None:
             hits = self._by_embedding(question.parts, selection)
         elif self._grounder.head is not None:
-            hits = self._by_head(question.sentence, selection, said, limit)
+            hits = self._by_head(question.sentence, selection, transcript, limit)
         else:
             # The transcript filters moments afterwards: without a limit, as the best ones may be filtered out.
-            most = limit if said is None else None
+            most = limit if transcript is None else None
             hits = self._by_clip(question.sentence, selection, most, min_score)
-        if said is not None and question.parts:
-            hits = with_transcript(hits, said, selection)
+        if transcript is not None and question.parts:
+            hits = with_transcript(hits, transcript, selection)
         return best_hits(hits, limit, min_score, selection.per_video)
 
     def _by_head(
-        self, sentence: str, selection: Selection, said: Mapping[str, list[TranscriptLine]] | None, limit: int
+        self, sentence: str, selection: Selection, transcript: Mapping[str, list[TranscriptLine]] | None, limit: int
     ) -> list[Hit]:
         text = self._grounder.encoder.encode_text(sentence)
         # The transcript filters moments afterwards: without a limit, as the best ones may be filtered out.
-        most = limit if said is None else None
-        chosen = self._windows(text, selection, said, self._max_windows)
+        most = limit if transcript is None else None
+        chosen = self._windows(text, selection, transcript, self._max_windows)
         hits = self._search_windows(chosen, sentence, text, selection, most)
         if max((hit.moment.score for hit in hits), default=0.0) < self._calibration.threshold:
-            more = self._windows(text, selection, said, SECOND_PASS_FACTOR * self._max_windows)
+            more = self._windows(text, selection, transcript, SECOND_PASS_FACTOR * self._max_windows)
             # Videos with additional windows are grounded again in all of their windows.
             new = [candidate for candidate in more if candidate not in chosen]
             again = {selection.entries[candidate.video].path for candidate in new}
@@ -133,15 +133,17 @@ class Searcher:
         ]
 
     def _windows(
-        self, text: TextFeatures, selection: Selection, said: Mapping[str, list[TranscriptLine]] | None, most: int
+        self, text: TextFeatures, selection: Selection, transcript: Mapping[str, list[TranscriptLine]] | None, most: int
     ) -> list[Candidate]:
         """The windows to ground in: all of them or, if there are more than `most`, those with the nearest frames."""
         fps, grid = self._grounder.fps, self._grid
         frames = {key: max(1, round(entry.duration * fps)) for key, entry in selection.entries.items()}
         if len(frames) == 1 or sum(len(grid.starts(count)) for count in frames.values()) <= most:
             return every_window(frames, grid)
-        if said is not None:
-            lines = sorted(((line.score, key, line.start) for key in said for line in said[key]), reverse=True)
+        if transcript is not None:
+            lines = sorted(
+                ((line.score, key, line.start) for key in transcript for line in transcript[key]), reverse=True
+            )
             near = NearFrames(
                 [key for _, key, _ in lines], np.array([time for *_, time in lines]), np.zeros(len(lines))
             )
@@ -314,12 +316,12 @@ class Searcher:
 
     def _find_transcript_lines(self, words: str, selection: Selection) -> dict[str, list[TranscriptLine]]:
         paths = None if selection.is_everything else list(selection.paths)
-        said: dict[str, dict[tuple[float, str], TranscriptLine]] = {}
+        found: dict[str, dict[tuple[float, str], TranscriptLine]] = {}
         for line in self._tables.find_transcript_lines(words, MAX_TRANSCRIPT_LINES, paths):
             if line.path in selection.paths:
                 # Files with the same content may have the same subtitles: each line once.
-                said.setdefault(selection.paths[line.path], {}).setdefault((line.start, line.text), line)
-        return {video: sorted(lines.values(), key=lambda line: line.start) for video, lines in said.items()}
+                found.setdefault(selection.paths[line.path], {}).setdefault((line.start, line.text), line)
+        return {video: sorted(lines.values(), key=lambda line: line.start) for video, lines in found.items()}
 
 
 @dataclass(frozen=True)

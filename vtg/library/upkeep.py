@@ -156,10 +156,9 @@ def _problems_of(
     path = Path(entry.path)
     status = _status(path)
     if status is None:
-        gone = is_gone(entry.path)
-        return [
-            f"is not there any more; {REFRESH_HINT}" if gone else "cannot be looked at; mind the rights of its folder"
-        ]
+        if is_gone(entry.path):
+            return [f"is not there any more; {REFRESH_HINT}"]
+        return ["cannot be read; check the permissions of its folder"]
     if (status.st_size, status.st_mtime_ns) != (entry.size, entry.modified):
         return [f"has changed since it was indexed; {REFRESH_HINT}"]
     if entry.state != INDEXED:
@@ -196,15 +195,15 @@ def describe(folder: Path, tables: LibraryTables | None, model: ModelSpec, stora
     indexed = {entry.video: entry for entry in entries if entry.state == INDEXED}
     seconds = sum(entry.duration for entry in indexed.values())
     size = sum(status.st_size for path in folder.rglob("*") if (status := _status(path)) and S_ISREG(status.st_mode))
-    said = tables.count_transcript_lines() if tables else {}
+    line_counts = tables.count_transcript_lines() if tables else {}
     return {
         "videos": sum(entry.state == INDEXED for entry in entries),
         "failed": sum(entry.state != INDEXED for entry in entries),
         "seconds": seconds,
         "frames": tables.count_frames() if tables else 0,
         "fps": model.fps,
-        "said_lines": sum(said.values()),
-        "videos_with_words": len(said),
+        "said_lines": sum(line_counts.values()),
+        "videos_with_words": len(line_counts),
         "encoder": str(model.encoder),
         "model": model.name,
         "precision": storage.precision,

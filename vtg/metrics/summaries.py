@@ -49,9 +49,9 @@ def keyshots(scores: Array, edges: NDArray[np.integer], share: float = SUMMARY_S
     scores = np.asarray(scores, dtype=float)
     lifted = scores - min(0.0, float(scores.min()))
     lengths = np.diff(edges)
-    worth = np.add.reduceat(lifted, edges[:-1]) / lengths
+    shot_scores = np.add.reduceat(lifted, edges[:-1]) / lengths
     chosen = np.zeros(len(lengths), dtype=bool)
-    chosen[best_within(worth, lengths, int(share * len(scores)))] = True
+    chosen[best_within(shot_scores, lengths, int(share * len(scores)))] = True
     return np.repeat(chosen, lengths)
 
 

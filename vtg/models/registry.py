@@ -49,7 +49,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A head that the registry knows.
+    """A head of the registry.
 
     Attributes:
         name: what `vtg.load` and `vtg models pull` call it.
@@ -176,19 +176,19 @@ def recognised_settings(path: Path) -> dict[str, Any] | None:
 
 
 def pull(name: str, progress: Reporter = silent) -> Path:
-    """Download a published head, checks its hash, converts it to our format, and keeps it in the cache folder.
+    """Download a published head, check its hash, convert it to vtg's format, and store it in the cache folder.
 
-    A download that broke off goes on where it stopped, also in another process. The hub is that of `HF_ENDPOINT`.
+    An interrupted download is continued, also by another process. `HF_ENDPOINT` sets another hub.
 
     Args:
-        name: of the model; one already on this disk is left as it is.
-        progress: told of the bytes that have arrived, and of all if the server says how many.
+        name: name of the model; a head that is stored already is not changed.
+        progress: called with the number of received bytes, and the total if the server states it.
 
     Returns:
         The head's file.
 
     Raises:
-        VtgError: no such model, no connection, or a file whose hash is wrong; nothing is left under the final name.
+        VtgError: there is no such model or no connection, or the hash of the file is wrong; no file is stored.
     """
     entry = find_model(name)
     if entry.present:
@@ -230,8 +230,8 @@ def download(entry: ModelEntry, partial: Path, progress: Reporter) -> None:
         if size is not None and size > MAX_HEAD_BYTES:
             raise TooLongError(f"{size} bytes are announced, more than any head has")
         fetch_url(url, partial, size, lambda state: progress(replace(state, detail=entry.name)))
-    except Exception as error:  # of the client, of its HTTP library (it differs between versions), or of the disk
-        line = f"{entry.name}: {url} failed ({error_line(error)}); pull it again, it goes on where it stopped"
+    except Exception as error:  # from the client, its HTTP library (which depends on the version) or the disk
+        line = f"{entry.name}: {url} failed ({error_line(error)}); pull it again to continue the download"
         raise VtgError(line) from error
 
 

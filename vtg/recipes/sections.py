@@ -66,7 +66,7 @@ class DataRecipe:
         """The annotation file of a part.
 
         Raises:
-            VtgError: the recipe knows no such part, or none of its files is there.
+            VtgError: the recipe has no such part, or none of its files is there.
         """
         if split not in self.annotations:
             known = ", ".join(self.annotations) or "none"

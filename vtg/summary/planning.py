@@ -171,7 +171,7 @@ def sharpen(plan: Plan, progress: Reporter = silent) -> Plan:
 
     Args:
         plan: of a file.
-        progress: told of every end of a clip.
+        progress: called for each start and end of a clip.
 
     Raises:
         VideoError: the file cannot be read.

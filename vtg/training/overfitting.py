@@ -22,7 +22,7 @@ __all__ = ["CheckResult", "overfit"]
 CHECKED_SAMPLES = 8
 MAX_STEPS = 400
 STEPS_BETWEEN_CHECKS = 20
-LEARNT_IOU = 0.7  # of the first predicted window with a true one
+MIN_LEARNT_IOU = 0.7  # minimum IoU of the first predicted window with a true one
 WARMUP_STEPS = 20
 
 
@@ -71,13 +71,13 @@ class CheckResult:
 def overfit(prepared: Prepared, device: torch.device, progress: Reporter) -> CheckResult:
     """Train on a few samples, without dropout, until all are learnt or `MAX_STEPS` is reached.
 
-    A sample is learnt if its first predicted window has an IoU of at least `LEARNT_IOU` with a true one; for a
+    A sample is learnt if its first predicted window has an IoU of at least `MIN_LEARNT_IOU` with a true one; for a
     highlight-only head, if its best-scored frame is a positive.
 
     Args:
         prepared: recipe, configuration and training data.
         device: to train on.
-        progress: told of every step.
+        progress: called after every step.
     """
     train = prepared.recipe.train
     torch.manual_seed(train.seed)
@@ -133,6 +133,6 @@ def _learnt(head: R2Head, batch: TrainingBatch, samples: Sequence[TrainingSample
             assert sample.windows is not None  # a training set for such a head has windows
             mended = true_windows([sample.windows], torch.tensor([sample.frames]), batch.fps)
             true = (mended.spans[mended.present] / batch.fps).numpy()
-            known += bool((interval_iou(first, true) >= LEARNT_IOU).any())
+            known += bool((interval_iou(first, true) >= MIN_LEARNT_IOU).any())
     head.train()
     return known

@@ -114,7 +114,7 @@ def train(
         plot: draw `curves.png` at the end.
         device: "cuda", "mps" or "cpu"; None for accelerate's default.
         progress: called during the checks before the first step.
-        report: told of every batch.
+        report: called after every batch.
 
     Raises:
         VtgError: data, features or recipe do not match; `out` contains a training and `resume` is not set, or
@@ -136,7 +136,9 @@ def train(
             draw_curves(out / LOG, recipe.evaluation.metric, out / CURVES)
     except OSError as error:
         again = "continue with --resume" if (out / STATE).exists() else "train again"
-        raise VtgError(f"{error.filename or out}: {error.strerror or error}; make room, then {again}") from error
+        raise VtgError(
+            f"{error.filename or out}: {error.strerror or error}; free some disk space, then {again}"
+        ) from error
     position = run.position
     head = out / (BEST if position.best_epoch else LAST)
     metric = recipe.evaluation.metric
@@ -200,7 +202,7 @@ class _Run:
         prepared: recipe, configuration and data.
         out: folder of the run.
         device: see `train`.
-        report: told of every batch.
+        report: called after every batch.
     """
 
     def __init__(

@@ -41,12 +41,13 @@ class TooLongError(OSError):
 
 
 def fetch_url(url: str, path: Path, size: int | None = None, progress: Reporter = silent) -> None:
-    """Fetch a URL into a file, going on from what it holds; tries again as long as each try brings bytes.
+    """Download a URL into a file, continuing from its present size; retries as long as each attempt receives bytes.
 
     Args:
-        url: of the content.
-        path: the file; after an error it keeps what arrived, for a later call.
-        size: of the whole content, bytes; None for what the server says, and then the first try begins anew.
+        url: the URL.
+        path: the file; after an error, it keeps the received bytes for a later call.
+        size: size of the complete content, bytes; None for the size that the server states, with which the first
+            attempt starts from the beginning.
         progress: called after each block.
 
     Raises:
@@ -56,7 +57,7 @@ def fetch_url(url: str, path: Path, size: int | None = None, progress: Reporter 
 
     def note(state: Progress) -> None:
         nonlocal size
-        size = None if state.total is None else int(state.total)  # with it the next try goes on
+        size = None if state.total is None else int(state.total)  # the next attempt continues only if the size is known
         progress(state)
 
     done = path.stat().st_size if path.exists() else 0
@@ -78,10 +79,10 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Reporter =
     of a small file; here it costs less than a `BLOCK_BYTES`.
 
     Args:
-        url: of the content.
-        file: open for appending; what it holds counts as the beginning, and is dropped where the server sends all.
-        size: of the whole content, bytes; None for what the server says.
-        progress: told of each block.
+        url: the URL.
+        file: file opened for appending; its content is the beginning, and is discarded if the server sends everything.
+        size: size of the complete content, bytes; None for the size that the server states.
+        progress: called after each block.
 
     Raises:
         TooLongError: the server sends more than `size`; nothing is kept.
@@ -100,7 +101,7 @@ def append_rest(url: str, file: BinaryIO, size: int | None, progress: Reporter =
         answer = session.get(url, headers=headers, timeout=TIMEOUT_SECONDS, stream=True)
     with answer as response:
         response.raise_for_status()
-        if done and response.status_code != PARTIAL_CONTENT:  # a server that knows no ranges sends all of it
+        if done and response.status_code != PARTIAL_CONTENT:  # a server without support for ranges sends the whole file
             _emptied(file)
         size = _announced_size(response) if size is None else size
         most = MAX_UNANNOUNCED_BYTES if size is None else size
@@ -151,17 +152,17 @@ def fetch_whole(url: str, path: Path, sha256: str) -> None:
 
 
 def fetch_from_hub(repository: str, name: str, revision: str | None = None, folder: Path | None = None) -> Path:
-    """Fetch a file of a repository by the hub's client, which keeps it, and check it against the hub's hash.
+    """Download a file of a repository with the hub's client, and check it against the hub's hash.
 
     Args:
-        repository: such as "timm/vit_base_patch32_clip_224.openai".
-        name: of the file in it.
-        revision: of the repository; None for the newest.
-        folder: where it goes; None for the client's cache, where a file that is there is taken as it is.
+        repository: name of the repository, such as "timm/vit_base_patch32_clip_224.openai".
+        name: path of the file in the repository.
+        revision: revision of the repository; None for the newest.
+        folder: folder to write to; None for the client's cache, whose files are used without a check.
 
     Raises:
-        VtgError: the content is another than the hub says; it is deleted.
-        Exception: whatever the client raises.
+        VtgError: the content differs from the hub's hash; the file is deleted.
+        Exception: any error of the client.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
@@ -174,13 +175,13 @@ def fetch_from_hub(repository: str, name: str, revision: str | None = None, fold
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise VtgError(
-            f"{repository}/{name}: the download is another file than the hub says, and was deleted; try again"
+            f"{repository}/{name}: the download is another file than the one on the hub, and was deleted; try again"
         )
     return path
 
 
 def _has_hash(path: Path, expected: str) -> bool:
-    """Whether a file's content has the name that the hub gives it: SHA-256, or for small files git's SHA-1."""
+    """Whether a file has the hash that the hub states: SHA-256, or git's SHA-1 for small files."""
     if len(expected) == SHA256_DIGITS:
         return file_sha256(path) == expected
     if len(expected) == SHA1_DIGITS:
@@ -189,4 +190,4 @@ def _has_hash(path: Path, expected: str) -> bool:
             while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest() == expected
-    return True  # a mirror with names of its own
+    return True  # a mirror whose ETags are not hashes

@@ -43,7 +43,7 @@ def merge_cues(cues: Iterable[Cue]) -> list[Speech]:
     Rolling captions repeat a line above the next one, or extend it word by word: such a line is taken once, from the
     time of its first word. Where words within a cue have times, a long pause starts a new line.
     """
-    said: list[_OpenLine] = []
+    lines: list[_OpenLine] = []
     shown: list[tuple[str, _OpenLine]] = []  # the rows of the previous cue, and the line of each
     until = float("-inf")
     for cue in sorted(cues, key=lambda cue: (cue.start, cue.end)):
@@ -54,10 +54,10 @@ def merge_cues(cues: Iterable[Cue]) -> list[Speech]:
         kept = _continue(shown, texts) if cue.start <= until + MAX_GAP_SECONDS else []
         if len(kept) == len(rows):
             kept[-1][1].end = max(kept[-1][1].end, cue.end)
-        new = _append_rows(cue, rows[len(kept) :], said)
+        new = _append_rows(cue, rows[len(kept) :], lines)
         shown = [*kept, *zip(texts[len(kept) :], new, strict=True)][-MAX_ROWS:]
         until = cue.end
-    return [Speech(one.start, one.end, " ".join(" ".join(one.rows).split())) for one in said]
+    return [Speech(one.start, one.end, " ".join(" ".join(one.rows).split())) for one in lines]
 
 
 def _text(line: Sequence[TimedWords]) -> str:
@@ -85,7 +85,7 @@ def _grows(before: str, text: str) -> bool:
     return text.startswith(f"{before} ") or (len(before) >= MIN_GROWING_LETTERS and text.startswith(before))
 
 
-def _append_rows(cue: Cue, rows: Sequence[Sequence[TimedWords]], said: list[_OpenLine]) -> list[_OpenLine]:
+def _append_rows(cue: Cue, rows: Sequence[Sequence[TimedWords]], lines: list[_OpenLine]) -> list[_OpenLine]:
     """Append rows to the lines: as one line, unless there is a long pause between timed words.
 
     Returns:
@@ -101,7 +101,7 @@ def _append_rows(cue: Cue, rows: Sequence[Sequence[TimedWords]], said: list[_Ope
                 if current is not None:
                     current.end = at
                 current = _OpenLine(at, cue.end, [part.words])
-                said.append(current)
+                lines.append(current)
             elif place == 0:
                 current.rows.append(part.words)
             else:
@@ -112,11 +112,11 @@ def _append_rows(cue: Cue, rows: Sequence[Sequence[TimedWords]], said: list[_Ope
     return ends
 
 
-def merge_repeats(said: Iterable[Speech]) -> list[Speech]:
+def merge_repeats(speech: Iterable[Speech]) -> list[Speech]:
     """Order by time and merge equal words at the same time: files and tracks often have the same content."""
     merged: list[Speech] = []
     latest: dict[str, int] = {}
-    for one in sorted(said, key=lambda one: (one.start, one.end)):
+    for one in sorted(speech, key=lambda one: (one.start, one.end)):
         place = latest.get(one.words)
         if place is not None and one.start <= merged[place].end + MAX_GAP_SECONDS:
             merged[place] = replace(merged[place], end=max(merged[place].end, one.end))

@@ -60,8 +60,8 @@ def parse_subtitles(text: str, video: str | os.PathLike[str], rate: float | None
     Raises:
         TooManyCuesError: it is not a subtitle file.
     """
-    said = merge_repeats(merge_cues(read_cues(text, rate)))
-    return [TranscriptLine(os.fspath(video), one.start, one.end, one.words) for one in said]
+    speech = merge_repeats(merge_cues(read_cues(text, rate)))
+    return [TranscriptLine(os.fspath(video), one.start, one.end, one.words) for one in speech]
 
 
 def read_cues(text: str, rate: float | None = None) -> list[Cue]:

@@ -50,10 +50,10 @@ def read_transcript(
     # preroll lies. In a video whose frames start 5 s after its audio, a subtitle at 6 s in a file is shown 1 s after
     # the first frame. Tracks have the timestamps of the video.
     begin = max(0.0, pictures.file_start) if pictures else 0.0
-    said: list[Speech] = []
+    speech: list[Speech] = []
     for track in tracks:
         try:
-            said += _moved(merge_cues(read_packets(track)), first)
+            speech += _moved(merge_cues(read_packets(track)), first)
         except UnknownEncodingError:
             warn(f"{video}: a subtitle track is skipped: the encoding of its text is unknown")
     for path in files:
@@ -62,11 +62,11 @@ def read_transcript(
         except _UnreadableError as error:
             warn(f"{path}: {error}")
         else:
-            said += _moved(merge_cues(cues), first - begin)
+            speech += _moved(merge_cues(cues), first - begin)
     end = float(pictures.duration) if pictures else float("inf")
     return [
         TranscriptLine(str(video), max(0.0, one.start), min(one.end, end), one.words)
-        for one in merge_repeats(said)
+        for one in merge_repeats(speech)
         if one.end > 0 and one.start < end
     ]
 
@@ -79,8 +79,8 @@ def _survey(video: Path) -> VideoTrack | None:
     return None
 
 
-def _moved(said: Iterable[Speech], seconds: float) -> Iterator[Speech]:
-    return (Speech(one.start - seconds, one.end - seconds, one.words) for one in said)
+def _moved(speech: Iterable[Speech], seconds: float) -> Iterator[Speech]:
+    return (Speech(one.start - seconds, one.end - seconds, one.words) for one in speech)
 
 
 def _read(path: Path, language: str | None, rate: float | None) -> list[Cue]:

@@ -1,4 +1,4 @@
-"""Queries to train the bundled head: true sentences about a scene, and hard negatives."""
+"""Training queries of the bundled head: true sentences about a scene, and hard negatives."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from vtg.demo.descriptions import Description, Order
 from vtg.demo.sentences import KINDS, held_clips
 from vtg.demo.world import ACTIONS, COLOURS, PLACES, SHAPES, SIZES
 
-__all__ = ["Question", "ask_about"]
+__all__ = ["SceneQuery", "make_queries"]
 
-PARAPHRASED_SHARE = 0.5  # of the questions are not in the plainest words
-# What a single frame does not show takes longest to learn.
-SHARES = {"object": 1.0, "placed": 1.5, "pair": 2.0, "move": 3.0, "turn": 3.0, "resize": 2.0, "order": 4.0}
+PARAPHRASED_SHARE = 0.5  # share of the queries that are paraphrased
+# Relative frequency of each kind of true sentence: what a single frame does not show takes longest to learn.
+KIND_SHARES = {"object": 1.0, "placed": 1.5, "pair": 2.0, "move": 3.0, "turn": 3.0, "resize": 2.0, "order": 4.0}
 _RESIZING, _MOVING = ("grow", "shrink"), ("left", "right", "up", "down")
-_DRAWS = 3  # for each false sentence: some are true, some come twice
+_DRAWS_PER_SENTENCE = 3  # maximum, as some drawn sentences are true or duplicates
 
 Choice = TypeVar("Choice")
 Look = tuple[str, str | None, str | None]  # shape, colour, size
 
 
 @dataclass(frozen=True)
-class Question:
-    """A sentence, in the words in which it is asked about a scene.
+class SceneQuery:
+    """A query about a scene, with its targets.
 
     Attributes:
-        sentence: what is asked.
-        text: in words.
-        windows: [N, 2] seconds in which it is true; none where it is false.
+        sentence: the meaning of the query.
+        text: its wording, plain or paraphrased.
+        windows: [N, 2] windows that match, in seconds; N is 0 if none does.
         saliency: [clips] 0…1.
     """
 
@@ -46,80 +46,81 @@ class Question:
     saliency: NDArray[np.float32]
 
 
-def ask_about(scene: Scene, true: int, false: int, random: Generator) -> list[Question]:
-    """Questions about a scene, the true ones first.
+def make_queries(scene: Scene, true: int, false: int, random: Generator) -> list[SceneQuery]:
+    """Generate queries about a scene: first those that match somewhere in it, then those that match nowhere.
 
-    The false ones are what a head that looks only at single frames, or only at half of the words, takes for true: looks
-    that are there but do not act so, actions of another kind or in another direction, pairs of which one is not there,
-    orders the wrong way round.
+    The false queries are those that a head takes for true if it only considers single frames or some of the words:
+    things of the scene with an action that they do not perform, other actions or directions, pairs of which one thing
+    is missing, and wrong orders.
 
     Args:
-        scene: what is asked about.
-        true: about how many are true.
-        false: how many are false, at most.
-        random: decides which.
+        scene: the scene to describe.
+        true: approximate number of true queries.
+        false: maximum number of false queries.
+        random: source of randomness.
     """
-    words = Random(int(random.integers(1 << 30)))  # noqa: S311 - nothing secret about it
+    words = Random(int(random.integers(1 << 30)))  # noqa: S311 - not for security
     true_ones = true_sentences(scene)
-    questions = [_put(scene, sentence, words) for sentence in _choose(true_ones, true, random)]
+    queries = [_make_query(scene, sentence, words) for sentence in _choose(true_ones, true, random)]
     drawn: dict[Sentence, None] = {}
-    tries = _false_sentences(scene, true_ones, random)
-    for _ in range(_DRAWS * false):
+    candidates = _false_sentences(scene, true_ones, random)
+    for _ in range(_DRAWS_PER_SENTENCE * false):
         if len(drawn) == false:
             break
-        if (sentence := next(tries)) is not None:
+        if (sentence := next(candidates)) is not None:
             drawn[sentence] = None
     clips = held_clips(scene, list(drawn))
-    questions += [_put(scene, sentence, words) for sentence, held in zip(drawn, clips.T, strict=True) if not held.any()]
-    return questions
+    false_sentences = [sentence for sentence, held in zip(drawn, clips.T, strict=True) if not held.any()]
+    return queries + [_make_query(scene, sentence, words) for sentence in false_sentences]
 
 
 def _choose(true_ones: Sequence[Sentence], count: int, random: Generator) -> list[Sentence]:
     pools = {kind: [sentence for sentence in true_ones if sentence.kind == kind] for kind in KINDS}
-    total = sum(SHARES[kind] for kind in KINDS if pools[kind])
+    total = sum(KIND_SHARES[kind] for kind in KINDS if pools[kind])
     chosen: dict[Sentence, None] = {}
     for kind, pool in pools.items():
-        for i in random.permutation(len(pool))[: round(count * SHARES[kind] / total)]:
+        for i in random.permutation(len(pool))[: round(count * KIND_SHARES[kind] / total)]:
             chosen[pool[i]] = None
     return list(chosen)
 
 
-def _put(scene: Scene, sentence: Sentence, words: Random) -> Question:
+def _make_query(scene: Scene, sentence: Sentence, words: Random) -> SceneQuery:
     text = sentence.paraphrase(words) if words.random() < PARAPHRASED_SHARE else sentence.text
     true = truth(scene, sentence)
     saliency = np.zeros(scene.clip_count, np.float32)
     if true.windows:
         saliency[list(true.relevant_clip_ids)] = np.array(true.saliency_scores, np.float32).sum(axis=1) / 12
-    return Question(sentence, text, np.array(true.windows, np.float32).reshape(-1, 2), saliency)
+    return SceneQuery(sentence, text, np.array(true.windows, np.float32).reshape(-1, 2), saliency)
 
 
 def _false_sentences(scene: Scene, true_ones: Sequence[Sentence], random: Generator) -> Iterator[Sentence | None]:
-    """Endless sentences of which most are false; None for a draw that gives no sentence."""
+    """Yield sentences endlessly, most of them false; None for a draw that results in no sentence."""
     looks = _looks(scene)
     acting = [sentence for sentence in true_ones if sentence.kind in ("move", "turn", "resize")]
     absent = absent_sentences(scene, 24, random)
-    ways: list[tuple[float, Callable[[], Sentence | None]]] = [
-        (0.22, lambda: _acts(_pick(looks, random), random)),
-        (0.17, lambda: _acts_otherwise(_pick(acting, random), random) if acting else None),
-        (0.34, lambda: _ordered(looks, random)),
+    generators: list[tuple[float, Callable[[], Sentence | None]]] = [
+        (0.22, lambda: _with_any_action(_pick(looks, random), random)),
+        (0.17, lambda: _with_other_action(_pick(acting, random), random) if acting else None),
+        (0.34, lambda: _with_any_order(looks, random)),
         (0.09, lambda: _pick(absent, random) if absent else None),
-        (0.13, lambda: _paired(looks, random)),
-        (0.05, lambda: _placed(_pick(looks, random), random)),
+        (0.13, lambda: _make_pair(looks, random)),
+        (0.05, lambda: _with_any_place(_pick(looks, random), random)),
     ]
-    shares = np.array([share for share, _ in ways])
+    shares = np.array([share for share, _ in generators])
     while True:
-        yield ways[int(random.choice(len(ways), p=shares))][1]()
+        yield generators[int(random.choice(len(generators), p=shares))][1]()
 
 
 def _looks(scene: Scene) -> list[Look]:
+    """All looks of the scene's things; the size is None where a thing is growing or shrinking."""
     codes = scene.clip_states.codes.reshape(-1, scene.clip_states.codes.shape[-1])
     codes = np.unique(codes[(codes[:, 0] >= 0) & (codes[:, 1] >= 0), :3], axis=0)
     colours, sizes = tuple(COLOURS), tuple(SIZES)
     return [(SHAPES[shape], colours[colour], None if size < 0 else sizes[size]) for shape, colour, size in codes]
 
 
-def _acts(look: Look, random: Generator) -> Sentence | None:
-    """A look that is there and any action."""
+def _with_any_action(look: Look, random: Generator) -> Sentence | None:
+    """A look of the scene's things with any action."""
     shape, colour, size = _partial_look(look, random)
     moves = random.random() < 0.5
     action = _pick((*_MOVING, *_RESIZING) if moves else ACTIONS, random)
@@ -128,15 +129,15 @@ def _acts(look: Look, random: Generator) -> Sentence | None:
     return Sentence((Description(shape, colour, None if action in _RESIZING else size, None, action),))
 
 
-def _acts_otherwise(sentence: Sentence, random: Generator) -> Sentence:
-    """What acts, doing something else of the same kind."""
+def _with_other_action(sentence: Sentence, random: Generator) -> Sentence:
+    """The sentence with another action of the same kind."""
     (part,) = sentence.parts
     turns = tuple(f"turn {colour}" for colour in COLOURS if colour != part.colour)
     kind = next(kind for kind in (_MOVING, _RESIZING, turns) if part.action in kind)
     return Sentence((replace(part, action=_pick([action for action in kind if action != part.action], random)),))
 
 
-def _ordered(looks: Sequence[Look], random: Generator) -> Sentence | None:
+def _with_any_order(looks: Sequence[Look], random: Generator) -> Sentence | None:
     shape, colour, _ = _pick(looks, random)
     what = Description(shape, None if random.random() < 0.3 else colour)
     if random.random() < 0.45:
@@ -146,7 +147,7 @@ def _ordered(looks: Sequence[Look], random: Generator) -> Sentence | None:
     return None if landmark == what else Sentence((what,), Order(_pick(("before", "after"), random), landmark))
 
 
-def _paired(looks: Sequence[Look], random: Generator) -> Sentence | None:
+def _make_pair(looks: Sequence[Look], random: Generator) -> Sentence | None:
     one, other = _pick(looks, random), _pick(looks, random)
     sized = random.random() < 0.5
     draw = random.random()
@@ -160,12 +161,12 @@ def _paired(looks: Sequence[Look], random: Generator) -> Sentence | None:
     return None if parts[0] == parts[1] else Sentence(parts)
 
 
-def _placed(look: Look, random: Generator) -> Sentence:
+def _with_any_place(look: Look, random: Generator) -> Sentence:
     return Sentence((Description(*_partial_look(look, random), _pick(PLACES, random)),))
 
 
 def _partial_look(look: Look, random: Generator) -> Look:
-    """A look with something left out, mostly."""
+    """The look without its size (35 %), without its colour (15 %), or unchanged."""
     shape, colour, size = look
     draw = random.random()
     if draw < 0.35:
