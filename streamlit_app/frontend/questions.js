@@ -57,7 +57,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     if (data.examples.length) rows.push(row("Try", data.examples, "examples", ask));
     const earlier = read(key).filter((question) => question !== data.query);
     if (earlier.length) {
-      const history = row("SearchQuery lately", earlier, "history", ask);
+      const history = row("Recent queries", earlier, "history", ask);
       const forget = element("button", "pill forget", "Clear history");
       forget.type = "button";
       forget.addEventListener("click", () => {
