@@ -269,6 +269,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     latency = []
     for name in arguments.lengths:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
