@@ -204,12 +204,13 @@ class R2Block(nn.Module):
             chunks.append(self.video_map(tokens))
         return torch.cat(chunks, dim=1)
 
-    def attention(self, tokens: Tensor, words: Tensor) -> Tensor:
+    def attention(self, tokens: Tensor, words: Tensor, scale: Tensor | None) -> Tensor:
         """Attention of query tokens to the tokens of each frame (Sec. 3, Query-Modulated Spatial Pooling).
 
         Args:
             tokens: [V, T, P, D], of the frames.
             words: [V, N, D], of the queries.
+            scale: [V, T, P], by which the tokens are to be multiplied; None for 1.
 
         Returns:
             [V, T, N, P], a softmax over the tokens of each frame.
@@ -217,7 +218,10 @@ class R2Block(nn.Module):
         # q·(W x + b) is computed as (qᵀW)·x + q·b: a query has far fewer tokens than a video.
         query = self.query_key(words) / math.sqrt(words.shape[-1])
         keys, bias = query @ self.video_key.weight, query @ self.video_key.bias
-        similarity = keys @ tokens.flatten(1, 2).transpose(1, 2) + bias[:, :, None]  # [V, N, T·P]
+        similarity = keys @ tokens.flatten(1, 2).transpose(1, 2)  # [V, N, T·P]
+        if scale is not None:  # applied here, as a query has far fewer tokens than a token has channels
+            similarity = similarity * scale.flatten(1)[:, None]
+        similarity = similarity + bias[:, :, None]
         return similarity.unflatten(2, tokens.shape[1:3]).softmax(dim=3).transpose(1, 2)
 
     def pool(self, layer: LayerTokens, query: Tensor, word_mask: Tensor | None) -> Tensor:
@@ -237,8 +241,11 @@ class R2Block(nn.Module):
         if not torch.is_grad_enabled():
             frames = max(1, min(frames, MAX_POOLED_VALUES // (videos * width * (patches + words.shape[1]))))
         chunks = []
-        for tokens in layer.chunks(frames, query.dtype):
-            pooled = self.attention(tokens, words).to(tokens.dtype) @ tokens + words[:, None]  # [V, F, B / V · L, D]
+        for tokens, scale in layer.chunks(frames, query.dtype):
+            weights = self.attention(tokens, words, scale).to(tokens.dtype)
+            if scale is not None:
+                weights = weights * scale[:, :, None]
+            pooled = weights @ tokens + words[:, None]  # [V, F, B / V · L, D]
             pooled = pooled.unflatten(2, (batch // videos, length))
             if word_mask is not None:
                 pooled = pooled.masked_fill(~word_mask.reshape(videos, 1, -1, length, 1), -math.inf)

@@ -227,12 +227,12 @@ class R2Head(nn.Module):
         maps = []
         for layer in range(self.config.layers):
             if isinstance(video, Tensor):
-                tokens = self._map_video([video], layer, None, frames=chosen)
+                tokens, scale = self._map_video([video], layer, None, frames=chosen), None
             else:
                 projected = video[:1].select_frames(chosen).to(self.device).layers()[layer]
-                (tokens,) = projected.chunks(len(chosen), self.level_scale.dtype)
+                ((tokens, scale),) = projected.chunks(len(chosen), self.level_scale.dtype)
             words = self._map_query(query[None, :, layer], None)
-            maps.append(self.block.attention(tokens, words)[0, :, :, 1:].float())
+            maps.append(self.block.attention(tokens, words, scale)[0, :, :, 1:].float())
         return torch.stack(maps)
 
     @property

@@ -25,13 +25,13 @@ class LayerTokens:
     values: Tensor
     scale: Tensor | None
 
-    def chunks(self, frames: int, dtype: torch.dtype) -> Iterator[Tensor]:
-        """Dequantised tokens [V, F, P, D], `frames` at a time."""
+    def chunks(self, frames: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Tokens [V, F, P, D] and their scales [V, F, P], both of a float dtype, `frames` at a time."""
         if self.scale is None:
-            yield from (values.to(dtype) for values in self.values.split(frames, 1))
+            yield from ((values.to(dtype), None) for values in self.values.split(frames, 1))
             return
         for values, scale in zip(self.values.split(frames, 1), self.scale.split(frames, 1), strict=True):
-            yield values.to(dtype).mul_(scale[..., None])
+            yield values.to(dtype), scale.to(dtype)
 
     def class_tokens(self, dtype: torch.dtype) -> Tensor:
         """The dequantised class tokens, [V, T, D]."""
