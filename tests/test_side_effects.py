@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from timecode import ffmpeg
 
 from vtg.cli.main import ENVIRONMENT
 
@@ -72,6 +73,18 @@ def test_a_library_changes_nothing_of_others(tmp_path: Path, make_video: Callabl
         tiny_clip,
         tmp_path / "film.mp4",
     )
+
+
+def test_decoding_ends_early_while_another_library_listens_to_the_messages_of_ffmpeg(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=1920x1080:r=25:d=8", "-preset", "veryfast", "-g", "250", str(path))
+    code = (
+        "import av, contextlib, logging, sys; from vtg.video import sample_frames; "
+        "av.logging.set_level(av.logging.DEBUG); logging.getLogger('libav').propagate = False\n"
+        "for _ in range(30):\n"
+        " with contextlib.closing(sample_frames(sys.argv[1], 25.0, 64)) as chunks: next(chunks)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], timeout=100, check=True)  # it stopped for ever at the 7th
 
 
 @pytest.mark.parametrize(("settings", "is_silent"), [({"LANCEDB_LOG": "info"}, False), (ENVIRONMENT, True)])

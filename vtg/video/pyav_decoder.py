@@ -98,8 +98,11 @@ def decode(
             filters = [*track.orientation.filters, *resize_to_rgb(track.colours, width, height)]
             decoder = _Decoder(stream, track, filters, threads_for(track, threads))
             frames = _frames(wanted, _sections(_packets(container, stream, wanted)), decoder)
-            while batch := list(itertools.islice(frames, chunk)):
-                yield np.stack(batch)
+            try:
+                while batch := list(itertools.islice(frames, chunk)):
+                    yield np.stack(batch)
+            finally:
+                decoder.stop_threads()
     except reading_errors() as error:
         raise DecodingError(str(error)) from error
 
@@ -326,6 +329,14 @@ class _Decoder:
         self._expected: deque[tuple[int, int]] = deque()
         self._newest: int | None = None
         self._is_fresh = True
+
+    def stop_threads(self) -> None:
+        """Wait for the threads of the codec; to be called before it is freed.
+
+        PyAV frees a codec with the GIL held. A thread that still decodes and logs a message waits for the GIL, if
+        another library has turned on PyAV's logging, as older versions of torchvision do: neither would ever go on.
+        """
+        self._context.flush_buffers()
 
     def expect(self, sampled: dict[int, int]) -> None:
         """Add expected frames: presentation times (ticks, ascending), and how often each is sampled."""
