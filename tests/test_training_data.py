@@ -224,3 +224,18 @@ def test_dropout_drops_the_share_that_it_should_and_keeps_the_mean() -> None:
     assert values.grad is not None
     torch.testing.assert_close(values.grad, one.detach() / 2)
     assert torch.equal(drop.eval()(values), values)
+
+
+def test_dropout_after_a_norm_is_the_norm_and_then_dropout() -> None:
+    torch.manual_seed(1)
+    drop, norm = Dropout(0.35), torch.nn.LayerNorm(33)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    results = []
+    for apply in (drop.normalize, lambda norm, values: drop(norm(values))):
+        torch.manual_seed(3)
+        values = torch.from_numpy(np.random.default_rng(0).normal(size=(301, 33)).astype(np.float32)).requires_grad_()
+        apply(norm, values).square().sum().backward()
+        results.append([values.grad, *(parameter.grad for parameter in norm.parameters())])
+        norm.zero_grad()
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,8 @@ def train(
     """Train a head on cached features; on several GPUs with: accelerate launch --multi_gpu -m vtg train RECIPE."""
     is_main_process = int(os.environ.get("RANK", "0")) == 0  # with several processes, only the first prints
     messages.quiet = not is_main_process
+    if not is_main_process:
+        warnings.simplefilter("ignore")  # older versions of accelerate and torch warn in every process
     from vtg.recipes import load_recipe
     from vtg.training.processes import end_process_group, require_packages
     from vtg.training.train import Sources, member_recipes

@@ -21,11 +21,27 @@ class Dropout(nn.Dropout):
         """Set random elements to zero and scale the others to keep the expected value."""
         if not self.training or self.p == 0 or not values.is_cpu:
             return F.dropout(values, self.p, self.training)
+        kept, scale = self._draw(values)
+        return torch.where(kept, values, 0.0) * scale
+
+    def normalize(self, norm: nn.LayerNorm, values: Tensor) -> Tensor:
+        """Layer norm followed by dropout.
+
+        The scale of dropout is applied to the weights of the norm: one pass over all tokens less in each direction.
+        """
+        if not self.training or self.p == 0 or not values.is_cpu:
+            return self(norm(values))
+        kept, scale = self._draw(values)
+        normed = F.layer_norm(values, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
+        return torch.where(kept, normed, 0.0)
+
+    def _draw(self, values: Tensor) -> tuple[Tensor, float]:
+        """The elements to keep, and the factor that keeps the expected value."""
         count = values.numel()
         bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(1 << 63), None).view(torch.int16)
         dropped = round(self.p * RANDOM_VALUES)
         kept = bits[:count].view(values.shape) >= dropped - RANDOM_VALUES // 2
-        return values * kept.to(values.dtype).mul_(RANDOM_VALUES / (RANDOM_VALUES - dropped))
+        return kept, RANDOM_VALUES / (RANDOM_VALUES - dropped)
 
 
 class TokenMap(nn.Sequential):
@@ -47,3 +63,12 @@ class TokenMap(nn.Sequential):
             Dropout(dropout),
             nn.Linear(hidden_width, hidden_width),
         )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Project tokens [..., width] to [..., D]."""
+        input_norm, input_dropout, first, rectify, norm, dropout, second = self
+        assert isinstance(input_norm, nn.LayerNorm) and isinstance(input_dropout, Dropout)
+        assert isinstance(norm, nn.LayerNorm) and isinstance(dropout, Dropout)
+        hidden = rectify(first(input_dropout.normalize(input_norm, tokens)))
+        projected: Tensor = second(dropout.normalize(norm, hidden))
+        return projected
