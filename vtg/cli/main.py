@@ -87,7 +87,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 ENVIRONMENT = {
     "LANCEDB_LOG": "error",  # LanceDB would warn of every conflict of two processes, after which vtg tries again
     "OMP_WAIT_POLICY": "PASSIVE",  # otherwise idle threads of torch compete with the decoder
-    "GOMP_SPINCOUNT": "3000",  # with GNU's OpenMP, wait about 30 µs: waking a thread for each operator takes a sixth longer
+    "GOMP_SPINCOUNT": "3000",  # of GNU OpenMP: about 30 µs of waiting; waking a thread for each operator takes longer
 }
 
 
