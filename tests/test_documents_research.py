@@ -2,7 +2,7 @@
 
 Blocks of `shell` and titled files in docs/training.md and docs/changing-the-method.md are run here, in one folder and
 in a copy of the package, as they patch it. What is marked as parsed, `console` blocks, links and options are checked in
-test_documents.py.
+test_documents.py. Those that train heads are marked slow.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def figures(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_on_videos_of_ones_own(trained: tuple[Path, list[str]]) -> None:
     folder, printed = trained
     run = folder / "training" / "mine"
@@ -114,6 +115,7 @@ def test_a_head_is_trained_on_videos_of_ones_own(trained: tuple[Path, list[str]]
 
 
 @needs_git
+@pytest.mark.slow
 def test_a_loss_is_added(checkout: Path) -> None:
     assert "iou" not in losses_of(checkout / "training" / "mine")
     run_section(sections(CHANGES)["A loss"], checkout)
@@ -122,6 +124,7 @@ def test_a_loss_is_added(checkout: Path) -> None:
 
 
 @needs_git
+@pytest.mark.slow
 def test_a_switch_of_the_block_is_added(checkout: Path) -> None:
     run_section(sections(CHANGES)["A switch of the block"], checkout)
     probe = (
@@ -141,20 +144,33 @@ def test_a_switch_of_the_block_is_added(checkout: Path) -> None:
     assert (checkout / "no-positions.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_another_head_is_trained_and_scored(checkout: Path) -> None:
     printed = run_section(sections(CHANGES)["Another head"], checkout)
     assert "MR-full-mAP" in printed[-1] and "HL-min-Fair-mAP" in printed[-1]
 
 
+@pytest.mark.slow
 def test_another_encoder_is_trained_and_evaluated(checkout: Path) -> None:
     printed = run_section(sections(CHANGES)["Another encoder"], checkout)
     assert "MR-full-mAP" in printed[-1]
 
 
+@pytest.mark.slow
 def test_a_data_set_is_added(checkout: Path) -> None:
     printed = run_section(sections(CHANGES)["A data set"], checkout)
     assert "MR-full-R1@0.5" in printed[-1]
     assert [line["vid"] for line in figures(checkout / "shapes-best-val.jsonl")] == ["demo_00002"]
+
+
+PATCHES = [example for example in examples(CHANGES) if example.title.endswith(".patch")]
+
+
+@needs_git
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.title)
+def test_patches_of_the_manual_apply(patch: Example, tmp_path: Path) -> None:
+    copy_package(tmp_path)
+    subprocess.run(["git", "apply", "--check"], cwd=tmp_path, input=patch.text, text=True, check=True, timeout=SECONDS)
 
 
 def test_the_training_loop_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
