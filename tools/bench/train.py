@@ -68,6 +68,7 @@ def make_plain(head: R2Head) -> None:
     """Change a head to compute as `PlainBlock`, with PyTorch's dropout."""
     head.block.__class__ = PlainBlock
     for mapping in (head.block.video_map, head.block.query_map):
+        mapping.__class__ = nn.Sequential  # type: ignore[assignment]
         for place in (1, 5):
             mapping[place] = nn.Dropout(head.config.dropout)
 

@@ -22,7 +22,7 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0 or not values.is_cpu:
             return F.dropout(values, self.p, self.training)
         kept, scale = self._draw(values)
-        return torch.where(kept, values, 0.0) * scale
+        return values * kept.to(values.dtype).mul_(scale)
 
     def normalize(self, norm: nn.LayerNorm, values: Tensor) -> Tensor:
         """Layer norm followed by dropout.
@@ -33,7 +33,7 @@ class Dropout(nn.Dropout):
             return self(norm(values))
         kept, scale = self._draw(values)
         normed = F.layer_norm(values, norm.normalized_shape, norm.weight * scale, norm.bias * scale, norm.eps)
-        return torch.where(kept, normed, 0.0)
+        return normed * kept.to(normed.dtype)
 
     def _draw(self, values: Tensor) -> tuple[Tensor, float]:
         """The elements to keep, and the factor that keeps the expected value."""
