@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 ACTED = "visit.acted"  # whether a widget or the script has caused this run, and not a new URL
-COMPLETE = "visit.complete"  # whether a run of this session has drawn its whole page
+COMPLETE = "visit.complete"  # whether a run of this visit has drawn its whole page
 State = TypeVar("State", SearchState, VideoState)
 Value = TypeVar("Value")
 
@@ -118,12 +118,12 @@ def current_state(page: str) -> Any:
 
 
 def state_of(page: str) -> Any:
-    """The last state of a page in this session; None if it has not been shown."""
+    """The last state of a page in this visit; None if it has not been shown."""
     return st.session_state.get(f"visit.{page}.state")
 
 
 def url_params(page: str) -> dict[str, str | list[str]]:
-    """The query parameters of a page's last state in this session."""
+    """The query parameters of a page's last state in this visit."""
     state = state_of(page)
     return state.to_params() if state is not None else {}
 

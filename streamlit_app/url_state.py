@@ -54,7 +54,7 @@ class SearchState:
         query: the sentence; "" for none.
         said: words in the transcript; "" for any.
         like: the moment to find similar ones of.
-        picture: digest of a picture that this session has (`search_query.Picture.digest`); "" for none. The URL does
+        picture: digest of a picture that this visit has (`search_query.Picture.digest`); "" for none. The URL does
             not contain the picture itself.
         places: searched videos (starts of content keys) and names of folders; empty for all.
         min_score: 0…1; None for the model's threshold.

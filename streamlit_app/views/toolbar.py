@@ -38,7 +38,7 @@ __all__ = [
 
 PAGE = "search"
 FOLDER = "folder: "  # before the names of folders among the places that can be searched
-PICTURES = "search.pictures"  # chosen in this session, by digest
+PICTURES = "search.pictures"  # chosen in this visit, by digest
 PICTURES_KEPT = 4  # per session
 ABSENT = "search.absent"  # digest of a picture in the URL that the browser does not have
 SHOWN_WORDS = 24  # characters of transcript words on their button

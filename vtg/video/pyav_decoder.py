@@ -331,11 +331,8 @@ class _Decoder:
         self._is_fresh = True
 
     def stop_threads(self) -> None:
-        """Wait for the threads of the codec; to be called before it is freed.
-
-        PyAV frees a codec with the GIL held. A thread that still decodes and logs a message waits for the GIL, if
-        another library has turned on PyAV's logging, as older versions of torchvision do: neither would ever go on.
-        """
+        """Wait for the threads of the codec, before it is freed."""
+        # PyAV frees it with the GIL held, for which a thread waits that logs, if a library turned on PyAV's logging.
         self._context.flush_buffers()
 
     def expect(self, sampled: dict[int, int]) -> None:
