@@ -55,9 +55,8 @@ def imports_of(name: str, path: Path, known: dict[str, Path]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            wanted += [
-                f"{module}.{alias.name}" if f"{module}.{alias.name}" in known else module for alias in node.names
-            ]
+            # A module that is imported from its package needs the package as well: `import a.b as b` needs `b` alone.
+            wanted += [f"{module}.{alias.name}" for alias in node.names] + [module]
     return {module for module in wanted if module in known and module != name}
 
 

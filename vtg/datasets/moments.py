@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vtg.datasets import fields
+import vtg.datasets.fields as fields
 from vtg.datasets.fields import MalformedError
 from vtg.datasets.samples import Sample
 from vtg.files.text import short_repr

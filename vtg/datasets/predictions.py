@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vtg.datasets import fields
+import vtg.datasets.fields as fields
 from vtg.datasets.fields import MalformedError
 from vtg.datasets.files import json_document, json_records, read_text
 from vtg.datasets.samples import QueryId

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vtg.datasets import fields
+import vtg.datasets.fields as fields
 from vtg.datasets.fields import MalformedError
 from vtg.datasets.moments import CLIP_SECONDS, clip_grid
 from vtg.datasets.samples import Sample

@@ -37,7 +37,7 @@ def start(command: Sequence[str], is_fed: bool = False) -> subprocess.Popen[byte
     stdin = subprocess.PIPE if is_fed else subprocess.DEVNULL
     try:
         if sys.platform == "win32":
-            from vtg.video import _windows
+            import vtg.video._windows as _windows
 
             process = subprocess.Popen(
                 command,
@@ -84,7 +84,7 @@ def bytes_read(process: subprocess.Popen[bytes]) -> int | None:
         The sum, including bytes read from pipes; None where unknown.
     """
     if sys.platform == "win32":
-        from vtg.video import _windows
+        import vtg.video._windows as _windows
 
         return _windows.bytes_read(process)
     if not sys.platform.startswith("linux"):

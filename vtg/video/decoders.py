@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+import vtg.video.decord_decoder as decord_decoder
+import vtg.video.pyav_decoder as pyav_decoder
 from vtg.errors import VtgError
-from vtg.video import decord_decoder, pyav_decoder
 from vtg.video.probing import VideoTrack
 
 __all__ = ["DECODERS", "DECODER_VARIABLE", "Decoder", "chosen_decoder", "decoders_of"]

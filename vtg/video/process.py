@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+import vtg.video.child_processes as child_processes
 from vtg.errors import VtgError
-from vtg.video import child_processes
 from vtg.video.containers import absolute
 from vtg.video.limits import MAX_PROCESS_MEMORY
 
