@@ -88,7 +88,7 @@ class Backend:
         self._answers_lock = threading.Lock()
         # One query at a time: each uses all cores, so parallel queries would only delay each other.
         self._turn = threading.Lock()
-        self.open(Library(options.folder, options.model, options.device))
+        self.open(Library(options.folder, options.model, options.device, language=options.language))
 
     def open(self, library: Library) -> None:
         """Use a library from now on, in all sessions."""

@@ -25,6 +25,7 @@ class Options:
         host: name or address to listen on.
         allow_hosts: further host names of the page; see `origins.OwnAddresses`.
         password: of the page; None for none.
+        language: of the queries; see `vtg.ClipEncoder`.
     """
 
     folder: Path | None = None
@@ -35,3 +36,4 @@ class Options:
     host: str = "127.0.0.1"
     allow_hosts: tuple[str, ...] = ()
     password: str | None = field(default=None, repr=False)
+    language: str | None = None

@@ -203,7 +203,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple
 
 def test_a_catalogue_model_reads_a_file(catalogue: Callable[[str], tuple[Path, Any]], frames: np.ndarray) -> None:
     weights, plain = catalogue("small-vit")
-    encoder = ClipEncoder("small-vit", weights, device="cpu")
+    encoder = ClipEncoder("small-vit", weights, device="cpu", preprocessing="openai")
     features = encoder.encode_frames(frames)
     assert features.layers.shape == (5, 4, 5, 64)
     with torch.no_grad():
@@ -227,7 +227,7 @@ def test_a_tower_without_a_class_token_has_none(
 
     weights, plain = catalogue("small-siglip")
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: LetterTokenizer())
-    encoder = ClipEncoder("small-siglip", weights, device="cpu")
+    encoder = ClipEncoder("small-siglip", weights, device="cpu", preprocessing="mean=0.5,std=0.5")
     assert encoder.class_tokens == 0
     assert encoder.tokens >= 100
     frames = np.random.default_rng(0).integers(0, 256, (2, 160, 160, 3), dtype=np.uint8)
@@ -243,7 +243,28 @@ def test_a_tower_without_a_class_token_has_none(
 def test_a_tower_that_is_no_vit_is_refused(name: str, catalogue: Callable[[str], tuple[Path, Any]]) -> None:
     weights, _ = catalogue(name)
     with pytest.raises(VtgError, match="not a ViT"):
-        ClipEncoder(name, weights, device="cpu")
+        ClipEncoder(name, weights, device="cpu", preprocessing="openai")
+
+
+@pytest.mark.parametrize("name", ["small-vit", "small-resnet", "small-efficientnet"])
+def test_any_tower_gives_embeddings(
+    name: str, catalogue: Callable[[str], tuple[Path, Any]], frames: np.ndarray
+) -> None:
+    import open_clip
+
+    weights, plain = catalogue(name)
+    encoder = ClipEncoder(name, weights, layers=0, device="cpu", preprocessing="openai")
+    features = encoder.encode_frames(frames)
+    assert features.layers.shape == (len(frames), 0, 0, 0)
+    assert (encoder.tokens, encoder.width) == (0, 0)
+    texts = ["a dog jumps into the lake", "a cat"]
+    with torch.no_grad():
+        expected = plain.encode_image(encoder.pixels(frames), normalize=True)
+        of_texts = plain.encode_text(open_clip.get_tokenizer(name)(texts), normalize=True)
+    torch.testing.assert_close(features.embedding, expected, atol=1e-5, rtol=0)
+    encoded = encoder.encode_texts(texts)
+    torch.testing.assert_close(torch.stack([text.embedding for text in encoded]), of_texts, atol=1e-5, rtol=0)
+    assert [tuple(text.layers.shape) for text in encoded] == [(8, 0, 0), (4, 0, 0)]
 
 
 def test_more_layers_than_there_are_is_refused(tiny_clip: Path) -> None:

@@ -16,12 +16,13 @@ from vtg.clip.outputs import FrameFeatures
 from vtg.errors import VideoError
 from vtg.features.pipeline import encode_video, encode_videos
 from vtg.video import sample_frames
+from vtg.video.framing import Framing
 
 
 class CountingEncoder:
     """Gives each frame's mean colour as its features, and counts the frames."""
 
-    image_size = 32
+    framing = Framing(32)
 
     def __init__(self) -> None:
         self.frames = 0
@@ -47,7 +48,7 @@ def test_a_video_is_encoded_as_its_frames_are(tmp_path: Path, make_video: Callab
     path = make_video(tmp_path / "a.mp4", seconds=10)
     encoder = ClipEncoder(pretrained=tiny_clip, device="cpu")
     chunks = list(encode_video(path, encoder, fps=1.0))
-    frames = np.concatenate([frames for _, frames in sample_frames(path, 1.0, encoder.image_size)])
+    frames = np.concatenate([frames for _, frames in sample_frames(path, 1.0, encoder.framing)])
     expected = encoder.encode_frames(frames)
     layers = np.concatenate([chunk.layers for chunk in chunks])
     assert layers.dtype == np.float16

@@ -31,6 +31,7 @@ from vtg.features.pipeline import encode_video
 from vtg.library.library import Library
 from vtg.models.specs import model_spec
 from vtg.video import sample_frames
+from vtg.video.framing import Framing
 
 POLL_SECONDS = 0.05  # between two measurements of memory
 
@@ -38,8 +39,8 @@ POLL_SECONDS = 0.05  # between two measurements of memory
 class SleepingEncoder:
     """A simulated encoder that takes a fixed time for each frame without using the processor."""
 
-    def __init__(self, image_size: int, seconds_per_frame: float) -> None:
-        self.image_size = image_size
+    def __init__(self, framing: Framing, seconds_per_frame: float) -> None:
+        self.framing = framing
         self._seconds = seconds_per_frame
 
     def encode_frames(self, frames: np.ndarray) -> FrameFeatures:
@@ -62,11 +63,11 @@ def _consume(chunks: Iterator[object]) -> None:
 def measure_time(video: Path, weights: Path, model: str, fps: float, rounds: int) -> dict[str, float]:
     """Measure decoding, encoding and indexing in alternation; returns medians over the rounds, without the warm-up."""
     encoder = ClipEncoder(model, weights, device="cpu")
-    chunks = [frames for _, frames in sample_frames(video, fps, encoder.image_size)]
+    chunks = [frames for _, frames in sample_frames(video, fps, encoder.framing)]
     spec = model_spec("zero-shot", model, weights, fps)
     decode, encode, index = [], [], []
     for _ in range(rounds + 1):
-        decode.append(_seconds(lambda: _consume(sample_frames(video, fps, encoder.image_size))))
+        decode.append(_seconds(lambda: _consume(sample_frames(video, fps, encoder.framing))))
         encode.append(_seconds(lambda: _consume(iter([encoder.encode_frames(frames) for frames in chunks]))))
         with tempfile.TemporaryDirectory() as folder:
             library = Library(Path(folder) / "library", spec, device="cpu")
@@ -83,15 +84,15 @@ def measure_time(video: Path, weights: Path, model: str, fps: float, rounds: int
     }
 
 
-def measure_overlap(video: Path, fps: float, size: int, rounds: int) -> dict[str, float]:
+def measure_overlap(video: Path, fps: float, framing: Framing, rounds: int) -> dict[str, float]:
     """Measure the pipeline with a simulated device, relative to the slower one of decoding and encoding."""
-    frames = sum(len(frames) for _, frames in sample_frames(video, fps, size))
+    frames = sum(len(frames) for _, frames in sample_frames(video, fps, framing))
     figures = {}
     for name, share in (("slower", 1.5), ("equal", 1.0), ("faster", 0.5)):
         ratios = []
         for _ in range(max(1, rounds)):
-            decode = _seconds(lambda: _consume(sample_frames(video, fps, size)))
-            encoder = SleepingEncoder(size, share * decode / frames)
+            decode = _seconds(lambda: _consume(sample_frames(video, fps, framing)))
+            encoder = SleepingEncoder(framing, share * decode / frames)
             both = _seconds(lambda encoder=encoder: _consume(encode_video(video, encoder, fps)))  # type: ignore[misc]
             ratios.append(both / max(decode, share * decode))
         figures[f"pipeline_to_the_slower_with_an_encoder_{name}"] = statistics.median(ratios)
@@ -155,7 +156,7 @@ def main() -> None:
         if arguments.only in (None, "memory"):
             figures |= measure_memory(arguments.video, weights, arguments.model, arguments.fps)
         if arguments.only in (None, "overlap"):
-            figures |= measure_overlap(arguments.video, arguments.fps, 224, arguments.rounds)
+            figures |= measure_overlap(arguments.video, arguments.fps, Framing(224), arguments.rounds)
         if arguments.only in (None, "time"):
             figures |= measure_time(arguments.video, weights, arguments.model, arguments.fps, arguments.rounds)
     if arguments.json:

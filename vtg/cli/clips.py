@@ -13,8 +13,10 @@ from vtg.cli.options import (
     ClipOption,
     DeviceOption,
     FpsOption,
+    LanguageOption,
     LibraryOption,
     ModelOption,
+    PreprocessingOption,
     PretrainedOption,
     ensure_indexed,
     open_library,
@@ -72,6 +74,8 @@ def highlights(
     model: ModelOption = None,
     clip: ClipOption = None,
     pretrained: PretrainedOption = None,
+    preprocessing: PreprocessingOption = None,
+    language: LanguageOption = None,
     fps: FpsOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -83,7 +87,7 @@ def highlights(
     into_folder = out is not None and (out.is_dir() or not out.suffix)
     if out is not None and not into_folder:
         _check_target(out, VIDEO_ENDINGS, video, force)
-    target = open_library(library, model, clip, pretrained, fps, device)
+    target = open_library(library, model, clip, pretrained, fps, device, preprocessing=preprocessing, language=language)
     ensure_indexed(target, video)
     plan = find_highlights(target.grounder, target.open_features(video), query, top, length)
     written: list[Path] = []
@@ -130,6 +134,8 @@ def summarize(
     model: ModelOption = None,
     clip: ClipOption = None,
     pretrained: PretrainedOption = None,
+    preprocessing: PreprocessingOption = None,
+    language: LanguageOption = None,
     fps: FpsOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -148,7 +154,7 @@ def summarize(
     for path, endings in ((out, VIDEO_ENDINGS), (storyboard, (".png",)), (srt, (".srt",))):
         if path is not None:
             _check_target(path, endings, video, force)
-    target = open_library(library, model, clip, pretrained, fps, device)
+    target = open_library(library, model, clip, pretrained, fps, device, preprocessing=preprocessing, language=language)
     ensure_indexed(target, video)
     features = target.open_features(video)
     plan = make_summary(

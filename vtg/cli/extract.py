@@ -9,7 +9,7 @@ import typer
 import typer.core
 
 from vtg.cli.console import JsonOption, messages, print_error, print_json, progress_bar
-from vtg.cli.options import DecoderOption
+from vtg.cli.options import DecoderOption, PreprocessingOption
 from vtg.timespans import format_time
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def extract(
     pretrained: Annotated[
         str | None, typer.Option("--pretrained", help="Weights of the CLIP: a tag of the catalogue, or a file.")
     ] = None,
+    preprocessing: PreprocessingOption = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cuda, cuda:1, mps or cpu; every GPU there is by default.")
     ] = None,
@@ -105,7 +106,7 @@ def extract(
     from vtg.models.specs import model_spec
 
     part, form = _shard(shard), _layout(layout)
-    spec = model_spec(model, clip, pretrained, fps)
+    spec = model_spec(model, clip, pretrained, fps, preprocessing)
     with progress_bar("looking", LINE_SECONDS) as show:
         work = read_source(source, fps, spec.fps, videos, dataset, split)
         if form == "store" and work.queries:

@@ -37,6 +37,7 @@ from vtg.cli.options import (
     LibraryOption,
     ModelOption,
     PrecisionOption,
+    PreprocessingOption,
     PretrainedOption,
     index_files,
     open_library,
@@ -145,6 +146,7 @@ def index(
     model: ModelOption = None,
     clip: ClipOption = None,
     pretrained: PretrainedOption = None,
+    preprocessing: PreprocessingOption = None,
     fps: FpsOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -165,6 +167,7 @@ def index(
         precision=precision,
         keep_layers=keep_layers,
         encoding=encoding,
+        preprocessing=preprocessing,
     )
     report = index_files(target, paths, retry_failed)
     print_problems(report)

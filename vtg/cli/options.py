@@ -23,9 +23,11 @@ __all__ = [
     "EncodingOption",
     "FpsOption",
     "KeepLayersOption",
+    "LanguageOption",
     "LibraryOption",
     "ModelOption",
     "PrecisionOption",
+    "PreprocessingOption",
     "PretrainedOption",
     "ensure_indexed",
     "index_files",
@@ -48,6 +50,23 @@ ClipOption = Annotated[
 ]
 PretrainedOption = Annotated[
     str | None, typer.Option("--pretrained", help="Weights of the CLIP: a tag of open_clip's catalogue, or a file.")
+]
+PreprocessingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocessing",
+        metavar="TAG|VALUES",
+        help="Preprocessing of frames, where a file of weights needs it: that of another tag of the CLIP, or like "
+        "resize=squash,interpolation=bicubic,mean=0.5,std=0.5.",
+    ),
+]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        metavar="CODE",
+        help="Language of the query, for CLIPs whose tokenizer needs it (NLLB), such as fra_Latn.",
+    ),
 ]
 FpsOption = Annotated[
     float | None, typer.Option("--fps", help="Frames per second to encode; the model's (0.5) by default.")
@@ -100,6 +119,8 @@ def open_library(
     precision: str | None = None,
     keep_layers: bool | None = None,
     encoding: str = "auto",
+    preprocessing: str | None = None,
+    language: str | None = None,
 ) -> Library:
     """Open the library that the options name.
 
@@ -116,11 +137,17 @@ def open_library(
     if keep_layers is not None:
         kept = read_storage(default_library_path() if folder is None else folder.expanduser()) or Storage()
         storage = replace(kept, keep_layers=keep_layers)
-    return Library(folder, selected_model(folder, model, clip, pretrained, fps), device, storage, encoding)
+    chosen = selected_model(folder, model, clip, pretrained, fps, preprocessing)
+    return Library(folder, chosen, device, storage, encoding, language)
 
 
 def selected_model(
-    folder: Path | None, model: str | None, clip: str | None, pretrained: str | None, fps: float | None
+    folder: Path | None,
+    model: str | None,
+    clip: str | None,
+    pretrained: str | None,
+    fps: float | None,
+    preprocessing: str | None = None,
 ) -> ModelSpec | str | None:
     """The model that the options name; `pretrained` alone applies to the library's own model.
 
@@ -131,12 +158,13 @@ def selected_model(
     from vtg.library.settings import default_library_path
     from vtg.models.specs import model_spec
 
-    if clip is None and pretrained is None and fps is None:
+    if clip is None and pretrained is None and fps is None and preprocessing is None:
         return model
     own = None
     if model is None and pretrained is not None:
-        own = name_weights(default_library_path() if folder is None else folder.expanduser(), clip, pretrained, fps)
-    return own or model_spec(model, clip, pretrained, fps)
+        place = default_library_path() if folder is None else folder.expanduser()
+        own = name_weights(place, clip, pretrained, fps, preprocessing)
+    return own or model_spec(model, clip, pretrained, fps, preprocessing)
 
 
 def index_files(library: Library, paths: list[Path], retry_failed: bool) -> IndexReport:

@@ -9,7 +9,14 @@ from typing import Annotated
 import typer
 
 from vtg.cli.console import messages
-from vtg.cli.options import DeviceOption, LibraryOption, ModelOption, PretrainedOption, selected_model
+from vtg.cli.options import (
+    DeviceOption,
+    LanguageOption,
+    LibraryOption,
+    ModelOption,
+    PretrainedOption,
+    selected_model,
+)
 from vtg.errors import VtgError
 
 __all__ = ["add_page_command"]
@@ -56,6 +63,7 @@ def ui(
     ] = 4.0,
     model: ModelOption = None,
     pretrained: PretrainedOption = None,
+    language: LanguageOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Serve a web page for a library: search, watch, cut, index."""
@@ -87,6 +95,7 @@ def ui(
         host=host,
         allow_hosts=tuple(allow_hosts or ()),
         password=password,
+        language=language,
     )
     backend = Backend(options)
     address = f"http://{EVERYWHERE.get(host, host)}:{listener.getsockname()[1]}"

@@ -13,8 +13,10 @@ from vtg.cli.options import (
     ClipOption,
     DeviceOption,
     FpsOption,
+    LanguageOption,
     LibraryOption,
     ModelOption,
+    PreprocessingOption,
     PretrainedOption,
     ensure_indexed,
     open_library,
@@ -119,6 +121,8 @@ def search(
     model: ModelOption = None,
     clip: ClipOption = None,
     pretrained: PretrainedOption = None,
+    preprocessing: PreprocessingOption = None,
+    language: LanguageOption = None,
     fps: FpsOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -131,7 +135,7 @@ def search(
 
         check_export(export, force)
     question = _question(query, image or [], like or [], plus or [], minus or [], said)
-    target = open_library(library, model, clip, pretrained, fps, device)
+    target = open_library(library, model, clip, pretrained, fps, device, preprocessing=preprocessing, language=language)
     target.warn = lambda line: print_error(f"vtg: {line}", style="yellow")
     if video is not None:
         ensure_indexed(target, video)

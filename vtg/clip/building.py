@@ -67,7 +67,7 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
 
 
 def _catalogue_model(model: str, entry: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
-    """open_clip's model of a name, with random weights and the preprocessing of a catalogue entry."""
+    """open_clip's model of a name, with random weights; a catalogue entry tells its activation."""
     import open_clip
 
     return open_clip.create_model(
@@ -78,7 +78,6 @@ def _catalogue_model(model: str, entry: dict[str, Any], device: torch.device, dt
         pretrained_text=False,  # otherwise the weights of the text tower would be downloaded
         # Some tags were trained with QuickGELU but are listed under models without it.
         force_quick_gelu=bool(entry.get("quick_gelu")),
-        force_preprocess_cfg=entry,
     )
 
 

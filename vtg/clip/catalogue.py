@@ -11,19 +11,32 @@ from vtg.files.hashing import file_sha256
 from vtg.files.text import error_line
 from vtg.weights.downloads import fetch_from_hub, fetch_whole
 
-__all__ = ["catalogue_entry", "find_weights", "is_downloaded"]
+__all__ = ["DEFAULT_CLIP", "catalogue_entries", "catalogue_entry", "find_weights", "is_downloaded"]
 
+DEFAULT_CLIP = "ViT-B-32-quickgelu"
 MIN_WEIGHTS_BYTES = 1 << 20  # a smaller cached repository contains a configuration without weights
 PLAIN_CACHE = "~/.cache/clip"  # of open_clip and OpenAI's package, for files from plain URLs
 HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # for entries that name no file
 PICKLE_SUFFIXES = (".bin", ".pth", ".pt")
 
 
-def catalogue_entry(model: str, tag: str) -> dict[str, Any]:
-    """The entry of open_clip's catalogue for a tag: url, hf_hub, mean, std, quick_gelu and more; empty if unknown."""
+def catalogue_entry(model: str | None, tag: str) -> dict[str, Any]:
+    """The entry of open_clip's catalogue for a tag: url, hf_hub, mean, std, quick_gelu and more; empty if unknown.
+
+    Args:
+        model: a name in the catalogue; None for `DEFAULT_CLIP`.
+        tag: of its weights.
+    """
     from open_clip import get_pretrained_cfg
 
-    return dict(get_pretrained_cfg(model, tag) or {})
+    return dict(get_pretrained_cfg(model or DEFAULT_CLIP, tag) or {})
+
+
+def catalogue_entries(model: str) -> dict[str, dict[str, Any]]:
+    """The entries of all tags of a model, by tag; empty for a model without published weights."""
+    from open_clip import list_pretrained_tags_by_model
+
+    return {tag: catalogue_entry(model, tag) for tag in list_pretrained_tags_by_model(model)}
 
 
 def find_weights(model: str, tag: str) -> Path:

@@ -210,12 +210,11 @@ def build_openai_model(tensors: dict[str, Tensor], name: str, device: torch.devi
         dtype: of its weight matrices.
 
     Returns:
-        An ``open_clip.model.CLIP`` in eval mode, with ``visual.image_mean`` and ``image_std``.
+        An ``open_clip.model.CLIP`` in eval mode.
 
     Raises:
         VtgError: the tensors do not fit together.
     """
-    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     from open_clip.model import convert_weights_to_lp
 
     weights = {key: tensor.float() for key, tensor in tensors.items()}
@@ -226,7 +225,6 @@ def build_openai_model(tensors: dict[str, Tensor], name: str, device: torch.devi
         clip.load_state_dict(weights)
     except RuntimeError as error:
         raise VtgError(f"{name}: its tensors do not fit together ({error_line(error)}); give another file") from None
-    clip.visual.image_mean, clip.visual.image_std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     if dtype != torch.float32:
         convert_weights_to_lp(clip, dtype=dtype)
     return clip.to(device).eval()

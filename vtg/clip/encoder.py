@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtg.clip.building import load_clip
+from vtg.clip.building import check_clip_names, load_clip
 from vtg.clip.devices import choose_device
 from vtg.clip.outputs import FrameFeatures, TextFeatures
 from vtg.clip.precision import use_bfloat16_products, uses_bfloat16
 from vtg.clip.specs import DEFAULT_PRETRAINED, EncoderSpec
-from vtg.clip.text import encode_tokens, unpadded_length
+from vtg.clip.text import encode_tokens, end_token, set_language, unpadded_length
+from vtg.clip.towers import check_layers, largest_output
 from vtg.errors import VtgError
+from vtg.video.framing import Framing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,20 +37,32 @@ MAX_CACHED_TEXTS = 256  # of about 100 kB each; queries are often repeated
 class ClipEncoder:
     """A frozen CLIP that gives the last K layers of both towers and both embeddings (R²-Tuning, Sec. 3.1).
 
+    With ``layers=0`` it gives embeddings only, and any model of the catalogue can be used.
+
     Args:
-        model: a ViT in open_clip's catalogue; None for ``ViT-B-32-quickgelu``, or, with a file of weights with OpenAI's
-            parameter names, for the architecture inferred from its tensors.
+        model: a name in open_clip's catalogue; with layers, of a ViT with CLIP's own text tower. None for
+            ``ViT-B-32-quickgelu``, or, with a file of weights with OpenAI's parameter names, for the architecture
+            inferred from its tensors.
         pretrained: a catalogue tag (downloaded once by open_clip) or a file of weights.
-        layers: K, how many of the last layers are returned.
+        layers: K, how many of the last layers are returned; 0 for embeddings only.
         device: a torch device; None selects the first available of cuda, mps and cpu.
         dtype: of the computation; None for float16 on cuda and float32 elsewhere.
         batch_size: frames per batch; None derives it from the memory.
         encoding: arithmetic of matrix products in the image tower on a CPU: "float32", "bfloat16", or "auto" for
             bfloat16 if it is faster and accurate enough (see `vtg.clip.precision`). The text tower, and all other
             operations, always use float32.
+        preprocessing: of frames, instead of that of the weights: a tag of the model, or values such as
+            "resize=squash,mean=0.5,std=0.5"; needed for files of weights whose model has no tag, or tags that differ.
+        language: of the sentences, a code of the tokenizer such as "fra_Latn" (NLLB); None for its default. Other
+            tokenizers have no languages and take any text.
+
+    Attributes:
+        preprocessing: the `vtg.clip.preprocessing.Preprocessing` of frames.
+        image_size: side of the input of the image tower, pixels.
 
     Raises:
-        VtgError: unknown model, tag or device, weights that cannot be loaded, or a tower that is not a ViT.
+        VtgError: unknown model, tag, device, preprocessing or language, weights that cannot be loaded, or, with
+            layers, a tower that does not expose them.
     """
 
     def __init__(
@@ -59,22 +74,29 @@ class ClipEncoder:
         dtype: torch.dtype | None = None,
         batch_size: int | None = None,
         encoding: str = "float32",
+        preprocessing: str | None = None,
+        language: str | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.dtype = dtype or (torch.float16 if self.device.type == "cuda" else torch.float32)
         self.layers = layers
-        self.model_name = model
-        self.pretrained = os.fspath(pretrained)
-        self._clip, self._tokenizer = load_clip(model, self.pretrained, self.device, self.dtype)
+        pretrained = os.fspath(pretrained)
+        self._identity = EncoderSpec(model, pretrained, layers, preprocessing)
+        if model is not None:
+            check_clip_names(model, pretrained)
+        self.preprocessing = self._identity.frame_preprocessing  # before the weights are read, as it may be unknown
+        self._clip, self._tokenizer = load_clip(model, pretrained, self.device, self.dtype)
+        if language is not None:
+            set_language(self._tokenizer, language, model or pretrained)
         self._batch_size = batch_size
         self._uses_bfloat16 = False
-        self._check_towers(model or self.pretrained)
+        if layers != 0:
+            check_layers(self._clip, layers, model or pretrained)
         _use_fused_quick_gelu(self._clip)
         visual = self._clip.visual
-        self.image_size = int(_first(visual.image_size))  # side of the input in pixels
-        mean, std = visual.image_mean, visual.image_std
-        self._mean = torch.tensor(mean, device=self.device).mul(255).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, device=self.device).mul(255).view(1, 3, 1, 1)
+        self.image_size = _square_side(visual.image_size, model or pretrained)
+        self._mean = torch.tensor(self.preprocessing.mean, device=self.device).mul(255).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.preprocessing.std, device=self.device).mul(255).view(1, 3, 1, 1)
         if self.device.type == "cpu":
             visual.to(memory_format=torch.channels_last)
         self._text_cache: OrderedDict[str, TextFeatures] = OrderedDict()
@@ -83,10 +105,25 @@ class ClipEncoder:
             use_bfloat16_products(visual)
             self._uses_bfloat16 = True
 
+    @property
+    def identity(self) -> EncoderSpec:
+        """The specification whose fingerprint the features have; may be set to one with the same embeddings."""
+        return self._identity
+
+    @identity.setter
+    def identity(self, spec: EncoderSpec) -> None:
+        self._identity = spec
+        vars(self).pop("fingerprint", None)
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that identify model, weights, layers and preprocessing; part of the key of stored features."""
-        return EncoderSpec(self.model_name, self.pretrained, self.layers).fingerprint
+        return self.identity.fingerprint
+
+    @property
+    def framing(self) -> Framing:
+        """How frames become the squares that the image tower gets; decoders resize in this way."""
+        return self.preprocessing.framing(self.image_size)
 
     @property
     def computes(self) -> str:
@@ -107,13 +144,13 @@ class ClipEncoder:
 
     @property
     def tokens(self) -> int:
-        """P, tokens per frame."""
-        return self._frame_layout[0]
+        """P, tokens per frame; 0 without layers."""
+        return self._frame_layout.tokens
 
     @property
     def width(self) -> int:
-        """C, channels of the image tower."""
-        return self._frame_layout[1]
+        """C, channels of the image tower; 0 without layers."""
+        return self._frame_layout.width
 
     @cached_property
     def text_width(self) -> int:
@@ -123,27 +160,30 @@ class ClipEncoder:
     @property
     def embedding_size(self) -> int:
         """E, the size of both embeddings."""
-        return self._frame_layout[2]
+        return self._frame_layout.embedding
 
     @cached_property
-    def _frame_layout(self) -> tuple[int, int, int]:
+    def _frame_layout(self) -> _Layout:
         blank = torch.zeros(1, 3, self.image_size, self.image_size, device=self.device, dtype=self.dtype)
-        with torch.inference_mode():
+        with torch.inference_mode(), largest_output(self._clip.visual) as largest:
             output = self._image_pass(blank)
+        embedding = output["image_features"].shape[1]
+        if not self.layers:
+            return _Layout(0, 0, embedding, largest())
         patches = output["image_intermediates"][-1]
         prefix = output.get("image_intermediates_prefix")
         leading = prefix[-1].shape[1] if prefix else 0
-        return leading + patches.shape[1], patches.shape[2], output["image_features"].shape[1]
+        return _Layout(leading + patches.shape[1], patches.shape[2], embedding, largest())
 
     def encode_frames(self, frames: np.ndarray | Tensor) -> FrameFeatures:
         """Encode frames.
 
         Args:
-            frames: uint8 [N, H, W, 3], RGB. Frames of another size than ``image_size`` are resized (short side,
-                bicubic, antialiased) and cropped to their centre.
+            frames: uint8 [N, H, W, 3], RGB. Frames that are not ``image_size`` squares yet are resized, antialiased,
+                and cropped or padded as ``preprocessing`` says.
 
         Returns:
-            Features on the CPU in the encoder's dtype.
+            Features on the CPU in the encoder's dtype; layers are [N, 0, 0, 0] if K = 0.
 
         Raises:
             ValueError: not uint8 [N, H, W, 3].
@@ -182,7 +222,7 @@ class ClipEncoder:
             self._encode_batch(frames[:half], layers[:half], embedding[:half])
             self._encode_batch(frames[half:], layers[half:], embedding[half:])
             return
-        for k, patches in enumerate(output["image_intermediates"]):
+        for k, patches in enumerate(output["image_intermediates"] if self.layers else ()):
             leading = layers.shape[2] - patches.shape[1]  # class token and register tokens, if any
             if leading:
                 layers[:, k, :leading].copy_(output["image_intermediates_prefix"][k], non_blocking=True)
@@ -190,6 +230,8 @@ class ClipEncoder:
         embedding.copy_(F.normalize(output["image_features"].float(), dim=-1), non_blocking=True)
 
     def _image_pass(self, pixels: Tensor) -> dict[str, Any]:
+        if not self.layers:
+            return {"image_features": self._clip.encode_image(pixels)}
         return dict(
             self._clip.visual.forward_intermediates(
                 pixels, indices=self.layers, output_fmt="NLC", output_extra_tokens=self._has_prefix
@@ -216,15 +258,15 @@ class ClipEncoder:
             frames = frames.pin_memory()
         pixels = frames.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         if pixels.shape[-2:] != (self.image_size, self.image_size):
-            pixels = _resize_and_crop(pixels, self.image_size)
+            pixels = _resized(pixels, self.framing)
         return pixels.sub_(self._mean).div_(self._std)
 
     @property
     def batch_size(self) -> int:
         """Frames per batch, derived from the memory unless it was given."""
         if self._batch_size is None:
-            # A block needs at most about 12 values per token and channel at a time (the MLP's 4, twice, and others).
-            frame_bytes = 12 * self.tokens * self.width * self.dtype.itemsize
+            # A block needs at most about three times its largest output (in a ViT that of the MLP) at a time.
+            frame_bytes = 3 * self._frame_layout.largest * self.dtype.itemsize
             if self.device.type == "cuda":
                 budget = torch.cuda.mem_get_info(self.device)[0] // 2
             else:
@@ -268,7 +310,11 @@ class ClipEncoder:
         lengths = [unpadded_length(row, self._end_token) for row in tokens]
         with torch.inference_mode():
             kept, features = encode_tokens(self._clip, tokens.to(self.device), max(lengths), self.layers)
-            layers = torch.stack(kept, dim=2).to("cpu", self.dtype)  # [M, L, K, C]
+            layers = (
+                torch.stack(kept, dim=2).to("cpu", self.dtype)  # [M, L, K, C]
+                if kept
+                else torch.empty(len(texts), max(lengths), 0, 0, dtype=self.dtype)
+            )
             embedding = F.normalize(features.float(), dim=-1).to("cpu", self.dtype)
         return [
             TextFeatures(tokens[i, :length], layers[i, :length].clone(), embedding[i].clone())
@@ -277,53 +323,48 @@ class ClipEncoder:
 
     @property
     def _end_token(self) -> int:
-        end = getattr(self._tokenizer, "eot_token_id", None)
-        return int(end if end is not None else self._tokenizer.tokenizer.eos_token_id)
+        return end_token(self._tokenizer)
 
     @cached_property
     def logit_scale(self) -> float:
         """Scale of cosine similarities before the softmax in training (100 for OpenAI's models)."""
         return float(self._clip.logit_scale.detach().exp())
 
-    def _check_towers(self, name: str) -> None:
-        from open_clip.timm_model import TimmModel
-        from open_clip.transformer import VisionTransformer
 
-        visual = self._clip.visual
-        is_vit = isinstance(visual, VisionTransformer) or (
-            isinstance(visual, TimmModel) and hasattr(visual.trunk, "patch_embed") and hasattr(visual.trunk, "blocks")
-        )
-        if not is_vit:
-            raise VtgError(f"{name}: its image tower is not a ViT; choose a ViT model of open_clip's catalogue")
-        text = getattr(self._clip, "text", self._clip)
-        if not hasattr(text, "forward_intermediates"):
-            raise VtgError(
-                f"{name}: its text tower does not expose its layers; choose a model with CLIP's own text tower"
-            )
-        blocks = visual.transformer.layers if isinstance(visual, VisionTransformer) else len(visual.trunk.blocks)
-        text_blocks = getattr(text, "transformer", None)
-        fewest = min(blocks, getattr(text_blocks, "layers", blocks))
-        if not 1 <= self.layers <= fewest:
-            raise VtgError(f"{name}: has {fewest} layers, {self.layers} were requested; choose 1 to {fewest}")
+@dataclass(frozen=True)
+class _Layout:
+    """Sizes of the image tower's output for one frame.
+
+    Attributes:
+        tokens: P; 0 without layers.
+        width: C; 0 without layers.
+        embedding: E.
+        largest: values of the largest output of any of its modules.
+    """
+
+    tokens: int
+    width: int
+    embedding: int
+    largest: int
 
 
-def _first(size: int | Sequence[int]) -> int:
-    return size if isinstance(size, int) else size[0]
+def _square_side(size: int | Sequence[int], name: str) -> int:
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise VtgError(f"{name}: takes pictures of {width}×{height} pixels; choose a model that takes squares")
+    return int(height)
 
 
-def _resize_and_crop(pixels: Tensor, size: int) -> Tensor:
-    height, width = pixels.shape[-2:]
-    scale = size / min(height, width)
-    resized = F.interpolate(
-        pixels,
-        size=(max(size, round(height * scale)), max(size, round(width * scale))),
-        mode="bicubic",
-        antialias=True,
-        align_corners=False,
-    )
-    top, left = (resized.shape[-2] - size) // 2, (resized.shape[-1] - size) // 2
-    # CLIP was trained on 8-bit images: round in the same way.
-    return resized[..., top : top + size, left : left + size].round().clamp_(0, 255)
+def _resized(pixels: Tensor, framing: Framing) -> Tensor:
+    """Resize frames [N, 3, H, W], 0…255, and crop or pad them to squares; rounded, as CLIP saw 8-bit images."""
+    width, height = framing.resized(pixels.shape[-1], pixels.shape[-2])
+    resized = F.interpolate(pixels, (height, width), mode=framing.interpolation, antialias=True, align_corners=False)
+    resized = resized.round().clamp_(0, 255)
+    left, top = framing.offsets(width, height)
+    if framing.resize == "longest":
+        borders = (-left, framing.size - width + left, -top, framing.size - height + top)
+        return F.pad(resized, borders, value=float(framing.fill))
+    return resized[..., top : top + framing.size, left : left + framing.size]
 
 
 class _FusedQuickGELU(nn.Module):

@@ -144,8 +144,12 @@ class _BFloat16Attention(nn.Module):
 def _is_bfloat16_better(encoder: FrameEncoder) -> bool:
     frames = _trial_frames(encoder.image_size)
     exact = encoder.encode_frames(frames).embedding
+    limit = _seconds(encoder, frames)
     restore = use_bfloat16_products(encoder.visual)
     try:
+        # A processor that does not multiply bfloat16 can take a hundred times as long: one frame shows that.
+        if _seconds(encoder, frames[:1]) > limit:
+            return False
         close = encoder.encode_frames(frames).embedding
         if float((exact * close).sum(dim=1).min()) < MIN_COSINE:
             return False

@@ -7,18 +7,17 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtg.clip.catalogue import is_downloaded
+from vtg.clip.catalogue import DEFAULT_CLIP, is_downloaded
+from vtg.clip.preprocessing import Preprocessing, earlier_preprocessing, preprocessing_of
 from vtg.errors import VtgError
 from vtg.files.hashing import file_sha256
 from vtg.weights.bundled import clip_path
 
 __all__ = ["DEFAULT_CLIP", "DEFAULT_PRETRAINED", "DEMO", "EncoderSpec", "is_safetensors", "is_weights_file"]
 
-DEFAULT_CLIP = "ViT-B-32-quickgelu"
 DEFAULT_PRETRAINED = "openai"
-PREPROCESSING = (
-    "short side bicubic antialiased, centre crop"  # part of every fingerprint: change it if preprocessing changes
-)
+# In the fingerprint of features whose preprocessing is that of vtg 0.1.0, so that they keep their names.
+EARLIER_PREPROCESSING = "short side bicubic antialiased, centre crop"
 WEIGHT_SUFFIXES = {".safetensors", ".pt", ".pth", ".bin"}
 DEMO = "demo"
 
@@ -42,11 +41,13 @@ class EncoderSpec:
         clip: a name in open_clip's catalogue; None for a file of weights from which the architecture is inferred.
         pretrained: a tag of the catalogue, a file of weights, or "demo" for the bundled weights.
         layers: K, how many of the last layers are returned.
+        preprocessing: of frames, as `vtg.clip.preprocessing.preprocessing_of` reads it; None for that of the weights.
     """
 
     clip: str | None = None
     pretrained: str = DEFAULT_PRETRAINED
     layers: int = 4
+    preprocessing: str | None = None
 
     @property
     def weights(self) -> str:
@@ -67,12 +68,36 @@ class EncoderSpec:
         return self.fingerprint_of(self.weights_sha256)
 
     def fingerprint_of(self, weights_sha256: str | None) -> str:
-        """The fingerprint for a given SHA-256 of the file of weights; None for a tag."""
+        """The fingerprint for a given SHA-256 of the file of weights; None for a tag.
+
+        Raises:
+            VtgError: the preprocessing is unknown.
+        """
+        used = self.frame_preprocessing
+        is_earlier = used == earlier_preprocessing(self.clip, self.weights, is_weights_file(self.weights))
+        return self._fingerprint(weights_sha256, EARLIER_PREPROCESSING if is_earlier else str(used))
+
+    def earlier_fingerprint_of(self, weights_sha256: str | None) -> str:
+        """The fingerprint of features that vtg 0.1.0 made, which took the centre of the frame for every tag."""
+        return self._fingerprint(weights_sha256, EARLIER_PREPROCESSING)
+
+    @property
+    def frame_preprocessing(self) -> Preprocessing:
+        """How frames become the input of the image tower.
+
+        Raises:
+            VtgError: it is unknown for a file of weights, or `preprocessing` cannot be read.
+        """
+        weights = self.weights
+        clip = None if self.pretrained == DEMO else self.clip
+        return preprocessing_of(clip, weights, is_weights_file(weights), self.preprocessing)
+
+    def _fingerprint(self, weights_sha256: str | None, preprocessing: str) -> str:
         identity = {
             "clip": self.clip or ("" if weights_sha256 else DEFAULT_CLIP),
             "weights": weights_sha256 or self.weights,
             "layers": self.layers,
-            "preprocessing": PREPROCESSING,
+            "preprocessing": preprocessing,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -6,7 +6,41 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["encode_tokens", "unpadded_length"]
+from vtg.errors import VtgError
+from vtg.files.text import short_repr
+
+__all__ = ["encode_tokens", "end_token", "set_language", "unpadded_length"]
+
+
+def end_token(tokenizer: Any) -> int:
+    """The id of the token that ends a sentence, for open_clip's own tokenizers and those of Hugging Face."""
+    end = getattr(tokenizer, "eot_token_id", None)
+    if end is None:
+        end = tokenizer.tokenizer.eos_token_id
+    if end is None:  # as BERT's
+        end = tokenizer.tokenizer.sep_token_id
+    return -1 if end is None else int(end)
+
+
+def set_language(tokenizer: Any, language: str, name: str) -> None:
+    """Set the language of a tokenizer that marks it in its tokens, such as NLLB's.
+
+    Args:
+        tokenizer: of open_clip.
+        language: its code there, such as "fra_Latn".
+        name: of the model, for error messages.
+
+    Raises:
+        VtgError: the tokenizer has no languages, or not this one.
+    """
+    inner = getattr(tokenizer, "tokenizer", None)
+    change = getattr(tokenizer, "set_lang_fn", None)
+    if inner is None or change is None:
+        raise VtgError(f"{name}: its tokenizer has no languages; leave the language out, any can be asked")
+    if inner.convert_tokens_to_ids(language) == inner.unk_token_id:
+        raise VtgError(f"{name}: knows no language {short_repr(language)}; give a code like eng_Latn or fra_Latn")
+    inner.src_lang = language
+    change(language)
 
 
 def unpadded_length(tokens: Tensor, end: int) -> int:
@@ -22,10 +56,10 @@ def encode_tokens(clip: nn.Module, tokens: Tensor, longest: int, layers: int) ->
     dozen tokens, and CLIP's context 77.
 
     Args:
-        clip: an open_clip model whose text tower exposes its layers.
+        clip: an open_clip model; its text tower exposes its layers if any are requested.
         tokens: int64 [M, context], on its device.
         longest: tokens of the longest sentence, without padding.
-        layers: K, how many of the last blocks to return.
+        layers: K, how many of the last blocks to return; 0 for embeddings only.
 
     Returns:
         K × [M, L, C] after each of the last blocks, before the final norm, earliest first, L at least `longest`; and
@@ -33,6 +67,8 @@ def encode_tokens(clip: nn.Module, tokens: Tensor, longest: int, layers: int) ->
     """
     if _is_causal(clip):
         return _encode_real_tokens(clip, tokens[:, :longest], layers)
+    if not layers:
+        return [], clip.encode_text(tokens)  # type: ignore[operator]
     output = clip.forward_intermediates(  # type: ignore[operator]
         text=tokens, text_indices=layers, text_output_fmt="NLC"
     )
@@ -52,9 +88,12 @@ def _encode_real_tokens(clip: Any, tokens: Tensor, layers: int) -> tuple[list[Te
     length = tokens.shape[1]
     dtype = clip.transformer.get_cast_dtype()
     state = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:length].to(dtype)
-    state, kept = clip.transformer.forward_intermediates(
-        state, attn_mask=clip.attn_mask[:length, :length], indices=layers
-    )
+    mask = clip.attn_mask[:length, :length]
+    kept: list[Tensor] = []
+    if layers:
+        state, kept = clip.transformer.forward_intermediates(state, attn_mask=mask, indices=layers)
+    else:
+        state = clip.transformer(state, attn_mask=mask)
     ends = text_global_pool(
         clip.ln_final(state), tokens, clip.text_pool_type, eos_token_id=getattr(clip, "text_eos_id", None)
     )

@@ -29,6 +29,7 @@ from vtg.files.text import error_line
 
 if TYPE_CHECKING:
     from vtg.video import Chunk
+    from vtg.video.framing import Framing
 
 __all__ = ["extract_on_cluster", "require_ray"]
 
@@ -255,11 +256,11 @@ def _pipeline(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    size = load_encoder(encoder, "cpu").image_size
+    framing = load_encoder(encoder, "cpu").framing
     with_content = where[1].layout == "store"
     rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
     frames = rows.flat_map(
-        functools.partial(_decode, size=size, with_content=with_content),
+        functools.partial(_decode, framing=framing, with_content=with_content),
         num_cpus=DECODE_CPUS_BESIDE_GPU if with_gpu else DECODE_CPUS,
         compute=ray.data.TaskPoolStrategy(size=max(1, min(cpus, len(tasks)))),
     )
@@ -273,11 +274,11 @@ def _pipeline(
     return features.map(functools.partial(_write, where=where), num_cpus=WRITE_CPUS)
 
 
-def _decode(row: dict[str, Any], size: int, with_content: bool) -> Iterator[dict[str, Any]]:
+def _decode(row: dict[str, Any], framing: Framing, with_content: bool) -> Iterator[dict[str, Any]]:
     """The segments of one video; the last may be a failure."""
     task: _Task = row["task"]
     try:
-        with open_job(task.job, size, with_content) as video:
+        with open_job(task.job, framing, with_content) as video:
             segment = _Segment(task, video.info.duration, video.content)
             first = 0
             chunks: list[Chunk] = []

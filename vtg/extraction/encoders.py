@@ -92,7 +92,7 @@ class EncoderPool:
         )
         # Chunks that are being encoded or waiting: at most two for each encoder.
         self._room = threading.Semaphore(2 * len(encoders))
-        self.image_size = encoders[0].image_size
+        self.framing = encoders[0].framing
         # Enough to keep the encoders busy; on the CPU decoding takes a small part of the time.
         self.decoders = max(2, len(encoders) if self._on_cpu else _cores())
 

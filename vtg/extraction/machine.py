@@ -110,7 +110,7 @@ class _Run:
 
     def _extract(self, job: VideoJob, size: int) -> VideoRecord:
         with_content = self._output.settings.layout == "store"
-        with open_job(job, self._encoders.image_size, with_content, self._decoding_threads) as video:
+        with open_job(job, self._encoders.framing, with_content, self._decoding_threads) as video:
             chunks = encode_chunks(video.chunks, self._submit)
             with contextlib.closing(chunks):
                 return self._output.write_video(job, size, video.info.duration, video.content, self._counted(chunks))

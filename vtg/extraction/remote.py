@@ -13,6 +13,7 @@ from vtg.errors import VideoError, VtgError
 from vtg.extraction.jobs import VideoJob
 from vtg.features.decoding import OpenedVideo, open_video
 from vtg.files.text import error_line
+from vtg.video.framing import Framing
 from vtg.video.sources import VIDEO_SUFFIXES
 
 __all__ = [
@@ -126,12 +127,12 @@ def matching_urls(pattern: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def open_job(job: VideoJob, size: int, with_content: bool, threads: int = 1) -> Iterator[OpenedVideo]:
+def open_job(job: VideoJob, framing: Framing, with_content: bool, threads: int = 1) -> Iterator[OpenedVideo]:
     """Open the video of a job with `open_video`, downloading its file first if it is remote.
 
     Args:
         job: the job.
-        size: side of a frame, pixels.
+        framing: how its frames become squares.
         with_content: whether to compute its content key, which reads the whole file.
         threads: decoding threads; the frames do not depend on their number.
 
@@ -141,7 +142,7 @@ def open_job(job: VideoJob, size: int, with_content: bool, threads: int = 1) -> 
     try:
         with (
             fetched(job.source) as path,
-            open_video(path, size, job.rate, job.start, job.end, threads, with_content) as video,
+            open_video(path, framing, job.rate, job.start, job.end, threads, with_content) as video,
         ):
             yield video
     except VideoError as error:

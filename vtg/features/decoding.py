@@ -13,6 +13,7 @@ from pathlib import Path
 from vtg.errors import VideoError, VtgError
 from vtg.features.store import content_key
 from vtg.video import Chunk, VideoInfo, sample_frames
+from vtg.video.framing import Framing
 from vtg.video.probing import survey
 
 __all__ = ["OpenedVideo", "failure_reason", "open_video"]
@@ -37,7 +38,7 @@ class OpenedVideo:
 @contextlib.contextmanager
 def open_video(
     path: Path,
-    size: int,
+    framing: Framing,
     rate: Callable[[float], float],
     start: float = 0.0,
     end: float | None = None,
@@ -48,7 +49,7 @@ def open_video(
 
     Args:
         path: the file.
-        size: side of a frame, pixels.
+        framing: how its frames become squares.
         rate: returns the frame rate to sample at for the duration of the video in seconds.
         start: seconds, as for `sample_frames`.
         end: seconds, as for `sample_frames`.
@@ -59,7 +60,7 @@ def open_video(
         VtgError: the file cannot be read, here or while iterating over its chunks.
     """
     track = survey(path)
-    chunks = sample_frames(path, rate(track.info.duration), size, start, end, track=track, threads=threads)
+    chunks = sample_frames(path, rate(track.info.duration), framing, start, end, track=track, threads=threads)
     with contextlib.closing(chunks):  # type: ignore[type-var]
         yield OpenedVideo(track.info, content_key(path) if with_content else "", chunks)
 

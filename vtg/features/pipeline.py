@@ -26,6 +26,7 @@ from vtg.features.decoding import open_video
 from vtg.features.store import EncodedChunk, content_key
 from vtg.features.thumbnails import make_thumbnails
 from vtg.video import Chunk, VideoInfo
+from vtg.video.framing import Framing
 
 __all__ = [
     "EncodedChunk",
@@ -49,7 +50,9 @@ Item = TypeVar("Item")
 class FrameEncoder(Protocol):
     """An encoder for the pipeline, such as `vtg.ClipEncoder`."""
 
-    image_size: int
+    @property
+    def framing(self) -> Framing:
+        """How the frames of videos become the squares that it encodes."""
 
     def encode_frames(self, frames: np.ndarray) -> FrameFeatures:
         """Encode uint8 frames [N, H, W, 3]."""
@@ -101,7 +104,7 @@ def encode_videos(
         One `EncodedVideo` a path. Its chunks have to be consumed before the next video is requested; the others are
         discarded without encoding.
     """
-    decoding = read_ahead(_decoded(list(paths), fps, encoder.image_size, skip), CHUNKS_AHEAD, "vtg-decode")
+    decoding = read_ahead(_decoded(list(paths), fps, encoder.framing, skip), CHUNKS_AHEAD, "vtg-decode")
     with contextlib.closing(decoding) as decoded:
         for video in decoded:
             assert isinstance(video, EncodedVideo)
@@ -206,7 +209,9 @@ def read_ahead(items: Generator[Item, None, None], count: int, thread_name: str)
                 waiting.get(timeout=0.05)
 
 
-def _decoded(paths: list[Path], fps: float, size: int, skip: Callable[[str], bool]) -> Generator[_Decoded, None, None]:
+def _decoded(
+    paths: list[Path], fps: float, framing: Framing, skip: Callable[[str], bool]
+) -> Generator[_Decoded, None, None]:
     for path in paths:
         key, begun = "", False
         try:
@@ -217,7 +222,7 @@ def _decoded(paths: list[Path], fps: float, size: int, skip: Callable[[str], boo
                 begun = True
                 yield EncodedVideo(path, key, skipped=True)
             else:
-                with open_video(path, size, lambda _: fps) as video:
+                with open_video(path, framing, lambda _: fps) as video:
                     begun = True
                     yield EncodedVideo(path, key, video.info)
                     yield from video.chunks

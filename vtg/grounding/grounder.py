@@ -38,6 +38,8 @@ def load(
     pretrained: str | os.PathLike[str] | None = None,
     fps: float | None = None,
     device: str | torch.device | None = None,
+    preprocessing: str | None = None,
+    language: str | None = None,
 ) -> Grounder:
     """Load a model.
 
@@ -48,29 +50,51 @@ def load(
         pretrained: weights that replace those of the CLIP: a tag of the catalogue or a file.
         fps: sampling rate, frames per second; None for the model's.
         device: a torch device; None for the best available.
+        preprocessing: of frames, instead of that of the weights; see `vtg.ClipEncoder`.
+        language: of the queries, for tokenizers that need it; see `vtg.ClipEncoder`.
 
     Raises:
         VtgError: unknown model, weights that cannot be loaded, or a head that does not match the CLIP.
     """
-    spec = model_spec(name, clip, pretrained, fps)
+    spec = model_spec(name, clip, pretrained, fps, preprocessing)
     head = spec.load_head()  # first, as it fails sooner than loading a CLIP
-    return Grounder(load_encoder(spec.encoder, device), head, spec.fps)
+    encoder = load_encoder(spec.encoder, device, with_layers=head is not None, language=language)
+    return Grounder(encoder, head, spec.fps)
 
 
-def load_encoder(spec: EncoderSpec, device: str | torch.device | None = None, encoding: str = "float32") -> ClipEncoder:
+def load_encoder(
+    spec: EncoderSpec,
+    device: str | torch.device | None = None,
+    encoding: str = "float32",
+    *,
+    with_layers: bool = True,
+    language: str | None = None,
+) -> ClipEncoder:
     """Load the CLIP of a specification.
 
     Args:
         spec: of the CLIP.
         device: a torch device; None for the best available.
         encoding: arithmetic of its image tower on a CPU; see `vtg.ClipEncoder`.
+        with_layers: False where only embeddings are used; they are those of `spec`, and so is the fingerprint.
+        language: of the sentences; see `vtg.ClipEncoder`.
 
     Raises:
         VtgError: its weights cannot be loaded.
     """
     from vtg.clip.encoder import ClipEncoder
 
-    return ClipEncoder(spec.clip, spec.weights, layers=spec.layers, device=device, encoding=encoding)
+    encoder = ClipEncoder(
+        spec.clip,
+        spec.weights,
+        layers=spec.layers if with_layers else 0,
+        device=device,
+        encoding=encoding,
+        preprocessing=spec.preprocessing,
+        language=language,
+    )
+    encoder.identity = spec
+    return encoder
 
 
 class Grounder:
@@ -235,7 +259,8 @@ class Grounder:
         digest = hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()
         key = FeatureKey(digest[:32], self.encoder.fingerprint, self.fps)
         if key not in self._store:
-            with self._store.write(key, info.duration) as writer:
+            layers = "float16" if self.encoder.layers else "none"
+            with self._store.write(key, info.duration, layers) as writer:
                 for chunk in encode_video(path, self.encoder, self.fps):
                     writer.append(chunk)
         return self._store.open(key, str(path))

@@ -59,6 +59,7 @@ class Library:
         device: a torch device for the encoder; None for the best available.
         storage: which features to store of videos added from now on; None to keep the library's setting.
         encoding: precision of the encoder on a CPU; see `vtg.ClipEncoder`.
+        language: of the queries, for tokenizers that need it; see `vtg.ClipEncoder`.
 
     Raises:
         VtgError: the folder is not a library, or was made with another encoder.
@@ -71,12 +72,14 @@ class Library:
         device: str | None = None,
         storage: Storage | None = None,
         encoding: str = "auto",
+        language: str | None = None,
     ) -> None:
         self.folder = Path(folder).expanduser() if folder is not None else default_library_path()
         self._device = device
         self.model = agree_on_model(self.folder, model)
         self._files = NamedFiles(self.folder, model, self.model)
         self._encoding = encoding
+        self._language = language
         kept = storage or read_storage(self.folder) or Storage()
         self.features = LibraryFeatures(self.folder, kept, self.model.head, lambda: self.grounder.head)
         self._tables = LibraryTables(self.folder)
@@ -105,7 +108,8 @@ class Library:
     @cached_property
     def encoder(self) -> ClipEncoder:
         """The CLIP, loaded on first use."""
-        return self._files.load_encoder(self._device, self._encoding, self.videos)
+        with_layers = self.model.head is not None or self.features.storage.keep_layers
+        return self._files.load_encoder(self._device, self._encoding, self.videos, with_layers, self._language)
 
     @property
     def threshold(self) -> float:
@@ -369,7 +373,13 @@ class Library:
             raise VtgError(f"{self.folder}: this library is empty; add videos with: vtg index PATH")
         entries = [entry for entry in indexed if self.reads(entry)]
         if not entries:
-            raise VtgError(f"{self.folder}: was indexed with other weights of its CLIP; do it again: vtg index PATH")
+            made = {entry.encoder for entry in indexed}
+            if self._files.earlier_fingerprint() in made:
+                needed = self.model.encoder.frame_preprocessing
+                reason = f"shows its CLIP only the centre of each frame, which needs frames with {needed}"
+            else:
+                reason = "was indexed with other weights of its CLIP"
+            raise VtgError(f"{self.folder}: {reason}; index its videos again: vtg index PATH")
         return entries
 
 

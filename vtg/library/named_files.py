@@ -51,11 +51,27 @@ class NamedFiles:
             VtgError: the file cannot be read.
         """
         encoder = self._model.encoder
+        return encoder.fingerprint_of(self._weights_sha256())
+
+    def earlier_fingerprint(self) -> str:
+        """The same for features that vtg 0.1.0 made; it differs if the CLIP needs another preprocessing than OpenAI's.
+
+        Raises:
+            VtgError: the file cannot be read.
+        """
+        return self._model.encoder.earlier_fingerprint_of(self._weights_sha256())
+
+    def _weights_sha256(self) -> str | None:
         recorded = None if self._weights_named else read_weights_hash(self._folder)
-        return encoder.fingerprint_of(recorded) if recorded else encoder.fingerprint
+        return recorded or self._model.encoder.weights_sha256
 
     def load_encoder(
-        self, device: str | None, encoding: str, videos: Callable[[], Collection[VideoEntry]]
+        self,
+        device: str | None,
+        encoding: str,
+        videos: Callable[[], Collection[VideoEntry]],
+        with_layers: bool = True,
+        language: str | None = None,
     ) -> ClipEncoder:
         """Load the CLIP.
 
@@ -63,6 +79,8 @@ class NamedFiles:
             device: a torch device; None for the best available.
             encoding: precision on a CPU; see `vtg.ClipEncoder`.
             videos: returns the library's entries, whose fingerprints are compared if the settings have no hash.
+            with_layers: False where only embeddings are used.
+            language: of the queries; see `vtg.ClipEncoder`.
 
         Raises:
             VtgError: its weights cannot be loaded, or have to be named by the user; the message says how.
@@ -71,7 +89,7 @@ class NamedFiles:
 
         if not self._weights_named and self._model.encoder.in_file:
             self._check_weights(videos)
-        return load_encoder(self._model.encoder, device, encoding)
+        return load_encoder(self._model.encoder, device, encoding, with_layers=with_layers, language=language)
 
     def load_head(self) -> R2Head | None:
         """Load the head, downloading it if needed.
@@ -101,7 +119,9 @@ class NamedFiles:
         raise VtgError(line + _command(self._folder, "--pretrained", named))
 
 
-def name_weights(folder: Path, clip: str | None, pretrained: str, fps: float | None) -> ModelSpec | None:
+def name_weights(
+    folder: Path, clip: str | None, pretrained: str, fps: float | None, preprocessing: str | None = None
+) -> ModelSpec | None:
     """A library's model with the weights that the user names; None if the library does not exist.
 
     Args:
@@ -109,6 +129,7 @@ def name_weights(folder: Path, clip: str | None, pretrained: str, fps: float | N
         clip: a name of open_clip's catalogue; None for the library's.
         pretrained: a tag or a file.
         fps: frames a second; None for the library's.
+        preprocessing: of frames; None for that of the library.
 
     Raises:
         VtgError: as `read_settings`, or the library's head has to be named too.
@@ -117,7 +138,8 @@ def name_weights(folder: Path, clip: str | None, pretrained: str, fps: float | N
     if made_with is None:
         return None
     _check_head(folder, made_with)
-    encoder = model_spec(ZERO_SHOT, clip or made_with.encoder.clip, pretrained).encoder
+    stated = preprocessing or made_with.encoder.preprocessing
+    encoder = model_spec(ZERO_SHOT, clip or made_with.encoder.clip, pretrained, preprocessing=stated).encoder
     return replace(made_with, encoder=replace(encoder, layers=made_with.encoder.layers), fps=fps or made_with.fps)
 
 

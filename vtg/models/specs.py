@@ -48,8 +48,11 @@ class ModelSpec:
     head: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
-        return asdict(self)
+        """As plain values for JSON; a preprocessing that is that of the weights is left out."""
+        values = asdict(self)
+        if self.encoder.preprocessing is None:
+            del values["encoder"]["preprocessing"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
@@ -60,7 +63,8 @@ class ModelSpec:
             TypeError, ValueError: a field has a wrong type or value.
         """
         encoder, name, head = EncoderSpec(**values["encoder"]), values["name"], values["head"]
-        texts = (name, encoder.pretrained, *(text for text in (head, encoder.clip) if text is not None))
+        optional = (head, encoder.clip, encoder.preprocessing)
+        texts = (name, encoder.pretrained, *(text for text in optional if text is not None))
         if not all(isinstance(text, str) and "\0" not in text and len(text) <= MAX_NAME_CHARACTERS for text in texts):
             raise TypeError("a name is not a string")
         if type(encoder.layers) is not int or not 1 <= encoder.layers <= MAX_LAYERS:
@@ -138,6 +142,7 @@ def model_spec(
     clip: str | None = None,
     pretrained: str | os.PathLike[str] | None = None,
     fps: float | None = None,
+    preprocessing: str | None = None,
 ) -> ModelSpec:
     """Determine the components of a model.
 
@@ -146,6 +151,7 @@ def model_spec(
         clip: a CLIP in open_clip's catalogue that replaces the model's.
         pretrained: weights that replace those of the model's CLIP: a tag or a file.
         fps: sampling rate that replaces the model's, frames per second.
+        preprocessing: of frames, instead of that of the weights; as `vtg.ClipEncoder` takes it.
 
     Raises:
         VtgError: unknown model, or a rate that is not above 0.
@@ -153,7 +159,7 @@ def model_spec(
     name = os.fspath(name or DEFAULT_MODEL)
     if fps is not None and not fps > 0:
         raise VtgError(f"{fps:g} frames a second: give a rate above 0")
-    if name == DEMO and (clip or pretrained):
+    if name == DEMO and (clip or pretrained or preprocessing):
         raise VtgError(f"{DEMO}: always uses its own CLIP; use other weights with --model {ZERO_SHOT}")
     spec = _own_spec(name)
     encoder = spec.encoder
@@ -166,6 +172,9 @@ def model_spec(
         encoder = EncoderSpec(clip, weights, encoder.layers)
     elif clip is not None:
         encoder = EncoderSpec(clip, encoder.pretrained, encoder.layers)
+    if preprocessing is not None:
+        encoder = replace(encoder, preprocessing=preprocessing)
+        encoder.frame_preprocessing  # noqa: B018 - raises for one that cannot be read
     return replace(spec, encoder=encoder, fps=fps or spec.fps)
 
 

@@ -120,15 +120,16 @@ class Colours:
         return str(self.primaries) if self.primaries in PRIMARIES else "bt2020"
 
 
-def resize_to_rgb(colours: Colours, width: int, height: int) -> list[Filter]:
-    """Filters that resize frames (bicubic) and convert them to 8-bit RGB in SDR.
+def resize_to_rgb(colours: Colours, width: int, height: int, interpolation: str = "bicubic") -> list[Filter]:
+    """Filters that resize frames and convert them to 8-bit RGB in SDR.
 
     Args:
         colours: of the frames.
         width: output width, pixels.
         height: output height, pixels.
+        interpolation: one of `vtg.video.framing.INTERPOLATIONS`.
     """
-    return [*_relabel_matrix(colours), *_resize(colours, width, height, "bicubic"), _format("rgb24")]
+    return [*_relabel_matrix(colours), *_resize(colours, width, height, interpolation), _format("rgb24")]
 
 
 def resize_for_encoding(

@@ -38,6 +38,7 @@ class Decoder(Protocol):
         height: int,
         chunk: int,
         threads: int | None = None,
+        interpolation: str = "bicubic",
     ) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
 

@@ -47,6 +47,7 @@ def decode(
     height: int,
     chunk: int,
     threads: int | None = None,
+    interpolation: str = "bicubic",
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
 
@@ -54,8 +55,11 @@ def decode(
     and start at 0.
 
     Raises:
-        DecodingError: decord cannot decode it, or finds other frames; the frames yielded before are correct.
+        DecodingError: decord cannot decode or resize it so, or finds other frames; the frames yielded before are
+            correct.
     """
+    if interpolation != "bicubic":
+        raise DecodingError("is resized by decord with bicubic interpolation only")
     samples = Samples(track, rate, first, stop)
     packets = list_all_packets(track)
     if _has_leading_frames(packets) or not all(packet.shown for packet in packets):

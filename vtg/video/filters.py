@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Filter", "filter_chain"]
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
+
+__all__ = ["Filter", "filter_chain", "filter_graph"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,20 @@ class Filter:
 def filter_chain(filters: Sequence[Filter]) -> str:
     """Filters as the text of ffmpeg's `-vf` option."""
     return ",".join(f"{step.name}={_escaped(step.arguments, ',;[]')}" for step in filters)
+
+
+def filter_graph(stream: VideoStream, filters: Sequence[Filter]) -> Any:
+    """A graph of FFmpeg filters that gives exactly the pixels of the ffmpeg binary."""
+    from av.filter import Graph
+
+    graph = Graph()
+    graph.threads = 1  # frames are small
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        *(graph.add(step.name, step.arguments) for step in filters),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
 
 
 def _escaped(text: str, signs: str) -> str:

@@ -17,9 +17,9 @@ from vtg.video.containers import absolute, input_options
 from vtg.video.editing import cut, encode_range
 from vtg.video.filters import Filter, filter_chain
 from vtg.video.limits import child_threads
+from vtg.video.near_frames import frame_near
 from vtg.video.probing import VideoInfo, VideoTrack, survey
 from vtg.video.process import ffmpeg_binary, run
-from vtg.video.pyav_decoder import frame_near
 from vtg.video.samples import DecodingError
 from vtg.video.seeking import time_in_file
 from vtg.video.writing import chapter_options, check_output, even, frame_range, own_times, progress_reader

@@ -11,7 +11,6 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-import os
 import re
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -22,12 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vtg.video.colour import Colours, resize_to_rgb
+from vtg.video.colour import resize_to_rgb
 from vtg.video.containers import open_container, rational, reading_errors
-from vtg.video.damage import check_coded_rate
-from vtg.video.filters import Filter
+from vtg.video.filters import Filter, filter_graph
 from vtg.video.limits import MAX_PIXELS, MemoryGuard, decoding_threads
-from vtg.video.orientation import UPRIGHT, orientation_of
 from vtg.video.packets import ContinuousTimes, continuous_times, read_packets
 from vtg.video.probing import VideoTrack, video_stream
 from vtg.video.samples import DecodingError, Samples
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["ONE_FRAME_CODECS", "can_decode", "decode", "frame_near", "threads_for"]
+__all__ = ["INDEXED", "ONE_FRAME_CODECS", "can_decode", "decode", "threads_for"]
 
 ONE_FRAME_CODECS = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})  # each packet is one frame with a timestamp
 INDEXED = re.compile(r"\b(mp4|matroska)\b")  # every packet has a timestamp, and a seek finds a keyframe
@@ -75,6 +72,7 @@ def decode(
     height: int,
     chunk: int,
     threads: int | None = None,
+    interpolation: str = "bicubic",
 ) -> Generator[npt.NDArray[np.uint8], None, None]:
     """Yield the frames of samples first…stop-1, [N, height, width, 3] uint8 RGB, at most `chunk` at a time.
 
@@ -87,6 +85,7 @@ def decode(
         height: of a frame, pixels.
         chunk: frames yielded at a time.
         threads: for decoding; None: one per core, at most 4. Frames do not depend on it.
+        interpolation: one of `vtg.video.framing.INTERPOLATIONS`.
 
     Raises:
         DecodingError: a frame cannot be decoded, or is missing; the frames yielded before are correct.
@@ -95,7 +94,8 @@ def decode(
     try:
         with open_container(track.info.path) as container:
             stream = _open_stream(container, track)
-            filters = [*track.orientation.filters, *resize_to_rgb(track.colours, width, height)]
+            shaping = resize_to_rgb(track.colours, width, height, interpolation)
+            filters = [*track.orientation.filters, *shaping]
             decoder = _Decoder(stream, track, filters, threads_for(track, threads))
             frames = _frames(wanted, _sections(_packets(container, stream, wanted)), decoder)
             try:
@@ -103,65 +103,6 @@ def decode(
                     yield np.stack(batch)
             finally:
                 decoder.stop_threads()
-    except reading_errors() as error:
-        raise DecodingError(str(error)) from error
-
-
-def frame_near(path: str | os.PathLike[str], time: float, side: int) -> npt.NDArray[np.uint8]:
-    """Decode the frame shown at about a time, quickly; non-reference frames are skipped.
-
-    Args:
-        path: the video.
-        time: seconds from the start of the file.
-        side: maximum of the longer side, pixels.
-
-    Returns:
-        [H, W, 3] uint8 RGB.
-
-    Raises:
-        DecodingError: not possible for this file; use the ffmpeg binary.
-        VideoError: it cannot be opened, or is damaged.
-    """
-    import av
-
-    try:
-        with open_container(path) as container:
-            stream, _ = video_stream(container)
-            clock = None if stream is None else rational(stream.time_base)
-            if stream is None or stream.codec_context is None or clock is None:
-                raise DecodingError("has no video stream that can be decoded")
-            context = stream.codec_context
-            dated = INDEXED.search(container.format.name) and context.codec.canonical_name in ONE_FRAME_CODECS
-            if not dated or rational(stream.sample_aspect_ratio) not in (None, 1):
-                raise DecodingError("cannot be sought, or has no square pixels")
-            check_coded_rate(path, rational(context.framerate))
-            if not decoding_threads(context.width, context.height):
-                raise DecodingError("has frames too large to be decoded in this process")
-            context.skip_frame = "NONREF"
-            context.thread_count = 1
-            at = math.floor((Fraction(time) + Fraction(container.start_time or 0, av.time_base)) / clock)
-            container.seek(at, stream=stream)
-            found = None
-            for decoded in container.decode(stream):
-                if decoded.pts is None or orientation_of(decoded) != UPRIGHT:
-                    raise DecodingError("has rotated frames, or frames without timestamps")
-                if decoded.pts > at and found is not None:
-                    break
-                found = decoded
-            else:
-                if found is None or found.pts + (found.duration or 0) < at:
-                    raise DecodingError("has no frame at this time")
-            scale = min(1.0, side / max(found.width, found.height))
-            width, height = (max(1, round(length * scale)) for length in (found.width, found.height))
-            colours = Colours.of_frame(found)
-            if not colours.is_mapped:
-                shown = found.reformat(width, height, format="rgb24", interpolation="BICUBIC")
-            else:
-                fitting = _graph(stream, resize_to_rgb(colours, width, height))
-                fitting.push(found)
-                shown = fitting.pull()
-            frame: npt.NDArray[np.uint8] = shown.to_ndarray()
-            return frame
     except reading_errors() as error:
         raise DecodingError(str(error)) from error
 
@@ -378,23 +319,9 @@ class _Decoder:
         frame_format = (decoded.width, decoded.height, decoded.format.name)
         if self._graph is None:
             self._frame_format = frame_format
-            self._graph = _graph(self._stream, self._steps)
+            self._graph = filter_graph(self._stream, self._steps)
         if frame_format != self._frame_format:
             raise DecodingError("frames change their size or format")
         self._graph.push(decoded)
         frame: npt.NDArray[np.uint8] = self._graph.pull().to_ndarray()
         return frame
-
-
-def _graph(stream: VideoStream, filters: Sequence[Filter]) -> Any:
-    """A graph of FFmpeg filters that gives exactly the pixels of the ffmpeg binary."""
-    from av.filter import Graph
-
-    graph = Graph()
-    graph.threads = 1  # frames are small
-    graph.link_nodes(
-        graph.add_buffer(template=stream),
-        *(graph.add(step.name, step.arguments) for step in filters),
-        graph.add("buffersink"),
-    ).configure()
-    return graph

@@ -16,8 +16,9 @@ from vtg.video.colour import resize_to_rgb
 from vtg.video.containers import absolute, input_options
 from vtg.video.decoders import decoders_of
 from vtg.video.filters import filter_chain
+from vtg.video.framing import Framing
 from vtg.video.limits import child_threads
-from vtg.video.probing import VideoInfo, VideoTrack, survey
+from vtg.video.probing import VideoTrack, survey
 from vtg.video.process import Pipe, explain, ffmpeg_binary
 from vtg.video.samples import DecodingError
 from vtg.video.seeking import jump_before
@@ -35,7 +36,7 @@ Chunk = tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]
 def sample_frames(
     path: str | os.PathLike[str],
     fps: float,
-    size: int,
+    size: int | Framing,
     start: float = 0.0,
     end: float | None = None,
     *,
@@ -46,13 +47,13 @@ def sample_frames(
 
     Time 0 is the first frame. Sample i represents [i/fps, (i+1)/fps) and is the last frame shown strictly before the
     middle of that interval, (i+½)/fps, or the first frame if there is none: the frame that ffmpeg's `fps` filter picks
-    after `setpts=PTS-STARTPTS`. There are max(1, round(duration·fps)) samples. The short side is resized to `size`
-    (bicubic, antialiased) and the centre is cropped.
+    after `setpts=PTS-STARTPTS`. There are max(1, round(duration·fps)) samples. The frame is made a
+    square as `size` says: with a number, the short side is resized (bicubic, antialiased) and the centre is cropped.
 
     Args:
         path: the file.
         fps: samples a second.
-        size: side of the square, pixels.
+        size: side of the square, pixels; or how a frame becomes a square.
         start: only samples whose whole interval lies at or after this time, seconds; the grid itself does not move.
         end: only samples whose whole interval lies at or before this time; None, or a time at or after the end of the
             video: up to the last sample, whose interval may reach beyond the video.
@@ -71,14 +72,15 @@ def sample_frames(
     """
     if not (fps > 0 and math.isfinite(fps)):
         raise VtgError(f"cannot sample {fps} frames a second: give a number above 0")
-    if size < 1:
-        raise VtgError(f"cannot make frames of {size} pixels: give a size of 1 or more")
+    framing = size if isinstance(size, Framing) else Framing(size)
+    if framing.size < 1:
+        raise VtgError(f"cannot make frames of {framing.size} pixels: give a size of 1 or more")
     if not (start >= 0 and (end is None or end > start)):
         raise VtgError(f"nothing lies between {start} s and {end} s: give a start of 0 or more and an end after it")
     track = track or survey(path)
     rate = as_rate(fps)
     first, stop = sample_range(track.duration, rate, start, end)
-    return _decode(track, rate, size, first, stop, threads)
+    return _decode(track, rate, framing, first, stop, threads)
 
 
 def thumbnail(path: str | os.PathLike[str], time: float, size: int) -> npt.NDArray[np.uint8]:
@@ -142,26 +144,21 @@ def _exact(seconds: float) -> Fraction:
     return Fraction(seconds).limit_denominator(1_000_000)
 
 
-def fitted_size(info: VideoInfo, size: int) -> tuple[int, int]:
-    """Width and height in pixels with the short side at `size`, keeping the aspect ratio."""
-    short, long = sorted((info.width, info.height))
-    fitted_long = max(size, size * long // short)
-    return (fitted_long, size) if info.width >= info.height else (size, fitted_long)
-
-
 def _decode(
-    track: VideoTrack, rate: Fraction, size: int, first: int, stop: int, threads: int | None
+    track: VideoTrack, rate: Fraction, framing: Framing, first: int, stop: int, threads: int | None
 ) -> Iterator[Chunk]:
     """Chunks of the samples first…stop-1."""
     done = first
-    width, height = fitted_size(track.info, size)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    shaping = filter_chain(resize_to_rgb(track.colours, width, height))
-    filters = f"{shaping},crop={size}:{size}:{left}:{top}"
+    width, height = framing.resized(track.info.width, track.info.height)
+    shaping = filter_chain(resize_to_rgb(track.colours, width, height, framing.interpolation))
+    filters = f"{shaping},{framing.filter(width, height)}"
+    shape = (framing.size, framing.size)
     for decoder in decoders_of(track) if first < stop else ():
         try:
-            for whole in decoder.decode(track, rate, done, stop, width, height, FRAMES_PER_CHUNK, threads):
-                frames = np.ascontiguousarray(whole[:, top : top + size, left : left + size])
+            for whole in decoder.decode(
+                track, rate, done, stop, width, height, FRAMES_PER_CHUNK, threads, framing.interpolation
+            ):
+                frames = framing.square(whole)
                 yield _times(done, len(frames), rate), frames
                 done += len(frames)
             return
@@ -169,7 +166,7 @@ def _decode(
             pass  # the next decoder continues; ffmpeg, the last, distinguishes damaged frames from missing ones
     # For a video shorter than half an interval ffmpeg would return no frame.
     hold = track.duration * rate < Fraction(1, 2)
-    for frames in _decode_with_ffmpeg(track, rate, done, stop, filters, (size, size), hold):
+    for frames in _decode_with_ffmpeg(track, rate, done, stop, filters, shape, hold):
         yield _times(done, len(frames), rate), frames
         done += len(frames)
 
