@@ -62,6 +62,7 @@ class TestTrial:
     def anything_is_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("VTG_CACHE", str(tmp_path))
         monkeypatch.setattr(clip_precision, "MIN_PARAMETERS", 0)
+        monkeypatch.setattr(clip_precision, "_multiplies_bfloat16", lambda: True)
 
     def time_as(self, monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
         def seconds(encoder: ClipEncoder, frames: torch.Tensor) -> float:
@@ -76,6 +77,14 @@ class TestTrial:
     ) -> None:
         self.time_as(monkeypatch, gain)
         assert encoder_of(tiny_clip, "auto").computes == expected
+
+    def test_a_processor_without_such_products_is_not_tried(
+        self, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.time_as(monkeypatch, 9.0)
+        monkeypatch.setattr(clip_precision, "_multiplies_bfloat16", lambda: False)
+        monkeypatch.setattr(clip_precision, "use_bfloat16_products", lambda tower: pytest.fail("tried"))
+        assert encoder_of(tiny_clip, "auto").computes == "float32"
 
     def test_only_what_is_close_is_used(self, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time_as(monkeypatch, 9.0)

@@ -229,27 +229,69 @@ app.add_typer(models_app, name="models")
 
 
 @models_app.callback()
-def models(context: typer.Context, as_json: JsonOption = False) -> None:
+def models(
+    context: typer.Context,
+    measure: Annotated[
+        str | None,
+        typer.Option("--measure", metavar="NAME", help="Measure how many frames a second a model's CLIP encodes here."),
+    ] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the available models, and which of them are on this disk; pull downloads one."""
     if context.invoked_subcommand:
         return
     from vtg.models.specs import describe_models
 
+    if measure is not None:
+        _measure_speed(measure, device, as_json)
+        return
     rows = describe_models()
     if as_json:
         print_json(rows)
         return
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for column in ("model", "on this disk", "CLIP", "what for"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row["name"], "yes" if row["present"] else "no", row["clip"], row["purpose"])
+        table.add_row(row["name"], "yes" if row["present"] else "no", row["clip"], escape(row["purpose"]))
     output.print(table)
+    encoders = Table(box=None, pad_edge=False, title="\nEncoders for grounding without a head", title_justify="left")
+    for column in ("encoder", "download", "languages", "ImageNet zero-shot", "licence"):
+        encoders.add_column(column, overflow="fold")
+    for row in rows:
+        if "imagenet" in row:
+            accuracy = f"{row['imagenet']:g} % ({row['source']})"
+            size = f"{row['download_gb']:g} GB"
+            encoders.add_row(row["name"], size, row["languages"], accuracy, row["licence"])
+    output.print(encoders)
     absent = sorted({row["clip"] for row in rows if not row["clip_present"]})
     if absent:
         messages.print(f"\nnot on this disk yet, downloaded when first needed: {', '.join(absent)}", markup=False)
+
+
+def _measure_speed(name: str, device: str | None, as_json: bool) -> None:
+    from vtg.models.encoders import measure_speed
+    from vtg.models.specs import model_spec
+
+    spec = model_spec(name)
+    with progress_bar("measuring"):
+        speed = {"name": name, **measure_speed(spec.encoder, device)}
+    if as_json:
+        print_json(speed)
+        return
+    weights = " (random weights: its own are not on this disk)" if speed["random_weights"] else ""
+    output.print(
+        f"{name}: {speed['frames_per_second']:.1f} frames a second on {speed['device']}, {speed['computes']}, "
+        f"{speed['image_size']} pixels{weights}",
+        markup=False,
+        soft_wrap=True,
+    )
+    hours = 3600 * spec.fps / speed["frames_per_second"] / 60
+    output.print(f"an hour of video at {spec.fps:g} frames a second takes {hours:.1f} minutes", markup=False)
 
 
 @models_app.command(epilog="Example: vtg models pull r2-qvhighlights")

@@ -18,8 +18,9 @@ from vtg.clip.checkpoints import build_openai_model, read_clip_tensors, read_ope
 from vtg.clip.specs import DEFAULT_CLIP, is_weights_file
 from vtg.errors import VtgError
 
-__all__ = ["check_clip_names", "load_clip"]
+__all__ = ["RANDOM", "check_clip_names", "load_clip"]
 
+RANDOM = "random"  # instead of a tag
 TEXT_POSITIONS = "text.transformer.embeddings.position_ids"
 OTHER_WAYS = "give a file with --pretrained FILE, or try the bundled one with --model demo"
 
@@ -29,18 +30,22 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
 
     Args:
         model: a name in open_clip's catalogue; None for the default, or for the architecture of a file's tensors.
-        pretrained: a tag of the catalogue, downloaded once, or a file.
+        pretrained: a tag of the catalogue, downloaded once, or a file; `RANDOM` for random weights.
         device: of the model.
         dtype: of its weight matrices.
 
     Returns:
-        open_clip's model in eval mode, and a tokenizer: texts to int64 [M, context].
+        open_clip's model in eval mode, and a tokenizer: texts to int64 [M, context]; None with random weights, as it
+        may have to be downloaded.
 
     Raises:
         VtgError: unknown names, or weights that cannot be downloaded, read or loaded into the model.
     """
     import open_clip
 
+    if pretrained == RANDOM:
+        with _quiet():
+            return _catalogue_model(model or DEFAULT_CLIP, {}, device, dtype).eval(), None
     in_file = is_weights_file(pretrained)
     if model is None and in_file:
         clip = build_openai_model(read_openai_tensors(Path(pretrained).expanduser()), pretrained, device, dtype)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vtg.clip.building import check_clip_names, load_clip
+from vtg.clip.building import RANDOM, check_clip_names, load_clip
 from vtg.clip.devices import choose_device
 from vtg.clip.outputs import FrameFeatures, TextFeatures
 from vtg.clip.precision import use_bfloat16_products, uses_bfloat16
 from vtg.clip.specs import DEFAULT_PRETRAINED, EncoderSpec
 from vtg.clip.text import encode_tokens, end_token, set_language, unpadded_length
-from vtg.clip.towers import check_layers, largest_output
+from vtg.clip.towers import check_layers, fuse_branches, largest_output
 from vtg.errors import VtgError
 from vtg.video.framing import Framing
 
@@ -43,7 +43,8 @@ class ClipEncoder:
         model: a name in open_clip's catalogue; with layers, of a ViT with CLIP's own text tower. None for
             ``ViT-B-32-quickgelu``, or, with a file of weights with OpenAI's parameter names, for the architecture
             inferred from its tensors.
-        pretrained: a catalogue tag (downloaded once by open_clip) or a file of weights.
+        pretrained: a catalogue tag (downloaded once) or a file of weights; None for random weights, without a
+            tokenizer, to measure speed.
         layers: K, how many of the last layers are returned; 0 for embeddings only.
         device: a torch device; None selects the first available of cuda, mps and cpu.
         dtype: of the computation; None for float16 on cuda and float32 elsewhere.
@@ -68,7 +69,7 @@ class ClipEncoder:
     def __init__(
         self,
         model: str | None = None,
-        pretrained: str | os.PathLike[str] = DEFAULT_PRETRAINED,
+        pretrained: str | os.PathLike[str] | None = DEFAULT_PRETRAINED,
         layers: int = 4,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -80,9 +81,9 @@ class ClipEncoder:
         self.device = choose_device(device)
         self.dtype = dtype or (torch.float16 if self.device.type == "cuda" else torch.float32)
         self.layers = layers
-        pretrained = os.fspath(pretrained)
+        pretrained = RANDOM if pretrained is None else os.fspath(pretrained)
         self._identity = EncoderSpec(model, pretrained, layers, preprocessing)
-        if model is not None:
+        if model is not None and pretrained != RANDOM:
             check_clip_names(model, pretrained)
         self.preprocessing = self._identity.frame_preprocessing  # before the weights are read, as it may be unknown
         self._clip, self._tokenizer = load_clip(model, pretrained, self.device, self.dtype)
@@ -93,6 +94,7 @@ class ClipEncoder:
         if layers != 0:
             check_layers(self._clip, layers, model or pretrained)
         _use_fused_quick_gelu(self._clip)
+        fuse_branches(self._clip)
         visual = self._clip.visual
         self.image_size = _square_side(visual.image_size, model or pretrained)
         self._mean = torch.tensor(self.preprocessing.mean, device=self.device).mul(255).view(1, 3, 1, 1)

@@ -28,6 +28,7 @@ MIN_SPEEDUP = 1.2  # in frames per second, relative to float32
 MIN_COSINE = 0.995  # between the embeddings of a frame in both precisions
 MIN_PARAMETERS = 20_000_000  # smaller towers gain little, and the trial would delay the start
 TRIAL_FRAMES, TRIAL_ROUNDS = 8, 3  # of the speed measurement
+PRODUCT_ROWS, PRODUCT_WIDTH = 64, 768  # of the single product that is tried first
 
 
 class FrameEncoder(Protocol):
@@ -141,15 +142,27 @@ class _BFloat16Attention(nn.Module):
         return self.output(attended.transpose(1, 2).reshape(batch, length, width)), None
 
 
+def _multiplies_bfloat16() -> bool:
+    """Whether a single matrix product is quicker in bfloat16; where it is not, a whole tower can take minutes."""
+    quick: list[float] = []
+    slow: list[float] = []
+    exact = torch.ones(PRODUCT_ROWS, PRODUCT_WIDTH), torch.ones(PRODUCT_WIDTH, PRODUCT_WIDTH)
+    halved = exact[0].bfloat16(), exact[1].bfloat16()
+    for _ in range(TRIAL_ROUNDS + 1):
+        for (rows, weights), seconds in ((halved, quick), (exact, slow)):
+            begin = time.perf_counter()
+            F.linear(rows, weights)
+            seconds.append(time.perf_counter() - begin)
+    return statistics.median(quick[1:]) < statistics.median(slow[1:])
+
+
 def _is_bfloat16_better(encoder: FrameEncoder) -> bool:
+    if not _multiplies_bfloat16():
+        return False
     frames = _trial_frames(encoder.image_size)
     exact = encoder.encode_frames(frames).embedding
-    limit = _seconds(encoder, frames)
     restore = use_bfloat16_products(encoder.visual)
     try:
-        # A processor that does not multiply bfloat16 can take a hundred times as long: one frame shows that.
-        if _seconds(encoder, frames[:1]) > limit:
-            return False
         close = encoder.encode_frames(frames).embedding
         if float((exact * close).sum(dim=1).min()) < MIN_COSINE:
             return False

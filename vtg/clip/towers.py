@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vtg.errors import VtgError
 
-__all__ = ["check_layers", "largest_output"]
+__all__ = ["check_layers", "fuse_branches", "largest_output"]
 
 
 def check_layers(clip: Any, layers: int, name: str) -> None:
@@ -47,6 +47,18 @@ def check_layers(clip: Any, layers: int, name: str) -> None:
     fewest = min(blocks, getattr(text_blocks, "layers", blocks))
     if not 1 <= layers <= fewest:
         raise VtgError(f"{name}: has {fewest} layers, {layers} were requested; choose 1 to {fewest}")
+
+
+def fuse_branches(clip: Any) -> None:
+    """Fuse the parallel convolutions of towers that are trained with several and used with one, such as MobileCLIP's.
+
+    The embeddings stay the same up to rounding.
+    """
+    from open_clip.timm_model import TimmModel
+    from timm.utils.model import reparameterize_model
+
+    if isinstance(clip.visual, TimmModel):
+        clip.visual.trunk = reparameterize_model(clip.visual.trunk, inplace=True)
 
 
 @contextlib.contextmanager

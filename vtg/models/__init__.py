@@ -1,8 +1,8 @@
 """List, describe, download and load models.
 
 Input is a model name or a checkpoint; output is a `ModelSpec` (head, CLIP and sampling rate, without loading them) or a
-loaded head. Read `registry` (published heads in `registry.toml`, and their download), `specs`, and `calibration`, which
-converts scores to probabilities.
+loaded head. Read `registry` (published heads in `registry.toml`, and their download), `encoders` (recommended CLIPs for
+grounding without a head), `specs`, and `calibration`, which converts scores to probabilities.
 """
 
 from __future__ import annotations

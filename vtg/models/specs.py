@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from vtg.clip.specs import DEFAULT_PRETRAINED, DEMO, EncoderSpec, is_safetensors, is_weights_file
 from vtg.errors import VtgError
+from vtg.models.encoders import ENCODERS
 from vtg.models.registry import registry
 
 if TYPE_CHECKING:
+    from vtg.models.encoders import EncoderEntry
     from vtg.models.registry import ModelEntry
     from vtg.r2 import R2Head
 
@@ -94,7 +96,8 @@ class ModelSpec:
 
 def available_models() -> list[str]:
     """The model names for `vtg.load`."""
-    return [DEMO, ZERO_SHOT, *(name for name in registry() if name != DEMO)]
+    encoders = [entry.name for entry in ENCODERS]
+    return [DEMO, ZERO_SHOT, *encoders, *(name for name in registry() if name != DEMO)]
 
 
 def describe_models() -> list[dict[str, Any]]:
@@ -103,7 +106,8 @@ def describe_models() -> list[dict[str, Any]]:
     Returns:
         One dict per model: name, clip, clip_present and present (whether CLIP and model are on this disk), fps,
             purpose;
-        for a published head also the fields of the registry.
+        for a recommended encoder also the fields of `vtg.models.encoders.EncoderEntry`, for a published head those of
+            the registry.
     """
     purposes = {
         DEMO: "trying vtg without a network: coloured shapes only",
@@ -115,6 +119,7 @@ def describe_models() -> list[dict[str, Any]]:
         if spec.encoder not in downloaded:
             downloaded[spec.encoder] = spec.encoder.present
         entry = registry().get(spec.name)
+        encoder = _encoders().get(spec.name)
         rows.append(
             {
                 "name": spec.name,
@@ -122,11 +127,15 @@ def describe_models() -> list[dict[str, Any]]:
                 "clip_present": downloaded[spec.encoder],
                 "present": entry.present if entry else downloaded[spec.encoder],
                 "fps": spec.fps,
-                "purpose": purposes.get(spec.name) or _purpose(entry),
-                **(entry.to_dict() if entry else {}),
+                "purpose": purposes.get(spec.name) or (encoder.strength if encoder else _purpose(entry)),
+                **(entry.to_dict() if entry else encoder.to_dict() if encoder else {}),
             }
         )
     return rows
+
+
+def _encoders() -> dict[str, EncoderEntry]:
+    return {entry.name: entry for entry in ENCODERS}
 
 
 def _purpose(entry: ModelEntry | None) -> str:
@@ -181,6 +190,8 @@ def model_spec(
 def _own_spec(name: str) -> ModelSpec:
     if name == ZERO_SHOT:
         return ModelSpec(name, EncoderSpec())
+    if name in _encoders():
+        return ModelSpec(name, _encoders()[name].spec)
     entry = registry().get(name)
     if entry is not None:
         encoder = EncoderSpec(entry.clip_model, entry.clip_pretrained or DEFAULT_PRETRAINED)
