@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 from vtg.errors import VtgError
+from vtg.features.arrays import HEADER_BYTES, arrays_header, read_header
 from vtg.features.npy import NpyWriter, read_npy
 from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore, PublishedFeatures, content_key
+from vtg.files.whole import WholeFileWriter
 
 KEY = FeatureKey("0" * 32, "1" * 16, 0.5)
+
+
+def stored(embedding: np.ndarray) -> np.ndarray:
+    """Embeddings as a file keeps them, in float16."""
+    return embedding.astype(np.float16).astype(np.float32)
 
 
 def chunk(layers: np.ndarray, embedding: np.ndarray, thumbnails: np.ndarray | None = None) -> EncodedChunk:
@@ -43,7 +50,7 @@ def test_what_is_read_is_what_was_written(store: FeatureStore, features: tuple[n
     read = store.open(KEY)
     assert isinstance(read.layers, np.ndarray) and isinstance(read.layers.base, mmap.mmap)
     np.testing.assert_array_equal(read.layers, features[0])
-    np.testing.assert_array_equal(read.embedding, features[1])
+    np.testing.assert_array_equal(read.embedding, stored(features[1]))
     assert read.duration == 13.4
     assert read.times.tolist() == [0, 2, 4, 6, 8, 10, 12]
     assert list(store) == [KEY]
@@ -61,7 +68,7 @@ def test_thumbnails_are_kept_if_all_frames_have_theirs(tmp_path: Path, features:
                 writer.append(chunk(layers[:3], embedding[:3], thumbnails[:3]))
                 writer.append(chunk(layers[3:], embedding[3:], last))
             read = store.open(KEY)
-            np.testing.assert_array_equal(read.embedding, embedding)
+            np.testing.assert_array_equal(read.embedding, stored(embedding))
             if last is None:
                 assert read.thumbnails is None
             else:
@@ -74,7 +81,20 @@ def test_a_file_is_plain_safetensors(store: FeatureStore, features: tuple[np.nda
 
     tensors = load_file(store.path(KEY))
     np.testing.assert_array_equal(tensors["layers"], features[0])
-    np.testing.assert_array_equal(tensors["embedding"], features[1])
+    np.testing.assert_array_equal(tensors["embedding"], features[1].astype(np.float16))
+
+
+def test_embeddings_of_earlier_versions_are_read(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
+    """vtg 0.1.0 kept them in float32."""
+    store = FeatureStore(tmp_path)
+    embedding = features[1].astype("<f4")
+    metadata = {"format": "vtg-features-1", "video": KEY.video, "encoder": KEY.encoder, "fps": repr(KEY.fps)}
+    with WholeFileWriter(store.path(KEY), HEADER_BYTES) as file:
+        file.write(embedding)
+        arrays = {"embedding": ("<f4", embedding.shape)}
+        file.complete(arrays_header({**metadata, "duration": "13.4"}, arrays, file.sha256), read_header)
+    store.verify(KEY)
+    np.testing.assert_array_equal(store.open(KEY).embedding, embedding)
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
@@ -229,7 +249,7 @@ def test_embeddings_may_be_kept_alone(tmp_path: Path, features: tuple[np.ndarray
         writer.append(chunk(*features))
     read = store.open(KEY)
     assert read.layers is None and not store.keeps_layers(KEY)
-    np.testing.assert_array_equal(read.embedding, features[1])
+    np.testing.assert_array_equal(read.embedding, stored(features[1]))
     assert len(read) == 7
     assert store.bytes_of(KEY) < 5000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,18 @@ from safetensors import safe_open
 from training_sets import write_data_set
 
 import vtg
+from vtg.clip.encoder import MAX_BATCH_FRAMES
 from vtg.clip.specs import EncoderSpec
 from vtg.demo import choose_sentences, make_scene, split_seed, write_video
 from vtg.extraction import extract, read_source
+from vtg.features.pipeline import encode_video
 from vtg.features.store import PublishedFeatures
 from vtg.r2 import Predictor, read_head
 from vtg.recipes import load_recipe
 from vtg.timespans import interval_iou
 from vtg.training.log import read_log
 from vtg.training.train import Sources, train
+from vtg.video import sample_frames
 
 pytestmark = [
     pytest.mark.gpu,
@@ -74,6 +78,61 @@ def test_frames_and_texts_are_encoded_as_on_the_cpu(dtype: torch.dtype) -> None:
     one, other = (encoder.encode_text("a red ball rolls to the left") for encoder in (gpu, cpu))
     assert torch.equal(one.tokens.cpu(), other.tokens.cpu())
     assert (one.embedding.float().cpu() * other.embedding.float().cpu()).sum() >= 0.9995
+
+
+def test_batches_fit_into_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = vtg.models.specs.model_spec("demo").encoder
+    encoder = vtg.ClipEncoder(spec.clip, spec.weights, device="cuda")
+    free = torch.cuda.mem_get_info()[0]
+    assert 1 <= encoder.batch_size <= MAX_BATCH_FRAMES
+    scarce = vtg.ClipEncoder(spec.clip, spec.weights, device="cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (4_000_000, free))
+    assert scarce.batch_size < encoder.batch_size
+    assert scarce.batch_size >= 1
+
+
+def test_a_batch_that_does_not_fit_is_halved() -> None:
+    """With a limit on the memory of this process, a batch that is far too large is encoded all the same."""
+    spec = vtg.models.specs.model_spec("demo").encoder
+    frames = np.random.default_rng(0).integers(0, 256, (512, 112, 112, 3), dtype=np.uint8)
+    expected = vtg.ClipEncoder(spec.clip, spec.weights, layers=0, device="cuda", batch_size=8).encode_frames(frames)
+    encoder = vtg.ClipEncoder(spec.clip, spec.weights, layers=0, device="cuda", batch_size=len(frames))
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 48 * 2**20) / total)
+    try:
+        found = encoder.encode_frames(frames)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert encoder.batch_size < len(frames)
+    cosine = (found.embedding.float() * expected.embedding.float()).sum(dim=1)
+    assert cosine.min() >= 0.9995
+
+
+def test_decoding_beside_encoding_gives_the_features_of_one_after_the_other(tmp_path: Path) -> None:
+    film = tmp_path / "scene.mp4"
+    write_video(make_scene(5), film)
+    spec = vtg.models.specs.model_spec("demo").encoder
+    encoder = vtg.ClipEncoder(spec.clip, spec.weights, device="cuda")
+    beside = np.concatenate([chunk.embedding for chunk in encode_video(film, encoder, 2.0)])
+    frames = np.concatenate([part for _, part in sample_frames(film, 2.0, encoder.framing)])
+    after = encoder.encode_frames(frames).embedding.float().numpy()
+    assert (beside * after).sum(axis=1).min() >= 0.9995
+
+
+@pytest.mark.parametrize("case", ["tiny.t3", "tiny.t75"])
+def test_both_engines_answer_the_same(case: str) -> None:
+    """The compiled engine on the CPU, where there is one, against PyTorch on the GPU, from the same int8 projection."""
+    head, video, query = parity(case)
+    with torch.no_grad():
+        projection = head.project([video.cuda()]).quantized()
+    on_gpu = Predictor(head).predict([projection], [query.cuda()], 0.5)[0]
+    held = replace(projection, values=projection.values.cpu(), scale=projection.scale.cpu())
+    on_cpu = Predictor(head.cpu()).predict([held], [query], 0.5)[0]
+    assert on_gpu.windows is not None and on_cpu.windows is not None
+    best, other = on_gpu.windows[0, 0, :1].cpu().numpy(), on_cpu.windows[0, 0, :1].cpu().numpy()
+    assert interval_iou(best, other)[0, 0] >= 0.98
+    assert (on_gpu.saliency[0, 0].cpu() - on_cpu.saliency[0, 0]).abs().max() <= 5e-3
 
 
 def test_the_demo_model_finds_the_same_moments(tmp_path: Path) -> None:

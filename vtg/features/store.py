@@ -223,6 +223,7 @@ class FeatureStore:
             if not 0 <= duration < MAX_DURATION_SECONDS or metadata.get("video", key.video) != key.video:
                 raise ValueError("of no video, or of another")
             layers = values if values is None or scale is None else QuantizedLayers(values, scale)
+            embedding = None if embedding is None else embedding.astype(np.float32, copy=False)
             return VideoFeatures(
                 key.fps, duration, layers, embedding, key.encoder, name or key.video, thumbnails=thumbnails
             )
@@ -307,7 +308,7 @@ class FeatureWriter:
                 f"layers {layers.shape} and embedding {embedding.shape} do not continue {self._frame_shape}"
             )
         self._frame_shape = layers.shape[1:]
-        self._embeddings.append(np.array(embedding, dtype="<f4"))
+        self._embeddings.append(np.array(embedding, dtype="<f2"))
         self._thumbnails.append(chunk.thumbnails)
         if self._kept == "int8":
             self._write_quantized(layers)
@@ -344,7 +345,7 @@ class FeatureWriter:
             arrays |= {"layers": ("|i1", shape), "layers_scale": ("<f2", shape[:3])}
             self._file.write(np.concatenate(self._scales))
         self._file.write(embedding)
-        arrays["embedding"] = ("<f4", embedding.shape)
+        arrays["embedding"] = ("<f2", embedding.shape)
         whole = [part for part in self._thumbnails if part is not None]
         if len(whole) == len(self._thumbnails):
             thumbnails = np.concatenate(whole)
@@ -365,7 +366,9 @@ class FeatureWriter:
 def _check_arrays(
     layers: np.ndarray | None, scale: np.ndarray | None, embedding: np.ndarray | None, thumbnails: np.ndarray | None
 ) -> None:
-    """Check that arrays of a file have the shapes and types that a `FeatureWriter` writes.
+    """Check that arrays of a file have the shapes and types that a `FeatureWriter` writes, or wrote in vtg 0.1.0.
+
+    Embeddings are float16, which changes a cosine by less than 1e-4, and were float32.
 
     Raises:
         ValueError: one has not.
@@ -374,7 +377,7 @@ def _check_arrays(
     checks = (
         (layers, 4, "int8" if is_quantized else "float16"),
         (scale, 3, "float16"),
-        (embedding, 2, "float32"),
+        (embedding, 2, "float32" if embedding is not None and embedding.dtype == "float32" else "float16"),
         (thumbnails, 4, "uint8"),
     )
     if any(array is not None and (array.ndim != ndim or array.dtype != kind) for array, ndim, kind in checks):
