@@ -47,7 +47,7 @@ def test_extract_then_again_then_verify(run: Callable[..., Result], films: Path,
     checked = run("--verify", tmp_path / "out", "--json")
     assert checked.status == 0
     assert checked.json == {"out": str(tmp_path / "out"), "checked": 2, "problems": [], "failed": []}
-    (tmp_path / "out" / "clip_b32_vid_k4" / "a.npy").write_bytes(b"")
+    (tmp_path / "out" / "tiny_vid_k4" / "a.npy").write_bytes(b"")
     checked = run("--verify", tmp_path / "out")
     assert checked.status == 1
     assert "a.npy: has 0 bytes" in checked.err
@@ -152,4 +152,4 @@ def test_features_of_queries_come_with_a_benchmarks_videos(
     result = run(tmp_path / "mine.jsonl", tmp_path / "out", "--dataset", "qvhighlights", "--videos", films, "--json")
     assert (result.status, result.json["videos"], result.json["queries"]) == (0, 1, 1)
     names = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.npy"))
-    assert names == ["clip_b32_txt_k4/5.npy", "clip_b32_vid_k4/a.npy"]
+    assert names == ["tiny_txt_k4/5.npy", "tiny_vid_k4/a.npy"]

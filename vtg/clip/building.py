@@ -18,7 +18,7 @@ from vtg.clip.checkpoints import build_openai_model, read_clip_tensors, read_ope
 from vtg.clip.specs import DEFAULT_CLIP, is_weights_file
 from vtg.errors import VtgError
 
-__all__ = ["check_clip_names", "load_clip"]
+__all__ = ["check_clip_names", "load_clip", "quiet"]
 
 TEXT_POSITIONS = "text.transformer.embeddings.position_ids"
 OTHER_WAYS = "give a file with --pretrained FILE, or try the bundled one with --model demo"
@@ -49,7 +49,7 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
     model = model or DEFAULT_CLIP
     entry = {} if in_file else catalogue_entry(model, pretrained)
     try:
-        with _quiet():
+        with quiet():
             tokenizer = open_clip.get_tokenizer(model)
             weights = Path(pretrained).expanduser() if in_file else find_weights(model, pretrained)
             clip = _catalogue_model(model, entry, device, dtype)
@@ -139,7 +139,7 @@ def _why_not_loaded(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress open_clip's log messages; errors are raised as exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

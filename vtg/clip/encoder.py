@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vtg.clip.building import load_clip
 from vtg.clip.devices import choose_device
+from vtg.clip.layout import count_class_tokens
 from vtg.clip.outputs import FrameFeatures, TextFeatures
 from vtg.clip.precision import use_bfloat16_products, uses_bfloat16
 from vtg.clip.specs import DEFAULT_PRETRAINED, EncoderSpec
@@ -102,12 +103,11 @@ class ClipEncoder:
     @property
     def class_tokens(self) -> int:
         """Number of class tokens at the start of the P tokens (1 for CLIP's ViTs, 0 for SigLIP)."""
-        trunk = getattr(self._clip.visual, "trunk", None)
-        return 1 if trunk is None else int(getattr(trunk, "cls_token", None) is not None)
+        return count_class_tokens(self._clip.visual)
 
     @property
     def tokens(self) -> int:
-        """P, tokens per frame."""
+        """P, tokens per frame: the class token, if the tower has one, and the patches, without register tokens."""
         return self._frame_layout[0]
 
     @property
@@ -131,9 +131,7 @@ class ClipEncoder:
         with torch.inference_mode():
             output = self._image_pass(blank)
         patches = output["image_intermediates"][-1]
-        prefix = output.get("image_intermediates_prefix")
-        leading = prefix[-1].shape[1] if prefix else 0
-        return leading + patches.shape[1], patches.shape[2], output["image_features"].shape[1]
+        return self.class_tokens + patches.shape[1], patches.shape[2], output["image_features"].shape[1]
 
     def encode_frames(self, frames: np.ndarray | Tensor) -> FrameFeatures:
         """Encode frames.
@@ -182,10 +180,11 @@ class ClipEncoder:
             self._encode_batch(frames[:half], layers[:half], embedding[:half])
             self._encode_batch(frames[half:], layers[half:], embedding[half:])
             return
+        leading = self.class_tokens
         for k, patches in enumerate(output["image_intermediates"]):
-            leading = layers.shape[2] - patches.shape[1]  # class token and register tokens, if any
-            if leading:
-                layers[:, k, :leading].copy_(output["image_intermediates_prefix"][k], non_blocking=True)
+            if leading:  # register tokens, which follow the class token, are dropped
+                prefix = output["image_intermediates_prefix"][k]
+                layers[:, k, :leading].copy_(prefix[:, :leading], non_blocking=True)
             layers[:, k, leading:].copy_(patches, non_blocking=True)
         embedding.copy_(F.normalize(output["image_features"].float(), dim=-1), non_blocking=True)
 

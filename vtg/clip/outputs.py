@@ -15,7 +15,7 @@ class FrameFeatures:
 
     Attributes:
         layers: [N, K, P, C], the residual stream after each of the last K blocks, before the final norm, earliest
-            first. P = class token (first, if the tower has one) + patches in row-major order.
+            first. P = class token (first, if the tower has one) + patches in row-major order; without register tokens.
         embedding: [N, E], unit length.
     """
 
