@@ -128,8 +128,8 @@ class HeadConfig:
             patches = self.tokens - self.class_token
             if patches > self.max_patches and math.isqrt(patches) ** 2 != patches:
                 raise ValueError(
-                    f"max_patches needs a square grid, and {patches} patches are none: set it to none, or class_token to "
-                    "false if the frames have no class token"
+                    f"max_patches needs a square grid, which {patches} patches are not: set it to none, or class_token "
+                    "to false if the frames have no class token"
                 )
         powers = all(stride > 0 and stride & (stride - 1) == 0 for stride in self.strides)
         if not powers or self.strides[:1] != (1,) or list(self.strides) != sorted(set(self.strides)):
