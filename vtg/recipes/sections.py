@@ -28,8 +28,9 @@ MODEL_KEYS = (  # the fields of `HeadConfig` in the section [model]
     *("attention_heads", "feed_forward_ratio", "dropout", "drop_path", "fps", "clip_model", "clip_pretrained"),
     *("class_token", "max_patches", "window_seconds", "step_seconds"),
 )
-MAX_PATCHES = 64  # of new heads: their int8 projections have the size of the published heads' (49 patches), or nearly
-NO_CLIP = HeadConfig(clip_model=None, clip_pretrained=None, tokens=None, max_patches=MAX_PATCHES)  # of [model]
+MAX_PATCHES = 64  # of new heads, so that their projections are hardly larger than the published heads' of 49 patches
+# Default of the section [model].
+NO_CLIP = HeadConfig(clip_model=None, clip_pretrained=None, tokens=None, max_patches=MAX_PATCHES)
 
 
 @dataclass(frozen=True)
