@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -380,6 +381,21 @@ def test_features_of_another_clip_or_layout_are_not_mixed(
     (tmp_path / "foreign" / "tiny_vid_k4" / "a.npy").touch()
     with pytest.raises(VtgError, match="not extracted by vtg"):
         run(tmp_path / "foreign")
+
+
+def test_an_output_that_was_begun_under_other_names_goes_on_with_them(
+    tmp_path: Path, films: Path, encoder: EncoderSpec
+) -> None:
+    work = read_source(str(films), 1.0)
+    named = replace(work, video_folder="clip_b32_vid_k4", query_folder="clip_b32_txt_k4")  # as by earlier versions
+    extract(named.shard(1, 2), str(tmp_path), encoder, device="cpu")
+    extract(work, str(tmp_path), encoder, device="cpu")
+    assert len(list((tmp_path / "clip_b32_vid_k4").rglob("*.npy"))) == 6
+    assert not (tmp_path / "tiny_vid_k4").exists()
+    outside = tmp_path / "extraction" / "settings.json"
+    outside.write_text(outside.read_text("utf-8").replace("clip_b32_vid_k4", "../vid"), encoding="utf-8")
+    with pytest.raises(VtgError, match=r"keeps its features in \.\./vid/"):
+        extract(work, str(tmp_path), encoder, device="cpu")
 
 
 def test_an_output_that_cannot_be_written_is_told_with_everything_else(tmp_path: Path, run: Run) -> None:

@@ -273,7 +273,13 @@ def test_features_lie_where_extraction_says(tmp_path: Path) -> None:
     settings.write_text('{"videos": "other_vid_k4", "queries": "other_txt_k4"}', encoding="utf-8")
     source = open_features(tmp_path, data)
     assert isinstance(source, PublishedSource) and source.video_file("v") == tmp_path / "other_vid_k4" / "v.npy"
-    for content in ('{"videos": "../other_vid_k4", "queries": "a"}', "[]", "{", '{"videos": 3, "queries": "a"}'):
+    for content in (
+        '{"videos": "../other_vid_k4", "queries": "a"}',
+        '{"videos": "..", "queries": "a"}',
+        "[]",
+        "{",
+        '{"videos": 3, "queries": "a"}',
+    ):
         settings.write_text(content, encoding="utf-8")
         with pytest.raises(VtgError, match="has neither clip_b32_vid_k4/ nor a library"):
             open_features(tmp_path, data)

@@ -14,7 +14,7 @@ from vtg.errors import VideoError, VtgError
 from vtg.extraction.jobs import QueryJob, VideoJob
 from vtg.extraction.places import Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
-from vtg.features.npy import EXTRACTION_SETTINGS, NPY_HEADER_BYTES, NpyWriter
+from vtg.features.npy import EXTRACTION_SETTINGS, NPY_HEADER_BYTES, NpyWriter, is_folder_name
 from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore
 from vtg.files.text import json_text, read_json
 from vtg.files.whole import PART_SUFFIX
@@ -56,7 +56,7 @@ class Output:
         """
         self.place.check()
         found = read_settings(self.place)
-        if found is not None and self._keep_folders:
+        if found is not None and self._keep_folders and all(map(is_folder_name, (found.videos, found.queries))):
             self.settings = replace(self.settings, videos=found.videos, queries=found.queries)
         if found is None and any(name.endswith(".npy") for name in self.place.sizes(self.settings.videos)):
             raise VtgError(f"{self.out}: has features that were not extracted by vtg; choose another OUT")

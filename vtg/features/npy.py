@@ -26,6 +26,7 @@ __all__ = [
     "PublishedFeatures",
     "extracted_folders",
     "feature_folders",
+    "is_folder_name",
     "read_npy",
 ]
 
@@ -59,12 +60,18 @@ def feature_folders(clip: str | None, pretrained: str | None, layers: int = 4) -
 
 def extracted_folders(root: Path) -> tuple[str, str] | None:
     """The folders of videos and of queries in a folder that `vtg extract` wrote; None for another folder."""
+    path = root / EXTRACTION_SETTINGS
     try:
-        settings = read_json((root / EXTRACTION_SETTINGS).read_bytes())
+        settings = read_json(path.read_bytes()) if path.is_file() else {}
         names = settings["videos"], settings["queries"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return names if all(isinstance(name, str) and Path(name).name == name for name in names) else None
+    return names if all(map(is_folder_name, names)) else None
+
+
+def is_folder_name(name: object) -> bool:
+    """Whether a value from a file names a folder inside another one, and nothing outside it."""
+    return isinstance(name, str) and re.fullmatch(r"[\w][\w .-]*", name) is not None
 
 
 class PublishedFeatures:

@@ -26,6 +26,8 @@ MUTABLE_KEYS = (
     "train.epochs",
     "train.validate_every",
     "data.folder",
+    "data.video_features",
+    "data.query_features",
 )  # recipe values that may differ when a run is resumed
 
 
