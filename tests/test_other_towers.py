@@ -172,6 +172,13 @@ def test_recipes_for_other_clips_name_their_clip_and_folders(name: str) -> None:
     assert kept * config.window_seconds / config.step_seconds <= 110_000
 
 
+def test_a_recipe_without_a_published_head_says_so(tmp_path: Path) -> None:
+    line = {"qid": 5, "query": "a dog", "vid": "a", "duration": 8, "relevant_windows": [[0, 2]]}
+    (tmp_path / "val.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    with pytest.raises(VtgError, match="recipe qvhighlights-b16: has no published head; train one"):
+        evaluate(load_recipe("qvhighlights-b16"), tmp_path, tmp_path / "out.jsonl", tmp_path / "val.jsonl")
+
+
 def test_the_published_recipe_is_untouched() -> None:
     recipe = load_recipe("qvhighlights")
     assert (recipe.data.video_features, recipe.data.query_features) == ("clip_b32_vid_k4", "clip_b32_txt_k4")
