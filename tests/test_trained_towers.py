@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +148,17 @@ def learnt(
     return figures["R1@0.5"]
 
 
+@pytest.fixture
+def all_cores() -> Iterator[None]:
+    """All cores for PyTorch; other tests have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", POOLS)
+@pytest.mark.usefixtures("all_cores")
 def test_a_head_learns_on_a_tower_unlike_clips(name: str, tmp_path: Path) -> None:
     assert learnt(name, tmp_path, TRAINING, SCENES, VALIDATION_SCENES, EPOCHS, videos=100) >= MIN_R1
