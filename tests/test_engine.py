@@ -37,6 +37,8 @@ HEADS = {
     "one layer, highlights only": {**SMALL, "layers": 1, "moment_retrieval": False, "strides": (1,)},
     "odd widths": {**SMALL, "hidden_width": 96, "attention_heads": 3, "query_width": 46},
     "as published": {},
+    "of pooled patches": {**SMALL, "tokens": 577, "max_patches": 64},
+    "without a class token": {**SMALL, "tokens": 9, "class_token": False},
 }
 
 

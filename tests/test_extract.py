@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,7 +78,7 @@ def test_a_file_has_the_layers_of_the_sampled_frames(tmp_path: Path, run: Run, f
     clip = ClipEncoder(pretrained=tiny_clip, device="cpu")
     for name in ("0", "3"):
         frames = np.concatenate([frames for _, frames in sample_frames(films / f"{name}.mp4", 1.0, clip.image_size)])
-        array = np.load(tmp_path / "clip_b32_vid_k4" / f"{name}.npy")
+        array = np.load(tmp_path / "tiny_vid_k4" / f"{name}.npy")
         assert array.dtype == np.float16
         assert array.shape == (len(frames), 4, 5, 64)
         np.testing.assert_allclose(array, clip.encode_frames(frames).layers.numpy(), atol=0.01)
@@ -90,7 +91,7 @@ def test_a_bad_video_is_recorded_and_stops_nothing(tmp_path: Path, run: Run) -> 
     assert failure["id"] == "notes"
     assert "not a video" in failure["reason"]
     assert [record.id for record in report.failed] == ["notes"]
-    assert not (tmp_path / "clip_b32_vid_k4" / "notes.npy").exists()
+    assert not (tmp_path / "tiny_vid_k4" / "notes.npy").exists()
 
 
 def test_what_is_there_is_not_done_again(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +138,7 @@ def test_what_is_not_whole_is_done_again(
     tmp_path: Path, run: Run, undisturbed: dict[str, bytes], change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path)
-    features, record = tmp_path / "clip_b32_vid_k4" / "1.npy", tmp_path / "extraction" / "videos" / "1.json"
+    features, record = tmp_path / "tiny_vid_k4" / "1.npy", tmp_path / "extraction" / "videos" / "1.json"
     if change == "truncated":
         features.write_bytes(features.read_bytes()[:-1])
     elif change == "removed":
@@ -161,14 +162,14 @@ def test_another_rate_or_stretch_is_done_again(tmp_path: Path, run: Run, films: 
         (VideoJob("a", whole.source, clips=7), 7),
     ):
         assert run(tmp_path, Work("a", (job,))).videos == 1
-        assert len(np.load(tmp_path / "clip_b32_vid_k4" / "a.npy")) == frames
+        assert len(np.load(tmp_path / "tiny_vid_k4" / "a.npy")) == frames
         assert run(tmp_path, Work("a", (job,))).videos == 0
 
 
 def test_a_stretch_has_the_frames_of_the_whole(tmp_path: Path, run: Run, films: Path) -> None:
     source = str(films / "3.mp4")
     run(tmp_path, Work("a", (VideoJob("all", source, 1.0), VideoJob("part", source, 1.0, start=10, end=50))))
-    whole, part = (np.load(tmp_path / "clip_b32_vid_k4" / f"{name}.npy") for name in ("all", "part"))
+    whole, part = (np.load(tmp_path / "tiny_vid_k4" / f"{name}.npy") for name in ("all", "part"))
     np.testing.assert_array_equal(part, whole[10:50])
     report = run(tmp_path, Work("a", (VideoJob("none", source, 1.0, start=71.5),)))
     assert "no whole frame" in report.failed[0].failure
@@ -232,7 +233,7 @@ def test_a_shard_is_the_same_part_whatever_is_done(run: Run, tmp_path: Path, fil
     parts = [work.shard(number, 3).videos for number in (1, 2, 3)]
     assert sorted(job.id for part in parts for job in part) == sorted(job.id for job in work.videos)
     run(tmp_path, shard=(2, 3))
-    assert {path.stem for path in (tmp_path / "clip_b32_vid_k4").iterdir()} == {job.id for job in parts[1]} - {"notes"}
+    assert {path.stem for path in (tmp_path / "tiny_vid_k4").iterdir()} == {job.id for job in parts[1]} - {"notes"}
 
 
 def hold(path: Path, names: list[str], ready: Any, done: Any) -> None:
@@ -264,8 +265,8 @@ def other_process() -> Iterator[Callable[[Path, list[str]], None]]:
 def test_what_another_process_is_at_is_left_to_it(
     tmp_path: Path, run: Run, other_process: Callable[[Path, list[str]], None]
 ) -> None:
-    Output(str(tmp_path), Output.open(str(made_once(tmp_path, run))).settings).place.remove("clip_b32_vid_k4/1.npy")
-    unfinished = [tmp_path / "clip_b32_vid_k4" / f"{name}.npy.0a1b2c3d.part" for name in ("1", "2")]
+    Output(str(tmp_path), Output.open(str(made_once(tmp_path, run))).settings).place.remove("tiny_vid_k4/1.npy")
+    unfinished = [tmp_path / "tiny_vid_k4" / f"{name}.npy.0a1b2c3d.part" for name in ("1", "2")]
     for path in unfinished:
         path.write_bytes(b"half")
     other_process(tmp_path / "extraction" / "claims", ["video 1"])
@@ -342,7 +343,7 @@ def test_queries_have_the_layers_of_their_words(tmp_path: Path, run: Run, tiny_c
     assert run(tmp_path, work).queries == 2
     clip = ClipEncoder(pretrained=tiny_clip, device="cpu")
     for name, text in texts.items():
-        array = np.load(tmp_path / "clip_b32_txt_k4" / f"{name}.npy")
+        array = np.load(tmp_path / "tiny_txt_k4" / f"{name}.npy")
         np.testing.assert_allclose(array, clip.encode_text(text).layers.numpy(), atol=0.01)
     assert run(tmp_path, work).finished == 2
     assert run(tmp_path, Work("w", (), (QueryJob("7", "a cat"),))).queries == 1
@@ -356,7 +357,7 @@ def test_the_layout_of_a_store_is_one_that_a_store_reads(
     features = FeatureStore(tmp_path).open(FeatureKey(content_key(films / "4.mp4"), encoder.fingerprint, 1.0))
     assert (features.duration, len(features)) == (14.0, 14)
     np.save(tmp_path / "expected.npy", features.layers)
-    published = undisturbed["clip_b32_vid_k4/4.npy"]
+    published = undisturbed["tiny_vid_k4/4.npy"]
     assert features.layers is not None
     assert features.layers.tobytes() == published[-features.layers.nbytes :]
     assert run(tmp_path, layout="store").finished == 6
@@ -376,10 +377,25 @@ def test_features_of_another_clip_or_layout_are_not_mixed(
     shutil.copy(encoder.pretrained, tmp_path / "copy.safetensors")
     copied = EncoderSpec(pretrained=str(tmp_path / "copy.safetensors"))
     assert extract(read_source(str(films), 1.0), str(tmp_path), copied).finished == 6
-    (tmp_path / "foreign" / "clip_b32_vid_k4").mkdir(parents=True)
-    (tmp_path / "foreign" / "clip_b32_vid_k4" / "a.npy").touch()
+    (tmp_path / "foreign" / "tiny_vid_k4").mkdir(parents=True)
+    (tmp_path / "foreign" / "tiny_vid_k4" / "a.npy").touch()
     with pytest.raises(VtgError, match="not extracted by vtg"):
         run(tmp_path / "foreign")
+
+
+def test_an_output_that_was_begun_under_other_names_goes_on_with_them(
+    tmp_path: Path, films: Path, encoder: EncoderSpec
+) -> None:
+    work = read_source(str(films), 1.0)
+    named = replace(work, video_folder="clip_b32_vid_k4", query_folder="clip_b32_txt_k4")  # as by earlier versions
+    extract(named.shard(1, 2), str(tmp_path), encoder, device="cpu")
+    extract(work, str(tmp_path), encoder, device="cpu")
+    assert len(list((tmp_path / "clip_b32_vid_k4").rglob("*.npy"))) == 6
+    assert not (tmp_path / "tiny_vid_k4").exists()
+    outside = tmp_path / "extraction" / "settings.json"
+    outside.write_text(outside.read_text("utf-8").replace("clip_b32_vid_k4", "../vid"), encoding="utf-8")
+    with pytest.raises(VtgError, match=r"keeps its features in \.\./vid/"):
+        extract(work, str(tmp_path), encoder, device="cpu")
 
 
 def test_an_output_that_cannot_be_written_is_told_with_everything_else(tmp_path: Path, run: Run) -> None:
@@ -447,8 +463,8 @@ def test_an_output_elsewhere_gets_the_same_files(run: Run, undisturbed: dict[str
         assert files == undisturbed
         assert run(f"memory:/{out}").finished == 6
         assert verify(f"memory:/{out}").problems == []
-        memory.pipe_file(f"{out}/clip_b32_vid_k4/1.npy", files["clip_b32_vid_k4/1.npy"][:-2] + b"\x00\x00")
-        assert [file for file, _ in verify(f"memory:/{out}").problems] == ["clip_b32_vid_k4/1.npy"]
+        memory.pipe_file(f"{out}/tiny_vid_k4/1.npy", files["tiny_vid_k4/1.npy"][:-2] + b"\x00\x00")
+        assert [file for file, _ in verify(f"memory:/{out}").problems] == ["tiny_vid_k4/1.npy"]
     finally:
         memory.rm(out, recursive=True)
 
@@ -463,8 +479,8 @@ def test_videos_elsewhere_are_fetched(tmp_path: Path, run: Run, films: Path, und
         report = run(tmp_path, "memory://vtg-in")
         assert report.videos == 2
         assert "memory:" in report.failed[0].source
-        array = (tmp_path / "clip_b32_vid_k4" / "deep" / "2.npy").read_bytes()
-        assert array == undisturbed["clip_b32_vid_k4/2.npy"]
+        array = (tmp_path / "tiny_vid_k4" / "deep" / "2.npy").read_bytes()
+        assert array == undisturbed["tiny_vid_k4/2.npy"]
         assert run(tmp_path, "memory://vtg-in").finished == 2
     finally:
         memory.rm("/vtg-in", recursive=True)
@@ -489,15 +505,15 @@ def spoil_values(path: Path, value: float) -> None:
 def test_damage_is_found(tmp_path: Path, run: Run, spoil: Callable[[Path], None], reason: str) -> None:
     run(tmp_path)
     assert verify(str(tmp_path)).problems == []
-    spoil(tmp_path / "clip_b32_vid_k4" / "1.npy")
+    spoil(tmp_path / "tiny_vid_k4" / "1.npy")
     ((file, found),) = verify(str(tmp_path)).problems
-    assert file == "clip_b32_vid_k4/1.npy"
+    assert file == "tiny_vid_k4/1.npy"
     assert reason in found
 
 
 def test_any_damage_to_a_header_is_found(tmp_path: Path, run: Run, films: Path) -> None:
     work = Work("one", (VideoJob("a", str(films / "0.mp4"), 1.0),), (QueryJob("q", "a dog"),))
-    for layout, pattern in (("published", "clip_b32_vid_k4/a.npy"), ("store", "*.safetensors")):
+    for layout, pattern in (("published", "tiny_vid_k4/a.npy"), ("store", "*.safetensors")):
         run(tmp_path / layout, work, layout=layout)
         assert verify(str(tmp_path / layout)).problems == []
         (path,) = (tmp_path / layout).glob(pattern)
@@ -516,13 +532,13 @@ def test_nan_and_wrong_lengths_are_found_where_the_checksum_is_right(tmp_path: P
     import hashlib
 
     run(tmp_path)
-    spoil_values(tmp_path / "clip_b32_vid_k4" / "1.npy", np.nan)
-    values = np.load(tmp_path / "clip_b32_vid_k4" / "1.npy").tobytes()
+    spoil_values(tmp_path / "tiny_vid_k4" / "1.npy", np.nan)
+    values = np.load(tmp_path / "tiny_vid_k4" / "1.npy").tobytes()
     rewrite_record(tmp_path, "1", sha256=hashlib.sha256(values).hexdigest())
     rewrite_record(tmp_path, "4", duration=18.0)
     problems = dict(verify(str(tmp_path)).problems)
-    assert "not a finite number, first at 2 of 8" in problems["clip_b32_vid_k4/1.npy"]
-    assert "14 frames where 18.0 s should give 18.0" in problems["clip_b32_vid_k4/4.npy"]
+    assert "not a finite number, first at 2 of 8" in problems["tiny_vid_k4/1.npy"]
+    assert "14 frames where 18.0 s should give 18.0" in problems["tiny_vid_k4/4.npy"]
     assert len(problems) == 2
 
 

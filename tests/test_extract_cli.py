@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,10 +48,30 @@ def test_extract_then_again_then_verify(run: Callable[..., Result], films: Path,
     checked = run("--verify", tmp_path / "out", "--json")
     assert checked.status == 0
     assert checked.json == {"out": str(tmp_path / "out"), "checked": 2, "problems": [], "failed": []}
-    (tmp_path / "out" / "clip_b32_vid_k4" / "a.npy").write_bytes(b"")
+    (tmp_path / "out" / "tiny_vid_k4" / "a.npy").write_bytes(b"")
     checked = run("--verify", tmp_path / "out")
     assert checked.status == 1
     assert "a.npy: has 0 bytes" in checked.err
+
+
+def test_a_recipes_own_clip_encodes_unless_another_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, films: Path, tmp_path: Path, tiny_clip: Path
+) -> None:
+    run = vtg_in_process(capsys, monkeypatch, "extract")
+    line = {"qid": 5, "query": "a dog", "vid": "a", "duration": 4, "relevant_windows": [[0, 2]]}
+    (tmp_path / "all.jsonl").write_text(json.dumps(line) + "\n")
+    recipe = tmp_path / "mine.toml"
+    text = '[data]\nvideos = "films"\nannotations = { train = "all.jsonl" }\n[model]\nclip_pretrained = '
+    recipe.write_text(text + f'"{tiny_clip}"\n')
+    result = run(recipe, tmp_path / "own", "--device", "cpu", "--json")
+    assert (result.status, result.json["clip"]) == (0, str(tiny_clip))
+    result = run(recipe, tmp_path / "demo", "--device", "cpu", "--model", "demo", "--json")
+    assert (result.status, result.json["clip"]) == (0, "the bundled demo CLIP")
+    assert (tmp_path / "demo" / "demo_vid_k4" / "a.npy").is_file()
+    shutil.copy(tiny_clip, tmp_path / "tiny.bin")
+    recipe.write_text(text + f'"{tmp_path / "tiny.bin"}"\n')
+    result = run(recipe, tmp_path / "unsafe", "--device", "cpu")
+    assert result.status == 1 and "if you trust them, add --pretrained" in result.err
 
 
 def test_a_video_that_fails_is_named_and_the_status_says_so(
@@ -152,4 +173,4 @@ def test_features_of_queries_come_with_a_benchmarks_videos(
     result = run(tmp_path / "mine.jsonl", tmp_path / "out", "--dataset", "qvhighlights", "--videos", films, "--json")
     assert (result.status, result.json["videos"], result.json["queries"]) == (0, 1, 1)
     names = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.npy"))
-    assert names == ["clip_b32_txt_k4/5.npy", "clip_b32_vid_k4/a.npy"]
+    assert names == ["tiny_txt_k4/5.npy", "tiny_vid_k4/a.npy"]

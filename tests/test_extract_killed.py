@@ -118,5 +118,5 @@ def test_processes_on_the_same_output_share_the_work(
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert Counter(log.read_text().split()) == dict.fromkeys((path.stem for path in folder.iterdir()), 1)
-    assert len(list((out / "clip_b32_vid_k4").iterdir())) == 12
+    assert len(list((out / "tiny_vid_k4").iterdir())) == 12
     assert not list(out.rglob("*.part"))

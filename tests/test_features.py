@@ -85,7 +85,7 @@ def test_a_file_is_plain_safetensors(store: FeatureStore, features: tuple[np.nda
 
 
 def test_embeddings_of_earlier_versions_are_read(tmp_path: Path, features: tuple[np.ndarray, np.ndarray]) -> None:
-    """vtg 0.1.0 kept them in float32."""
+    """Those of vtg 0.1.0 are float32."""
     store = FeatureStore(tmp_path)
     embedding = features[1].astype("<f4")
     metadata = {"format": "vtg-features-1", "video": KEY.video, "encoder": KEY.encoder, "fps": repr(KEY.fps)}

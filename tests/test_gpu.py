@@ -195,6 +195,8 @@ def test_extraction_gives_the_features_of_the_cpu(
         report = extract(read_source(str(films), 1.0), str(tmp_path / device), spec, device=device)
         assert not report.failed
     for number in range(3):
-        found, expected = (PublishedFeatures(tmp_path / device).video(str(number)) for device in ("cuda", "cpu"))
+        found, expected = (
+            PublishedFeatures(tmp_path / device, "tiny_vid_k4").video(str(number)) for device in ("cuda", "cpu")
+        )
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=0.02 * float(np.abs(expected).max()))

@@ -110,7 +110,7 @@ def test_features_are_written_once_and_lie_where_training_finds_them(
         assert video.dtype == query.dtype == np.float16
         assert video.shape == (sample.duration / 2, 4, encoder.tokens, encoder.width) and query.shape[1] == 4
         assert np.array_equal(query, encoder.encode_text(sample.query).layers.half().numpy())
-    assert PublishedFeatures(folder).video("train_00001").shape[0] == samples[-1].duration / 2
+    assert PublishedFeatures(folder, "demo_vid_k4").video("train_00001").shape[0] == samples[-1].duration / 2
 
 
 @pytest.mark.slow

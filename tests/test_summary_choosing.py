@@ -111,6 +111,14 @@ def test_published_features_are_cut_by_their_class_token() -> None:
     assert shot_edges(frame_embedding(features)).tolist() == [0, 6, 15, 19]
 
 
+def test_published_features_without_a_class_token_are_cut_by_the_mean_of_their_patches() -> None:
+    frames = made_of_shots([6, 9, 4])
+    layers = np.random.default_rng(0).normal(size=(19, 2, 4, 32))
+    layers[:, -1] += 5 * frames[:, None] - layers[:, -1].mean(axis=1, keepdims=True)
+    features = VideoFeatures(0.5, 38.0, layers.astype(np.float16))
+    np.testing.assert_allclose(frame_embedding(features), frames, atol=1e-2)
+
+
 # Highlights and summaries
 
 CURVES = st.integers(0, 2**32 - 1).map(np.random.default_rng)

@@ -25,9 +25,11 @@ from vtg.evaluation import evaluate
 from vtg.features.store import PublishedFeatures
 from vtg.library.settings import Storage
 from vtg.models.specs import model_spec
+from vtg.r2.checkpoints import save_pickled
 from vtg.recipes import Recipe, load_recipe
 from vtg.training.log import read_log
 from vtg.training.train import Sources, TrainingResult, TrainingStep, check, member_recipes, rate_at, train
+from vtg.weights import read_content
 
 
 @pytest.fixture
@@ -323,6 +325,10 @@ def test_a_folder_is_not_trained_into_twice(recipe: Path, tmp_path: Path) -> Non
         run(recipe, tmp_path / "out")
     with pytest.raises(VtgError, match=r"was trained with train\.rate = 0\.001, not 0\.002"):
         run(recipe, tmp_path / "out", "train.rate=2e-3", "train.validation=none", resume=True)
+    content = read_content(tmp_path / "out" / "state.pt")
+    del content["values"]["model.max_patches"]  # as in the state of an earlier version, which did not have the key
+    save_pickled(content, tmp_path / "out" / "state.pt")
+    assert run(recipe, tmp_path / "out", "train.epochs=2", "train.validation=none", resume=True).epochs == 2
     (tmp_path / "out" / "state.pt").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(VtgError, match="damaged; train again"):
         run(recipe, tmp_path / "out", "train.validation=none", resume=True)

@@ -50,6 +50,7 @@ INTRODUCTION = """\
 
 A recipe is a TOML file with the sections `[data]`, `[model]`, `[train]` and `[evaluation]`, or the name of a published
 one: {names}. `youtube` and `tvsum` stand for all their domains; one domain is `youtube-dog` or `tvsum-bk`, for example.
+`qvhighlights` has variants [for other CLIPs](#recipes-for-other-clips).
 
 - `base = "NAME"` at the top of a file takes the values that it does not state from a published recipe.
 - `--set SECTION.KEY=VALUE` of `vtg train` and `vtg evaluate` overrides one value; it can be given several times.
@@ -68,6 +69,14 @@ ABOUT = {
     "evaluation": "The post-processing of predictions, and the metric that decides which epoch is the best.",
 }
 
+OTHER_CLIPS = """\
+## Recipes for other CLIPs
+
+They state another CLIP, and take all else from the recipe that they are named after.
+
+| recipe | `model.clip_model` | `model.clip_pretrained` | `data.video_features` |
+| --- | --- | --- | --- |
+"""
 VALUES = "## Values of the published recipes\n\nA dash means that the recipe does not state the key: the default holds."
 
 
@@ -77,6 +86,7 @@ def page() -> str:
     parts = [INTRODUCTION.format(names=", ".join(f"`{name}`" for name in whole))]
     for name, section in SECTIONS.items():
         parts.append(f"## Section `[{name}]`\n\n{ABOUT[name]}\n\n{_section_table(name, section)}")
+    parts.append(OTHER_CLIPS + _other_clips())
     parts.append(f"{VALUES}\n\n{_values_table(whole)}")
     return "\n".join(parts)
 
@@ -88,6 +98,17 @@ def _section_table(name: str, section: Any) -> str:
         for key in _keys(name)
     ]
     return "\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows, ""])
+
+
+def _other_clips() -> str:
+    """A row for each published recipe that is based on another one: it is no domain of that."""
+    loaded = [load_recipe(name) for name in available_recipes() if "-" in name]
+    rows = [
+        (recipe.name, recipe.model.clip_model, recipe.model.clip_pretrained, recipe.data.video_features)
+        for recipe in loaded
+        if recipe.data.domain is None
+    ]
+    return "".join(f"| {' | '.join(f'`{cell}`' for cell in row)} |\n" for row in rows)
 
 
 def _values_table(recipes: list[str]) -> str:

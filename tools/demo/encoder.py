@@ -270,7 +270,10 @@ def _text_loss(outputs: Tensor, parts: Tensor, orders: Tensor) -> Tensor:
 
 
 def train_encoder(
-    settings: EncoderSettings, training: EncoderTraining, report: Callable[[int, float, dict[str, float]], None]
+    settings: EncoderSettings,
+    training: EncoderTraining,
+    report: Callable[[int, float, dict[str, float]], None],
+    make: Callable[[EncoderSettings, int], SmallClip] = SmallClip,
 ) -> tuple[SmallClip, TokenRows]:
     """Train a CLIP on the demo world; the same arguments give the same weights if all steps fit into the time.
 
@@ -278,6 +281,7 @@ def train_encoder(
         settings: sizes of the towers; its image and patch sizes override the plan's.
         training: duration, learning rates and batches.
         report: called after each step with its number, the completed share of the training and the losses.
+        make: makes the model from its settings and the number of token rows.
 
     Returns:
         The trained model and its token rows.
@@ -285,7 +289,7 @@ def train_encoder(
     torch.manual_seed(training.plan.seed)
     plan = replace(training.plan, image_size=settings.image_size, patch_size=settings.patch_size)
     token_rows = TokenRows()
-    model = SmallClip(settings, token_rows.row_count)
+    model = make(settings, token_rows.row_count)
     optimizer = MuonAdamW(model, training.learning_rate, training.matrix_learning_rate, training.weight_decay)
     begin = time.monotonic()
     done, step = 0.0, 0

@@ -20,6 +20,7 @@ from tools.demo.frames import map_ahead, render_frame
 from vtg.demo import absent_sentences, annotate, choose_sentences, make_scene, split_seed
 from vtg.features.store import PublishedFeatures
 from vtg.files.whole import write_whole
+from vtg.recipes import load_recipe
 
 if TYPE_CHECKING:
     from vtg.clip.encoder import ClipEncoder
@@ -155,7 +156,8 @@ def write_features(
     Raises:
         VtgError: no such split.
     """
-    published = PublishedFeatures(folder)
+    data = load_recipe("demo").data
+    published = PublishedFeatures(folder, data.video_features, data.query_features)
     parts = folder / queries.split / queries.folder_name  # each scene's annotations, written after its features
     parts.mkdir(parents=True, exist_ok=True)
     wanted = [parts / f"{index:05d}.json" for index in range(count)]

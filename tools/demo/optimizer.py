@@ -22,10 +22,10 @@ MAX_GRADIENT_NORM = 2.0  # of AdamW's parameters; orthogonalised steps do not de
 
 
 def count_clip_matrices(name: str, parameter: nn.Parameter) -> int:
-    """Number of matrices in a parameter of CLIP's transformer blocks: query, key and value are one tensor."""
-    if "resblocks" not in name or parameter.ndim != 2:
+    """Number of matrices in a parameter of a tower's transformer blocks: query, key and value are one tensor."""
+    if "blocks." not in name or parameter.ndim != 2:
         return 0
-    return 3 if "in_proj" in name else 1
+    return 3 if "in_proj" in name or "qkv" in name else 1
 
 
 def count_head_matrices(_name: str, parameter: nn.Parameter) -> int:

@@ -60,7 +60,10 @@ def extract(
         str, typer.Option("--layout", help="published: one .npy a video and a query; store: files as a library's.")
     ] = "published",
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Model whose CLIP is used; r2-qvhighlights by default.")
+        str | None,
+        typer.Option(
+            "--model", "-m", help="Model whose CLIP is used; the recipe's, or that of r2-qvhighlights, by default."
+        ),
     ] = None,
     clip: Annotated[str | None, typer.Option("--clip", help="Another CLIP, of open_clip's catalogue.")] = None,
     pretrained: Annotated[
@@ -109,13 +112,14 @@ def extract(
     spec = model_spec(model, clip, pretrained, fps, preprocessing)
     with progress_bar("looking", LINE_SECONDS) as show:
         work = read_source(source, fps, spec.fps, videos, dataset, split)
+        encoder = work.encoder(spec.encoder if model or clip or pretrained else None, spec.encoder)
         if form == "store" and work.queries:
             messages.print("the store layout contains videos only: queries are skipped")
         try:
             report = run(
                 work,
                 out,
-                spec.encoder,
+                encoder,
                 layout=form,
                 device=device,
                 workers=workers,
@@ -130,7 +134,7 @@ def extract(
                 print_error(problem)
             raise
     if as_json:
-        print_json({"out": out, "layout": layout, "clip": str(spec.encoder), "shard": shard, **report.to_dict()})
+        print_json({"out": out, "layout": layout, "clip": str(encoder), "shard": shard, **report.to_dict()})
     _print_summary(report, out)
     if report.failed:
         raise typer.Exit(1)

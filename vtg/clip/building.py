@@ -18,7 +18,7 @@ from vtg.clip.checkpoints import build_openai_model, read_clip_tensors, read_ope
 from vtg.clip.specs import DEFAULT_CLIP, is_weights_file
 from vtg.errors import VtgError
 
-__all__ = ["RANDOM", "check_clip_names", "load_clip"]
+__all__ = ["RANDOM", "check_clip_names", "load_clip", "quiet"]
 
 RANDOM = "random"  # instead of a tag
 TEXT_POSITIONS = "text.transformer.embeddings.position_ids"
@@ -44,7 +44,7 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
     import open_clip
 
     if pretrained == RANDOM:
-        with _quiet():
+        with quiet():
             return _catalogue_model(model or DEFAULT_CLIP, {}, device, dtype).eval(), None
     in_file = is_weights_file(pretrained)
     if model is None and in_file:
@@ -54,7 +54,7 @@ def load_clip(model: str | None, pretrained: str, device: torch.device, dtype: t
     model = model or DEFAULT_CLIP
     entry = {} if in_file else catalogue_entry(model, pretrained)
     try:
-        with _quiet():
+        with quiet():
             tokenizer = open_clip.get_tokenizer(model)
             weights = Path(pretrained).expanduser() if in_file else find_weights(model, pretrained)
             clip = _catalogue_model(model, entry, device, dtype)
@@ -143,7 +143,7 @@ def _why_not_loaded(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Suppress open_clip's log messages; errors are raised as exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

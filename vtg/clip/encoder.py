@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vtg.clip.building import RANDOM, check_clip_names, load_clip
 from vtg.clip.devices import choose_device
+from vtg.clip.layout import count_class_tokens
 from vtg.clip.outputs import FrameFeatures, TextFeatures
 from vtg.clip.precision import use_bfloat16_products, uses_bfloat16
 from vtg.clip.specs import DEFAULT_PRETRAINED, EncoderSpec
@@ -141,12 +142,11 @@ class ClipEncoder:
     @property
     def class_tokens(self) -> int:
         """Number of class tokens at the start of the P tokens (1 for CLIP's ViTs, 0 for SigLIP)."""
-        trunk = getattr(self._clip.visual, "trunk", None)
-        return 1 if trunk is None else int(getattr(trunk, "cls_token", None) is not None)
+        return count_class_tokens(self._clip.visual)
 
     @property
     def tokens(self) -> int:
-        """P, tokens per frame; 0 without layers."""
+        """P, tokens per frame: class token, if there is one, and patches, without registers; 0 without layers."""
         return self._frame_layout.tokens
 
     @property
@@ -173,9 +173,7 @@ class ClipEncoder:
         if not self.layers:
             return _Layout(0, 0, embedding, largest())
         patches = output["image_intermediates"][-1]
-        prefix = output.get("image_intermediates_prefix")
-        leading = prefix[-1].shape[1] if prefix else 0
-        return _Layout(leading + patches.shape[1], patches.shape[2], embedding, largest())
+        return _Layout(self.class_tokens + patches.shape[1], patches.shape[2], embedding, largest())
 
     def encode_frames(self, frames: np.ndarray | Tensor) -> FrameFeatures:
         """Encode frames.
@@ -224,10 +222,11 @@ class ClipEncoder:
             self._encode_batch(frames[:half], layers[:half], embedding[:half])
             self._encode_batch(frames[half:], layers[half:], embedding[half:])
             return
+        leading = self.class_tokens
         for k, patches in enumerate(output["image_intermediates"] if self.layers else ()):
-            leading = layers.shape[2] - patches.shape[1]  # class token and register tokens, if any
-            if leading:
-                layers[:, k, :leading].copy_(output["image_intermediates_prefix"][k], non_blocking=True)
+            if leading:  # register tokens, which follow the class token, are dropped
+                prefix = output["image_intermediates_prefix"][k]
+                layers[:, k, :leading].copy_(prefix[:, :leading], non_blocking=True)
             layers[:, k, leading:].copy_(patches, non_blocking=True)
         embedding.copy_(F.normalize(output["image_features"].float(), dim=-1), non_blocking=True)
 

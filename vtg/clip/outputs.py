@@ -15,7 +15,8 @@ class FrameFeatures:
 
     Attributes:
         layers: [N, K, P, C], the residual stream after each of the last K blocks, before the final norm, earliest
-            first; [N, 0, 0, 0] if K = 0. P = class token (first, if the tower has one) + patches in row-major order.
+            first; [N, 0, 0, 0] if K = 0. P = class token (first, if the tower has one) + patches in row-major order,
+            without register tokens.
         embedding: [N, E], unit length.
     """
 

@@ -21,6 +21,7 @@ from vtg.evaluation.scoring import Scores, score_predictions, with_summary_figur
 from vtg.evaluation.sources import open_features, with_rate_of
 from vtg.features.store import VideoFeatures
 from vtg.grounding.window_layout import WHOLE_FRAMES
+from vtg.models.specs import available_models
 from vtg.progress import Progress, Reporter, silent
 from vtg.recipes import Recipe, load_recipe
 from vtg.summary.choosing import edge_times
@@ -129,7 +130,15 @@ def default_model(recipe: Recipe) -> str:
 
 
 def _models(recipe: Recipe, samples: Sequence[Sample], model: str | None) -> dict[QueryId, str]:
-    """The model for each query."""
+    """The model for each query.
+
+    Raises:
+        VtgError: none is given, and the recipe has no published head.
+    """
+    if model is None and not recipe.members and default_model(recipe) not in available_models():
+        raise VtgError(
+            f"recipe {recipe.name}: has no published head; train one with vtg train, and name its file with --model"
+        )
     if model is not None or not recipe.members:
         return {sample.query_id: model or default_model(recipe) for sample in samples}
     by_domain = {load_recipe(member).data.domain: f"r2-{member}" for member in recipe.members}

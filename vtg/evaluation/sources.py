@@ -11,7 +11,7 @@ import numpy as np
 
 from vtg.datasets import Sample
 from vtg.errors import VtgError
-from vtg.features.npy import read_npy
+from vtg.features.npy import extracted_folders, read_npy
 from vtg.features.store import FeatureKey
 from vtg.library.named_files import name_weights
 from vtg.library.rows import INDEXED
@@ -30,10 +30,14 @@ class FeatureSource(Protocol):
     Attributes:
         clip: open_clip's name of the CLIP and its weights; None if unknown.
         fps: frames per second; None if unknown.
+        class_token: whether the first token of a frame is a class token; None if unknown.
     """
 
     clip: tuple[str | None, str] | None
     fps: float | None
+
+    @property
+    def class_token(self) -> bool | None: ...
 
     def video(self, video_id: str) -> np.ndarray:
         """One video's [T, K, P, Cv]."""
@@ -60,6 +64,7 @@ class PublishedSource:
 
     clip: tuple[str | None, str] | None = None
     fps: float | None = None
+    class_token: bool | None = None
 
     def __init__(self, data: DataRecipe) -> None:
         self._data = data
@@ -131,6 +136,11 @@ class LibrarySource:
         self.clip: tuple[str | None, str] | None = (encoder.clip, encoder.pretrained)
         self.fps: float | None = self.library.model.fps
 
+    @property
+    def class_token(self) -> bool | None:
+        """Whether the library's CLIP, which is loaded, has a class token."""
+        return self.library.encoder.class_tokens > 0
+
     def key(self, video_id: str) -> FeatureKey:
         """The key of a video's features.
 
@@ -191,9 +201,12 @@ def open_features(
     """
     if (folder / SETTINGS).is_file():
         return LibrarySource(folder, data, device, pretrained)
-    if not (folder / data.video_features).is_dir():
+    videos, queries = data.video_features, data.query_features
+    if not (folder / videos).is_dir():
+        videos, queries = extracted_folders(folder) or (videos, queries)
+    if not (folder / videos).is_dir():
         raise VtgError(f"{folder}: has neither {data.video_features}/ nor a library; check --features")
-    return PublishedSource(replace(data, folder=folder))
+    return PublishedSource(replace(data, folder=folder, video_features=videos, query_features=queries))
 
 
 def with_rate_of(folder: Path, recipe: Recipe) -> Recipe:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from vtg.clip.specs import EncoderSpec
 from vtg.datasets import DATASETS, RATED_DATASETS, Annotations, Sample, read_annotations
 from vtg.errors import VtgError
 from vtg.extraction.jobs import QueryJob, VideoJob, Work, why_no_file_name
@@ -30,11 +31,21 @@ def recipe_work(name: str, fps: float | None, default_fps: float, videos: str | 
     Raises:
         VtgError: the recipe, the part or the annotation file does not exist.
     """
-    data = load_recipe(name).data
+    recipe = load_recipe(name)
+    data, model = recipe.data, recipe.model
     files = [data.annotation_file(split)] if split is not None else _annotation_files(data)
     dataset = data.dataset if data.dataset in DATASETS else None
     annotations = [read_annotations(file, dataset) for file in files]
-    return _work(name, annotations, data, fps or data.fps or default_fps, videos, split)
+    work = _work(name, annotations, data, fps or data.fps or default_fps, videos, split)
+    stated = "data.video_features" in recipe.stated, "data.query_features" in recipe.stated
+    return replace(
+        work,
+        video_folder=data.video_features if stated[0] else None,
+        query_folder=data.query_features if stated[1] else None,
+        clip=None
+        if model.clip_pretrained is None
+        else EncoderSpec(model.clip_model, model.clip_pretrained, model.layers),
+    )
 
 
 def annotated_work(
@@ -112,9 +123,7 @@ def _work(
         elif video not in reported:
             reported.add(video)
             problems.append(f"{where}no video {video} in {folder}")
-    return Work(
-        source, tuple(jobs.values()), tuple(queries.values()), tuple(problems), data.video_features, data.query_features
-    )
+    return Work(source, tuple(jobs.values()), tuple(queries.values()), tuple(problems))
 
 
 def _is_wanted(sample: Sample, data: DataRecipe, split: str | None) -> bool:

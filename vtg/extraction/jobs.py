@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import TypeVar
+
+from vtg.clip.specs import EncoderSpec, is_safetensors
+from vtg.errors import VtgError
 
 __all__ = ["QueryJob", "VideoJob", "Work", "repeated_ids", "why_no_file_name"]
 
@@ -71,16 +75,34 @@ class Work:
         videos: in the order of the source.
         queries: in the order of the source.
         problems: one line each, with file and line number if there is one.
-        video_folder: of the published layout.
-        query_folder: of the published layout.
+        video_folder: of the published layout; None to name it after the CLIP.
+        query_folder: of the published layout; None to name it after the CLIP.
+        clip: the CLIP that its recipe names; None if there is none.
     """
 
     source: str
     videos: tuple[VideoJob, ...]
     queries: tuple[QueryJob, ...] = ()
     problems: tuple[str, ...] = ()
-    video_folder: str = "clip_b32_vid_k4"
-    query_folder: str = "clip_b32_txt_k4"
+    video_folder: str | None = None
+    query_folder: str | None = None
+    clip: EncoderSpec | None = None
+
+    def encoder(self, named: EncoderSpec | None, default: EncoderSpec) -> EncoderSpec:
+        """The CLIP to encode with: that of the user, else that of the recipe, else the default.
+
+        Raises:
+            VtgError: the recipe names a file of weights that is not safetensors, which the user has to name.
+        """
+        chosen = named or self.clip
+        if chosen is None:
+            return default
+        if named is None and chosen.in_file and not is_safetensors(chosen.pretrained):
+            raise VtgError(
+                f"{self.source}: names CLIP weights that are not safetensors; if you trust them, add "
+                f"--pretrained {shlex.quote(chosen.pretrained)}"
+            )
+        return chosen
 
     def shard(self, number: int, of: int) -> Work:
         """Shard ``number``, counted from 1, of ``of``: every ``of``-th job."""

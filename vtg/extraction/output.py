@@ -14,7 +14,7 @@ from vtg.errors import VideoError, VtgError
 from vtg.extraction.jobs import QueryJob, VideoJob
 from vtg.extraction.places import Place, open_place
 from vtg.extraction.records import OutputSettings, QueryRecord, VideoRecord, from_json, to_json
-from vtg.features.npy import NPY_HEADER_BYTES, NpyWriter
+from vtg.features.npy import EXTRACTION_SETTINGS, NPY_HEADER_BYTES, NpyWriter, is_folder_name
 from vtg.features.store import EncodedChunk, FeatureKey, FeatureStore
 from vtg.files.text import json_text, read_json
 from vtg.files.whole import PART_SUFFIX
@@ -22,7 +22,7 @@ from vtg.files.whole import PART_SUFFIX
 __all__ = ["FAILURES", "Output", "header_sha256", "query_claim", "span_key"]
 
 FORMAT = 1  # version of the files in OUT besides the features; later versions are rejected
-SETTINGS = "extraction/settings.json"
+SETTINGS = EXTRACTION_SETTINGS
 VIDEO_RECORDS = "extraction/videos"
 QUERY_RECORDS = "extraction/queries"
 SEGMENT_RECORDS = "extraction/segments"
@@ -39,11 +39,13 @@ class Output:
     Args:
         out: path or URL.
         settings: of the output.
+        keep_folders: whether the folders of an earlier run in `out` are used in place of those of the settings.
     """
 
-    def __init__(self, out: str, settings: OutputSettings) -> None:
+    def __init__(self, out: str, settings: OutputSettings, keep_folders: bool = False) -> None:
         self.out = out
         self.settings = settings
+        self._keep_folders = keep_folders
         self.place: Place = open_place(out)
 
     def check(self) -> None:
@@ -54,6 +56,8 @@ class Output:
         """
         self.place.check()
         found = read_settings(self.place)
+        if found is not None and self._keep_folders and all(map(is_folder_name, (found.videos, found.queries))):
+            self.settings = replace(self.settings, videos=found.videos, queries=found.queries)
         if found is None and any(name.endswith(".npy") for name in self.place.sizes(self.settings.videos)):
             raise VtgError(f"{self.out}: has features that were not extracted by vtg; choose another OUT")
         if (

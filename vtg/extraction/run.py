@@ -14,6 +14,7 @@ from vtg.extraction.output import Output
 from vtg.extraction.plan import Plan, make_plan
 from vtg.extraction.records import Layout, OutputSettings, QueryRecord, Step, VideoRecord
 from vtg.extraction.sources import missing_files, source_sizes
+from vtg.features.npy import feature_folders
 from vtg.progress import Progress, Reporter, silent
 from vtg.video.decoders import chosen_decoder
 
@@ -113,8 +114,10 @@ def extract(
     chosen_decoder()  # raises once for a wrong setting, not for every video
     sizes = source_sizes(work.videos)
     problems = (*work.problems, *missing_files(work, sizes))
-    settings = OutputSettings(encoder.fingerprint, str(encoder), layout, work.video_folder, work.query_folder)
-    output = Output(out, settings)
+    videos, queries = feature_folders(encoder.clip, encoder.pretrained, encoder.layers)
+    folders = work.video_folder or videos, work.query_folder or queries
+    settings = OutputSettings(encoder.fingerprint, str(encoder), layout, *folders)
+    output = Output(out, settings, keep_folders=work.video_folder is None and work.query_folder is None)
     _check(output, problems, skip_wrong)
     there = {source: size for source, size in sizes.items() if size is not None}
     part = work.shard(*shard)

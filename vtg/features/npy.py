@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import tokenize
 from collections.abc import Iterator
@@ -12,17 +13,65 @@ from types import TracebackType
 
 import numpy as np
 
+from vtg.clip.specs import DEFAULT_CLIP, DEMO, is_weights_file
 from vtg.errors import VtgError
 from vtg.files.paths import check_regular
+from vtg.files.text import read_json
 from vtg.files.whole import WholeFileWriter
 
-__all__ = ["NPY_HEADER_BYTES", "NpyWriter", "PublishedFeatures", "read_npy"]
+__all__ = [
+    "EXTRACTION_SETTINGS",
+    "NPY_HEADER_BYTES",
+    "NpyWriter",
+    "PublishedFeatures",
+    "extracted_folders",
+    "feature_folders",
+    "is_folder_name",
+    "read_npy",
+]
 
 FLOAT_TYPES = ("<f2", "<f4", "<f8")  # valid data types
 NPY_HEADER_BYTES = 128  # of version 1.0, a multiple of 64 with room for any shape; written last, when T is known
 
+EXTRACTION_SETTINGS = "extraction/settings.json"  # in a folder that `vtg extract` wrote
+PUBLISHED_NAMES = {"vit_b_32": "clip_b32"}  # of CLIPs, in the folders of the published caches
+
 # Python 3.11 cannot parse the literals in headers in two threads at once ("AST constructor recursion depth mismatch").
 _PARSING = threading.Lock()
+
+
+def feature_folders(clip: str | None, pretrained: str | None, layers: int = 4) -> tuple[str, str]:
+    """The names of the folders of videos and of queries in the published layout, named after a CLIP.
+
+    ``clip_b32_vid_k4`` and ``clip_b32_txt_k4`` for ViT-B/32; for others open_clip's name, such as ``vit_l_14_vid_k4``.
+
+    Args:
+        clip: open_clip's name of the CLIP; None for ViT-B/32, or for the name of the file of weights.
+        pretrained: a tag, a file of weights, or "demo".
+        layers: K.
+    """
+    name = clip or DEFAULT_CLIP
+    if clip is None and pretrained is not None and (pretrained == DEMO or is_weights_file(pretrained)):
+        name = Path(pretrained).stem
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_").removesuffix("_quickgelu") or "clip"
+    slug = PUBLISHED_NAMES.get(slug, slug)
+    return f"{slug}_vid_k{layers}", f"{slug}_txt_k{layers}"
+
+
+def extracted_folders(root: Path) -> tuple[str, str] | None:
+    """The folders of videos and of queries in a folder that `vtg extract` wrote; None for another folder."""
+    path = root / EXTRACTION_SETTINGS
+    try:
+        settings = read_json(path.read_bytes()) if path.is_file() else {}
+        names = settings["videos"], settings["queries"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return names if all(map(is_folder_name, names)) else None
+
+
+def is_folder_name(name: object) -> bool:
+    """Whether a value from a file names a folder inside another one, and nothing outside it."""
+    return isinstance(name, str) and re.fullmatch(r"[\w][\w .-]*", name) is not None
 
 
 class PublishedFeatures:

@@ -287,9 +287,14 @@ class Grounder:
 def _check_fit(encoder: ClipEncoder, head: R2Head) -> None:
     config = head.config
     name = config.name or "this head"
-    if not encoder.class_tokens:
+    if config.class_token and not encoder.class_tokens:
         raise VtgError(
             f"{name}: needs a class token, and this CLIP's image tower has none; choose one of OpenAI's ViTs"
+        )
+    if encoder.class_tokens and not config.class_token:
+        raise VtgError(
+            f"{name}: was trained on a CLIP without class token, and this CLIP's image tower has one; "
+            f"load it with the CLIP that it was trained on ({config.clip_model or 'unknown'})"
         )
     found = (encoder.layers, encoder.tokens, encoder.width, encoder.text_width)
     layers = max(config.layers, encoder.layers)  # a head with fewer layers than the encoder's uses the last ones

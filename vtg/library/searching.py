@@ -165,7 +165,9 @@ class Searcher:
     @property
     def _max_windows(self) -> int:
         assert self._grounder.head is not None
-        window = self._grid.length * self._grounder.encoder.tokens * self._grounder.head.config.hidden_width
+        config = self._grounder.head.config
+        tokens = config.projected_tokens or self._grounder.encoder.tokens
+        window = self._grid.length * tokens * config.hidden_width
         return min(MAX_WINDOWS, max(MIN_WINDOWS, MAX_HEAD_WORK // window))
 
     def _ground(

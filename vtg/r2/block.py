@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vtg.r2.config import HeadConfig
+from vtg.r2.patches import FrameTokens
 from vtg.r2.projection import LayerTokens
 from vtg.r2.token_map import TokenMap
 
@@ -169,6 +170,7 @@ class R2Block(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         width = config.hidden_width
+        self.frame_tokens = FrameTokens(config)
         self.temporal_extent = config.temporal_extent
         self.video_map = TokenMap(config.frame_width, width, config.dropout)
         self.query_map = TokenMap(config.query_width, width, config.dropout)
@@ -190,13 +192,13 @@ class R2Block(nn.Module):
             mask: [V, T], true for valid frames; the others become zeros, with their extent. None if all are valid.
 
         Returns:
-            [V, T, P, D], the class token first.
+            [V, T, P', D], the class token (or what stands in its place) first, then the patches after `FrameTokens`.
         """
         frames = max(1, MAX_PROJECTED_TOKENS // (layer.shape[0] * layer.shape[2]))
         chunks = []
         for first in range(0, layer.shape[1], frames):
             chunk = slice(first, first + frames)
-            tokens = layer[:, chunk].to(extent)
+            tokens = self.frame_tokens(layer[:, chunk].to(extent))
             if mask is not None:
                 tokens = tokens.masked_fill(~mask[:, chunk, None, None], 0)
             if self.temporal_extent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,10 +18,11 @@ SUPPRESSIONS = ("normal", "linear", "gaussian")  # kinds of non-maximum suppress
 # tensors were found to have the configured shapes.
 MAX_SIZES = {
     "hidden_width": 1 << 20, "video_width": 1 << 20, "query_width": 1 << 20, "layers": 1 << 10, "tokens": 1 << 20,
-    "attention_heads": 1 << 20, "feed_forward_ratio": 64, "max_windows": 1 << 20,
+    "max_patches": 1 << 20, "attention_heads": 1 << 20, "feed_forward_ratio": 64, "max_windows": 1 << 20,
 }  # fmt: skip
 MAX_STRIDE_FRAMES = 1 << 16  # frames
 MAX_NUMBER = 1e6  # for seconds, rates and thresholds
+LATER_FIELDS = ("class_token", "max_patches", "guessed")  # that the first version of the format did not have
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,11 @@ class HeadConfig:
         video_width: Cv, channels of a frame token of the CLIP.
         query_width: Cq, channels of a text token of the CLIP.
         layers: K, how many of the last CLIP layers the head uses.
-        tokens: P, tokens per frame (the class token and the patches); None if the checkpoint does not say.
+        tokens: P, tokens per frame (the class token, if any, and the patches); None if the checkpoint does not say.
+        class_token: whether the first token of a frame is a class token; without one, as in SigLIP, the mean of the
+            patches stands in its place.
+        max_patches: how many patches of a frame are projected at most: a larger grid is reduced by average pooling.
+            None for all of them.
         strides: of the pyramid levels, in frames: 1, then ascending powers of two.
         moment_retrieval: whether the head predicts moments; a head without is highlight-only.
         temporal_extent: whether the relative (start, end) of a frame in the video is appended to its tokens as two more
@@ -66,6 +72,8 @@ class HeadConfig:
     query_width: int = 512
     layers: int = 4
     tokens: int | None = 50
+    class_token: bool = True
+    max_patches: int | None = None
     strides: tuple[int, ...] = (1, 2, 4, 8)
     moment_retrieval: bool = True
     temporal_extent: bool = True
@@ -94,13 +102,13 @@ class HeadConfig:
         """
         for field, most in MAX_SIZES.items():
             value = getattr(self, field)
-            if value is None and field == "tokens":
+            if value is None and field in ("tokens", "max_patches"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{field} must be a positive whole number, not {short_repr(value)}")
             if value > most:
                 raise ValueError(f"{field} must be at most {most}, not {short_repr(value)}")
-        for field in ("moment_retrieval", "temporal_extent", "spatial_pooling", "guessed"):
+        for field in ("class_token", "moment_retrieval", "temporal_extent", "spatial_pooling", "guessed"):
             if not isinstance(getattr(self, field), bool):
                 raise ValueError(f"{field} must be true or false, not {short_repr(getattr(self, field))}")
         for field in ("name", "nms", "clip_model", "clip_pretrained"):
@@ -116,6 +124,13 @@ class HeadConfig:
             raise ValueError(f"hidden_width {self.hidden_width} must be even and a multiple of {self.attention_heads}")
         if self.tokens is not None and self.tokens < 2:
             raise ValueError(f"tokens must be at least 2 (the class token and a patch), not {self.tokens}")
+        if self.tokens is not None and self.max_patches is not None:
+            patches = self.tokens - self.class_token
+            if patches > self.max_patches and math.isqrt(patches) ** 2 != patches:
+                raise ValueError(
+                    f"max_patches needs a square grid, which {patches} patches are not: set it to none, or class_token "
+                    "to false if the frames have no class token"
+                )
         powers = all(stride > 0 and stride & (stride - 1) == 0 for stride in self.strides)
         if not powers or self.strides[:1] != (1,) or list(self.strides) != sorted(set(self.strides)):
             raise ValueError(
@@ -135,11 +150,43 @@ class HeadConfig:
         """Channels of a frame token including its temporal extent."""
         return self.video_width + 2 * self.temporal_extent
 
+    def pooled_side(self, patches: int) -> int | None:
+        """Side of the grid that the patches of a frame are pooled to; None if they are not pooled.
+
+        A pooled patch is the mean of a square of patches, the smallest that leaves at most `max_patches`: with 64,
+        24 × 24 patches become 8 × 8, and 14 × 14 become 7 × 7. Where squares do not divide the grid, they overlap.
+
+        Args:
+            patches: of a frame, a square grid.
+        """
+        if self.max_patches is None or patches <= self.max_patches:
+            return None
+        side = math.isqrt(patches)
+        square = -(-side // math.isqrt(self.max_patches))
+        return -(-side // square)
+
+    @property
+    def read_tokens(self) -> int | None:
+        """How many of the first tokens of a frame the head reads; None for all."""
+        return None if self.spatial_pooling or not self.class_token else 1
+
+    @property
+    def projected_tokens(self) -> int | None:
+        """Tokens per frame of a projection; None if `tokens` is unknown."""
+        if not self.spatial_pooling:
+            return 1
+        if self.tokens is None:
+            return None
+        patches = self.tokens - self.class_token
+        side = self.pooled_side(patches)
+        return 1 + (patches if side is None else side * side)
+
     def to_json(self) -> str:
         """The configuration as one JSON object."""
         values = asdict(self)
-        if not self.guessed:
-            del values["guessed"]  # so that earlier versions, which do not have the field, can read most files
+        for field in LATER_FIELDS:
+            if values[field] == getattr(HeadConfig, field):
+                del values[field]  # so that earlier versions, which do not have the field, can read most files
         return json.dumps(values)
 
     @classmethod

@@ -212,8 +212,9 @@ class R2Head(nn.Module):
             frames: indices of the frames to compute; None for all.
 
         Returns:
-            [K, frames, L, P−1] float32, earliest layer first: weights over the patches in row-major order. The class
-            token takes part in the softmax and is left out of the result, so that the patches sum to at most 1.
+            [K, frames, L, patches] float32, earliest layer first: weights over the patches of the projection in
+            row-major order. The class token takes part in the softmax and is left out of the result, so that the
+            patches sum to at most 1.
 
         Raises:
             VtgError: features of another CLIP, or no frames; or the head has no spatial pooling.
@@ -255,7 +256,7 @@ class R2Head(nn.Module):
         extent = temporal_extent(len(videos[0]), like=self.level_scale)
         if frames is not None:
             videos, extent = [video[list(frames)] for video in videos], extent[list(frames)]
-        kept = slice(None) if self.config.spatial_pooling else slice(1)  # without pooling, patches are not used
+        kept = slice(self.config.read_tokens)
         if isinstance(videos, Tensor):
             tokens = videos[:, :, layer, kept]  # [V, T, P, Cv]
         else:

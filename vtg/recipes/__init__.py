@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vtg.errors import VtgError
+from vtg.features.npy import feature_folders
 from vtg.files.paths import check_regular
 from vtg.files.text import short_repr
 from vtg.r2.config import HeadConfig
@@ -65,20 +66,23 @@ def load_recipe(name: str | Path, settings: Sequence[str] = ()) -> Recipe:
             the wrong type.
     """
     if str(name).endswith(".toml"):
-        return _with_settings(_own_recipe(Path(name)), settings)
+        return _with_folders(_with_settings(_own_recipe(Path(name)), settings))
     name = str(name)
     if name not in available_recipes():
         near = difflib.get_close_matches(name, available_recipes(), n=1)
         hint = f"did you mean {near[0]}?" if near else "see vtg.recipes.available_recipes()"
         raise VtgError(f"there is no recipe {name!r}; {hint}")
-    return _with_settings(_published_recipe(name), settings)
+    return _with_folders(_with_settings(_published_recipe(name), settings))
 
 
 def _published_recipe(name: str) -> Recipe:
-    whole, _, code = name.partition("-")
+    is_whole = (files(__name__) / f"{name}.toml").is_file()
+    whole, _, code = (name, "", "") if is_whole else name.partition("-")
     source = f"recipe {whole}"
     content = _parsed((files(__name__) / f"{whole}.toml").read_text(encoding="utf-8"), source)
     start = Recipe(name, DataRecipe(folder=Path("data") / whole), EvaluationRecipe())
+    if "base" in content:  # the same data set and training with another CLIP
+        start = replace(_published_recipe(content["base"]), name=name)
     recipe = _changed(start, content, source, Path())
     domains = content.get("domains", {})
     if code:
@@ -122,6 +126,19 @@ def _changed(start: Recipe, content: Mapping[str, Any], source: str, beside: Pat
     check_sections(data, evaluation, train, source)
     stated = start.stated | {f"{section}.{key}" for section in _SECTIONS for key in content.get(section, {})}
     return replace(start, data=data, evaluation=evaluation, model=model, train=train, stated=stated)
+
+
+def _with_folders(recipe: Recipe) -> Recipe:
+    """Name the folders of features after the CLIP that a recipe names, unless it states them."""
+    model, data = recipe.model, recipe.data
+    if model.clip_model is None and model.clip_pretrained is None:
+        return recipe
+    videos, queries = feature_folders(model.clip_model, model.clip_pretrained)
+    if "data.video_features" not in recipe.stated:
+        data = replace(data, video_features=videos)
+    if "data.query_features" not in recipe.stated:
+        data = replace(data, query_features=queries)
+    return replace(recipe, data=data)
 
 
 def _with_settings(recipe: Recipe, settings: Sequence[str]) -> Recipe:

@@ -26,9 +26,11 @@ PRECISIONS = ("float32", "bf16", "fp16")
 MODEL_KEYS = (  # the fields of `HeadConfig` in the section [model]
     *("hidden_width", "layers", "strides", "moment_retrieval", "temporal_extent", "spatial_pooling"),
     *("attention_heads", "feed_forward_ratio", "dropout", "drop_path", "fps", "clip_model", "clip_pretrained"),
-    *("window_seconds", "step_seconds"),
+    *("class_token", "max_patches", "window_seconds", "step_seconds"),
 )
-NO_CLIP = HeadConfig(clip_model=None, clip_pretrained=None)  # default of the section [model]
+MAX_PATCHES = 64  # of new heads, so that their projections are hardly larger than the published heads' of 49 patches
+# Default of the section [model].
+NO_CLIP = HeadConfig(clip_model=None, clip_pretrained=None, tokens=None, max_patches=MAX_PATCHES)
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class DataRecipe:
             folder of the recipe for a custom one.
         annotations: file names by split ("train", "val", "test"): the first existing one is used.
         videos: folder of the videos.
-        video_features: folder of one `.npy` per video.
-        query_features: folder of one `.npy` per query.
+        video_features: folder of one `.npy` per video; without a value, it is named after the CLIP that [model] names.
+        query_features: folder of one `.npy` per query; named in the same way.
         video_name: the name of a video's file and features, without the ending, of {vid}.
         query_name: the name of a query's features, without the ending, of {qid} or {vid}.
         fps: frames per second of the features; None: one frame per annotated clip.

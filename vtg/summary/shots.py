@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from vtg.features.store import VideoFeatures
@@ -94,7 +96,8 @@ def _segment(signal: np.ndarray, penalty: float, shortest: int) -> list[int]:
 def frame_embedding(features: VideoFeatures) -> np.ndarray:
     """The frame embeddings for shot detection.
 
-    Published feature caches have layers only; the class token of the last one, before CLIP's projection, is used.
+    Published feature caches have layers only; the class token of the last one, before CLIP's projection, is used, or
+    for a tower without, whose tokens are a square grid of patches, their mean.
 
     Returns:
         [T, E] float32, unit length.
@@ -102,5 +105,7 @@ def frame_embedding(features: VideoFeatures) -> np.ndarray:
     if features.embedding is not None:
         return np.asarray(features.embedding)
     assert features.layers is not None
-    tokens = np.asarray(features.layers[:, -1, 0], dtype=np.float32)
+    count = features.layers.shape[2]
+    own = slice(None) if math.isqrt(count) ** 2 == count else slice(1)
+    tokens = np.asarray(features.layers[:, -1, own], dtype=np.float32).mean(axis=1)
     return np.asarray(tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vtg.clip.layout import ClipLayout, clip_layout
 from vtg.datasets import Sample
 from vtg.errors import VtgError
 from vtg.evaluation.sources import FeatureSource
@@ -50,7 +51,7 @@ def check_features(
     Raises:
         VtgError: the first file that is missing, damaged, of another shape than the others, or not of the recipe.
     """
-    wanted = _clip_shape(model)
+    layout = None if model.clip_model is None else clip_layout(model.clip_model)
     shape: FeatureShape | None = None
     lengths: dict[str, int] = {}
     tokens, mismatches = [], []
@@ -68,7 +69,7 @@ def check_features(
         text = files.query(sample).shape
         _check(files.query_name(sample), text[1:], (shape.layers, shape.query_width), "L, K, Cq")
         if done == 0:
-            _check_recipe(name, shape, model, wanted)
+            _check_recipe(name, shape, model, layout)
         tokens.append(text[0])
         progress(Progress("checking", done + 1, len(samples), "samples"))
     if 2 * len(mismatches) > len(lengths):
@@ -91,30 +92,18 @@ def _check(name: str, found: tuple[int, ...], wanted: tuple[int, ...], axes: str
         )
 
 
-def _check_recipe(name: str, shape: FeatureShape, model: HeadConfig, wanted: tuple[int, int, int] | None) -> None:
+def _check_recipe(name: str, shape: FeatureShape, model: HeadConfig, layout: ClipLayout | None) -> None:
     if shape.layers < model.layers:
         raise VtgError(
             f"{name}: has {shape.layers} layers, and the recipe reads {model.layers}; extract as many, or "
             f"--set model.layers={shape.layers}"
         )
+    if layout is None:
+        return
     found = (shape.tokens, shape.video_width, shape.query_width)
-    if wanted is not None and found != wanted:
+    wanted = (layout.tokens, layout.width, layout.text_width)
+    if found != wanted:
         raise VtgError(
             f"{name}: has {found[0]} tokens a frame, {found[1]} wide, and queries {found[2]} wide; {model.clip_model} "
             f"has {wanted[0]}, {wanted[1]} and {wanted[2]}: name the CLIP of the features with --set model.clip_model="
         )
-
-
-def _clip_shape(model: HeadConfig) -> tuple[int, int, int] | None:
-    """P, Cv and Cq of the CLIP that a recipe names; None where it names none, or one that is not a plain ViT."""
-    if model.clip_model is None:
-        return None
-    import open_clip
-
-    config = open_clip.get_model_config(model.clip_model)
-    if config is None:
-        raise VtgError(f"{model.clip_model}: open_clip does not know it; set model.clip_model to one, or none")
-    vision = config["vision_cfg"]
-    if not isinstance(vision.get("patch_size"), int) or "width" not in vision:
-        return None
-    return (vision["image_size"] // vision["patch_size"]) ** 2 + 1, vision["width"], config["text_cfg"]["width"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vtg.clip.layout import clip_layout
 from vtg.datasets import RATED_DATASETS
 from vtg.errors import VtgError
 from vtg.evaluation.sources import FeatureSource, open_features
@@ -112,6 +113,8 @@ def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureSource) -> He
     """
     model, evaluation = recipe.model, recipe.evaluation
     clip_model, clip_pretrained = files.clip or (model.clip_model, model.clip_pretrained)
+    class_token = _has_class_token(recipe, files)
+    is_large = model.max_patches is not None and shape.tokens - class_token > model.max_patches
     try:
         return replace(
             model,
@@ -119,6 +122,8 @@ def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureSource) -> He
             video_width=shape.video_width,
             query_width=shape.query_width,
             tokens=shape.tokens,
+            class_token=class_token,
+            max_patches=model.max_patches if is_large else None,  # None is also read by earlier versions
             fps=recipe.data.fps or model.fps,
             unit=evaluation.unit,
             nms=evaluation.nms,
@@ -128,3 +133,22 @@ def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureSource) -> He
         )
     except ValueError as error:
         raise VtgError(f"recipe {recipe.name}: model.{error}") from None
+
+
+def _has_class_token(recipe: Recipe, files: FeatureSource) -> bool:
+    """Whether the frames of a source have a class token: as its CLIP, or the one that the recipe names, or as stated.
+
+    Raises:
+        VtgError: the recipe states something else.
+    """
+    model, known = recipe.model, files.class_token
+    if known is None and model.clip_model is not None and (layout := clip_layout(model.clip_model)) is not None:
+        known = layout.class_token
+    if known is None:
+        return model.class_token
+    if recipe.states("model.class_token") and model.class_token != known:
+        raise VtgError(
+            f"recipe {recipe.name}: model.class_token is {str(model.class_token).lower()}, and the features' CLIP has "
+            f"{'one' if known else 'none'}; leave the key out"
+        )
+    return known

@@ -13,6 +13,7 @@ import torch
 from vtg.errors import VtgError
 from vtg.r2.checkpoints import save_pickled
 from vtg.recipes import Recipe
+from vtg.recipes.values import keys_of
 from vtg.weights import read_content
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ MUTABLE_KEYS = (
     "train.epochs",
     "train.validate_every",
     "data.folder",
+    "data.video_features",
+    "data.query_features",
 )  # recipe values that may differ when a run is resumed
 
 
@@ -51,7 +54,9 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """All values of a recipe by dotted names, as plain values for JSON."""
     values = {}
     for section in ("data", "model", "train", "evaluation"):
-        for key, value in asdict(getattr(recipe, section)).items():
+        own = asdict(getattr(recipe, section))
+        for key in keys_of(type(getattr(recipe, section))):
+            value = own[key]
             values[f"{section}.{key}"] = str(value) if isinstance(value, Path) else value
     return values
 
@@ -106,7 +111,8 @@ def read_state(path: Path, recipe: Recipe, processes: int) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         raise VtgError(f"{path}: damaged; train again, with another --out") from None
     for key, value in recipe_values(recipe).items():
-        if key not in MUTABLE_KEYS and values.get(key) != repr(value):
+        # A key that is not there is younger than the training: its effect is that of the default.
+        if key not in MUTABLE_KEYS and values.get(key, repr(value)) != repr(value):
             raise VtgError(
                 f"{path}: was trained with {key} = {values.get(key)}, not {value!r}; resume with the same value, "
                 "or start a new training with another --out"

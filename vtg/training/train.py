@@ -256,7 +256,7 @@ class _Run:
             plans[first:],
             seeds[first:],
             layers=config.layers,
-            tokens=self.training_set.shape.tokens if config.spatial_pooling else 1,
+            tokens=config.read_tokens or self.training_set.shape.tokens,
             queries_per_video=self.train_recipe.queries_per_video,
             share=Share(self.accelerator.process_index, self.accelerator.num_processes),
             pin=self.accelerator.device.type == "cuda",
