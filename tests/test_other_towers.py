@@ -74,7 +74,7 @@ def towers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.mark.parametrize("name", POOLS)
 def test_layers_are_the_class_token_and_the_patches_without_registers(name: str, towers: Callable[[str], Path]) -> None:
-    encoder = ClipEncoder(name, towers(name), device="cpu")
+    encoder = ClipEncoder(name, towers(name), device="cpu", preprocessing="resize=shortest")
     frames = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
     features, trunk = encoder.encode_frames(frames), encoder.visual.trunk
     with torch.no_grad():
@@ -229,11 +229,12 @@ def test_a_library_of_such_a_tower_trains_and_is_searched_by_its_head(
     (tmp_path / "own.toml").write_text(
         'data = { fps = 0.5, annotations = { train = "all.jsonl", val = "all.jsonl" } }\n'
         f'[model]\nhidden_width = 32\nmax_patches = 16\nclip_model = "{name}"\nclip_pretrained = "{towers(name)}"\n'
+        'clip_preprocessing = "resize=shortest"\n'
         "[train]\nbatch = 4\nepochs = 1\n",
         encoding="utf-8",
     )
     recipe = load_recipe(tmp_path / "own.toml")
-    spec = ModelSpec(name, vtg.clip.EncoderSpec(name, str(towers(name))))
+    spec = ModelSpec(name, vtg.clip.EncoderSpec(name, str(towers(name)), preprocessing="resize=shortest"))
     library = vtg.Library(tmp_path / "library", spec, storage=Storage("float16", keep_layers=True))
     library.add(sorted(tmp_path.glob("*.mp4")))
     result = train(recipe, Sources(tmp_path / "library"), tmp_path / "out")
@@ -264,7 +265,7 @@ def recipe_encoder(folder: Path) -> vtg.clip.EncoderSpec:
 
 def test_a_head_and_a_tower_of_the_other_kind_are_refused(towers: Callable[[str], Path]) -> None:
     name = "demo_vit_with_registers"
-    encoder = ClipEncoder(name, towers(name), device="cpu")
+    encoder = ClipEncoder(name, towers(name), device="cpu", preprocessing="resize=shortest")
     head = R2Head(HeadConfig(video_width=128, query_width=64, tokens=65, class_token=False))
     with pytest.raises(
         VtgError, match="was trained on a CLIP without class token, and this CLIP's image tower has one"

@@ -123,7 +123,7 @@ def make_tower(name: str, folder: Path, training: EncoderTraining) -> ClipEncode
     model, rows = train_encoder(SETTINGS, training, _Progress(REPORT_STEPS), clip)
     weights = folder / "clip.safetensors"
     save_file(_with_all_token_rows(export_tensors(model, rows), weights), weights)
-    return ClipEncoder(name, weights, device="cpu")
+    return ClipEncoder(name, weights, device="cpu", preprocessing="resize=shortest")
 
 
 def learnt(

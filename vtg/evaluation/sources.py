@@ -33,7 +33,7 @@ class FeatureSource(Protocol):
         class_token: whether the first token of a frame is a class token; None if unknown.
     """
 
-    clip: tuple[str | None, str] | None
+    clip: tuple[str | None, str, str | None] | None
     fps: float | None
 
     @property
@@ -62,7 +62,7 @@ class PublishedSource:
         data: the recipe's, with `folder` where the features are.
     """
 
-    clip: tuple[str | None, str] | None = None
+    clip: tuple[str | None, str, str | None] | None = None
     fps: float | None = None
     class_token: bool | None = None
 
@@ -133,7 +133,7 @@ class LibrarySource:
         self._contents = {Path(entry.path).stem: entry.video for entry in readable}
         self._queries: dict[str, np.ndarray] = {}
         encoder = self.library.model.encoder
-        self.clip: tuple[str | None, str] | None = (encoder.clip, encoder.pretrained)
+        self.clip: tuple[str | None, str, str | None] | None = encoder.clip, encoder.pretrained, encoder.preprocessing
         self.fps: float | None = self.library.model.fps
 
     @property

@@ -44,7 +44,7 @@ def recipe_work(name: str, fps: float | None, default_fps: float, videos: str | 
         query_folder=data.query_features if stated[1] else None,
         clip=None
         if model.clip_pretrained is None
-        else EncoderSpec(model.clip_model, model.clip_pretrained, model.layers),
+        else EncoderSpec(model.clip_model, model.clip_pretrained, model.layers, model.clip_preprocessing),
     )
 
 

@@ -45,7 +45,7 @@ def load_encoder(spec: EncoderSpec, device: str) -> ClipEncoder:
         VtgError: its weights cannot be loaded.
     """
     batch = GPU_BATCH_FRAMES if device.startswith("cuda") else None
-    return ClipEncoder(spec.clip, spec.weights, layers=spec.layers, device=device, batch_size=batch)
+    return ClipEncoder(spec.clip, spec.weights, spec.layers, device, batch_size=batch, preprocessing=spec.preprocessing)
 
 
 def use_one_thread() -> None:

@@ -204,5 +204,6 @@ def _own_spec(name: str) -> ModelSpec:
     from vtg.models.registry import load_head
 
     config = load_head(path).config
-    encoder = EncoderSpec(config.clip_model, config.clip_pretrained or DEFAULT_PRETRAINED, config.layers)
+    pretrained = config.clip_pretrained or DEFAULT_PRETRAINED
+    encoder = EncoderSpec(config.clip_model, pretrained, config.layers, config.clip_preprocessing)
     return ModelSpec(str(path.resolve()), encoder, config.fps, str(path.resolve()))

@@ -22,7 +22,8 @@ MAX_SIZES = {
 }  # fmt: skip
 MAX_STRIDE_FRAMES = 1 << 16  # frames
 MAX_NUMBER = 1e6  # for seconds, rates and thresholds
-LATER_FIELDS = ("class_token", "max_patches", "guessed")  # that the first version of the format did not have
+# That the first version of the format did not have.
+LATER_FIELDS = ("class_token", "max_patches", "clip_preprocessing", "guessed")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class HeadConfig:
         max_windows: windows kept before post-processing.
         clip_model: open_clip's name of the CLIP whose features the head was trained on; None if unknown.
         clip_pretrained: its weights: an open_clip tag or a file; None if unknown.
+        clip_preprocessing: of frames, instead of that of the weights: a tag of the CLIP, or values such as
+            "resize=squash,mean=0.5,std=0.5"; None for that of the weights.
         window_seconds: length of the windows that longer videos are divided into.
         step_seconds: from the start of one window to the next.
         guessed: whether fps, unit and nms are the defaults of QVHighlights because the checkpoint does not contain
@@ -90,6 +93,7 @@ class HeadConfig:
     max_windows: int = 50
     clip_model: str | None = "ViT-B-32-quickgelu"
     clip_pretrained: str | None = "openai"
+    clip_preprocessing: str | None = None
     window_seconds: float = 150.0
     step_seconds: float = 100.0
     guessed: bool = False
@@ -111,7 +115,7 @@ class HeadConfig:
         for field in ("class_token", "moment_retrieval", "temporal_extent", "spatial_pooling", "guessed"):
             if not isinstance(getattr(self, field), bool):
                 raise ValueError(f"{field} must be true or false, not {short_repr(getattr(self, field))}")
-        for field in ("name", "nms", "clip_model", "clip_pretrained"):
+        for field in ("name", "nms", "clip_model", "clip_pretrained", "clip_preprocessing"):
             if not isinstance(getattr(self, field), str | None):
                 raise ValueError(f"{field} must be a text or none, not {short_repr(getattr(self, field))}")
         for field in ("fps", "window_seconds", "step_seconds", "nms_sigma", "nms_threshold"):

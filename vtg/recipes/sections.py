@@ -26,7 +26,7 @@ PRECISIONS = ("float32", "bf16", "fp16")
 MODEL_KEYS = (  # the fields of `HeadConfig` in the section [model]
     *("hidden_width", "layers", "strides", "moment_retrieval", "temporal_extent", "spatial_pooling"),
     *("attention_heads", "feed_forward_ratio", "dropout", "drop_path", "fps", "clip_model", "clip_pretrained"),
-    *("class_token", "max_patches", "window_seconds", "step_seconds"),
+    *("clip_preprocessing", "class_token", "max_patches", "window_seconds", "step_seconds"),
 )
 MAX_PATCHES = 64  # of new heads, so that their projections are hardly larger than the published heads' of 49 patches
 # Default of the section [model].

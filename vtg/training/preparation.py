@@ -112,7 +112,8 @@ def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureSource) -> He
         VtgError: the recipe's values are not valid for a head.
     """
     model, evaluation = recipe.model, recipe.evaluation
-    clip_model, clip_pretrained = files.clip or (model.clip_model, model.clip_pretrained)
+    stated = model.clip_model, model.clip_pretrained, model.clip_preprocessing
+    clip_model, clip_pretrained, clip_preprocessing = files.clip or stated
     class_token = _has_class_token(recipe, files)
     is_large = model.max_patches is not None and shape.tokens - class_token > model.max_patches
     try:
@@ -130,6 +131,7 @@ def head_config(recipe: Recipe, shape: FeatureShape, files: FeatureSource) -> He
             nms_threshold=evaluation.nms_threshold,
             clip_model=clip_model,
             clip_pretrained=clip_pretrained,
+            clip_preprocessing=clip_preprocessing,
         )
     except ValueError as error:
         raise VtgError(f"recipe {recipe.name}: model.{error}") from None
