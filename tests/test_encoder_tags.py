@@ -52,7 +52,7 @@ def pictures() -> list[Image.Image]:
     width, height = photograph.size
     parts = [(0, 0, width // 2, height // 3), (0, height // 2, width, height), (width // 2, 0, width, height // 2)]
     graphics = [Image.open(samples / name).convert("RGB") for name in ("Minduka_Present_Blue_Pack.png", "logo2.png")]
-    scenes = [make_scene(seed).frame(6.0, 640, 360) for seed in (2, 3, 9)]
+    scenes = [make_scene(seed).frame(6.0, 640, 360) for seed in (2, 9, 15)]
     crops = [photograph.crop(part) for part in parts]
     return [photograph, *crops, ImageOps.invert(crops[0]), *graphics, *map(Image.fromarray, scenes)]
 

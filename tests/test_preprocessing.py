@@ -251,7 +251,7 @@ class TestFilms:
         settings["model"]["encoder"]["preprocessing"] = "resize=squash"
         (library.folder / "library.json").write_text(json.dumps(settings), "utf-8")
         opened = Library(library.folder, device="cpu")
-        with pytest.raises(VtgError, match=r"only the centre of each frame.*resize=squash.*vtg index PATH"):
+        with pytest.raises(VtgError, match=r"the centre of each frame only.*resize=squash.*vtg index PATH"):
             opened.search("a red circle")
         assert opened.add([wide_film]).added == [str(wide_film.resolve())]
         assert opened.search("a red circle")

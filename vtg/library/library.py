@@ -375,11 +375,13 @@ class Library:
         if not entries:
             made = {entry.encoder for entry in indexed}
             if self._files.earlier_fingerprint() in made:
-                needed = self.model.encoder.frame_preprocessing
-                reason = f"shows its CLIP only the centre of each frame, which needs frames with {needed}"
-            else:
-                reason = "was indexed with other weights of its CLIP"
-            raise VtgError(f"{self.folder}: {reason}; index its videos again: vtg index PATH")
+                raise VtgError(
+                    f"{self.folder}: was indexed with the centre of each frame only, and its CLIP needs frames with "
+                    f"{self.model.encoder.frame_preprocessing}; index its videos again: vtg index PATH"
+                )
+            raise VtgError(
+                f"{self.folder}: was indexed with other weights of its CLIP; index its videos again: vtg index PATH"
+            )
         return entries
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["INTERPOLATIONS", "RESIZE_MODES", "Framing"]
 
@@ -70,6 +72,8 @@ class Framing:
         Returns:
             uint8 [N, size, size, 3], C-contiguous.
         """
+        import numpy as np  # here, for commands that only name a CLIP start without it
+
         height, width = frames.shape[1:3]
         left, top = self.offsets(width, height)
         if self.resize != "longest":
