@@ -103,6 +103,20 @@ def figures(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
+def run_named_tests(checkout: Path) -> None:
+    """Run the tests that the manual names for changes of the code, on the code of a folder."""
+    shutil.copytree(REPOSITORY / "tests", checkout / "tests", dirs_exist_ok=True)
+    shutil.copy(REPOSITORY / "pyproject.toml", checkout)
+    named = re.findall(r"tests/test_\w+\.py", CHANGES.read_text("utf-8").split("\n## ")[0])
+    assert "tests/test_r2_losses.py" in named
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", "named-tests"]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(
+        [*command, *named], cwd=checkout, env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
 @pytest.mark.slow
 def test_a_head_is_trained_on_videos_of_ones_own(trained: tuple[Path, list[str]]) -> None:
     folder, printed = trained
@@ -121,6 +135,7 @@ def test_a_loss_is_added(checkout: Path) -> None:
     run_section(sections(CHANGES)["A loss"], checkout)
     assert 0 < losses_of(checkout / "training" / "iou")["iou"] <= 0.5  # 1 − IoU, times its weight
     assert json.loads((checkout / "training" / "iou" / "recipe.json").read_text("utf-8"))["train.iou"] == 0.5
+    run_named_tests(checkout)
 
 
 @needs_git

@@ -61,8 +61,8 @@ class Player {
     this.video.setAttribute("aria-label", data.title);
     const another = !before || before.moment !== data.moment || before.film !== data.film;
     const jumped = data.jump && (!before || !before.jump || before.jump.count !== data.jump.count);
-    if (before && before.src !== data.src && !another && !jumped && this.video.readyState > 0) {
-      // A better copy of the same video: continue at the current time.
+    if (before && before.src !== data.src && !another && !jumped && !this.wanted && this.video.readyState > 0) {
+      // A better copy of the same video: continue at the current time; what has not begun yet begins in the copy.
       this.wanted = { time: this.now(), play: !this.video.paused, whole: this.playingMoment };
     } else if (jumped) {
       this.wanted = { time: data.jump.to, play: true, whole: false };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from tools.bench.page_server import PageServer, find_chromium, open_browser
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 PATIENCE = 60_000  # ms that anything may take on a busy machine
 LOADING = 180_000  # ms that a model may take to load there
@@ -86,6 +87,15 @@ def wait_until_ready(chromium: Any, server: PageServer) -> None:
     page.goto(server.address)
     page.get_by_test_id("examples").wait_for(timeout=LOADING)
     context.close()
+
+
+def button(page: Page, label: str) -> Locator:
+    """The buttons with exactly this label.
+
+    Older releases of Streamlit do not hide the icon of a button from assistive technology: the accessible name of
+    "Add" is "add Add" there, the name of the icon before the label.
+    """
+    return page.get_by_role("button", name=re.compile(rf"^([a-z_]+ )?{re.escape(label)}$"))
 
 
 @pytest.fixture(scope="session")

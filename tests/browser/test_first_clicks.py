@@ -17,7 +17,7 @@ from PIL import Image
 from tools.bench.page_server import PageServer
 from vtg.library.library import Library
 
-from .conftest import LOADING, DemoPage, wait_until_ready
+from .conftest import LOADING, DemoPage, button, wait_until_ready
 from .test_search_page import a_question, ask, opened_span, wait_for_question, wait_for_time
 from .test_video_page import first_video
 
@@ -209,10 +209,10 @@ def test_a_card_that_is_open_already_plays_again(demo: DemoPage, visit: Callable
 def test_controls_that_can_do_nothing_say_why(demo: DemoPage, visit: Callable[..., Page]) -> None:
     page = visit(demo.address)
     page.get_by_role("link", name="Library").click()
-    page.get_by_role("button", name="Add", exact=True).click()
+    button(page, "Add").click()
     page.get_by_text("Choose a folder or file, or write its path").wait_for()
     page.get_by_role("link", name="Models").click()
-    download = page.get_by_role("button", name="Download", exact=True)
+    download = button(page, "Download")
     download.wait_for()
     assert download.is_disabled()
     choose(page, "Download a published head", "r2-tacos")
@@ -268,7 +268,7 @@ def test_a_moment_of_a_removed_video_does_not_withhold_the_others(
     assert box is not None
     page.mouse.click(box["x"] + 16, box["y"] + 35 + 35 + 17)  # the box of the second row, below the heads
     page.get_by_role("button", name="Remove 1 video").click()
-    page.get_by_role("button", name="Remove", exact=True).click()
+    button(page, "Remove").click()
     page.get_by_test_id("stMetricValue").get_by_text("2", exact=True).wait_for()
     assert [Path(entry.path).name for entry in Library(changing.library).videos()] == [
         "demo_00000.mp4",

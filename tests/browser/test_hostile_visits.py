@@ -13,7 +13,7 @@ import pytest
 
 from tools.bench.page_server import PageServer
 
-from .conftest import LOADING, PICTURES, DemoPage, wait_until_ready
+from .conftest import LOADING, PICTURES, DemoPage, button, wait_until_ready
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -101,7 +101,7 @@ def test_others_are_told_no_path_of_the_server(
             field.click()
             field.fill(written)
             field.press("Enter")
-            page.get_by_role("button", name="Add", exact=True).click()
+            button(page, "Add").click()
             page.get_by_text(re.compile("lies outside|no such file|is not a path")).last.wait_for()
         if PICTURES.is_dir():
             page.screenshot(path=PICTURES / "page-for-others-library.png")

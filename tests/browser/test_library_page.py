@@ -18,7 +18,7 @@ from vtg.library.library import Library
 from vtg.library.tables import INDEXED
 from vtg.video.process import ffmpeg_binary
 
-from .conftest import PATIENCE, DemoPage, wait_until_ready
+from .conftest import PATIENCE, DemoPage, button, wait_until_ready
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -96,7 +96,7 @@ def test_a_path_outside_the_roots_is_refused(demo: DemoPage, visit: Callable[...
     box = page.get_by_label("A folder or file on the server")
     box.fill(path.replace("\0", "no\\such"))
     box.press("Enter")
-    page.get_by_role("button", name="Add", exact=True).click()
+    button(page, "Add").click()
     page.get_by_text(re.compile("lies outside the folders|no such file or folder")).wait_for()
     assert page.get_by_role("heading", name="Library").is_visible()
 
@@ -140,7 +140,7 @@ def test_progress_outlives_a_reload_and_can_be_cancelled(own: DemoPage, visit: C
     box = page.get_by_label("A folder or file on the server")
     box.click()
     page.get_by_role("option", name="many").click()
-    page.get_by_role("button", name="Add", exact=True).click()
+    button(page, "Add").click()
     page.get_by_text(re.compile(r"\d+ of 60 done")).wait_for()
     page.reload()
     page.get_by_text(re.compile(r"\d+ of 60 done")).wait_for()
@@ -186,7 +186,7 @@ def test_an_upload_whose_indexing_is_cancelled_leaves_nothing(
     page.get_by_role("link", name="Library").click()
     page.get_by_label("A folder or file on the server").click()
     page.get_by_role("option", name="many").click()
-    page.get_by_role("button", name="Add", exact=True).click()
+    button(page, "Add").click()
     page.get_by_text(re.compile(r"\d+ of 60 done")).wait_for()
     upload(page, video.path).get_by_text("sent").wait_for()
     sent = own.library / "uploads" / video.path.name

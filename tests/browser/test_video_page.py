@@ -83,6 +83,7 @@ def foreign(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     kinds = {
         "hevc.mkv": ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none"],
         "old.avi": ["-c:v", "mpeg4", "-q:v", "5"],
+        "late.avi": ["-c:v", "mpeg4", "-q:v", "4"],
         "plain.mp4": ["-c", "copy"],
     }
     for name, options in kinds.items():
@@ -94,6 +95,15 @@ def foreign(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         wait_until_ready(chromium, server)
         yield DemoPage(server.address, films, library.folder, server)
         assert "streamlit_app" not in server.output, server.output
+
+
+PLAYS_COPY = r"""() => {
+    const roots = [...document.querySelectorAll("*")].map((each) => each.shadowRoot).filter(Boolean);
+    const video = roots.map((root) => root.querySelector("video[data-testid=video]")).find(Boolean);
+    const plays = video && /\/(proxy|recoded)\//.test(video.src) && video.currentTime > 0.1;
+    if (plays) video.pause();  // or it would go on while the test looks
+    return plays;
+}"""
 
 
 @pytest.mark.parametrize("name", ["hevc.mkv", "old.avi", "plain.mp4"])
@@ -110,16 +120,28 @@ def test_films_that_browsers_do_not_play_are_played_and_seeked_in(
     page.goto(f"{foreign.address}/?q=a+red+circle&open={entry.video[:12]}_{span}")
     video = page.get_by_test_id("video")
     video.wait_for()
-    page.wait_for_function(
-        """() => {
-            const roots = [...document.querySelectorAll("*")].map((each) => each.shadowRoot).filter(Boolean);
-            const video = roots.map((root) => root.querySelector("video[data-testid=video]")).find(Boolean);
-            const plays = video && /\\/(proxy|recoded)\\//.test(video.src) && video.currentTime > 0.1;
-            if (plays) video.pause();  // or it would go on while the test looks
-            return plays;
-        }"""
-    )
+    page.wait_for_function(PLAYS_COPY)
     wait_for_time(page, moment.start - 0.1, moment.start + 4.5)
     assert video.evaluate("video => video.duration") == pytest.approx(30, abs=0.2)
     video.evaluate("video => { video.currentTime = 27; }")
     wait_for_time(page, 26.9, 30.1)
+
+
+def test_a_copy_that_is_ready_before_the_preview_begins_is_played(
+    foreign: DemoPage, visit: Callable[..., Page]
+) -> None:
+    library = Library(foreign.library)
+    (entry,) = (entry for entry in library.videos() if entry.path.endswith("late.avi"))
+    page = visit("about:blank")
+    # A busy browser: the preview is loaded, but its event is handled only when the copy is there.
+    page.add_init_script(
+        """
+        const listen = HTMLMediaElement.prototype.addEventListener;
+        HTMLMediaElement.prototype.addEventListener = function (name, handle) {
+            const late = (event) => setTimeout(handle, this.src.includes("/preview/") ? 20000 : 0, event);
+            listen.call(this, name, name === "loadedmetadata" ? late : handle);
+        };
+        """
+    )
+    page.goto(f"{foreign.address}/?q=a+red+circle&open={entry.video[:12]}_0.00_10.00")
+    page.wait_for_function(PLAYS_COPY)

@@ -105,5 +105,6 @@ def _check_recipe(name: str, shape: FeatureShape, model: HeadConfig, layout: Cli
     if found != wanted:
         raise VtgError(
             f"{name}: has {found[0]} tokens a frame, {found[1]} wide, and queries {found[2]} wide; {model.clip_model} "
-            f"has {wanted[0]}, {wanted[1]} and {wanted[2]}: name the CLIP of the features with --set model.clip_model="
+            f"has {wanted[0]}, {wanted[1]} and {wanted[2]}: name the CLIP of the features with "
+            "--set model.clip_model=NAME (none where open_clip has no name for it)"
         )
