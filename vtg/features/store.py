@@ -366,9 +366,7 @@ class FeatureWriter:
 def _check_arrays(
     layers: np.ndarray | None, scale: np.ndarray | None, embedding: np.ndarray | None, thumbnails: np.ndarray | None
 ) -> None:
-    """Check that arrays of a file have the shapes and types that a `FeatureWriter` writes, or wrote in vtg 0.1.0.
-
-    Embeddings are float16, which changes a cosine by less than 1e-4, and were float32.
+    """Check that arrays of a file have the shapes and types of a `FeatureWriter`; embeddings were float32 in vtg 0.1.0.
 
     Raises:
         ValueError: one has not.
