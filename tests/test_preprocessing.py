@@ -20,6 +20,7 @@ from vtg.demo.videos import write_video
 from vtg.demo.world import Thing
 from vtg.errors import VtgError
 from vtg.library.library import Library
+from vtg.library.query import Part, Question, _embed_picture
 from vtg.models.specs import ModelSpec
 from vtg.timespans import TimeSpan, interval_iou
 from vtg.video import sample_frames
@@ -265,6 +266,21 @@ class TestFilms:
         assert opened.search("a dog")
         with pytest.raises(VtgError, match="was made with"):
             Library(library.folder, replace(spec, encoder=EncoderSpec(None, str(tiny_clip))), "cpu")
+
+
+def test_a_picture_in_a_query_is_prepared_as_frames_are(tmp_path: Path, wide_film: Path, tiny_clip: Path) -> None:
+    """Searched by one of its own frames, a film has the similarity of a frame with itself."""
+    picture = tmp_path / "frame.png"
+    Image.fromarray(_whole_frames(wide_film)[3]).save(picture)
+    for stated in ("resize=squash", "resize=longest,fill=127", "resize=shortest"):
+        spec = ModelSpec("zero-shot", EncoderSpec(None, str(tiny_clip), preprocessing=stated))
+        library = Library(tmp_path / stated[7:10], spec, "cpu")
+        assert not library.add([wide_film]).failed
+        stored = library.open_features(wide_film).embedding
+        assert stored is not None
+        embedding = _embed_picture(picture, library.encoder)
+        assert float((stored @ embedding).max()) > 0.9995
+        assert library.search(Question((Part(picture),)))
 
 
 def test_frames_of_full_size_are_squeezed_or_padded(tiny_clip: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -350,7 +351,8 @@ class Library:
             size: side of the image, pixels.
 
         Returns:
-            The time of the frame in seconds, and uint8 [size, size, 3]: CLIP's crop of it with the attention overlaid.
+            The time of the frame in seconds, and uint8 [size, size, 3]: the square that CLIP sees of it with the
+            attention overlaid.
 
         Raises:
             VtgError: the model has no head.
@@ -361,7 +363,8 @@ class Library:
         grounding = self.ground(hit.video, query)
         time, step = best_time(grounding, hit.moment), 1 / self.model.fps
         attention = grounding.attention(time)
-        _, frames = next(iter(sample_frames(hit.video, self.model.fps, size, time, time + step)))
+        framing = replace(self.encoder.framing, size=size)
+        _, frames = next(iter(sample_frames(hit.video, self.model.fps, framing, time, time + step)))
         return time, paint_attention(frames[0], attention)
 
     def _readable(self) -> list[VideoEntry]:

@@ -176,7 +176,8 @@ def _embed_picture(path: Path, encoder: ClipEncoder) -> np.ndarray:
         raise VtgError(f"{path}: no such picture") from None
     except PictureError:
         raise VtgError(f"{path}: is not a picture that can be read; save it as JPEG or PNG") from None
-    size = encoder.image_size
-    # Preprocessed as frames of videos are: short side resized to CLIP's size, centre crop.
-    square = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(encoder.encode_frames(np.array(square)[None]).embedding[0].float().numpy())
+    framing = encoder.framing  # as for frames of videos
+    filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+    resized = upright.resize(framing.resized(*upright.size), filters[framing.interpolation])
+    square = framing.square(np.array(resized)[None])
+    return np.asarray(encoder.encode_frames(square).embedding[0].float().numpy())

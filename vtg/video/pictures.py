@@ -61,7 +61,7 @@ def paint_attention(frame: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Draw an attention map over its frame.
 
     Args:
-        frame: uint8 [H, W, 3], the square crop that CLIP gets, at any size.
+        frame: uint8 [H, W, 3], the square that CLIP gets, at any size.
         attention: [h, w], not negative; scaled so that the maximum gets the last colour.
 
     Returns:
