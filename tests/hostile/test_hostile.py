@@ -37,11 +37,11 @@ def run(out: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], list[
 
 def test_nothing_hostile_gets_through(out: Path) -> None:
     cases = [f"{kind}={count}" for kind, count in INPUTS.items()]
-    done, results = run(out, "--counts", ",".join([*cases, "kills=2", "disks=4"]))
+    done, results = run(out, "--counts", ",".join([*cases, "kills=1", "disks=4"]))
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     results = [result for result in results if result["kind"] != "sins"]
-    assert Counter(result["kind"] for result in results) == {**INPUTS, "kills": 2, "disks": 4}
-    assert sum(int(str(result["kills"])) for result in results) >= 6
+    assert Counter(result["kind"] for result in results) == {**INPUTS, "kills": 1, "disks": 4}
+    assert sum(int(str(result["kills"])) for result in results) == 4
     # Neither lets everything through nor refuses all: each verdict is there.
     assert {result["verdict"] for result in results} == {"ok", "refused"}
 
