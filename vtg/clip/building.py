@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vtg.clip.catalogue import catalogue_entry, find_weights
+from vtg.clip.catalogue import catalogue_entry, check_model, find_weights
 from vtg.clip.checkpoints import build_openai_model, read_clip_tensors, read_openai_tensors
 from vtg.clip.specs import DEFAULT_CLIP, is_weights_file
 from vtg.errors import VtgError
@@ -123,8 +123,7 @@ def check_clip_names(model: str | None, pretrained: str) -> None:
     import open_clip
 
     model = model or DEFAULT_CLIP
-    if model not in open_clip.list_models():
-        raise VtgError(f"{model}: not a model of open_clip's catalogue; open_clip.list_models() names them")
+    check_model(model)
     if is_weights_file(pretrained):
         if not Path(pretrained).expanduser().is_file():
             raise VtgError(f"{pretrained}: no such file of CLIP weights; give a file or a tag")

@@ -11,7 +11,7 @@ from vtg.files.hashing import file_sha256
 from vtg.files.text import error_line
 from vtg.weights.downloads import fetch_from_hub, fetch_whole
 
-__all__ = ["DEFAULT_CLIP", "catalogue_entries", "catalogue_entry", "find_weights", "is_downloaded"]
+__all__ = ["DEFAULT_CLIP", "catalogue_entries", "catalogue_entry", "check_model", "find_weights", "is_downloaded"]
 
 DEFAULT_CLIP = "ViT-B-32-quickgelu"
 MIN_WEIGHTS_BYTES = 1 << 20  # a smaller cached repository contains a configuration without weights
@@ -30,6 +30,18 @@ def catalogue_entry(model: str | None, tag: str) -> dict[str, Any]:
     from open_clip import get_pretrained_cfg
 
     return dict(get_pretrained_cfg(model or DEFAULT_CLIP, tag) or {})
+
+
+def check_model(model: str) -> None:
+    """Check that the catalogue has a model.
+
+    Raises:
+        VtgError: it has not.
+    """
+    from open_clip import list_models
+
+    if model not in list_models():
+        raise VtgError(f"{model}: not a model of open_clip's catalogue; open_clip.list_models() names them")
 
 
 def catalogue_entries(model: str) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vtg.clip.catalogue import catalogue_entries, catalogue_entry
+from vtg.clip.catalogue import catalogue_entries, catalogue_entry, check_model
 from vtg.errors import VtgError
 from vtg.files.text import short_repr
 from vtg.video.framing import INTERPOLATIONS, RESIZE_MODES, Framing
@@ -63,7 +63,7 @@ def preprocessing_of(clip: str | None, weights: str, in_file: bool, stated: str 
             are left out are OpenAI's.
 
     Raises:
-        VtgError: `stated` cannot be read, or the preprocessing of a file is unknown.
+        VtgError: `stated` cannot be read, or the model or the preprocessing of a file is unknown.
     """
     if stated is not None:
         return _tag_or_values(clip, stated)
@@ -72,6 +72,7 @@ def preprocessing_of(clip: str | None, weights: str, in_file: bool, stated: str 
         return Preprocessing() if weights == OPENAI_TAG else _of_entry(catalogue_entry(clip, weights))
     if clip is None:
         return Preprocessing()
+    check_model(clip)
     known = {tag: _of_entry(entry) for tag, entry in catalogue_entries(clip).items()}
     if len(set(known.values())) == 1:
         return next(iter(known.values()))
