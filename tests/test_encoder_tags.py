@@ -30,7 +30,7 @@ LARGE = [
     ("ViT-B-32-quickgelu", "openai", 2),
     ("ViT-B-16-quickgelu", "openai", 2),
     ("ViT-L-14", "datacomp_xl_s13b_b90k", 2),
-    ("PE-Core-B-16", "meta", 2),
+    ("PE-Core-B-16", "meta", 3),
     ("MobileCLIP2-B", "dfndr2b", 2),
     ("EVA02-B-16", "merged2b_s8b_b131k", 2),
 ]
