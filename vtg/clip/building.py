@@ -20,7 +20,7 @@ from vtg.errors import VtgError
 
 __all__ = ["RANDOM", "check_clip_names", "load_clip", "quiet"]
 
-RANDOM = "random"  # instead of a tag
+RANDOM = "\0random"  # instead of a tag; no command line and no library can name it
 TEXT_POSITIONS = "text.transformer.embeddings.position_ids"
 OTHER_WAYS = "give a file with --pretrained FILE, or try the bundled one with --model demo"
 
